@@ -1,0 +1,2 @@
+//! pollux-multipath
+#![deny(missing_docs)]

@@ -1,0 +1,2 @@
+//! pollux-nvme-tcp
+#![deny(missing_docs)]

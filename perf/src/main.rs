@@ -1,0 +1,2 @@
+//! pollux-perf
+fn main() {}

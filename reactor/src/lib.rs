@@ -1,0 +1,2 @@
+//! pollux-reactor
+#![deny(missing_docs)]

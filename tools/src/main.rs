@@ -1,0 +1,2 @@
+//! pollux-tools
+fn main() {}
