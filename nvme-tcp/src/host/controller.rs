@@ -1,0 +1,575 @@
+//! A controller as its host sees it: brought up step by step over the admin queue pair, kept alive,
+//! listened to for events.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::time::Duration;
+
+use pollux_reactor::{Net, Progress, Time};
+use zerocopy::FromBytes;
+
+use super::admin::AdminCommand;
+use super::ana_log::AnaLog;
+use super::handshake::ConnectOptions;
+use super::namespaces::Namespace;
+use super::queue_pair::{QueueError, QueuePair, Rejected, RejectedReason};
+use super::request::{Completed, Outcome, Request};
+use super::steps::{Answer, Next, Step};
+use crate::spec::identify::IdentifyController;
+use crate::spec::registers::{Cap, Vs};
+use crate::spec::status::Status;
+
+/// How to bring a controller up.
+#[derive(Debug, Clone)]
+pub struct ControllerOptions {
+    /// The admin connection.
+    pub connect: ConnectOptions,
+    /// I/O queue pairs to ask for; 0 for a controller that is only asked questions.
+    pub io_queues: u16,
+    /// Entries of each I/O queue that are wanted; the controller's limit (CAP.MQES) holds.
+    pub io_queue_size: u16,
+}
+
+/// Where bringing a controller up or ending it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The admin queue pair is connecting, or the first round of steps is under way.
+    Starting,
+    /// Usable: identified, namespaces and ANA log known.
+    Ready,
+    /// Shutting down.
+    Stopping,
+    /// The admin queue pair has ended.
+    Ended,
+}
+
+/// Why a controller was lost or could not be brought up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ControllerError {
+    /// The admin queue pair ended.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// A step was refused.
+    #[error("{step}: {status}")]
+    Refused {
+        /// What was asked.
+        step: &'static str,
+        /// What was answered.
+        status: Status,
+    },
+    /// A step was not answered in time.
+    #[error("{0}: no answer in time")]
+    Timeout(&'static str),
+    /// An answer makes no sense.
+    #[error("{0}")]
+    BadData(&'static str),
+    /// Keep Alive was not answered within KATO.
+    #[error("keep-alive not answered within the keep-alive timeout")]
+    KeepAlive,
+}
+
+/// What a controller tells its owner.
+#[derive(Debug)]
+pub enum ControllerEvent {
+    /// It is usable.
+    Ready,
+    /// A new ANA log was read: [`Controller::ana`].
+    Ana,
+    /// The namespaces were read again: [`Controller::namespaces`].
+    Namespaces,
+    /// The discovery log has changed.
+    DiscoveryLog,
+    /// A request of the owner's ended.
+    Admin(Completed),
+    /// It is gone; nothing follows.
+    Ended(ControllerError),
+}
+
+/// Requests of the controller's own carry these; an owner's `user` must be below.
+const USER_MAX: u64 = 1 << 60;
+const USER_STEP: u64 = USER_MAX;
+const USER_KEEP_ALIVE: u64 = USER_MAX + 1;
+const USER_AER: u64 = USER_MAX + 2;
+
+/// AERs kept outstanding at most (rule B3.2); the controller's AERL holds if it is lower.
+const AERS_MAX: usize = 4;
+
+/// Admin commands kept free for the controller's own use: AERs, keep-alive, one step.
+const RESERVED_COMMANDS: usize = AERS_MAX + 2;
+
+/// How often CSTS is read while waiting for ready or shutdown.
+const CSTS_PERIOD: Duration = Duration::from_millis(10);
+
+/// A controller over its admin queue pair.
+#[derive(Debug)]
+pub struct Controller {
+    admin: QueuePair,
+    options: ControllerOptions,
+    stage: Stage,
+    /// The step that waits for its answer or for a later time.
+    step: Option<(Step, StepState)>,
+    /// When the step, or shutting down as a whole, must have succeeded.
+    step_deadline: Time,
+    inbox: VecDeque<Completed>,
+    events: VecDeque<ControllerEvent>,
+    pub(super) cap: Cap,
+    pub(super) version: Vs,
+    pub(super) identify: Option<Box<IdentifyController>>,
+    pub(super) io_queues: u16,
+    pub(super) namespaces: BTreeMap<u32, Namespace>,
+    /// Namespaces that were left out, and why.
+    pub(super) left_out: BTreeMap<u32, &'static str>,
+    pub(super) ana: Option<AnaLog>,
+    /// Bad ANA logs seen (rule B3.3).
+    pub(super) bad_ana_logs: u64,
+    pub(super) wants_ana: bool,
+    pub(super) wants_namespaces: bool,
+    aers: usize,
+    keep_alive_next: Option<Time>,
+    keep_alive_sent: Option<Time>,
+    /// Nothing is due before this time.
+    due: Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StepState {
+    /// To be sent from this time on.
+    Due(Time),
+    Sent,
+}
+
+impl Controller {
+    /// Starts to connect; [`poll`](Self::poll) drives it on.
+    ///
+    /// # Errors
+    /// The operating system's refusal to start a connection.
+    pub fn connect(net: &mut Net, now: Time, options: ControllerOptions) -> io::Result<Self> {
+        let admin = QueuePair::connect(net, now, options.connect.clone())?;
+        Ok(Self {
+            admin,
+            stage: Stage::Starting,
+            step: None,
+            step_deadline: now + options.connect.timeout,
+            options,
+            inbox: VecDeque::new(),
+            events: VecDeque::new(),
+            cap: Cap::from(0),
+            version: Vs::new(),
+            identify: None,
+            io_queues: 0,
+            namespaces: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+            ana: None,
+            bad_ana_logs: 0,
+            wants_ana: false,
+            wants_namespaces: false,
+            aers: 0,
+            keep_alive_next: None,
+            keep_alive_sent: None,
+            due: Time::ZERO,
+        })
+    }
+
+    /// Where it stands.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// What it was connected with.
+    pub fn options(&self) -> &ControllerOptions {
+        &self.options
+    }
+
+    /// Controller identifier (CNTLID).
+    pub fn id(&self) -> u16 {
+        self.admin.controller_id()
+    }
+
+    /// Identify Controller data, once it was read.
+    pub fn identify(&self) -> Option<&IdentifyController> {
+        self.identify.as_deref()
+    }
+
+    /// Controller capabilities (CAP).
+    pub fn capabilities(&self) -> Cap {
+        self.cap
+    }
+
+    /// Version (VS).
+    pub fn version(&self) -> Vs {
+        self.version
+    }
+
+    /// I/O queue pairs that it grants.
+    pub fn io_queues(&self) -> u16 {
+        self.io_queues
+    }
+
+    /// Its active namespaces that can be used.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.values()
+    }
+
+    /// Active namespaces that cannot be used, and why.
+    pub fn left_out(&self) -> impl Iterator<Item = (u32, &'static str)> {
+        self.left_out.iter().map(|(&nsid, &why)| (nsid, why))
+    }
+
+    /// The last good ANA log; `None` without ANA reporting.
+    pub fn ana(&self) -> Option<&AnaLog> {
+        self.ana.as_ref()
+    }
+
+    /// ANA logs that were refused because they contradict themselves.
+    pub fn bad_ana_logs(&self) -> u64 {
+        self.bad_ana_logs
+    }
+
+    /// ANATT: how long a namespace may stay inaccessible or in change (rule B4.1: 10 s where 0 is reported).
+    pub fn anatt(&self) -> Duration {
+        let seconds = self.identify().map_or(0, |id| id.anatt);
+        Duration::from_secs(if seconds == 0 { 10 } else { seconds.into() })
+    }
+
+    /// Largest transfer of one command in bytes (MDTS, at most 4 MiB where it sets no limit).
+    pub fn transfer_max(&self) -> usize {
+        const UNLIMITED: usize = 4 << 20;
+        let page = 1usize << (12 + u32::from(self.cap.mpsmin()));
+        match self.identify().map_or(0, |id| id.mdts) {
+            0 => UNLIMITED,
+            mdts => page
+                .checked_shl(u32::from(mdts))
+                .unwrap_or(UNLIMITED)
+                .clamp(page, UNLIMITED),
+        }
+    }
+
+    /// What an I/O queue pair to this controller connects with.
+    pub fn io_options(&self, queue_id: u16) -> ConnectOptions {
+        let size = u32::from(self.options.io_queue_size)
+            .min(self.cap.max_queue_entries())
+            .max(2);
+        let in_capsule = self.identify().map_or(0, |id| {
+            (usize::try_from(id.ioccsz.get()).unwrap_or(4) * 16).saturating_sub(64)
+        });
+        let offset_supported = self.identify().is_some_and(|id| id.icdoff.get() == 0);
+        ConnectOptions {
+            queue_id,
+            queue_size: u16::try_from(size).unwrap_or(u16::MAX),
+            controller_id: self.id(),
+            keep_alive_ms: 0,
+            in_capsule_max: if offset_supported { in_capsule } else { 0 },
+            transfer_max: self.transfer_max(),
+            receive_buffer: 256 * 1024,
+            ..self.options.connect.clone()
+        }
+    }
+
+    /// Asks for the ANA log to be read; one that is under way is followed by exactly one more (rule B3.1).
+    pub fn read_ana(&mut self) {
+        self.due = Time::ZERO;
+        self.wants_ana |= self.reports_ana();
+    }
+
+    /// True if the controller reports ANA (CMIC bit 3).
+    pub fn reports_ana(&self) -> bool {
+        self.identify().is_some_and(|id| id.cmic & 8 != 0)
+    }
+
+    /// True for a discovery controller (CNTRLTYPE 2, or connected to the discovery NQN).
+    pub fn is_discovery(&self) -> bool {
+        self.options.connect.subnqn.is_discovery()
+            || self.identify().is_some_and(|id| id.cntrltype == 2)
+    }
+
+    /// True while an ANA log is asked for or being read.
+    pub fn is_reading_ana(&self) -> bool {
+        self.wants_ana || matches!(self.step, Some((Step::Ana(_), _)))
+    }
+
+    /// Submits an admin request of the owner's; it ends as [`ControllerEvent::Admin`]. Its `user` must be
+    /// below 2^60.
+    ///
+    /// # Errors
+    /// [`Rejected`], with the request.
+    pub fn submit(&mut self, request: Request) -> Result<(), Rejected> {
+        if self.admin.outstanding() + RESERVED_COMMANDS >= self.admin.commands_max()
+            || request.user >= USER_MAX
+        {
+            return Err(Rejected {
+                request,
+                reason: RejectedReason::QueueFull,
+            });
+        }
+        self.due = Time::ZERO;
+        self.admin.submit(request)
+    }
+
+    /// Starts an orderly shutdown (CC.SHN); it ends with [`ControllerEvent::Ended`].
+    pub fn shut_down(&mut self, now: Time) {
+        self.due = Time::ZERO;
+        match self.stage {
+            Stage::Ready => {
+                self.stage = Stage::Stopping;
+                self.step = Some((Step::ShutDown, StepState::Due(now)));
+                self.step_deadline = now + Duration::from_secs(2);
+            }
+            Stage::Starting => self.end(QueueError::HostClosed.into()),
+            Stage::Stopping | Stage::Ended => {}
+        }
+    }
+
+    /// Ends it now, without a word to the controller.
+    pub fn close(&mut self) {
+        self.end(QueueError::HostClosed.into());
+    }
+
+    /// What happened, in order.
+    pub fn next_event(&mut self) -> Option<ControllerEvent> {
+        self.events.pop_front()
+    }
+
+    /// When it must be polled again at the latest although nothing arrives.
+    pub fn deadline(&self) -> Option<Time> {
+        if self.stage == Stage::Ended {
+            return None;
+        }
+        let step = match self.step {
+            Some((_, StepState::Due(at))) => Some(at.min(self.step_deadline)),
+            Some((_, StepState::Sent)) => Some(self.step_deadline),
+            None if self.stage == Stage::Starting => self.admin.deadline(),
+            None => None,
+        };
+        let keep_alive = match self.keep_alive_sent {
+            Some(sent) => Some(sent + self.keep_alive_timeout()),
+            None => self.keep_alive_next,
+        };
+        [step, keep_alive].into_iter().flatten().min()
+    }
+
+    /// Takes what has arrived and does what is due. Bounded: one receive, one step, one send.
+    pub fn poll(&mut self, now: Time) -> Progress {
+        if self.stage == Stage::Ended {
+            return Progress::Idle;
+        }
+        // Polled every turn, and almost always there is nothing: two comparisons and a load.
+        if !self.admin.may_receive() && now < self.due {
+            return Progress::Idle;
+        }
+        let was_ready = self.admin.is_ready();
+        let inbox = &mut self.inbox;
+        let received = self
+            .admin
+            .receive_if_ready(now, &mut |completed| inbox.push_back(completed));
+        let progress = match received {
+            Ok(progress) => progress,
+            Err(error) => {
+                self.end(error.into());
+                return Progress::Busy;
+            }
+        };
+        if !was_ready && self.admin.is_ready() {
+            self.start_step(Step::FIRST, now);
+            if self.options.connect.keep_alive_ms > 0 {
+                self.keep_alive_next = Some(now + self.keep_alive_timeout() / 2);
+            }
+        }
+        while let Some(completed) = self.inbox.pop_front() {
+            if let Err(error) = self.on_completion(completed, now) {
+                self.end(error);
+                return Progress::Busy;
+            }
+        }
+        if let Err(error) = self.do_what_is_due(now) {
+            self.end(error);
+            return Progress::Busy;
+        }
+        let inbox = &mut self.inbox;
+        if let Err(error) = self
+            .admin
+            .transmit(&mut |completed| inbox.push_back(completed))
+        {
+            self.end(error.into());
+        }
+        self.due = self.deadline().unwrap_or(Time::ZERO);
+        progress
+    }
+
+    fn keep_alive_timeout(&self) -> Duration {
+        Duration::from_millis(self.options.connect.keep_alive_ms.into())
+    }
+
+    fn do_what_is_due(&mut self, now: Time) -> Result<(), ControllerError> {
+        if self.step.is_none() && self.stage == Stage::Ready {
+            // Namespaces first: the ANA log names namespaces that only then are known.
+            if std::mem::take(&mut self.wants_namespaces) {
+                self.start_step(Step::RESCAN, now);
+            } else if std::mem::take(&mut self.wants_ana) {
+                self.start_step(Step::ana(self), now);
+            }
+        }
+        if let Some((step, StepState::Due(at))) = &self.step
+            && *at <= now
+        {
+            let mut request = step.request(self);
+            request.user = USER_STEP;
+            match self.admin.submit(request) {
+                Ok(()) => {
+                    if let Some((_, state)) = &mut self.step {
+                        *state = StepState::Sent;
+                    }
+                }
+                Err(rejected) if rejected.reason == RejectedReason::QueueFull => {}
+                Err(_) => return Err(ControllerError::BadData("step cannot be sent")),
+            }
+        }
+        if let Some((step, _)) = &self.step
+            && now >= self.step_deadline
+        {
+            return Err(ControllerError::Timeout(step.name()));
+        }
+        if let Some(sent) = self.keep_alive_sent {
+            if now >= sent + self.keep_alive_timeout() {
+                return Err(ControllerError::KeepAlive);
+            }
+        } else if self.keep_alive_next.is_some_and(|at| now >= at) {
+            let mut request = AdminCommand::keep_alive();
+            request.user = USER_KEEP_ALIVE;
+            if self.admin.submit(request).is_ok() {
+                self.keep_alive_sent = Some(now);
+            }
+        }
+        if self.stage == Stage::Ready {
+            self.arm_events();
+        }
+        Ok(())
+    }
+
+    fn arm_events(&mut self) {
+        let limit = self
+            .identify()
+            .map_or(1, |id| usize::from(id.aerl_z) + 1)
+            .min(AERS_MAX);
+        while self.aers < limit {
+            let mut request = AdminCommand::async_event_request();
+            request.user = USER_AER;
+            if self.admin.submit(request).is_err() {
+                break;
+            }
+            self.aers += 1;
+        }
+    }
+
+    fn on_completion(&mut self, completed: Completed, now: Time) -> Result<(), ControllerError> {
+        match completed.request.user {
+            USER_KEEP_ALIVE => {
+                self.keep_alive_sent = None;
+                self.keep_alive_next = Some(now + self.keep_alive_timeout() / 2);
+                match completed.outcome {
+                    Outcome::Completed { status, .. } if !status.is_success() => {
+                        Err(ControllerError::Refused {
+                            step: "Keep Alive",
+                            status,
+                        })
+                    }
+                    _ => Ok(()),
+                }
+            }
+            USER_AER => {
+                self.aers = self.aers.saturating_sub(1);
+                if let Outcome::Completed { status, result } = completed.outcome {
+                    if status.is_success() {
+                        self.on_event(result);
+                    } else {
+                        // A controller that takes no (more) AERs is not asked again.
+                        self.aers = AERS_MAX;
+                    }
+                }
+                Ok(())
+            }
+            USER_STEP => self.on_step_answer(&completed, now),
+            _ => {
+                self.events.push_back(ControllerEvent::Admin(completed));
+                Ok(())
+            }
+        }
+    }
+
+    /// An asynchronous event (NVMe Base 2.1, 5.1.2.1): type in bits 2:0, information in 15:8.
+    fn on_event(&mut self, result: u64) {
+        const NOTICE: u64 = 2;
+        match (result & 7, result >> 8 & 0xff) {
+            (NOTICE, 0x00) => {
+                self.wants_namespaces = true;
+                self.wants_ana |= self.reports_ana();
+            }
+            (NOTICE, 0x03) => self.wants_ana |= self.reports_ana(),
+            (NOTICE, 0xf0) => self.events.push_back(ControllerEvent::DiscoveryLog),
+            _ => {}
+        }
+    }
+
+    fn on_step_answer(&mut self, completed: &Completed, now: Time) -> Result<(), ControllerError> {
+        let Some((step, _)) = self.step.take() else {
+            return Ok(());
+        };
+        let Outcome::Completed { status, result } = completed.outcome else {
+            return Err(ControllerError::BadData("admin queue lost"));
+        };
+        let answer = Answer {
+            status,
+            result,
+            data: &completed.request.buffer,
+        };
+        match step.answered(self, &answer)? {
+            Next::Step(next) => self.start_step(next, now),
+            Next::Again(step) => self.step = Some((step, StepState::Due(now + CSTS_PERIOD))),
+            Next::Namespaces => self.events.push_back(ControllerEvent::Namespaces),
+            Next::Ana => self.events.push_back(ControllerEvent::Ana),
+            Next::Ready => {
+                self.stage = Stage::Ready;
+                self.events.push_back(ControllerEvent::Ready);
+            }
+            Next::ShutDown => self.end(QueueError::HostClosed.into()),
+        }
+        Ok(())
+    }
+
+    fn start_step(&mut self, step: Step, now: Time) {
+        self.step = Some((step, StepState::Due(now)));
+        if self.stage != Stage::Stopping {
+            self.step_deadline = now + self.options.connect.timeout;
+        }
+    }
+
+    fn end(&mut self, error: ControllerError) {
+        if self.stage == Stage::Ended {
+            return;
+        }
+        self.stage = Stage::Ended;
+        let inbox = &mut self.inbox;
+        self.admin
+            .close(&mut |completed| inbox.push_back(completed));
+        while let Some(completed) = self.inbox.pop_front() {
+            if completed.request.user < USER_MAX {
+                self.events.push_back(ControllerEvent::Admin(completed));
+            }
+        }
+        self.events.push_back(ControllerEvent::Ended(error));
+    }
+
+    /// The admin queue's limit on one transfer changes when MDTS is known.
+    pub(super) fn apply_transfer_max(&mut self) {
+        let bytes = self.transfer_max();
+        self.admin.set_transfer_max(bytes);
+    }
+}
+
+/// Reads Identify Controller data into a box of its own: 4 KiB do not belong on the stack.
+pub(super) fn boxed_identify(bytes: &[u8]) -> Option<Box<IdentifyController>> {
+    let (data, _) = IdentifyController::ref_from_prefix(bytes).ok()?;
+    let mut boxed = <IdentifyController as zerocopy::FromZeros>::new_box_zeroed().ok()?;
+    zerocopy::IntoBytes::as_mut_bytes(&mut *boxed)
+        .copy_from_slice(zerocopy::IntoBytes::as_bytes(data));
+    Some(boxed)
+}

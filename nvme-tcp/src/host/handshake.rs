@@ -1,0 +1,184 @@
+//! How a connection begins: initialize connection PDUs, then the Fabrics Connect command.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use uuid::Uuid;
+use zerocopy::IntoBytes;
+
+use super::queue_pair::QueueError;
+use super::request::{Command, Request, Transfer};
+use crate::spec::fabrics::{CNTLID_DYNAMIC, ConnectData, cattr};
+use crate::spec::nqn::Nqn;
+use crate::spec::opcode;
+use crate::spec::pdu::{DDGST_ENABLE, HDGST_ENABLE, Icreq, Icresp, MAX_PDA, MIN_MAXH2CDATA};
+
+/// R2Ts a controller may have outstanding per command (MAXR2T is this less one; NVMe/TCP 1.1, 3.6.2.2).
+pub(super) const R2TS_MAX: u8 = 4;
+
+/// Who the host is (NVMe Base 2.1, 4.7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostIdentity {
+    /// Host NQN.
+    pub nqn: Nqn,
+    /// Host identifier, 16 bytes.
+    pub id: Uuid,
+}
+
+impl HostIdentity {
+    /// A new random identity with an NQN in the UUID form.
+    pub fn random() -> Self {
+        let id = Uuid::new_v4();
+        Self {
+            nqn: Nqn::from_uuid(id),
+            id,
+        }
+    }
+}
+
+/// Which digests to ask for (NVMe/TCP 1.1, 3.3.1). The peer may decline either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Digests {
+    /// CRC32C over each PDU header.
+    pub header: bool,
+    /// CRC32C over the data of each PDU.
+    pub data: bool,
+}
+
+/// Everything one queue pair needs to connect.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// Where the controller listens.
+    pub remote: SocketAddr,
+    /// Local address to connect from, if it matters.
+    pub local: Option<IpAddr>,
+    /// Subsystem to connect to.
+    pub subnqn: Nqn,
+    /// Who connects.
+    pub host: HostIdentity,
+    /// Queue identifier: 0 is the admin queue.
+    pub queue_id: u16,
+    /// Entries of the submission queue; one less command can be outstanding. 2 to 1024.
+    pub queue_size: u16,
+    /// Controller to connect to: FFFFh for an admin queue to a new one, else as Connect answered there.
+    pub controller_id: u16,
+    /// Keep-alive timeout in ms, admin queue only; 0 turns keep-alive off.
+    pub keep_alive_ms: u32,
+    /// Digests to ask for.
+    pub digests: Digests,
+    /// Ask for SQ flow control to be disabled, so that the controller may leave out the completion of
+    /// reads that succeed.
+    pub disable_sq_flow_control: bool,
+    /// Most data bytes that may travel inside a command capsule.
+    pub in_capsule_max: usize,
+    /// Most data bytes of one command.
+    pub transfer_max: usize,
+    /// Bytes of the receive buffer.
+    pub receive_buffer: usize,
+    /// Time until the connection must be usable.
+    pub timeout: Duration,
+}
+
+impl ConnectOptions {
+    /// Options for an admin queue with the usual values: 32 entries, no keep-alive, no digests, 10 s.
+    pub fn admin(remote: SocketAddr, subnqn: Nqn, host: HostIdentity) -> Self {
+        Self {
+            remote,
+            local: None,
+            subnqn,
+            host,
+            queue_id: 0,
+            queue_size: 32,
+            controller_id: CNTLID_DYNAMIC,
+            keep_alive_ms: 0,
+            digests: Digests::default(),
+            disable_sq_flow_control: true,
+            // Every controller takes this much on its admin queue (NVMe/TCP 1.1, 3.4.1).
+            in_capsule_max: 8192,
+            transfer_max: 4096,
+            receive_buffer: 64 * 1024,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+pub(super) fn icreq(digests: Digests) -> Icreq {
+    let dgst =
+        if digests.header { HDGST_ENABLE } else { 0 } | if digests.data { DDGST_ENABLE } else { 0 };
+    let mut pdu = Icreq::new(0, dgst, u32::from(R2TS_MAX) - 1);
+    pdu.ch.hlen = 128;
+    pdu.ch.plen.set(128);
+    pdu
+}
+
+/// What ICResp settled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settled {
+    pub digests: Digests,
+    pub cpda: u8,
+    pub max_h2c_data: usize,
+}
+
+pub(super) fn settle(asked: Digests, answer: &Icresp) -> Result<Settled, QueueError> {
+    let digests = Digests {
+        header: answer.dgst & HDGST_ENABLE != 0,
+        data: answer.dgst & DDGST_ENABLE != 0,
+    };
+    if answer.pfv.get() != 0 {
+        return Err(QueueError::Icresp("PFV is not 0"));
+    }
+    if answer.cpda_z > MAX_PDA {
+        return Err(QueueError::Icresp("CPDA is above 31"));
+    }
+    if answer.dgst > 3 || digests.header && !asked.header || digests.data && !asked.data {
+        return Err(QueueError::Icresp(
+            "a digest was enabled that was not asked for",
+        ));
+    }
+    // Below 4,096 the specification forbids; dword granularity keeps H2CData PDUs aligned.
+    let max = answer.maxh2cdata.get();
+    if max < MIN_MAXH2CDATA || !max.is_multiple_of(4) {
+        return Err(QueueError::Icresp(
+            "MAXH2CDATA is below 4096 or not a multiple of 4",
+        ));
+    }
+    Ok(Settled {
+        digests,
+        cpda: answer.cpda_z,
+        max_h2c_data: usize::try_from(max).unwrap_or(usize::MAX),
+    })
+}
+
+/// The Connect command with its 1024 bytes of data (NVMe-oF 1.1, 3.3; NVMe Base 2.1, 6.3).
+pub(super) fn connect_request(options: &ConnectOptions) -> Request {
+    let connect = ConnectData::new(
+        *options.host.id.as_bytes(),
+        options.controller_id,
+        &options.subnqn,
+        &options.host.nqn,
+    );
+    let data = connect.as_bytes().to_vec();
+    let attributes = if options.disable_sq_flow_control {
+        u32::from(cattr::DISABLE_SQ_FLOW_CONTROL)
+    } else {
+        0
+    };
+    let command = Command {
+        opcode: opcode::FABRICS,
+        nsid: u32::from(opcode::fctype::CONNECT),
+        cdw: [
+            u32::from(options.queue_id) << 16,
+            u32::from(options.queue_size - 1) | attributes << 16,
+            if options.queue_id == 0 {
+                options.keep_alive_ms
+            } else {
+                0
+            },
+            0,
+            0,
+            0,
+        ],
+    };
+    let length = data.len();
+    Request::plain(command, Transfer::ToController, length, data)
+}

@@ -1,0 +1,25 @@
+//! The host (initiator): one [`QueuePair`] per connection, and the [`Controller`] that brings a
+//! controller up over its admin queue pair and keeps it alive.
+//!
+//! Nothing here blocks or owns a thread. Each object is a state machine that its reactor polls; time
+//! comes in as an argument, bytes through [`pollux_reactor::Stream`].
+
+mod admin;
+mod ana_log;
+mod controller;
+mod handshake;
+mod namespaces;
+mod queue_pair;
+mod receive;
+mod request;
+mod steps;
+mod table;
+mod transmit;
+
+pub use admin::AdminCommand;
+pub use ana_log::{AnaGroup, AnaLog};
+pub use controller::{Controller, ControllerError, ControllerEvent, ControllerOptions, Stage};
+pub use handshake::{ConnectOptions, Digests, HostIdentity};
+pub use namespaces::{Namespace, NamespaceIds};
+pub use queue_pair::{QueueError, QueuePair, Rejected, RejectedReason};
+pub use request::{Command, Completed, Lost, Outcome, Request, Transfer};

@@ -1,0 +1,416 @@
+//! One queue pair: a connection, its command table and where it stands.
+
+use std::io;
+
+use pollux_reactor::{Net, Progress, Stream, Time};
+
+use super::handshake::{self, ConnectOptions};
+use super::receive::Receiving;
+use super::request::{Completed, Lost, Outcome, Request, Transfer};
+use super::table::{COMMANDS_MAX, CommandTable};
+use super::transmit::Transmitter;
+use crate::pdu::{ProtocolError, RxFraming};
+use crate::spec::fabrics::{CNTLID_DYNAMIC, ConnectInvalidParameter};
+use crate::spec::pdu::Icresp;
+use crate::spec::status::Status;
+use crate::stream::RxBuffer;
+
+/// Why a connection ended or never came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// TCP could not connect: refused, unreachable, reset.
+    #[error("TCP connect failed: {0}")]
+    TcpConnect(io::ErrorKind),
+    /// A step of connecting was not answered in time.
+    #[error("no {0} within the connect timeout")]
+    Timeout(&'static str),
+    /// The peer closed the connection.
+    #[error("connection closed by the peer")]
+    Closed,
+    /// The socket failed.
+    #[error("socket error: {0}")]
+    Socket(io::ErrorKind),
+    /// The peer broke the protocol; it was told so by H2CTermReq.
+    #[error("the controller broke the protocol: {0}")]
+    Protocol(ProtocolError),
+    /// The peer says that the host broke the protocol.
+    #[error("the controller ended the connection (C2HTermReq, FES {fes:#x}, FEI {fei:#x})")]
+    Terminated {
+        /// Fatal error status.
+        fes: u16,
+        /// Fatal error information.
+        fei: u32,
+    },
+    /// ICResp holds something this host cannot work with.
+    #[error("ICResp: {0}")]
+    Icresp(&'static str),
+    /// The Connect command was completed with an error.
+    #[error("Connect refused: {status}{}", connect_detail(*result))]
+    Refused {
+        /// Its status.
+        status: Status,
+        /// Dword 0 of the completion; for invalid parameters the offset of the field at fault.
+        result: u32,
+    },
+    /// The owner closed it.
+    #[error("closed by the host")]
+    HostClosed,
+}
+
+fn connect_detail(result: u32) -> String {
+    let detail = ConnectInvalidParameter::from(result);
+    match (detail.ipo(), detail.in_data()) {
+        (0, false) => String::new(),
+        (offset, false) => format!(" (field at byte {offset} of the command)"),
+        (offset, true) => format!(" (field at byte {offset} of the Connect data)"),
+    }
+}
+
+/// A request that was not accepted, with the reason.
+#[derive(Debug)]
+pub struct Rejected {
+    /// The request, unchanged.
+    pub request: Request,
+    /// Why.
+    pub reason: RejectedReason,
+}
+
+/// Why a request was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectedReason {
+    /// As many commands are outstanding as the queue holds: try again after a completion.
+    QueueFull,
+    /// The queue pair is not connected.
+    NotConnected,
+    /// The buffer is shorter than the length.
+    BufferTooShort,
+    /// More data than one command may carry, and not a block command that could be split.
+    TooLarge,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Tcp,
+    Icresp,
+    Connect,
+    Ready,
+    Ended,
+}
+
+/// One queue pair over one connection, owned and polled by one reactor.
+///
+/// After it is connected neither direction allocates. [`receive`](Self::receive) and
+/// [`transmit`](Self::transmit) are called once a turn each, with the submissions of the turn between
+/// them, so that one receive and one send serve them all.
+#[derive(Debug)]
+pub struct QueuePair {
+    pub(super) stream: Stream,
+    pub(super) rx: RxBuffer,
+    pub(super) framing: RxFraming,
+    pub(super) receiving: Receiving,
+    pub(super) table: CommandTable,
+    pub(super) transmitter: Transmitter,
+    options: Box<ConnectOptions>,
+    phase: Phase,
+    deadline: Time,
+    controller_id: u16,
+    commands_max: usize,
+    /// A cold stream may hold bytes beyond what the last receive took.
+    unread: bool,
+    /// Commands that failed while their data was on the way.
+    pub(super) deferred: usize,
+    error: Option<QueueError>,
+}
+
+impl QueuePair {
+    /// Starts to connect; [`receive`](Self::receive) drives it on.
+    ///
+    /// # Errors
+    /// The operating system's refusal to start a connection (no route, no descriptor).
+    pub fn connect(net: &mut Net, now: Time, options: ConnectOptions) -> io::Result<Self> {
+        let stream = net.connect(options.remote, options.local)?;
+        let commands = (options.queue_size.max(2) - 1).min(COMMANDS_MAX);
+        Ok(Self {
+            stream,
+            rx: RxBuffer::new(options.receive_buffer.max(16 * 1024)),
+            framing: RxFraming {
+                receiver: crate::pdu::Receiver::Host,
+                hdgst: false,
+                ddgst: false,
+                pda: 0,
+                max_plen: u32::MAX,
+                initialized: false,
+            },
+            receiving: Receiving::Header,
+            table: CommandTable::new(commands),
+            transmitter: Transmitter::new(commands, &options),
+            deadline: now + options.timeout,
+            options: Box::new(options),
+            phase: Phase::Tcp,
+            controller_id: CNTLID_DYNAMIC,
+            commands_max: usize::from(commands),
+            unread: true,
+            deferred: 0,
+            error: None,
+        })
+    }
+
+    /// True once Connect succeeded and until the connection ends.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// Why the connection ended, if it did.
+    pub fn error(&self) -> Option<QueueError> {
+        self.error
+    }
+
+    /// The controller identifier that Connect answered.
+    pub fn controller_id(&self) -> u16 {
+        self.controller_id
+    }
+
+    /// What it connected with.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.options
+    }
+
+    /// Commands that have not been answered.
+    #[inline]
+    pub fn outstanding(&self) -> usize {
+        self.table.outstanding()
+    }
+
+    /// Most commands that may be outstanding.
+    pub fn commands_max(&self) -> usize {
+        self.commands_max
+    }
+
+    /// The stream's count of socket calls.
+    pub fn socket_calls(&self) -> u64 {
+        self.stream.socket_calls()
+    }
+
+    /// When connecting must be done; `None` once it is.
+    pub fn deadline(&self) -> Option<Time> {
+        (!matches!(self.phase, Phase::Ready | Phase::Ended)).then_some(self.deadline)
+    }
+
+    /// The identifier of the outstanding command that was submitted with `user`, for an Abort command.
+    pub fn command_id(&self, user: u64) -> Option<u16> {
+        self.table.find_user(user)
+    }
+
+    /// The largest transfer of one command in bytes; larger block requests are split.
+    pub fn set_transfer_max(&mut self, bytes: usize) {
+        self.transmitter.transfer_max = bytes.max(512);
+    }
+
+    /// Accepts a request; it is sent by the next [`transmit`](Self::transmit).
+    ///
+    /// # Errors
+    /// [`Rejected`], with the request.
+    #[inline]
+    pub fn submit(&mut self, request: Request) -> Result<(), Rejected> {
+        let reason = if self.phase != Phase::Ready {
+            RejectedReason::NotConnected
+        } else if request.transfer != Transfer::None && request.buffer.len() < request.length {
+            RejectedReason::BufferTooShort
+        } else if request.block_shift == 0 && request.length > self.transmitter.transfer_max {
+            RejectedReason::TooLarge
+        } else {
+            match self.table.insert(request) {
+                Ok(slot) => {
+                    self.transmitter.issue(slot);
+                    return Ok(());
+                }
+                Err(request) => {
+                    return Err(Rejected {
+                        request,
+                        reason: RejectedReason::QueueFull,
+                    });
+                }
+            }
+        };
+        Err(Rejected { request, reason })
+    }
+
+    /// One receive for all that has arrived, and everything that follows from it. Completed requests go
+    /// to `sink`.
+    ///
+    /// # Errors
+    /// Why the connection has ended, once; the requests that were outstanding have gone to `sink` as
+    /// [`Outcome::Lost`] by then.
+    #[inline]
+    pub fn receive(
+        &mut self,
+        now: Time,
+        sink: &mut impl FnMut(Completed),
+    ) -> Result<Progress, QueueError> {
+        let result = match self.phase {
+            Phase::Ready => self.receive_once(sink),
+            Phase::Ended => return Ok(Progress::Idle),
+            _ => self.connecting(now, sink),
+        };
+        self.ended_by(result, sink)
+    }
+
+    /// As [`receive`](Self::receive), but asks the socket only if the reactor's event poll saw something:
+    /// for connections that are mostly silent.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn receive_if_ready(
+        &mut self,
+        now: Time,
+        sink: &mut impl FnMut(Completed),
+    ) -> Result<Progress, QueueError> {
+        if self.phase == Phase::Ready && !self.may_receive() {
+            return Ok(Progress::Idle);
+        }
+        let progress = self.receive(now, sink)?;
+        self.unread = progress == Progress::Busy;
+        Ok(progress)
+    }
+
+    /// True if something may have arrived that the last receive did not take.
+    pub(super) fn may_receive(&mut self) -> bool {
+        self.unread |= self.stream.take_ready();
+        self.unread
+    }
+
+    /// One send for all that was submitted.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    #[inline]
+    pub fn transmit(&mut self, sink: &mut impl FnMut(Completed)) -> Result<(), QueueError> {
+        if matches!(self.phase, Phase::Tcp | Phase::Ended) {
+            return Ok(());
+        }
+        let mut result = self.transmitter.transmit(&mut self.stream, &mut self.table);
+        if result.is_ok() && self.deferred > 0 {
+            result = self.finish_deferred(sink);
+        }
+        self.ended_by(result.map(|()| Progress::Idle), sink)
+            .map(|_| ())
+    }
+
+    /// Ends the connection; what was outstanding goes to `sink` as lost.
+    pub fn close(&mut self, sink: &mut impl FnMut(Completed)) {
+        if self.phase != Phase::Ended {
+            self.end(QueueError::HostClosed, sink);
+        }
+    }
+
+    #[inline]
+    fn ended_by(
+        &mut self,
+        result: Result<Progress, QueueError>,
+        sink: &mut impl FnMut(Completed),
+    ) -> Result<Progress, QueueError> {
+        if let Err(error) = result {
+            self.end(error, sink);
+        }
+        result
+    }
+
+    fn end(&mut self, error: QueueError, sink: &mut impl FnMut(Completed)) {
+        if let QueueError::Protocol(fault) = error {
+            self.transmitter.send_term_req(
+                &mut self.stream,
+                &mut self.table,
+                fault,
+                self.rx.data(),
+            );
+        }
+        self.phase = Phase::Ended;
+        self.error = Some(error);
+        self.receiving = Receiving::Header;
+        self.transmitter.clear();
+        self.deferred = 0;
+        while let Some(slot) = self.table.first_occupied() {
+            // Of a command that still waits in our own send queue no byte has left; telling the partly
+            // sent one apart from those behind it is not worth a list here: it counts as sent.
+            let sent = self.table.get(slot).is_some_and(|s| s.issued);
+            if let Some(request) = self.table.take(slot) {
+                sink(Completed {
+                    request,
+                    outcome: Outcome::Lost(Lost::Connection { sent }),
+                });
+            }
+        }
+    }
+
+    fn connecting(
+        &mut self,
+        now: Time,
+        sink: &mut impl FnMut(Completed),
+    ) -> Result<Progress, QueueError> {
+        let phase = self.phase;
+        // A peer that says nothing costs its reactor no system call.
+        if self.may_receive() {
+            self.unread = false;
+            match phase {
+                Phase::Tcp => {
+                    if self
+                        .stream
+                        .connected()
+                        .map_err(|e| QueueError::TcpConnect(e.kind()))?
+                    {
+                        self.transmitter
+                            .put_plain(&handshake::icreq(self.options.digests));
+                        self.phase = Phase::Icresp;
+                        self.transmitter
+                            .transmit(&mut self.stream, &mut self.table)?;
+                    }
+                }
+                _ => self.unread = self.receive_once(sink)? == Progress::Busy,
+            }
+        }
+        if self.phase == phase && now >= self.deadline {
+            return Err(QueueError::Timeout(match phase {
+                Phase::Tcp => "TCP connection",
+                Phase::Icresp => "ICResp",
+                _ => "answer to Connect",
+            }));
+        }
+        Ok(if self.phase == phase {
+            Progress::Idle
+        } else {
+            Progress::Busy
+        })
+    }
+
+    pub(super) fn on_icresp(&mut self, answer: &Icresp) -> Result<(), QueueError> {
+        let settled = handshake::settle(self.options.digests, answer)?;
+        self.framing.hdgst = settled.digests.header;
+        self.framing.ddgst = settled.digests.data;
+        self.framing.initialized = true;
+        self.transmitter.settle(&settled);
+        let connect = handshake::connect_request(&self.options);
+        if let Ok(slot) = self.table.insert(connect) {
+            self.transmitter.issue(slot);
+        }
+        self.phase = Phase::Connect;
+        self.transmitter.transmit(&mut self.stream, &mut self.table)
+    }
+
+    /// Takes the answer to Connect while connecting; any other completion is handed back.
+    pub(super) fn on_connect_answer(&mut self, outcome: Outcome) -> Result<(), QueueError> {
+        match outcome {
+            Outcome::Completed { status, result } if status.is_success() => {
+                self.controller_id = u16::try_from(result & 0xffff).unwrap_or_default();
+                self.phase = Phase::Ready;
+                self.transmitter.finish_connect();
+                Ok(())
+            }
+            Outcome::Completed { status, result } => Err(QueueError::Refused {
+                status,
+                result: u32::try_from(result & 0xffff_ffff).unwrap_or_default(),
+            }),
+            Outcome::Lost(_) => Err(QueueError::Closed),
+        }
+    }
+}

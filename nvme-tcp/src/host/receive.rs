@@ -1,0 +1,412 @@
+//! The receive half of a queue pair: PDUs from the controller, checked and applied.
+
+use std::io::ErrorKind;
+
+use pollux_reactor::Progress;
+use zerocopy::FromBytes;
+
+use super::handshake::R2TS_MAX;
+use super::queue_pair::{QueueError, QueuePair};
+use super::request::{Completed, Lost, Outcome, Transfer};
+use crate::pdu::{DataDigest, Frame, ProtocolError};
+use crate::spec::pdu::{C2hData, CapsuleResp, Fes, Icresp, PduType, R2t, TermReq, flags};
+use crate::spec::sqe::Cqe;
+use crate::spec::status::Status;
+
+/// Where the receive side stands between two receives.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Receiving {
+    /// At the start of a PDU.
+    Header,
+    /// Inside the data of a C2HData PDU.
+    Data(Incoming),
+    /// Before the data digest of a C2HData PDU.
+    Digest(Incoming),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Incoming {
+    slot: u16,
+    /// Range of the command's data that this PDU carries, and how far it has come.
+    start: usize,
+    at: usize,
+    end: usize,
+    digest: bool,
+    flags: u8,
+}
+
+fn fault(fes: Fes, fei: u32, reason: &'static str) -> QueueError {
+    QueueError::Protocol(ProtocolError { fes, fei, reason })
+}
+
+/// Byte offsets of header fields, for the FEI of a TermReq.
+mod field {
+    pub const CCCID: u32 = 8;
+    pub const CQE_CID: u32 = 20;
+    pub const DATAO: u32 = 12;
+    pub const R2TO: u32 = 12;
+    pub const R2TL: u32 = 16;
+    pub const FLAGS: u32 = 1;
+}
+
+impl QueuePair {
+    /// One receive, then every PDU that is there.
+    #[inline]
+    pub(super) fn receive_once(
+        &mut self,
+        sink: &mut impl FnMut(Completed),
+    ) -> Result<Progress, QueueError> {
+        let received = match self.receiving {
+            Receiving::Data(ref mut incoming) if self.rx.data().is_empty() => {
+                let rest = incoming.end - incoming.at;
+                let direct = self
+                    .table
+                    .get_mut(incoming.slot)
+                    .and_then(|slot| slot.destination(incoming.at, rest))
+                    .unwrap_or_default();
+                self.rx
+                    .fill_direct(&mut self.stream, direct)
+                    .map(|(direct, _)| incoming.at += direct)
+            }
+            _ => self.rx.fill(&mut self.stream).map(|_| ()),
+        };
+        match received {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(Progress::Idle),
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Err(QueueError::Closed),
+            Err(e) => return Err(QueueError::Socket(e.kind())),
+        }
+        // A fault leaves the offending PDU at the front of the buffer, for the TermReq to quote.
+        loop {
+            let more = match self.receiving {
+                Receiving::Header => self.on_header(sink)?,
+                Receiving::Data(incoming) => self.on_data(incoming, sink)?,
+                Receiving::Digest(incoming) => self.on_digest(incoming, sink)?,
+            };
+            if !more {
+                return Ok(Progress::Busy);
+            }
+        }
+    }
+
+    /// Returns whether to go on: false if the bytes of the next step have not arrived.
+    #[inline]
+    fn on_header(&mut self, sink: &mut impl FnMut(Completed)) -> Result<bool, QueueError> {
+        let bytes = self.rx.data();
+        let Some(frame) = self.framing.frame(bytes).map_err(QueueError::Protocol)? else {
+            return Ok(false);
+        };
+        match frame.pdu_type {
+            PduType::CAPSULE_RESP => {
+                let Ok((pdu, _)) = CapsuleResp::ref_from_prefix(bytes) else {
+                    return Ok(false);
+                };
+                let cqe = pdu.cqe;
+                self.on_response(&cqe, sink)?;
+                self.rx.consume(frame.total_len);
+            }
+            PduType::C2H_DATA => {
+                let Ok((pdu, _)) = C2hData::ref_from_prefix(bytes) else {
+                    return Ok(false);
+                };
+                let (cid, offset) = (pdu.cccid.get(), pdu.datao.get());
+                self.on_c2h_data(&frame, cid, offset)?;
+                self.rx.consume(frame.data_offset);
+            }
+            PduType::R2T => {
+                let Ok((pdu, _)) = R2t::ref_from_prefix(bytes) else {
+                    return Ok(false);
+                };
+                let (cid, tag) = (pdu.cccid.get(), pdu.ttag.get());
+                let (offset, length) = (pdu.r2to.get(), pdu.r2tl.get());
+                self.on_r2t(cid, tag, offset, length)?;
+                self.rx.consume(frame.total_len);
+            }
+            PduType::ICRESP => {
+                let Ok((pdu, _)) = Icresp::read_from_prefix(bytes) else {
+                    return Ok(false);
+                };
+                self.rx.consume(frame.total_len);
+                self.on_icresp(&pdu)?;
+            }
+            PduType::C2H_TERM_REQ => {
+                let Ok((pdu, _)) = TermReq::ref_from_prefix(bytes) else {
+                    return Ok(false);
+                };
+                return Err(QueueError::Terminated {
+                    fes: pdu.fes.get(),
+                    fei: pdu.fei.get(),
+                });
+            }
+            _ => {
+                return Err(fault(
+                    Fes::INVALID_HEADER_FIELD,
+                    0,
+                    "PDU type not meant for a host",
+                ));
+            }
+        }
+        Ok(true)
+    }
+
+    #[inline]
+    fn on_response(
+        &mut self,
+        cqe: &Cqe,
+        sink: &mut impl FnMut(Completed),
+    ) -> Result<(), QueueError> {
+        let Some((index, slot)) = self.table.find(cqe.cid.get()) else {
+            return Err(fault(
+                Fes::INVALID_HEADER_FIELD,
+                field::CQE_CID,
+                "completion for a command that is not outstanding",
+            ));
+        };
+        let status = Status::from_cqe(cqe.status);
+        if status.is_success() && slot.is_sending() {
+            return Err(fault(
+                Fes::SEQUENCE_ERROR,
+                field::CQE_CID,
+                "success reported before the data was sent",
+            ));
+        }
+        let short = slot.received < slot.data_length();
+        let outcome = if status.is_success() && slot.digest_failed {
+            Outcome::Lost(Lost::DataDigest)
+        } else if status.is_success() && short && self.is_short_read(index) {
+            Outcome::Lost(Lost::ShortData)
+        } else {
+            Outcome::Completed {
+                status,
+                result: cqe.result.get(),
+            }
+        };
+        self.finish(index, outcome, sink)
+    }
+
+    /// Log pages and identify data may be shorter than asked for; blocks may not.
+    fn is_short_read(&self, index: u16) -> bool {
+        self.table
+            .get(index)
+            .and_then(|slot| slot.request())
+            .is_some_and(|r| r.transfer == Transfer::FromController && r.block_shift > 0)
+    }
+
+    #[inline]
+    fn on_c2h_data(&mut self, frame: &Frame, cid: u16, offset: u32) -> Result<(), QueueError> {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let Some((index, slot)) = self.table.find(cid) else {
+            return Err(fault(
+                Fes::INVALID_HEADER_FIELD,
+                field::CCCID,
+                "data for a command that is not outstanding",
+            ));
+        };
+        if slot.request().map(|r| r.transfer) != Some(Transfer::FromController) {
+            return Err(fault(
+                Fes::INVALID_HEADER_FIELD,
+                field::CCCID,
+                "data for a command that reads none",
+            ));
+        }
+        if offset != slot.received {
+            return Err(fault(
+                Fes::INVALID_HEADER_FIELD,
+                field::DATAO,
+                "data out of order",
+            ));
+        }
+        let end = offset.saturating_add(frame.data_len);
+        if end > slot.length {
+            return Err(fault(
+                Fes::DATA_TRANSFER_OUT_OF_RANGE,
+                field::DATAO,
+                "data beyond what the command asked for",
+            ));
+        }
+        if frame.flags & flags::SUCCESS != 0 && frame.flags & flags::LAST_PDU == 0 {
+            return Err(fault(
+                Fes::INVALID_HEADER_FIELD,
+                field::FLAGS,
+                "SUCCESS without LAST_PDU",
+            ));
+        }
+        self.receiving = Receiving::Data(Incoming {
+            slot: index,
+            start: offset,
+            at: offset,
+            end,
+            digest: frame.ddgst,
+            flags: frame.flags,
+        });
+        Ok(())
+    }
+
+    #[inline]
+    fn on_data(
+        &mut self,
+        mut incoming: Incoming,
+        sink: &mut impl FnMut(Completed),
+    ) -> Result<bool, QueueError> {
+        let bytes = self.rx.data();
+        let n = bytes.len().min(incoming.end - incoming.at);
+        if n > 0 {
+            let source = bytes.get(..n).unwrap_or_default();
+            if let Some(destination) = self
+                .table
+                .get_mut(incoming.slot)
+                .and_then(|slot| slot.destination(incoming.at, n))
+            {
+                destination.copy_from_slice(source);
+            }
+            self.rx.consume(n);
+            incoming.at += n;
+        }
+        if incoming.at < incoming.end {
+            self.receiving = Receiving::Data(incoming);
+            return Ok(false);
+        }
+        if incoming.digest {
+            self.receiving = Receiving::Digest(incoming);
+            return Ok(true);
+        }
+        self.end_of_data(incoming, sink)?;
+        Ok(true)
+    }
+
+    fn on_digest(
+        &mut self,
+        incoming: Incoming,
+        sink: &mut impl FnMut(Completed),
+    ) -> Result<bool, QueueError> {
+        let Some(&received) = self.rx.data().first_chunk::<4>() else {
+            return Ok(false);
+        };
+        self.rx.consume(4);
+        if let Some(slot) = self.table.get_mut(incoming.slot) {
+            let mut digest = DataDigest::new();
+            if let Some(data) = slot.destination(incoming.start, incoming.end - incoming.start) {
+                digest.update(data);
+            }
+            slot.digest_failed |= digest.finish() != received;
+        }
+        self.end_of_data(incoming, sink)?;
+        Ok(true)
+    }
+
+    #[inline]
+    fn end_of_data(
+        &mut self,
+        incoming: Incoming,
+        sink: &mut impl FnMut(Completed),
+    ) -> Result<(), QueueError> {
+        self.receiving = Receiving::Header;
+        let Some(slot) = self.table.get_mut(incoming.slot) else {
+            return Ok(());
+        };
+        slot.received = incoming.end;
+        if incoming.flags & flags::SUCCESS == 0 {
+            return Ok(());
+        }
+        let outcome = if slot.digest_failed {
+            Outcome::Lost(Lost::DataDigest)
+        } else if slot.received < slot.length && self.is_short_read(incoming.slot) {
+            Outcome::Lost(Lost::ShortData)
+        } else {
+            Outcome::Completed {
+                status: Status::SUCCESS,
+                result: 0,
+            }
+        };
+        self.finish(incoming.slot, outcome, sink)
+    }
+
+    fn on_r2t(&mut self, cid: u16, tag: u16, offset: u32, length: u32) -> Result<(), QueueError> {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some((index, slot)) = self.table.find(cid) else {
+            return Err(fault(
+                Fes::INVALID_HEADER_FIELD,
+                field::CCCID,
+                "R2T for a command that is not outstanding",
+            ));
+        };
+        if slot.request().map(|r| r.transfer) != Some(Transfer::ToController) {
+            return Err(fault(
+                Fes::INVALID_HEADER_FIELD,
+                field::CCCID,
+                "R2T for a command that sends no data",
+            ));
+        }
+        if offset != slot.granted {
+            return Err(fault(
+                Fes::INVALID_HEADER_FIELD,
+                field::R2TO,
+                "R2T out of order, or for data that went in the capsule",
+            ));
+        }
+        if length == 0 || offset.saturating_add(length) > slot.length {
+            return Err(fault(
+                Fes::DATA_TRANSFER_OUT_OF_RANGE,
+                field::R2TL,
+                "R2T for no data or beyond the command's",
+            ));
+        }
+        if slot.r2ts >= R2TS_MAX {
+            return Err(fault(
+                Fes::LIMIT_EXCEEDED,
+                0,
+                "more R2Ts outstanding than MAXR2T allows",
+            ));
+        }
+        slot.granted += length;
+        slot.r2ts += 1;
+        self.transmitter.grant(index, tag, offset, length);
+        Ok(())
+    }
+
+    /// The current command of a slot has ended: issue the next part of its request, or hand it back.
+    #[inline]
+    fn finish(
+        &mut self,
+        index: u16,
+        outcome: Outcome,
+        sink: &mut impl FnMut(Completed),
+    ) -> Result<(), QueueError> {
+        if outcome.is_success()
+            && self.is_ready()
+            && self.transmitter.next_part(&mut self.table, index)
+        {
+            return Ok(());
+        }
+        if let Some(slot) = self.table.get_mut(index)
+            && slot.is_sending()
+        {
+            // The command failed while its data was on the way. The send queue still names its buffer,
+            // and a PDU cannot be left half sent: it ends when the data has gone.
+            slot.outcome = Some(outcome);
+            self.deferred += 1;
+            return Ok(());
+        }
+        if !self.is_ready() {
+            self.table.take(index);
+            return self.on_connect_answer(outcome);
+        }
+        if let Some(request) = self.table.take(index) {
+            sink(Completed { request, outcome });
+        }
+        Ok(())
+    }
+
+    /// Hands over the requests whose commands failed while their data was on the way, once it has gone.
+    pub(super) fn finish_deferred(
+        &mut self,
+        sink: &mut impl FnMut(Completed),
+    ) -> Result<(), QueueError> {
+        while let Some((index, outcome)) = self.table.sent_and_failed() {
+            self.deferred -= 1;
+            self.finish(index, outcome, sink)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,255 @@
+//! The fixed table of a queue pair's outstanding commands.
+
+use super::request::{Outcome, Request, Transfer};
+use crate::stream::Payloads;
+
+/// Low bits of a command identifier: the slot. The rest is the slot's generation, so that a completion
+/// that comes late or twice finds a stranger and is refused instead of completing it.
+const SLOT_BITS: u32 = 10;
+const SLOT_MASK: u16 = (1 << SLOT_BITS) - 1;
+const GENERATION_MASK: u16 = u16::MAX >> SLOT_BITS;
+
+/// Most commands outstanding on one queue pair. One less than the slot field holds, so that FFFFh, which
+/// is no valid command identifier (NVMe Base 2.1, 4.1.1), is never made.
+pub(super) const COMMANDS_MAX: u16 = SLOT_MASK;
+
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    request: Option<Request>,
+    generation: u16,
+    /// The part of the request that the current command covers, in bytes of its range.
+    pub offset: usize,
+    pub length: usize,
+    /// Bytes of the current command that came by C2HData.
+    pub received: usize,
+    /// Bytes of the current command that the controller asked for by R2T.
+    pub granted: usize,
+    /// R2Ts of the current command that are not yet queued whole.
+    pub r2ts: u8,
+    /// Payload bytes queued but not yet handed to the stream.
+    pub unsent: usize,
+    /// The command was queued for sending at least once.
+    pub issued: bool,
+    pub digest_failed: bool,
+    /// The command failed while its data was on the way; see `QueuePair::finish_deferred`.
+    pub outcome: Option<Outcome>,
+}
+
+impl Slot {
+    /// The data bytes that the current command moves (0 for a range without data).
+    pub fn data_length(&self) -> usize {
+        match &self.request {
+            Some(r) if r.transfer != Transfer::None => self.length,
+            _ => 0,
+        }
+    }
+
+    /// Data of the current command is queued, or asked for and not yet queued.
+    pub fn is_sending(&self) -> bool {
+        self.unsent > 0 || self.r2ts > 0
+    }
+
+    pub fn request(&self) -> Option<&Request> {
+        self.request.as_ref()
+    }
+
+    /// Where received data of the current command goes, from `at` on.
+    #[inline]
+    pub fn destination(&mut self, at: usize, len: usize) -> Option<&mut [u8]> {
+        let from = self.offset.checked_add(at)?;
+        let to = from.checked_add(len)?;
+        self.request.as_mut()?.buffer.get_mut(from..to)
+    }
+
+    /// The bytes to send of the current command, from `at` on.
+    #[inline]
+    pub fn source(&self, at: usize, len: usize) -> Option<&[u8]> {
+        let from = self.offset.checked_add(at)?;
+        let to = from.checked_add(len)?;
+        self.request.as_ref()?.buffer.get(from..to)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct CommandTable {
+    slots: Box<[Slot]>,
+    free: Vec<u16>,
+}
+
+impl CommandTable {
+    pub fn new(commands: u16) -> Self {
+        let commands = commands.clamp(1, COMMANDS_MAX);
+        Self {
+            slots: (0..commands).map(|_| Slot::default()).collect(),
+            free: (0..commands).rev().collect(),
+        }
+    }
+
+    #[inline]
+    pub fn outstanding(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Takes a slot for `request`; the request comes back if none is free.
+    #[inline]
+    pub fn insert(&mut self, request: Request) -> Result<u16, Request> {
+        let Some(&index) = self.free.last() else {
+            return Err(request);
+        };
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else {
+            return Err(request);
+        };
+        self.free.pop();
+        slot.length = 0;
+        slot.offset = 0;
+        slot.issued = false;
+        slot.digest_failed = false;
+        slot.request = Some(request);
+        Ok(index)
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, slot: u16) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::from(slot))
+    }
+
+    #[inline]
+    pub fn get(&self, slot: u16) -> Option<&Slot> {
+        self.slots.get(usize::from(slot))
+    }
+
+    /// Starts a command of the slot's request: a new generation, all progress at zero. Returns its
+    /// command identifier.
+    #[inline]
+    pub fn begin(&mut self, index: u16) -> u16 {
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else {
+            return index;
+        };
+        slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        slot.received = 0;
+        slot.granted = 0;
+        slot.r2ts = 0;
+        slot.unsent = 0;
+        slot.issued = true;
+        slot.generation << SLOT_BITS | index
+    }
+
+    /// The identifier of the slot's current command.
+    pub fn current_cid(&self, index: u16) -> u16 {
+        self.get(index)
+            .map_or(index, |slot| slot.generation << SLOT_BITS | index)
+    }
+
+    /// The slot that an outstanding command identifier belongs to.
+    #[inline]
+    pub fn find(&mut self, cid: u16) -> Option<(u16, &mut Slot)> {
+        let index = cid & SLOT_MASK;
+        let slot = self.slots.get_mut(usize::from(index))?;
+        let outstanding = slot.request.is_some() && slot.issued && slot.outcome.is_none();
+        (outstanding && slot.generation == cid >> SLOT_BITS).then_some((index, slot))
+    }
+
+    /// Frees the slot and hands its request back.
+    #[inline]
+    pub fn take(&mut self, index: u16) -> Option<Request> {
+        let slot = self.slots.get_mut(usize::from(index))?;
+        let request = slot.request.take()?;
+        slot.outcome = None;
+        self.free.push(index);
+        Some(request)
+    }
+
+    /// The command identifier that the slot's current command was sent with.
+    pub fn find_user(&self, user: u64) -> Option<u16> {
+        self.slots.iter().zip(0u16..).find_map(|(slot, index)| {
+            let matches = slot.request.as_ref().is_some_and(|r| r.user == user);
+            (matches && slot.issued).then_some(slot.generation << SLOT_BITS | index)
+        })
+    }
+
+    /// A command that failed while its data was on the way, with all of it gone now.
+    pub fn sent_and_failed(&self) -> Option<(u16, Outcome)> {
+        self.slots
+            .iter()
+            .zip(0u16..)
+            .find_map(|(slot, index)| match slot.outcome {
+                Some(outcome) if !slot.is_sending() => Some((index, outcome)),
+                _ => None,
+            })
+    }
+
+    /// The first slot in use.
+    pub fn first_occupied(&self) -> Option<u16> {
+        (0u16..)
+            .zip(&self.slots)
+            .find(|(_, slot)| slot.request.is_some())
+            .map(|(index, _)| index)
+    }
+}
+
+impl Payloads for CommandTable {
+    #[inline]
+    fn bytes(&self, slot: u16, offset: usize, len: usize) -> &[u8] {
+        self.get(slot)
+            .and_then(|s| s.request.as_ref())
+            .and_then(|r| r.buffer.get(offset..)?.get(..len))
+            .unwrap_or_default()
+    }
+
+    #[inline]
+    fn sent(&mut self, slot: u16, len: usize) {
+        if let Some(slot) = self.get_mut(slot) {
+            slot.unsent = slot.unsent.saturating_sub(len);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::request::Command;
+
+    fn request() -> Request {
+        Request::plain(Command::default(), Transfer::None, 0, Vec::new())
+    }
+
+    #[test]
+    fn a_late_or_repeated_completion_finds_nothing() {
+        let mut table = CommandTable::new(2);
+        let slot = table.insert(request()).unwrap();
+        assert!(table.find(slot).is_none(), "not issued yet");
+        let first = table.begin(slot);
+        assert_eq!(table.find(first).map(|(s, _)| s), Some(slot));
+        assert!(table.take(slot).is_some());
+        assert!(table.find(first).is_none(), "taken");
+        let again = table.insert(request()).unwrap();
+        assert_eq!(again, slot);
+        let second = table.begin(again);
+        assert_ne!(first, second);
+        assert!(table.find(first).is_none(), "older generation");
+        assert!(table.find(second).is_some());
+    }
+
+    #[test]
+    fn a_full_table_hands_the_request_back() {
+        let mut table = CommandTable::new(1);
+        let slot = table.insert(request()).unwrap();
+        assert!(table.insert(request()).is_err());
+        assert_eq!(table.outstanding(), 1);
+        assert!(table.take(slot).is_some());
+        assert!(table.take(slot).is_none());
+        assert_eq!(table.outstanding(), 0);
+        assert!(table.insert(request()).is_ok());
+    }
+
+    #[test]
+    fn command_identifiers_never_reach_ffffh() {
+        let mut table = CommandTable::new(u16::MAX);
+        while let Ok(slot) = table.insert(request()) {
+            for _ in 0..=GENERATION_MASK {
+                assert_ne!(table.begin(slot), 0xffff);
+            }
+        }
+        assert_eq!(table.outstanding(), usize::from(COMMANDS_MAX));
+    }
+}

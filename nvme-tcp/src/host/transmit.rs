@@ -1,0 +1,300 @@
+//! The send half of a queue pair: command capsules and the data that the controller asks for.
+
+use std::collections::VecDeque;
+
+use pollux_reactor::Stream;
+use zerocopy::little_endian::U32;
+use zerocopy::{Immutable, IntoBytes};
+
+use super::handshake::{ConnectOptions, R2TS_MAX, Settled};
+use super::queue_pair::QueueError;
+use super::request::{Request, Transfer};
+use super::table::{CommandTable, Slot};
+use crate::pdu::{DataDigest, ProtocolError, Receiver, TxFraming, emit_term_req};
+use crate::spec::fabrics::ConnectData;
+use crate::spec::pdu::{CapsuleCmd, H2cData};
+use crate::spec::sqe::{SglDescriptor, Sqe};
+use crate::stream::{NoPayloads, TxQueue};
+
+/// Inline bytes and pieces that one unit of work takes at most: a header with its digest, padded to the
+/// largest alignment a peer may ask for (128), and a data digest.
+const WORK_INLINE_MAX: usize = 160;
+const WORK_SEGMENTS_MAX: usize = 3;
+
+/// Most blocks of one block command (NLB is a 0's based 16-bit field).
+const BLOCKS_MAX: usize = 65_536;
+
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    /// Send the command of a slot's current part.
+    Issue(u16),
+    /// Send data that an R2T asked for, `at .. end` of the command's data.
+    Data {
+        slot: u16,
+        tag: u16,
+        at: usize,
+        end: usize,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Transmitter {
+    tx: TxQueue,
+    framing: TxFraming,
+    /// In the order in which it has to be sent; waits here while the send queue has no room.
+    work: VecDeque<Work>,
+    in_capsule_max: usize,
+    max_h2c_data: usize,
+    pub transfer_max: usize,
+    /// Connect carries its data in the capsule whatever the controller says of other commands.
+    connecting: bool,
+}
+
+impl Transmitter {
+    pub fn new(commands: u16, options: &ConnectOptions) -> Self {
+        let commands = usize::from(commands);
+        Self {
+            tx: TxQueue::new(
+                (commands + 16) * WORK_INLINE_MAX,
+                (commands + 16) * WORK_SEGMENTS_MAX,
+            ),
+            framing: TxFraming {
+                hdgst: false,
+                ddgst: false,
+                pda: 0,
+            },
+            work: VecDeque::with_capacity(commands * (1 + usize::from(R2TS_MAX))),
+            in_capsule_max: options.in_capsule_max,
+            max_h2c_data: 4096,
+            transfer_max: options.transfer_max,
+            connecting: true,
+        }
+    }
+
+    pub fn settle(&mut self, settled: &Settled) {
+        self.framing = TxFraming {
+            hdgst: settled.digests.header,
+            ddgst: settled.digests.data,
+            pda: settled.cpda,
+        };
+        self.max_h2c_data = settled.max_h2c_data;
+    }
+
+    pub fn finish_connect(&mut self) {
+        self.connecting = false;
+    }
+
+    #[inline]
+    pub fn issue(&mut self, slot: u16) {
+        self.work.push_back(Work::Issue(slot));
+    }
+
+    pub fn grant(&mut self, slot: u16, tag: u16, at: usize, length: usize) {
+        self.work.push_back(Work::Data {
+            slot,
+            tag,
+            at,
+            end: at + length,
+        });
+    }
+
+    /// If the slot's request has a further part, issues it.
+    #[inline]
+    pub fn next_part(&mut self, table: &mut CommandTable, index: u16) -> bool {
+        let Some(slot) = table.get_mut(index) else {
+            return false;
+        };
+        let done = slot.offset + slot.length;
+        if slot.request().is_none_or(|r| done >= r.length) {
+            return false;
+        }
+        slot.offset = done;
+        self.issue(index);
+        true
+    }
+
+    /// Queues a PDU without digests as it is.
+    pub fn put_plain(&mut self, pdu: &(impl IntoBytes + Immutable)) {
+        self.tx.put(|out| out.extend_from_slice(pdu.as_bytes()));
+    }
+
+    /// Moves work to the send queue as far as it has room, and sends.
+    #[inline]
+    pub fn transmit(
+        &mut self,
+        stream: &mut Stream,
+        table: &mut CommandTable,
+    ) -> Result<(), QueueError> {
+        loop {
+            while let Some(&work) = self.work.front() {
+                if self.tx.inline_space() < WORK_INLINE_MAX
+                    || self.tx.segment_space() < WORK_SEGMENTS_MAX
+                {
+                    break;
+                }
+                match work {
+                    Work::Issue(slot) => {
+                        self.work.pop_front();
+                        self.put_command(table, slot);
+                    }
+                    Work::Data { slot, tag, at, end } => {
+                        let at = self.put_data(table, slot, tag, at, end);
+                        match self.work.front_mut() {
+                            Some(Work::Data { at: next, .. }) if at < end => *next = at,
+                            _ => {
+                                self.work.pop_front();
+                            }
+                        }
+                    }
+                }
+            }
+            if self.tx.is_empty() {
+                return Ok(());
+            }
+            let all_sent = self
+                .tx
+                .flush(stream, table)
+                .map_err(|e| QueueError::Socket(e.kind()))?;
+            if !all_sent || self.work.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    #[inline]
+    fn put_command(&mut self, table: &mut CommandTable, index: u16) {
+        let cid = table.begin(index);
+        let Some(slot) = table.get_mut(index) else {
+            return;
+        };
+        slot.length = part_length(slot, self.transfer_max);
+        let Some(request) = slot.request() else {
+            return;
+        };
+        let mut sqe = sqe_of(request, slot.offset, slot.length);
+        sqe.cid.set(cid);
+        let data = slot.data_length();
+        let limit = if self.connecting {
+            size_of::<ConnectData>()
+        } else {
+            self.in_capsule_max
+        };
+        let in_capsule = request.transfer == Transfer::ToController && data <= limit;
+        let length = u32::try_from(data).unwrap_or(u32::MAX);
+        sqe.sgl = if in_capsule {
+            SglDescriptor::in_capsule(0, length)
+        } else {
+            SglDescriptor::transport(length)
+        };
+        let carried = if in_capsule { data } else { 0 };
+        self.tx
+            .put(|out| self.framing.put_header(out, &CapsuleCmd::new(sqe), carried));
+        if in_capsule {
+            // What travels in the capsule is granted already: an R2T for it is a fault of the peer's.
+            slot.granted = data;
+            self.put_payload(slot, index, 0, data);
+        }
+    }
+
+    /// Queues one H2CData PDU; returns how far the data has come.
+    fn put_data(
+        &mut self,
+        table: &mut CommandTable,
+        index: u16,
+        tag: u16,
+        at: usize,
+        end: usize,
+    ) -> usize {
+        let next = end.min(at + self.max_h2c_data);
+        let cid = table.current_cid(index);
+        let Some(slot) = table.get_mut(index) else {
+            return end;
+        };
+        let length = next - at;
+        if next == end {
+            slot.r2ts = slot.r2ts.saturating_sub(1);
+        }
+        let pdu = H2cData::new(
+            cid,
+            tag,
+            u32::try_from(at).unwrap_or(u32::MAX),
+            u32::try_from(length).unwrap_or(u32::MAX),
+            next == end,
+        );
+        self.tx
+            .put(|out| self.framing.put_header(out, &pdu, length));
+        self.put_payload(slot, index, at, length);
+        next
+    }
+
+    #[inline]
+    fn put_payload(&mut self, slot: &mut Slot, index: u16, at: usize, length: usize) {
+        if length == 0 {
+            return;
+        }
+        slot.unsent += length;
+        self.tx.put_payload(index, slot.offset + at, length);
+        if self.framing.ddgst {
+            let mut digest = DataDigest::new();
+            digest.update(slot.source(at, length).unwrap_or_default());
+            self.tx.put(|out| out.extend_from_slice(&digest.finish()));
+        }
+    }
+
+    /// Tells the controller why the connection ends, if the socket takes it.
+    pub fn send_term_req(
+        &mut self,
+        stream: &mut Stream,
+        table: &mut CommandTable,
+        fault: ProtocolError,
+        offending: &[u8],
+    ) {
+        if self.tx.flush(stream, table).unwrap_or(false) {
+            self.tx
+                .put(|out| emit_term_req(out, Receiver::Host, fault, offending));
+            // Nothing depends on it: the connection ends either way.
+            let _ = self.tx.flush(stream, &mut NoPayloads);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.tx.clear();
+        self.work.clear();
+    }
+}
+
+/// Bytes of the request's range that the next command covers.
+#[inline]
+fn part_length(slot: &Slot, transfer_max: usize) -> usize {
+    let Some(request) = slot.request() else {
+        return 0;
+    };
+    let rest = request.length.saturating_sub(slot.offset);
+    if request.block_shift == 0 {
+        return rest;
+    }
+    let blocks = BLOCKS_MAX << request.block_shift;
+    let most = match request.transfer {
+        Transfer::None => blocks,
+        _ => blocks.min(transfer_max >> request.block_shift << request.block_shift),
+    };
+    rest.min(most.max(1 << request.block_shift))
+}
+
+#[inline]
+fn sqe_of(request: &Request, offset: usize, length: usize) -> Sqe {
+    let mut cdw = request.command.cdw;
+    if request.block_shift > 0 {
+        let lba = request.lba() + (offset >> request.block_shift) as u64;
+        let [a, b, c, d, e, f, g, h] = lba.to_le_bytes();
+        cdw[0] = u32::from_le_bytes([a, b, c, d]);
+        cdw[1] = u32::from_le_bytes([e, f, g, h]);
+        let blocks = u32::try_from(length >> request.block_shift).unwrap_or(1);
+        cdw[2] = cdw[2] & 0xffff_0000 | blocks.saturating_sub(1) & 0xffff;
+    }
+    let mut sqe = Sqe::new(request.command.opcode, request.command.nsid);
+    let [a, b, c, d, e, f] = cdw.map(U32::new);
+    (sqe.cdw10, sqe.cdw11, sqe.cdw12) = (a, b, c);
+    (sqe.cdw13, sqe.cdw14, sqe.cdw15) = (d, e, f);
+    sqe
+}

@@ -1,0 +1,67 @@
+//! What a service is handed in each call.
+
+use crate::net::Net;
+use crate::rng::Rng;
+use crate::time::Time;
+use crate::timers::{TimerId, Timers};
+
+/// What all services of one reactor share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) index: usize,
+    pub(crate) net: Net,
+    pub(crate) rng: Rng,
+    pub(crate) stop: bool,
+}
+
+/// Everything a service may know and use of the world, for the duration of one call.
+#[derive(Debug)]
+pub struct Context<'a> {
+    now: Time,
+    core: &'a mut Core,
+    timers: &'a mut Timers,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(now: Time, core: &'a mut Core, timers: &'a mut Timers) -> Context<'a> {
+        Context { now, core, timers }
+    }
+}
+
+impl Context<'_> {
+    /// The time at the start of this turn. It does not move during a turn.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The reactor's random numbers.
+    pub fn rng(&mut self) -> &mut Rng {
+        &mut self.core.rng
+    }
+
+    /// The reactor's byte streams.
+    pub fn net(&mut self) -> &mut Net {
+        &mut self.core.net
+    }
+
+    /// Calls this service's `on_timer` with `token` in the first turn at or after `at`. Timers of equal time fire in the
+    /// order in which they were set.
+    pub fn set_timer(&mut self, at: Time, token: u64) -> TimerId {
+        self.timers.set(at, token)
+    }
+
+    /// Cancels a timer of this service. False if it has fired or was cancelled before.
+    pub fn cancel_timer(&mut self, id: TimerId) -> bool {
+        self.timers.cancel(id)
+    }
+
+    /// Stops this reactor in good order after the present turn: `on_stop` of each of its services, then the thread ends.
+    pub fn request_stop(&mut self) {
+        self.core.stop = true;
+    }
+
+    /// Which reactor this is, as counted by `add_reactor`.
+    pub fn reactor_index(&self) -> usize {
+        self.core.index
+    }
+}

@@ -1,0 +1,327 @@
+//! Byte streams: TCP, or their simulated counterpart. Users cannot tell which.
+
+mod inbox;
+pub(crate) mod sim;
+pub(crate) mod tcp;
+pub(crate) mod world;
+
+use std::cell::Cell;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use sim::{SimLink, SimListener, SimNetwork};
+use tcp::{TcpLink, TcpListener, TcpNet};
+
+thread_local! {
+    /// System calls on sockets that this thread has made. Streams move between threads and must not share a counter, so
+    /// each call is counted where it happens.
+    static SOCKET_CALLS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts one socket call of this thread.
+fn count_call() {
+    SOCKET_CALLS.set(SOCKET_CALLS.get() + 1);
+}
+
+/// Where a reactor gets its byte streams from.
+#[derive(Debug)]
+pub struct Net {
+    kind: NetKind,
+    /// Socket calls of all finished turns.
+    calls: u64,
+    /// This thread's count at the start of the present turn; `None` between turns, when the calls of this thread are not
+    /// this reactor's.
+    turn_start: Option<u64>,
+}
+
+#[derive(Debug)]
+enum NetKind {
+    Tcp(TcpNet),
+    Sim(SimNetwork),
+}
+
+impl Net {
+    pub(crate) fn tcp(net: TcpNet) -> Net {
+        Net::new(NetKind::Tcp(net))
+    }
+
+    pub(crate) fn simulated(network: SimNetwork) -> Net {
+        Net::new(NetKind::Sim(network))
+    }
+
+    fn new(kind: NetKind) -> Net {
+        Net {
+            kind,
+            calls: 0,
+            turn_start: None,
+        }
+    }
+
+    /// Starts to connect to `remote`, from the address `local` if one is given. Never blocks: the stream tells when it is
+    /// ready ([`Stream::connected`]).
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] if the two addresses are not of one family; what the system says about an address
+    /// that is not local, an unreachable network, or no more descriptors. A refusal usually comes later, from
+    /// [`Stream::connected`].
+    pub fn connect(&mut self, remote: SocketAddr, local: Option<IpAddr>) -> io::Result<Stream> {
+        if local.is_some_and(|ip| ip.is_ipv4() != remote.is_ipv4()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "local and remote address are of different families",
+            ));
+        }
+        count_call();
+        let kind = match &mut self.kind {
+            NetKind::Tcp(net) => StreamKind::Tcp(net.connect(remote, local)?),
+            NetKind::Sim(net) => StreamKind::Sim(net.connect(remote, local)),
+        };
+        Ok(Stream { kind, calls: 1 })
+    }
+
+    /// Listens on `addr`; port 0 picks a free one ([`Listener::local_addr`]). The backlog is 1024 connections.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, for instance [`io::ErrorKind::AddrInUse`] or [`io::ErrorKind::AddrNotAvailable`].
+    pub fn listen(&mut self, addr: SocketAddr) -> io::Result<Listener> {
+        let kind = match &mut self.kind {
+            NetKind::Tcp(net) => ListenerKind::Tcp(net.listen(addr)?),
+            NetKind::Sim(net) => ListenerKind::Sim(net.listen(addr)?),
+        };
+        Ok(Listener { kind })
+    }
+
+    /// Takes in a stream that was opened on another reactor and came by message, so that this reactor's event poll watches
+    /// it from now on. Its readiness is set, because an edge may have been seen on the other side.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when the stream cannot be watched; the stream is of no further use then.
+    pub fn adopt(&mut self, stream: &mut Stream) -> io::Result<()> {
+        match (&mut self.kind, &mut stream.kind) {
+            (NetKind::Tcp(net), StreamKind::Tcp(link)) => net.adopt(link),
+            (NetKind::Sim(_), StreamKind::Sim(link)) => {
+                link.adopt();
+                Ok(())
+            }
+            _ => Err(mixed_worlds()),
+        }
+    }
+
+    /// Socket system calls (read, write, accept, connect, event poll) made on this reactor so far, by streams too.
+    pub fn socket_calls(&self) -> u64 {
+        let turn = self
+            .turn_start
+            .map_or(0, |start| SOCKET_CALLS.get() - start);
+        self.calls + turn
+    }
+
+    /// Looks for socket events without waiting.
+    pub(crate) fn poll_events(&mut self) {
+        match &mut self.kind {
+            NetKind::Tcp(net) => net.poll(Some(Duration::ZERO)),
+            NetKind::Sim(_) => {}
+        }
+    }
+
+    /// Waits for socket events or the bell, at most for `timeout`.
+    pub(crate) fn wait_events(&mut self, timeout: Option<Duration>) {
+        match &mut self.kind {
+            NetKind::Tcp(net) => net.poll(timeout),
+            // A simulation never waits: it moves its clock.
+            NetKind::Sim(_) => {}
+        }
+    }
+
+    /// Starts attributing this thread's socket calls to this reactor.
+    pub(crate) fn begin_turn(&mut self) {
+        self.turn_start = Some(SOCKET_CALLS.get());
+    }
+
+    /// Stops attributing: in a simulation the thread goes on with another reactor.
+    pub(crate) fn end_turn(&mut self) {
+        self.calls = self.socket_calls();
+        self.turn_start = None;
+    }
+}
+
+/// A connected (or still connecting) byte stream that never blocks. Dropping it closes it.
+///
+/// A *hot* stream is simply read and written in every turn of its reactor. A *cold* one is read only when
+/// [`Stream::take_ready`] says so, and then until [`io::ErrorKind::WouldBlock`].
+///
+/// A stream may be sent to another reactor by message; there, [`Net::adopt`] comes first.
+#[derive(Debug)]
+pub struct Stream {
+    kind: StreamKind,
+    calls: u64,
+}
+
+#[derive(Debug)]
+enum StreamKind {
+    Tcp(TcpLink),
+    Sim(SimLink),
+}
+
+impl Stream {
+    /// Whether the connection is up. `Ok(false)`: still connecting. Costs a system call only when an event was seen.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection could not be made, for instance [`io::ErrorKind::ConnectionRefused`].
+    pub fn connected(&mut self) -> io::Result<bool> {
+        match &mut self.kind {
+            StreamKind::Tcp(link) => link.connected(),
+            StreamKind::Sim(link) => link.connected(),
+        }
+    }
+
+    /// Reads what has arrived into `bufs`, in order, with one system call. `Ok(0)` is the end of the stream (or no room in
+    /// `bufs`).
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] when nothing has arrived; otherwise the connection is broken.
+    pub fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.count();
+        match &mut self.kind {
+            StreamKind::Tcp(link) => link.read_vectored(bufs),
+            StreamKind::Sim(link) => link.read_vectored(bufs),
+        }
+    }
+
+    /// Like [`Stream::read_vectored`] with a single buffer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::read_vectored`].
+    pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.count();
+        match &mut self.kind {
+            StreamKind::Tcp(link) => link.read(buf),
+            StreamKind::Sim(link) => link.read_vectored(&mut [IoSliceMut::new(buf)]),
+        }
+    }
+
+    /// Writes as much of `bufs` as the send buffer takes, in order, with one system call. Returns the number of bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] when the send buffer is full; otherwise the connection is broken, or not up yet.
+    pub fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.count();
+        match &mut self.kind {
+            StreamKind::Tcp(link) => link.write_vectored(bufs),
+            StreamKind::Sim(link) => link.write_vectored(bufs),
+        }
+    }
+
+    /// Whether the reactor's event poll saw an edge (readable, writable, closed) since this was last asked. May be true
+    /// with nothing to read; is never false for ever when there is something.
+    pub fn take_ready(&mut self) -> bool {
+        match &mut self.kind {
+            StreamKind::Tcp(link) => link.take_ready(),
+            StreamKind::Sim(link) => link.take_ready(),
+        }
+    }
+
+    /// This side's address.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, when the connection is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.kind {
+            StreamKind::Tcp(link) => link.local_addr(),
+            StreamKind::Sim(link) => link.local_addr(),
+        }
+    }
+
+    /// The other side's address.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::NotConnected`] before the connection is up or after it is gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match &self.kind {
+            StreamKind::Tcp(link) => link.peer_addr(),
+            StreamKind::Sim(link) => link.peer_addr(),
+        }
+    }
+
+    /// System calls made for this stream: its connect or accept, its reads and its writes.
+    pub fn socket_calls(&self) -> u64 {
+        self.calls
+    }
+
+    fn count(&mut self) {
+        self.calls += 1;
+        count_call();
+    }
+}
+
+/// Accepts connections on one address. Dropping it closes it; connections that were not accepted yet are reset.
+///
+/// It stays on the reactor whose [`Net::listen`] made it.
+#[derive(Debug)]
+pub struct Listener {
+    kind: ListenerKind,
+}
+
+#[derive(Debug)]
+enum ListenerKind {
+    Tcp(TcpListener),
+    Sim(SimListener),
+}
+
+impl Listener {
+    /// The next connection that waits, and where it comes from; `None` when none does. Costs a system call only when an
+    /// event was seen, so it may be asked each turn.
+    ///
+    /// # Errors
+    ///
+    /// A connection that broke before it was accepted, or no more descriptors. The listener itself stays usable.
+    pub fn accept(&mut self, net: &mut Net) -> io::Result<Option<(Stream, SocketAddr)>> {
+        let (kind, peer) = match (&mut self.kind, &mut net.kind) {
+            (ListenerKind::Tcp(listener), NetKind::Tcp(net)) => match listener.accept(net)? {
+                Some((link, peer)) => (StreamKind::Tcp(link), peer),
+                None => return Ok(None),
+            },
+            (ListenerKind::Sim(listener), NetKind::Sim(_)) => match listener.accept() {
+                Some((link, peer)) => (StreamKind::Sim(link), peer),
+                None => return Ok(None),
+            },
+            _ => return Err(mixed_worlds()),
+        };
+        Ok(Some((Stream { kind, calls: 1 }, peer)))
+    }
+
+    /// The address that is listened on, with the real port.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.kind {
+            ListenerKind::Tcp(listener) => listener.local_addr(),
+            ListenerKind::Sim(listener) => Ok(listener.local_addr()),
+        }
+    }
+}
+
+/// A stream or listener of a simulation was brought to a real reactor, or to another one's world.
+fn mixed_worlds() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "real and simulated streams do not mix",
+    )
+}
+
+const _: () = {
+    const fn assert_send<T: Send>() {}
+    assert_send::<Stream>();
+    assert_send::<Listener>();
+};

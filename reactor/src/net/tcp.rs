@@ -1,0 +1,302 @@
+//! Non-blocking TCP over `mio`.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mio::net::{TcpListener as MioListener, TcpStream as MioStream};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::count_call;
+
+/// The bell's token. Never an index of the table.
+const BELL: Token = Token(usize::MAX);
+
+/// Events taken by one poll. What does not fit comes with the next one; a reactor has tens of streams, not thousands.
+const EVENTS: usize = 256;
+
+/// Connections that may wait to be accepted: a host may open hundreds of queues at once when it comes back.
+const BACKLOG: i32 = 1024;
+
+/// Flags below which the table just grows, without looking for streams that are gone.
+const SWEEP_MIN: usize = 64;
+
+const STREAM_EVENTS: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// "An edge was seen": written by the event poll of a reactor, taken by the stream. Both run on the same thread except
+/// while a stream travels, and then `adopt` sets the flag anew, so relaxed loads and stores are enough.
+#[derive(Debug, Clone)]
+struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    fn new(ready: bool) -> Ready {
+        Ready(Arc::new(AtomicBool::new(ready)))
+    }
+
+    fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> bool {
+        let ready = self.get();
+        if ready {
+            self.set(false);
+        }
+        ready
+    }
+
+    /// The other side of the flag is gone.
+    fn is_orphan(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+/// A reactor's event queue and the flags of all that it watches.
+#[derive(Debug)]
+pub(crate) struct TcpNet {
+    poll: Poll,
+    events: Events,
+    /// Shared with the streams, which leave their old reactor's queue when they move.
+    registry: Arc<Registry>,
+    /// Indexed by token.
+    table: Vec<Ready>,
+    free: Vec<usize>,
+    /// Table size at which to look for entries whose stream is gone. Streams are dropped on any thread, so they cannot
+    /// free their entry themselves.
+    sweep_at: usize,
+}
+
+impl TcpNet {
+    /// An event queue, and the waker that ends a wait on it.
+    pub(crate) fn new() -> io::Result<(TcpNet, Waker)> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Waker::new(&registry, BELL)?;
+        let net = TcpNet {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            registry: Arc::new(registry),
+            table: Vec::new(),
+            free: Vec::new(),
+            sweep_at: SWEEP_MIN,
+        };
+        Ok((net, waker))
+    }
+
+    /// Sets the flag of everything that has an event, after waiting for at most `timeout` (in steps of a millisecond,
+    /// rounded up).
+    pub(super) fn poll(&mut self, timeout: Option<Duration>) {
+        count_call();
+        if let Err(error) = self.poll.poll(&mut self.events, timeout) {
+            // The queue is ours and valid for as long as `self` is, so a signal is the only reason.
+            assert_eq!(
+                error.kind(),
+                io::ErrorKind::Interrupted,
+                "event queue: {error}"
+            );
+            return;
+        }
+        for event in &self.events {
+            if let Some(ready) = self.table.get(event.token().0) {
+                ready.set(true);
+            }
+        }
+    }
+
+    pub(super) fn connect(
+        &mut self,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+    ) -> io::Result<TcpLink> {
+        let socket = Socket::new(
+            Domain::for_address(remote),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(ip) = local {
+            socket.bind(&SocketAddr::new(ip, 0).into())?;
+        }
+        if let Err(error) = socket.connect(&remote.into())
+            && error.raw_os_error() != Some(libc::EINPROGRESS)
+        {
+            return Err(error);
+        }
+        let io = MioStream::from_std(StdStream::from(socket));
+        self.link(io, Phase::Connecting { edge: false }, false)
+    }
+
+    pub(super) fn listen(&mut self, addr: SocketAddr) -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        let mut io = MioListener::from_std(socket.into());
+        let (token, ready) = self.flag(true);
+        self.registry.register(&mut io, token, Interest::READABLE)?;
+        Ok(TcpListener { io, ready })
+    }
+
+    pub(super) fn adopt(&mut self, link: &mut TcpLink) -> io::Result<()> {
+        link.registry.deregister(&mut link.io)?;
+        let (token, ready) = self.flag(true);
+        self.registry.register(&mut link.io, token, STREAM_EVENTS)?;
+        link.registry = Arc::clone(&self.registry);
+        link.ready = ready;
+        Ok(())
+    }
+
+    fn link(&mut self, mut io: MioStream, phase: Phase, ready: bool) -> io::Result<TcpLink> {
+        let (token, ready) = self.flag(ready);
+        self.registry.register(&mut io, token, STREAM_EVENTS)?;
+        Ok(TcpLink {
+            io,
+            ready,
+            registry: Arc::clone(&self.registry),
+            phase,
+        })
+    }
+
+    /// A new flag and its token. An event of a former holder of the token can set it at worst once for nothing.
+    fn flag(&mut self, ready: bool) -> (Token, Ready) {
+        if self.free.is_empty() && self.table.len() >= self.sweep_at {
+            let orphans = self.table.iter().enumerate();
+            self.free
+                .extend(orphans.filter(|(_, r)| r.is_orphan()).map(|(i, _)| i));
+            let live = self.table.len() - self.free.len();
+            self.sweep_at = (2 * live).max(SWEEP_MIN);
+        }
+        let ready = Ready::new(ready);
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.table[index] = ready.clone();
+                index
+            }
+            None => {
+                self.table.push(ready.clone());
+                self.table.len() - 1
+            }
+        };
+        (Token(index), ready)
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// `edge`: an event was handed out by `take_ready` and not yet looked at by `connected`.
+    Connecting {
+        edge: bool,
+    },
+    Open,
+}
+
+/// One TCP connection.
+#[derive(Debug)]
+pub(super) struct TcpLink {
+    io: MioStream,
+    ready: Ready,
+    registry: Arc<Registry>,
+    phase: Phase,
+}
+
+impl TcpLink {
+    pub(super) fn connected(&mut self) -> io::Result<bool> {
+        let Phase::Connecting { edge } = &mut self.phase else {
+            return Ok(true);
+        };
+        // The outcome of a connect is an event, so without one there is nothing to ask the system for.
+        if !*edge && !self.ready.get() {
+            return Ok(false);
+        }
+        *edge = false;
+        if let Some(error) = self.io.take_error()? {
+            return Err(error);
+        }
+        match self.io.peer_addr() {
+            Ok(peer) => {
+                // On loopback, a connect to a free port of the ephemeral range can pick that very port as its own and
+                // meet itself. Nobody listens there.
+                if self.io.local_addr()? == peer {
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
+                self.phase = Phase::Open;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                // An edge without an outcome: wait for the next one.
+                self.ready.set(false);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.io.read_vectored(bufs)
+    }
+
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.io.read(buf)
+    }
+
+    pub(super) fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.io.write_vectored(bufs)
+    }
+
+    pub(super) fn take_ready(&mut self) -> bool {
+        let ready = self.ready.take();
+        if let Phase::Connecting { edge } = &mut self.phase {
+            *edge |= ready;
+        }
+        ready
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    pub(super) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.io.peer_addr()
+    }
+}
+
+/// One listening socket.
+#[derive(Debug)]
+pub(super) struct TcpListener {
+    io: MioListener,
+    ready: Ready,
+}
+
+impl TcpListener {
+    pub(super) fn accept(&mut self, net: &mut TcpNet) -> io::Result<Option<(TcpLink, SocketAddr)>> {
+        if !self.ready.get() {
+            return Ok(None);
+        }
+        count_call();
+        match self.io.accept() {
+            Ok((io, peer)) => {
+                io.set_nodelay(true)?;
+                // Data may have come before the stream was watched.
+                Ok(Some((net.link(io, Phase::Open, true)?, peer)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.ready.set(false);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+}

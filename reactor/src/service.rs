@@ -1,0 +1,54 @@
+//! What runs on a reactor.
+
+use crate::context::Context;
+
+/// Whether a turn, or a part of one, found something to do. It decides how a reactor rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// Nothing was done, and nothing will be until a message, a timer or a byte arrives.
+    Idle,
+    /// Something was done, or more is left to do right away.
+    Busy,
+}
+
+impl Progress {
+    /// Busy if either is.
+    pub fn or(self, other: Progress) -> Progress {
+        match self {
+            Progress::Busy => Progress::Busy,
+            Progress::Idle => other,
+        }
+    }
+}
+
+/// A state machine that lives on one reactor and runs only on its thread.
+///
+/// Time, randomness, timers and byte streams come from the [`Context`] of the turn, so that a service cannot tell a real
+/// reactor from a simulated one. No method may block.
+pub trait Service: 'static {
+    /// What other threads may send to this service.
+    type Message: Send + 'static;
+
+    /// Called once, on the reactor's thread, before the first turn.
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+
+    /// A message has come. Messages of one sender come in order.
+    fn on_message(&mut self, message: Self::Message, cx: &mut Context<'_>);
+
+    /// The timer that was set with `token` is due.
+    fn on_timer(&mut self, token: u64, cx: &mut Context<'_>);
+
+    /// Does one bounded portion of work: receive, complete, submit, send. Called in every turn.
+    ///
+    /// After [`Progress::Idle`] the reactor may sleep until a message, a timer or a socket event comes, so a service that
+    /// left bytes unread, or work unfinished, must say [`Progress::Busy`].
+    fn poll(&mut self, cx: &mut Context<'_>) -> Progress;
+
+    /// The reactor stops: the last call. Messages and timers that are left are dropped.
+    fn on_stop(&mut self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+}

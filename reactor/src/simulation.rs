@@ -1,0 +1,285 @@
+//! The simulated executor: all reactors in one thread, in an order drawn from a seed, on a virtual clock.
+
+use std::time::Duration;
+
+use crate::counters::Counters;
+use crate::mailbox::Receiver;
+use crate::net::Net;
+use crate::net::sim::SimNetwork;
+use crate::net::world::Trace;
+use crate::reactor::Reactor;
+use crate::rng::Rng;
+use crate::service::{Progress, Service};
+use crate::time::Time;
+
+/// Virtual time that a busy turn takes. Idle turns take none, so spinning costs nothing; but a service that always finds
+/// work must see time pass.
+const BUSY_TURN: Duration = Duration::from_micros(1);
+
+/// One reactor of a simulation.
+struct Member {
+    /// `None` once it has stopped.
+    reactor: Option<Reactor>,
+    counters: Counters,
+    started: bool,
+    /// Its last turn was idle and nothing has happened since that could give it work.
+    quiet: bool,
+}
+
+/// Runs reactors in one thread with nothing left to chance: order, randomness, network and clock all follow from one
+/// seed, so a run that failed can be repeated. Services cannot tell it from real threads.
+///
+/// The clock starts at [`Time::ZERO`]. It moves a microsecond with each busy turn, and when every reactor is idle it jumps
+/// to the next timer or the next arrival of bytes.
+pub struct Simulation {
+    now: Time,
+    rng: Rng,
+    members: Vec<Member>,
+    network: SimNetwork,
+    /// The network's activity that every reactor has had a turn to notice, or will.
+    seen_activity: u64,
+    trace: Trace,
+}
+
+/// What one step came to.
+enum Step {
+    Turn(Progress),
+    /// All are idle, and the clock has jumped.
+    Jump,
+    /// All are idle, and nothing will ever happen unless it comes from outside.
+    Stuck,
+}
+
+impl Simulation {
+    /// A simulation without reactors, whose whole course follows from `seed` and from what is done to it between steps.
+    pub fn new(seed: u64) -> Simulation {
+        let mut rng = Rng::seeded(seed);
+        let network = SimNetwork::new(Rng::seeded(rng.next_u64()));
+        Simulation {
+            now: Time::ZERO,
+            rng,
+            members: Vec::new(),
+            network,
+            seen_activity: 0,
+            trace: Trace::default(),
+        }
+    }
+
+    /// Adds a reactor and returns its index, counted from 0.
+    pub fn add_reactor(&mut self) -> usize {
+        let index = self.members.len();
+        let net = Net::simulated(self.network.clone());
+        let rng = Rng::seeded(self.rng.next_u64());
+        self.members.push(Member {
+            reactor: Some(Reactor::new(index, net, rng)),
+            counters: Counters::default(),
+            started: false,
+            quiet: false,
+        });
+        index
+    }
+
+    /// Adds a service to a reactor, before the reactor's first turn.
+    ///
+    /// # Panics
+    ///
+    /// If `reactor` is not an index that [`Simulation::add_reactor`] returned, or the reactor has had a turn already.
+    pub fn add_service<S: Service>(
+        &mut self,
+        reactor: usize,
+        receiver: Receiver<S::Message>,
+        service: S,
+    ) {
+        match self.members.get_mut(reactor) {
+            Some(Member {
+                reactor: Some(reactor),
+                started: false,
+                ..
+            }) => reactor.seat(service, receiver, None),
+            Some(_) => panic!("reactor {reactor} has started already"),
+            None => panic!("there is no reactor {reactor} in this simulation"),
+        }
+    }
+
+    /// The virtual time.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The network's knobs.
+    pub fn network(&mut self) -> &mut SimNetwork {
+        &mut self.network
+    }
+
+    /// Gives one reactor, drawn from those that may have something to do, a turn. When there is none, the clock jumps to
+    /// the next deadline instead.
+    ///
+    /// Busy if the turn was, or if the clock jumped. Idle in a row as often as there are reactors means that nothing will
+    /// happen any more unless it comes from outside.
+    pub fn step(&mut self) -> Progress {
+        match self.advance(Time::MAX) {
+            Step::Turn(progress) => progress,
+            Step::Jump => Progress::Busy,
+            Step::Stuck => Progress::Idle,
+        }
+    }
+
+    /// Runs for the virtual time `duration`; timers that are due at its end fire.
+    pub fn run_for(&mut self, duration: Duration) {
+        self.run_until(duration, || false);
+    }
+
+    /// Runs until `condition` holds, which is asked before each step; true if it came to hold within the virtual time
+    /// `limit`.
+    pub fn run_until(&mut self, limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+        let end = self.now + limit;
+        while self.now < end {
+            if condition() {
+                return true;
+            }
+            if let Step::Stuck = self.advance(end) {
+                self.jump(end);
+            }
+        }
+        // What is due at the very end happens too.
+        self.network.set_now(self.now);
+        for index in 0..self.members.len() {
+            if condition() {
+                return true;
+            }
+            let _ = self.turn(index);
+        }
+        condition()
+    }
+
+    /// Stops every reactor in good order: `on_stop` of each service, then the services are dropped.
+    pub fn stop(&mut self) {
+        for index in 0..self.members.len() {
+            self.stop_reactor(index);
+        }
+    }
+
+    /// The counters of each reactor. Busy time is virtual.
+    pub fn counters(&self) -> Vec<Counters> {
+        self.members
+            .iter()
+            .map(|member| match &member.reactor {
+                Some(reactor) => reactor.counters(),
+                None => member.counters,
+            })
+            .collect()
+    }
+
+    /// A hash of all that happened: which reactor had a turn when, whether it found work, and every move of bytes. Two
+    /// runs of the same seed have the same one; anything else betrays a hidden clock or a random order.
+    pub fn trace(&self) -> u64 {
+        let mut trace = self.trace;
+        trace.add(self.network.trace());
+        trace.0
+    }
+
+    /// A turn of somebody, or a jump of the clock, not beyond `limit`.
+    fn advance(&mut self, limit: Time) -> Step {
+        self.network.set_now(self.now);
+        // A service may have written and still called its turn idle, or a knob was turned: whoever it concerns must look.
+        let activity = self.network.activity();
+        if activity != self.seen_activity {
+            self.seen_activity = activity;
+            self.wake_all();
+        }
+        let now = self.now;
+        for member in &mut self.members {
+            if let Some(reactor) = &mut member.reactor {
+                let due = reactor.next_deadline().is_some_and(|at| at <= now);
+                member.quiet &= !due && !reactor.has_messages();
+            }
+        }
+        let runnable = |member: &&Member| member.reactor.is_some() && !member.quiet;
+        let count = self.members.iter().filter(runnable).count();
+        if count == 0 {
+            return match self.next_deadline() {
+                Some(at) if at <= limit => {
+                    self.jump(at);
+                    Step::Jump
+                }
+                _ => Step::Stuck,
+            };
+        }
+        let draw = self.rng.below(u64::try_from(count).unwrap_or(u64::MAX));
+        let index = self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| runnable(member))
+            .map(|(index, _)| index)
+            .nth(usize::try_from(draw).unwrap_or(0));
+        Step::Turn(index.map_or(Progress::Idle, |index| self.turn(index)))
+    }
+
+    fn turn(&mut self, index: usize) -> Progress {
+        let before = self.network.activity();
+        let member = &mut self.members[index];
+        let Some(reactor) = &mut member.reactor else {
+            return Progress::Idle;
+        };
+        if !member.started {
+            member.started = true;
+            reactor.start(self.now);
+        }
+        let mut progress = reactor.poll_once(self.now);
+        if reactor.stop_requested() {
+            self.stop_reactor(index);
+            progress = Progress::Busy;
+        }
+        self.trace.add(u64::try_from(index).unwrap_or(u64::MAX));
+        self.trace.add(self.now.as_nanos());
+        self.trace.add(u64::from(progress == Progress::Busy));
+        if progress == Progress::Busy || self.network.activity() != before {
+            self.wake_all();
+            self.now = self.now + BUSY_TURN;
+        } else {
+            self.members[index].quiet = true;
+        }
+        progress
+    }
+
+    fn next_deadline(&mut self) -> Option<Time> {
+        self.members
+            .iter_mut()
+            .filter_map(|member| member.reactor.as_mut()?.next_deadline())
+            .chain(self.network.next_deadline())
+            .min()
+    }
+
+    fn jump(&mut self, to: Time) {
+        self.now = to;
+        self.network.set_now(to);
+        // A service may look at the clock without a timer.
+        self.wake_all();
+    }
+
+    fn wake_all(&mut self) {
+        for member in &mut self.members {
+            member.quiet = false;
+        }
+    }
+
+    fn stop_reactor(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        if let Some(mut reactor) = member.reactor.take() {
+            if member.started {
+                reactor.stop(self.now);
+            }
+            member.counters = reactor.counters();
+        }
+    }
+}
+
+impl std::fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Simulation")
+            .field("now", &self.now)
+            .field("reactors", &self.members.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,39 @@
+//! Calls that the standard library does not offer: which cores a thread may run on, and which one it is on.
+#![expect(unsafe_code, reason = "the one module that calls libc")]
+
+use std::io;
+
+/// The cores that the calling thread may run on, in ascending order.
+pub(crate) fn affinity() -> io::Result<Vec<usize>> {
+    // SAFETY: `cpu_set_t` is an array of integers, for which all zeroes is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: 0 is the calling thread; `set` is valid for writes of the size that is passed.
+    let result = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let bits = size_of_val(&set) * 8;
+    // SAFETY: `core` is below the number of bits of the set.
+    Ok((0..bits)
+        .filter(|&core| unsafe { libc::CPU_ISSET(core, &set) })
+        .collect())
+}
+
+/// The core on which the calling thread runs at this moment; `None` if the system does not tell.
+pub(crate) fn current_core() -> Option<usize> {
+    // SAFETY: the call has no arguments and no effects.
+    let core = unsafe { libc::sched_getcpu() };
+    usize::try_from(core).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_runs_on_a_core_that_it_may_run_on() {
+        let cores = affinity().unwrap();
+        assert!(cores.is_sorted() && !cores.is_empty());
+        assert!(cores.contains(&current_core().unwrap()), "{cores:?}");
+    }
+}
