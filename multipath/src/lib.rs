@@ -1,2 +1,43 @@
-//! pollux-multipath
+//! One volume over several NVMe paths.
+//!
+//! A [`Host`] puts a control service on one reactor and an I/O service on each I/O reactor. Control owns
+//! the controllers: admin queues, ANA logs, ANATT timers, reconnects. Each I/O reactor owns, in plain
+//! memory, one queue pair per controller and a copy of every path's state; an
+//! [`Application`] runs beside them on the same thread and submits through [`Channels`].
+//!
+//! Between the two travel messages only. Each path state carries an epoch; what is older than what a
+//! reactor holds is dropped. Every submission and every retry selects a path again from the reactor's own
+//! table, and a status request is answered from that same table by that same selection (rule B13.2), so
+//! that what is reported and what I/O does cannot differ.
+//!
+//! Rules named `B…` are those of the project's multipath behaviour: B1 identity, B2 path state, B3 ANA,
+//! B4 ANATT, B5 selection, B6 completion, B7 waiting, B8 recovery, B13 status.
 #![deny(missing_docs)]
+
+mod channel;
+mod channels;
+mod control;
+mod host;
+mod io;
+mod io_service;
+mod link;
+mod messages;
+mod policy;
+mod request;
+mod select;
+mod status;
+mod transport_id;
+
+pub use channels::{Channels, VolumeInfo};
+pub use host::{Host, HostHandle};
+pub use io::{Completion, Io, IoError, NoPath, Op, SubmitError};
+pub use io_service::Application;
+pub use messages::{ControllerId, IoMessage, VolumeId};
+pub use policy::{Policy, Selector};
+pub use request::{
+    AttachOptions, AttachRequest, Attached, HostError, HostRequest, Recovery, Reply,
+};
+pub use status::{
+    ControllerStatus, PathCounters, PathEvent, PathEventKind, PathStatus, VolumeStatus,
+};
+pub use transport_id::{TransportId, TransportIdError};

@@ -1,0 +1,228 @@
+//! One I/O reactor's view of a volume: its paths and what waits for them.
+
+use std::collections::VecDeque;
+
+use pollux_nvme_tcp::host::Request;
+use pollux_nvme_tcp::spec::log::AnaState;
+
+use crate::channels::VolumeInfo;
+use crate::io::NoPath;
+use crate::link::Link;
+use crate::messages::{ControllerId, PathState};
+use crate::policy::Policy;
+use crate::select::{Candidate, Selection};
+use crate::status::{PathCounters, PathStatus, ReactorVolumeStatus};
+
+/// A path as its reactor holds it (rule B2.1). Only this reactor writes it.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub controller: ControllerId,
+    pub state: PathState,
+    /// A completion carried an ANA status: not used until a newer state arrives.
+    pub log_pending: bool,
+    pub anatt_expired: bool,
+    pub counters: PathCounters,
+}
+
+impl Path {
+    fn new(controller: ControllerId, state: PathState) -> Self {
+        Self {
+            controller,
+            state,
+            log_pending: false,
+            anatt_expired: false,
+            counters: PathCounters::default(),
+        }
+    }
+
+    /// Rule B2.2.
+    #[inline]
+    fn is_accessible(&self) -> bool {
+        self.state.active
+            && !self.log_pending
+            && matches!(
+                self.state.ana,
+                AnaState::OPTIMIZED | AnaState::NON_OPTIMIZED
+            )
+    }
+
+    #[inline]
+    fn candidate(&self, links: &[Option<Box<Link>>]) -> Candidate {
+        let link = link_of(links, self.controller);
+        Candidate {
+            available: self.is_accessible()
+                && link.is_some_and(|l| l.is_connected() && !l.excluded),
+            optimized: self.state.ana == AnaState::OPTIMIZED,
+            outstanding: link.map_or(0, Link::outstanding),
+        }
+    }
+
+    /// Why I/O need not wait for this path (rule B7.1); `None` if it may become available.
+    fn hopeless(&self, links: &[Option<Box<Link>>]) -> Option<NoPath> {
+        let Some(link) = link_of(links, self.controller) else {
+            return Some(NoPath::ControllerLost);
+        };
+        if link.excluded {
+            return Some(NoPath::FastIoFail);
+        }
+        if !link.is_connected() && !link.recovering {
+            return Some(NoPath::ControllerLost);
+        }
+        if !self.state.active {
+            return Some(NoPath::NamespaceInactive);
+        }
+        match self.state.ana {
+            AnaState::PERSISTENT_LOSS => Some(NoPath::PersistentLoss),
+            AnaState::INACCESSIBLE | AnaState::CHANGE if self.anatt_expired => {
+                Some(NoPath::AnattExpired)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[inline]
+fn link_of(links: &[Option<Box<Link>>], id: ControllerId) -> Option<&Link> {
+    links.get(usize::from(id.slot))?.as_deref()
+}
+
+/// A volume on one reactor.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub info: VolumeInfo,
+    selection: Selection,
+    paths: Vec<Path>,
+    /// I/Os without a path or without room in its queue, in submission order.
+    pub waiting: VecDeque<Request>,
+    /// I/Os submitted and not completed.
+    pub outstanding: usize,
+}
+
+impl Channel {
+    pub fn new(info: VolumeInfo, policy: Policy) -> Self {
+        Self {
+            info,
+            selection: Selection::new(policy),
+            paths: Vec::new(),
+            waiting: VecDeque::with_capacity(1024),
+            outstanding: 0,
+        }
+    }
+
+    /// Selects the path of the next I/O (rule B5.1): from the table, every time.
+    #[inline]
+    pub fn pick(&mut self, links: &[Option<Box<Link>>]) -> Option<ControllerId> {
+        let paths = &self.paths;
+        let index = self
+            .selection
+            .pick(paths.len(), |i| candidate(paths, i, links))?;
+        self.paths.get(index).map(|p| p.controller)
+    }
+
+    /// Why an I/O without an available path must not wait; `None` while some path may become available.
+    pub fn hopeless(&self, links: &[Option<Box<Link>>]) -> Option<NoPath> {
+        let mut worst = NoPath::NoPaths;
+        for path in &self.paths {
+            worst = worst.max(path.hopeless(links)?);
+        }
+        Some(worst)
+    }
+
+    #[inline]
+    pub fn path_mut(&mut self, controller: ControllerId) -> Option<&mut Path> {
+        self.paths.iter_mut().find(|p| p.controller == controller)
+    }
+
+    pub fn add_path(&mut self, controller: ControllerId, state: PathState) {
+        if self.path_mut(controller).is_none() {
+            self.paths.push(Path::new(controller, state));
+        }
+    }
+
+    /// Applies a state unless it is older than what the path has (rule B3.5). Returns whether it was.
+    pub fn set_path(&mut self, controller: ControllerId, state: PathState) -> bool {
+        let Some(path) = self.path_mut(controller) else {
+            return false;
+        };
+        if state.epoch <= path.state.epoch {
+            return false;
+        }
+        let unusable = |s: AnaState| matches!(s, AnaState::INACCESSIBLE | AnaState::CHANGE);
+        // Repeated reports of inaccessible or change neither restart ANATT nor take its expiry back.
+        if !(unusable(state.ana) && unusable(path.state.ana)) {
+            path.anatt_expired = false;
+        }
+        path.state = state;
+        path.log_pending = false;
+        true
+    }
+
+    /// ANATT ran out for the state of `epoch`; void if a newer state was applied (rule B4.2).
+    pub fn anatt_expired(&mut self, controller: ControllerId, epoch: u64) {
+        if let Some(path) = self.path_mut(controller)
+            && path.state.epoch == epoch
+        {
+            path.anatt_expired = true;
+        }
+    }
+
+    pub fn remove_path(&mut self, controller: ControllerId) {
+        if let Some(index) = self.paths.iter().position(|p| p.controller == controller) {
+            self.paths.remove(index);
+            self.selection.path_removed(index);
+        }
+    }
+
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.selection.set_policy(policy);
+    }
+
+    pub fn set_preferred(&mut self, controller: Option<ControllerId>) {
+        let index = controller.and_then(|id| self.paths.iter().position(|p| p.controller == id));
+        self.selection.set_preferred(index);
+    }
+
+    /// The status of this moment, computed from the table by the code that selects (rule B13.2).
+    pub fn status(&self, reactor: usize, links: &[Option<Box<Link>>]) -> ReactorVolumeStatus {
+        let view = |i: usize| candidate(&self.paths, i, links);
+        let paths = self
+            .paths
+            .iter()
+            .enumerate()
+            .map(|(index, path)| PathStatus {
+                controller: path.controller,
+                current: self.selection.is_current(index, self.paths.len(), view),
+                connected: link_of(links, path.controller).is_some_and(Link::is_connected),
+                accessible: path.is_accessible(),
+                ana_state: path.state.ana,
+                ana_group: path.state.group,
+                epoch: path.state.epoch,
+                log_pending: path.log_pending,
+                anatt_expired: path.anatt_expired,
+                outstanding: view(index).outstanding,
+                counters: path.counters,
+                cntlid: 0,
+                transport: None,
+                anatt_remaining: None,
+            })
+            .collect();
+        ReactorVolumeStatus {
+            volume: self.info.id,
+            reactor,
+            waiting: self.waiting.len(),
+            paths,
+        }
+    }
+}
+
+#[inline]
+fn candidate(paths: &[Path], index: usize, links: &[Option<Box<Link>>]) -> Candidate {
+    paths.get(index).map_or(
+        Candidate {
+            available: false,
+            optimized: false,
+            outstanding: 0,
+        },
+        |path| path.candidate(links),
+    )
+}

@@ -1,0 +1,691 @@
+//! All volumes and controllers of one I/O reactor, and the way of an I/O through them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use pollux_nvme_tcp::host::{Completed, Lost, Outcome, RejectedReason, Request, Transfer};
+use pollux_nvme_tcp::spec::opcode::nvm;
+use pollux_nvme_tcp::spec::status::Status;
+use pollux_reactor::{Context, Outbox, Progress, Sender, Time};
+
+use crate::channel::Channel;
+use crate::io::{Completion, Io, IoError, Op, SubmitError};
+use crate::link::{Link, News};
+use crate::messages::{ControlMessage, ControllerId, FromIo, ToIo, VolumeId};
+use crate::status::ReactorVolumeStatus;
+
+/// A volume as its users see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// Its identity in messages.
+    pub id: VolumeId,
+    /// Its name, `<controller name>n<nsid>`.
+    pub name: String,
+    /// Namespace identifier behind every path.
+    pub nsid: u32,
+    /// Size in blocks.
+    pub blocks: u64,
+    /// Log2 of the block size in bytes.
+    pub block_shift: u8,
+}
+
+impl VolumeInfo {
+    /// Block size in bytes.
+    pub fn block_size(&self) -> u32 {
+        1 << self.block_shift
+    }
+}
+
+/// Retries that are counted (rule B6), unless set otherwise.
+const RETRY_LIMIT_DEFAULT: u32 = 3;
+
+/// A path that keeps completing with path errors other than ANA statuses is tried again this much later,
+/// so that one broken controller without a sibling does not turn its reactor into a retry loop.
+const PATH_ERROR_DELAY: Duration = Duration::from_millis(10);
+
+/// An I/O that is retried at a later time.
+#[derive(Debug)]
+struct Delayed {
+    at: Time,
+    request: Request,
+}
+
+/// What an I/O reactor owns: a [`Channel`] per volume, a [`Link`] per controller.
+///
+/// The application on the reactor submits here and takes completions here; nothing on that way locks,
+/// allocates or makes a system call other than on sockets.
+pub struct Channels {
+    reactor: usize,
+    now: Time,
+    channels: Vec<Option<Box<Channel>>>,
+    links: Vec<Option<Box<Link>>>,
+    completions: VecDeque<Completion>,
+    inbox: Vec<Completed>,
+    delayed: VecDeque<Delayed>,
+    retry_limit: Option<u32>,
+    waiting: bool,
+    control: Outbox<ControlMessage>,
+}
+
+/// What becomes of a completion (rule B6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disposition {
+    Done,
+    Failed,
+    /// Another path now; not counted.
+    OtherPath,
+    /// The same path after the delay of this CRD value; counted.
+    Retry(u8),
+}
+
+fn disposition(status: Status) -> Disposition {
+    if status.is_success() {
+        Disposition::Done
+    } else if status.dnr() || status.code() == Status::ABORTED_BY_REQUEST {
+        Disposition::Failed
+    } else if status.is_path_related() || status.code() == Status::ABORTED_SQ_DELETION {
+        Disposition::OtherPath
+    } else {
+        Disposition::Retry(status.crd())
+    }
+}
+
+impl Channels {
+    pub(crate) fn new(reactor: usize, control: Sender<ControlMessage>) -> Self {
+        Self {
+            reactor,
+            now: Time::ZERO,
+            channels: Vec::new(),
+            links: Vec::new(),
+            completions: VecDeque::with_capacity(4096),
+            inbox: Vec::with_capacity(4096),
+            delayed: VecDeque::with_capacity(1024),
+            retry_limit: Some(RETRY_LIMIT_DEFAULT),
+            waiting: false,
+            control: Outbox::new(control),
+        }
+    }
+
+    /// I/O reactor, counted from 0.
+    pub fn reactor(&self) -> usize {
+        self.reactor
+    }
+
+    /// The volumes there are.
+    pub fn volumes(&self) -> impl Iterator<Item = &VolumeInfo> {
+        self.channels.iter().flatten().map(|channel| &channel.info)
+    }
+
+    /// One volume.
+    #[inline]
+    pub fn volume(&self, id: VolumeId) -> Option<&VolumeInfo> {
+        let channel = self.channels.get(usize::from(id.slot))?.as_ref()?;
+        (channel.info.id == id).then_some(&channel.info)
+    }
+
+    /// I/Os submitted to the volume on this reactor and not completed.
+    pub fn outstanding(&self, id: VolumeId) -> usize {
+        self.channels
+            .get(usize::from(id.slot))
+            .and_then(|c| c.as_ref())
+            .map_or(0, |c| c.outstanding)
+    }
+
+    /// Socket calls of the queue pairs that are connected now.
+    pub fn socket_calls(&self) -> u64 {
+        self.links.iter().flatten().map(|l| l.socket_calls()).sum()
+    }
+
+    /// Status of every volume at this moment (rule B13).
+    pub fn status(&self) -> Vec<ReactorVolumeStatus> {
+        self.channels
+            .iter()
+            .flatten()
+            .map(|channel| channel.status(self.reactor, &self.links))
+            .collect()
+    }
+
+    /// Submits an I/O. It ends exactly once, in [`next_completion`](Self::next_completion).
+    ///
+    /// # Errors
+    /// The I/O with the reason, if it does not fit the volume.
+    #[inline]
+    pub fn submit(&mut self, volume: VolumeId, io: Io) -> Result<(), (Io, SubmitError)> {
+        let Some(channel) = channel_of(&mut self.channels, volume) else {
+            return Err((io, SubmitError::NoVolume));
+        };
+        if let Err(error) = check(&io, &channel.info) {
+            return Err((io, error));
+        }
+        let mut request = io.into_request(channel.info.nsid, channel.info.block_shift);
+        request.owner = volume.pack();
+        request.submitted = self.now;
+        channel.outstanding += 1;
+        if channel.waiting.is_empty() {
+            self.dispatch(request);
+        } else {
+            // Behind those that wait for the same thing.
+            channel.waiting.push_back(request);
+        }
+        Ok(())
+    }
+
+    /// The next I/O that has ended.
+    #[inline]
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        self.completions.pop_front()
+    }
+
+    /// Gives an I/O to a path of its volume, to the waiting ones, or up (rules B5.1, B7.1).
+    #[inline]
+    fn dispatch(&mut self, request: Request) {
+        let Some(channel) = channel_of(&mut self.channels, VolumeId::unpack(request.owner)) else {
+            return self.finish(request, None, Err(IoError::Removed));
+        };
+        let Some(id) = channel.pick(&self.links) else {
+            if let Some(why) = channel.hopeless(&self.links) {
+                return self.finish(request, None, Err(IoError::NoPath(why)));
+            }
+            channel.waiting.push_back(request);
+            self.waiting = true;
+            return;
+        };
+        let queue = link_mut(&mut self.links, id).and_then(Link::queue);
+        let Some(queue) = queue else {
+            channel.waiting.push_back(request);
+            self.waiting = true;
+            return;
+        };
+        if let Err(rejected) = queue.submit(request) {
+            match rejected.reason {
+                RejectedReason::QueueFull | RejectedReason::NotConnected => {
+                    channel.waiting.push_back(rejected.request);
+                    self.waiting = true;
+                }
+                RejectedReason::BufferTooShort | RejectedReason::TooLarge => {
+                    let error = IoError::Status(Status::INVALID_FIELD);
+                    self.finish(rejected.request, None, Err(error));
+                }
+            }
+        }
+    }
+
+    fn finish(
+        &mut self,
+        request: Request,
+        path: Option<ControllerId>,
+        result: Result<(), IoError>,
+    ) {
+        let volume = VolumeId::unpack(request.owner);
+        if let Some(channel) = channel_of(&mut self.channels, volume) {
+            channel.outstanding = channel.outstanding.saturating_sub(1);
+        }
+        let submitted = request.submitted;
+        self.completions.push_back(Completion {
+            io: Io::from_request(request),
+            result,
+            volume,
+            path,
+            submitted,
+        });
+    }
+
+    /// Applies rule B6 to a request that a queue pair handed back.
+    #[inline]
+    fn on_completed(&mut self, controller: ControllerId, completed: Completed) {
+        let Completed {
+            mut request,
+            outcome,
+        } = completed;
+        let volume = VolumeId::unpack(request.owner);
+        let Some(channel) = channel_of(&mut self.channels, volume) else {
+            return self.finish(request, None, Err(IoError::Removed));
+        };
+        let path = channel.path_mut(controller);
+        if outcome.is_success() {
+            if let Some(path) = path {
+                count(&mut path.counters, &request, self.now);
+            }
+            return self.finish(request, Some(controller), Ok(()));
+        }
+        let mut ana = false;
+        if let Some(path) = path {
+            path.counters.errors += 1;
+            if let Outcome::Completed { status, .. } = outcome
+                && status.is_ana()
+            {
+                // In the same turn, before control has read anything (rule B3.4).
+                ana = true;
+                let news = !path.log_pending;
+                path.log_pending = true;
+                if news {
+                    self.control.post(ControlMessage::Io {
+                        reactor: self.reactor,
+                        message: FromIo::AnaStatus { volume, controller },
+                    });
+                }
+            }
+        }
+        let (what, error) = match outcome {
+            Outcome::Completed { status, .. } => (disposition(status), IoError::Status(status)),
+            Outcome::Lost(Lost::Connection { .. }) => (Disposition::OtherPath, IoError::Data),
+            Outcome::Lost(Lost::DataDigest | Lost::ShortData) => {
+                (Disposition::Retry(0), IoError::Data)
+            }
+        };
+        match what {
+            Disposition::Done => self.finish(request, Some(controller), Ok(())),
+            Disposition::Failed => self.finish(request, Some(controller), Err(error)),
+            Disposition::OtherPath => {
+                let lost = matches!(outcome, Outcome::Lost(_));
+                if ana || lost || channel.pick(&self.links) != Some(controller) {
+                    self.retry(request);
+                } else {
+                    self.retry_later(request, PATH_ERROR_DELAY);
+                }
+            }
+            Disposition::Retry(crd) => {
+                if self
+                    .retry_limit
+                    .is_some_and(|limit| request.attempts >= limit)
+                {
+                    return self.finish(request, Some(controller), Err(error));
+                }
+                request.attempts += 1;
+                let delay = self.retry_delay(controller, crd);
+                self.retry_later(request, delay);
+            }
+        }
+    }
+
+    fn retry_delay(&self, controller: ControllerId, crd: u8) -> Duration {
+        let units = crd
+            .checked_sub(1)
+            .and_then(|i| {
+                let link = self.links.get(usize::from(controller.slot))?.as_ref()?;
+                link.retry_delays.get(usize::from(i)).copied()
+            })
+            .unwrap_or(0);
+        Duration::from_millis(u64::from(units) * 100)
+    }
+
+    /// Selects again, behind those that wait already.
+    fn retry(&mut self, request: Request) {
+        match channel_of(&mut self.channels, VolumeId::unpack(request.owner)) {
+            Some(channel) if !channel.waiting.is_empty() => {
+                channel.waiting.push_back(request);
+                self.waiting = true;
+            }
+            _ => self.dispatch(request),
+        }
+    }
+
+    fn retry_later(&mut self, request: Request, delay: Duration) {
+        if delay.is_zero() {
+            return self.retry(request);
+        }
+        let at = self.now + delay;
+        let place = self.delayed.partition_point(|d| d.at <= at);
+        self.delayed.insert(place, Delayed { at, request });
+    }
+
+    /// Submits what waits, as far as there are paths and room; fails it once no hope is left (rule B7).
+    fn resume_waiting(&mut self) {
+        self.waiting = false;
+        for slot in 0..self.channels.len() {
+            while let Some(Some(channel)) = self.channels.get_mut(slot) {
+                let before = channel.waiting.len();
+                let Some(request) = channel.waiting.pop_front() else {
+                    break;
+                };
+                self.dispatch(request);
+                let Some(Some(channel)) = self.channels.get_mut(slot) else {
+                    break;
+                };
+                if channel.waiting.len() == before {
+                    // It found no place and went to the end; back to the front with it.
+                    channel.waiting.rotate_right(1);
+                    break;
+                }
+            }
+        }
+        self.waiting = self
+            .channels
+            .iter()
+            .flatten()
+            .any(|channel| !channel.waiting.is_empty());
+    }
+
+    /// The receiving half of a turn.
+    #[inline]
+    pub(crate) fn receive(&mut self, now: Time) -> Progress {
+        self.now = now;
+        let mut progress = Progress::Idle;
+        for slot in 0..self.links.len() {
+            let Some(Some(link)) = self.links.get_mut(slot) else {
+                continue;
+            };
+            let id = link.id;
+            let incarnation = link.incarnation;
+            let inbox = &mut self.inbox;
+            let (did, news) = link.receive(now, &mut |completed| inbox.push(completed));
+            progress = progress.or(did);
+            self.drain_inbox(id);
+            if let Some(news) = news {
+                self.report(id, incarnation, news);
+            }
+        }
+        while self.delayed.front().is_some_and(|d| d.at <= now) {
+            if let Some(delayed) = self.delayed.pop_front() {
+                self.retry(delayed.request);
+            }
+        }
+        if self.waiting {
+            self.resume_waiting();
+        }
+        progress
+    }
+
+    /// The sending half of a turn.
+    #[inline]
+    pub(crate) fn transmit(&mut self) {
+        for slot in 0..self.links.len() {
+            let Some(Some(link)) = self.links.get_mut(slot) else {
+                continue;
+            };
+            let id = link.id;
+            let incarnation = link.incarnation;
+            let inbox = &mut self.inbox;
+            let news = link.transmit(&mut |completed| inbox.push(completed));
+            if news.is_some() || !self.inbox.is_empty() {
+                self.drain_inbox(id);
+            }
+            if let Some(news) = news {
+                self.report(id, incarnation, news);
+            }
+        }
+        self.control.flush();
+    }
+
+    /// When [`receive`](Self::receive) has something to do although nothing arrives.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        let connecting = self.links.iter().flatten().filter_map(|l| l.deadline());
+        let delayed = self.delayed.front().map(|d| d.at);
+        connecting.chain(delayed).min()
+    }
+
+    #[inline]
+    fn drain_inbox(&mut self, controller: ControllerId) {
+        if self.inbox.is_empty() {
+            return;
+        }
+        let mut inbox = std::mem::take(&mut self.inbox);
+        for completed in inbox.drain(..) {
+            self.on_completed(controller, completed);
+        }
+        self.inbox = inbox;
+    }
+
+    fn report(&mut self, controller: ControllerId, incarnation: u32, news: News) {
+        let message = match news {
+            News::Ready => FromIo::QueueReady {
+                controller,
+                incarnation,
+            },
+            News::Lost(error) => {
+                self.waiting = true;
+                FromIo::QueueLost {
+                    controller,
+                    incarnation,
+                    error,
+                }
+            }
+        };
+        self.post(message);
+    }
+
+    fn post(&mut self, message: FromIo) {
+        self.control.post(ControlMessage::Io {
+            reactor: self.reactor,
+            message,
+        });
+    }
+
+    /// Applies a message from control. What it frees or fails among the waiting I/Os happens in this same
+    /// turn (rules B7.2, B7.3).
+    pub(crate) fn on_control(&mut self, message: ToIo, cx: &mut Context<'_>) {
+        self.now = cx.now();
+        match message {
+            ToIo::Connect {
+                controller,
+                incarnation,
+                options,
+                retry_delays,
+            } => {
+                let slot = usize::from(controller.slot);
+                if self.links.len() <= slot {
+                    self.links.resize_with(slot + 1, || None);
+                }
+                if let Some(place) = self.links.get_mut(slot) {
+                    let link = place.get_or_insert_with(|| Box::new(Link::new(controller)));
+                    link.retry_delays = retry_delays;
+                    if let Err(error) = link.connect(incarnation, *options, cx) {
+                        self.report(controller, incarnation, News::Lost(error));
+                    }
+                }
+            }
+            ToIo::Enable { controller } => {
+                if let Some(link) = link_mut(&mut self.links, controller) {
+                    link.enable();
+                }
+            }
+            ToIo::Disconnect {
+                controller,
+                recovering,
+            } => self.disconnect(controller, recovering),
+            ToIo::Exclude { controller } => {
+                if let Some(link) = link_mut(&mut self.links, controller) {
+                    link.excluded = true;
+                }
+            }
+            ToIo::RemoveController { controller } => {
+                self.disconnect(controller, false);
+                if let Some(place) = self.links.get_mut(usize::from(controller.slot))
+                    && place.as_ref().is_some_and(|l| l.id == controller)
+                {
+                    *place = None;
+                }
+            }
+            ToIo::AddVolume { info, policy } => {
+                let slot = usize::from(info.id.slot);
+                if self.channels.len() <= slot {
+                    self.channels.resize_with(slot + 1, || None);
+                }
+                if let Some(place) = self.channels.get_mut(slot) {
+                    *place = Some(Box::new(Channel::new(info, policy)));
+                }
+            }
+            ToIo::ResizeVolume { volume, blocks } => {
+                if let Some(channel) = channel_of(&mut self.channels, volume) {
+                    channel.info.blocks = blocks;
+                }
+            }
+            ToIo::RemoveVolume { volume } => self.remove_volume(volume),
+            ToIo::AddPath {
+                volume,
+                controller,
+                state,
+            } => {
+                if let Some(channel) = channel_of(&mut self.channels, volume) {
+                    channel.add_path(controller, state);
+                    self.applied(volume, controller, state.epoch);
+                }
+            }
+            ToIo::SetPath {
+                volume,
+                controller,
+                state,
+            } => {
+                if let Some(channel) = channel_of(&mut self.channels, volume)
+                    && channel.set_path(controller, state)
+                {
+                    self.applied(volume, controller, state.epoch);
+                }
+            }
+            ToIo::AnattExpired {
+                volume,
+                controller,
+                epoch,
+            } => {
+                if let Some(channel) = channel_of(&mut self.channels, volume) {
+                    channel.anatt_expired(controller, epoch);
+                }
+            }
+            ToIo::RemovePath { volume, controller } => {
+                if let Some(channel) = channel_of(&mut self.channels, volume) {
+                    channel.remove_path(controller);
+                }
+            }
+            ToIo::SetPolicy { volume, policy } => {
+                if let Some(channel) = channel_of(&mut self.channels, volume) {
+                    channel.set_policy(policy);
+                }
+            }
+            ToIo::SetPreferred { volume, controller } => {
+                if let Some(channel) = channel_of(&mut self.channels, volume) {
+                    channel.set_preferred(controller);
+                }
+            }
+            ToIo::SetRetryLimit { limit } => self.retry_limit = limit,
+            ToIo::Status { request } => {
+                let volumes = self.status();
+                self.post(FromIo::Status { request, volumes });
+            }
+        }
+        self.resume_waiting();
+    }
+
+    fn applied(&mut self, volume: VolumeId, controller: ControllerId, epoch: u64) {
+        let at = self.now;
+        self.post(FromIo::Applied {
+            volume,
+            controller,
+            epoch,
+            at,
+        });
+    }
+
+    fn disconnect(&mut self, controller: ControllerId, recovering: bool) {
+        let Some(link) = link_mut(&mut self.links, controller) else {
+            return;
+        };
+        link.recovering = recovering;
+        let inbox = &mut self.inbox;
+        link.disconnect(&mut |completed| inbox.push(completed));
+        self.drain_inbox(controller);
+    }
+
+    /// What waits for the volume fails now; what is on the way fails when it comes back.
+    fn remove_volume(&mut self, volume: VolumeId) {
+        let place = self.channels.get_mut(usize::from(volume.slot));
+        let Some(channel) = place
+            .filter(|place| place.as_ref().is_some_and(|c| c.info.id == volume))
+            .and_then(Option::take)
+        else {
+            return;
+        };
+        for request in channel.waiting {
+            self.finish(request, None, Err(IoError::Removed));
+        }
+    }
+
+    /// Closes everything; what was outstanding is completed.
+    pub(crate) fn close(&mut self) {
+        let volumes: Vec<_> = self.volumes().map(|info| info.id).collect();
+        for volume in volumes {
+            self.remove_volume(volume);
+        }
+        let links: Vec<_> = self.links.iter().flatten().map(|l| l.id).collect();
+        for link in links {
+            self.disconnect(link, false);
+        }
+    }
+}
+
+#[inline]
+fn channel_of(channels: &mut [Option<Box<Channel>>], id: VolumeId) -> Option<&mut Channel> {
+    let channel = channels.get_mut(usize::from(id.slot))?.as_deref_mut()?;
+    (channel.info.id == id).then_some(channel)
+}
+
+#[inline]
+fn link_mut(links: &mut [Option<Box<Link>>], id: ControllerId) -> Option<&mut Link> {
+    let link = links.get_mut(usize::from(id.slot))?.as_deref_mut()?;
+    (link.id == id).then_some(link)
+}
+
+#[inline]
+fn check(io: &Io, info: &VolumeInfo) -> Result<(), SubmitError> {
+    if io.op == Op::Flush {
+        return Ok(());
+    }
+    let end = io.lba.checked_add(u64::from(io.blocks));
+    if io.blocks == 0 || end.is_none_or(|end| end > info.blocks) {
+        return Err(SubmitError::OutOfRange);
+    }
+    let moves_data = matches!(io.op, Op::Read | Op::Write | Op::Compare);
+    if moves_data && io.buffer.len() < (io.blocks as usize) << info.block_shift {
+        return Err(SubmitError::BufferTooShort);
+    }
+    Ok(())
+}
+
+#[inline]
+fn count(counters: &mut crate::status::PathCounters, request: &Request, now: Time) {
+    counters.latency_ns += now.as_nanos().saturating_sub(request.submitted.as_nanos());
+    if request.command.opcode == nvm::READ {
+        counters.reads += 1;
+        counters.read_bytes += request.length as u64;
+    } else {
+        counters.writes += 1;
+        if request.transfer == Transfer::ToController {
+            counters.write_bytes += request.length as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B6, row by row.
+    #[test]
+    fn completions_are_disposed_of_as_the_table_says() {
+        let rows = [
+            (Status::SUCCESS, Disposition::Done),
+            (Status::INVALID_FIELD.with_dnr(), Disposition::Failed),
+            (
+                Status::ASYMMETRIC_ACCESS_INACCESSIBLE.with_dnr(),
+                Disposition::Failed,
+            ),
+            (Status::ABORTED_BY_REQUEST, Disposition::Failed),
+            (Status::new(3, 0x00), Disposition::OtherPath),
+            (
+                Status::ASYMMETRIC_ACCESS_INACCESSIBLE,
+                Disposition::OtherPath,
+            ),
+            (
+                Status::ASYMMETRIC_ACCESS_INACCESSIBLE.with_more(),
+                Disposition::OtherPath,
+            ),
+            (Status::new(3, 0x70), Disposition::OtherPath),
+            (Status::ABORTED_SQ_DELETION, Disposition::OtherPath),
+            (Status::INVALID_FIELD, Disposition::Retry(0)),
+            (Status::INVALID_FIELD.with_crd(2), Disposition::Retry(2)),
+            (Status::TRANSIENT_TRANSPORT_ERROR, Disposition::Retry(0)),
+        ];
+        for (status, expected) in rows {
+            assert_eq!(disposition(status), expected, "{status}");
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! Attaching controllers, bringing them up again, and detaching them (rules B1, B8, B11).
+
+use pollux_nvme_tcp::host::{ConnectOptions, Controller, ControllerOptions, Namespace};
+use pollux_nvme_tcp::spec::identify::ctrl::CMIC_MULTI_CONTROLLER;
+use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_reactor::{Context, Time};
+
+use super::Control;
+use super::member::{Lifecycle, Member, MemberPath};
+use crate::messages::{ControllerId, PathState, ToIo};
+use crate::request::{AttachRequest, Attached, AttachedVolume, HostError, Reply};
+use crate::status::PathEventKind;
+
+impl<M: Send + 'static> Control<M> {
+    /// Starts an attach; its reply follows when the path is usable or has failed (rule B1.4).
+    pub(super) fn attach(
+        &mut self,
+        request: AttachRequest,
+        reply: Reply<Attached>,
+        cx: &mut Context<'_>,
+    ) {
+        if let Err(error) = self.check_attach(&request) {
+            return reply(Err(error));
+        }
+        let Some((slot, generation)) = self.slots.take() else {
+            return reply(Err(HostError::Invalid("too many controllers")));
+        };
+        let mut host = self.identity.clone();
+        if let Some(nqn) = &request.transport.hostnqn {
+            host.nqn = nqn.clone();
+        }
+        let options = request.options;
+        let subnqn = request.transport.subnqn.clone();
+        let connect = ConnectOptions {
+            keep_alive_ms: options.keep_alive_ms,
+            digests: options.digests,
+            timeout: options.connect_timeout,
+            ..ConnectOptions::admin(request.transport.addr, subnqn, host)
+        };
+        self.members.push(Member {
+            id: ControllerId { slot, generation },
+            group: request.name,
+            transport: request.transport,
+            controller_options: ControllerOptions {
+                connect,
+                io_queues: u16::try_from(self.reactors.len()).unwrap_or(u16::MAX),
+                io_queue_size: options.queue_size,
+            },
+            attach_deadline: cx.now() + options.connect_timeout,
+            options,
+            lifecycle: Lifecycle::Connecting,
+            controller: None,
+            incarnation: 0,
+            queues_ready: 0,
+            attach: Some(reply),
+            detach: Vec::new(),
+            lost_at: None,
+            excluded: false,
+            last_error: None,
+            paths: Vec::new(),
+            left_out: Vec::new(),
+            cntlid: 0,
+        });
+        self.connect(self.members.len() - 1, cx);
+    }
+
+    /// What can be said before anything is sent (rule B1.2).
+    fn check_attach(&self, request: &AttachRequest) -> Result<(), HostError> {
+        request.options.recovery.check()?;
+        if request.name.is_empty() {
+            return Err(HostError::Invalid("the controller name is empty"));
+        }
+        if !(2..=1024).contains(&request.options.queue_size) {
+            return Err(HostError::Invalid("queue size: 2 to 1024 entries"));
+        }
+        let Some(first) = self.members.iter().find(|m| m.group == request.name) else {
+            return Ok(());
+        };
+        if self
+            .members
+            .iter()
+            .any(|m| m.group == request.name && m.transport.addr == request.transport.addr)
+        {
+            return Err(HostError::Exists(request.transport.to_string()));
+        }
+        let mismatch = |text: String| Err(HostError::Mismatch(text));
+        if first.transport.subnqn != request.transport.subnqn {
+            return mismatch(format!(
+                "subsystem NQN '{}' differs from '{}' of the controllers under the name '{}'",
+                request.transport.subnqn.as_str(),
+                first.transport.subnqn.as_str(),
+                request.name
+            ));
+        }
+        if first.transport.hostnqn != request.transport.hostnqn {
+            return mismatch(format!(
+                "host NQN differs from that of the controllers under the name '{}'",
+                request.name
+            ));
+        }
+        if first.options.policy != request.options.policy {
+            return mismatch(format!(
+                "multipath policy '{}' differs from '{}' of the controllers under the name '{}'",
+                request.options.policy, first.options.policy, request.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Connects the admin queue: for the first time or again.
+    pub(super) fn connect(&mut self, index: usize, cx: &mut Context<'_>) {
+        let now = cx.now();
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        member.lifecycle = Lifecycle::Connecting;
+        member.incarnation += 1;
+        member.queues_ready = 0;
+        member.attach_deadline = now + member.options.connect_timeout;
+        match Controller::connect(cx.net(), now, member.controller_options.clone()) {
+            Ok(controller) => member.controller = Some(controller),
+            Err(e) => {
+                let error = HostError::Socket(member.transport.to_string(), e.kind());
+                if member.attach.is_some() {
+                    return self.fail_attach(index, error);
+                }
+                member.last_error = Some(error.to_string());
+                member.lifecycle =
+                    Lifecycle::Waiting(now + member.options.recovery.reconnect_delay);
+            }
+        }
+    }
+
+    /// Admin queue up, everything read: connect an I/O queue pair on every I/O reactor.
+    pub(super) fn on_controller_ready(&mut self, index: usize, now: Time) {
+        let needed = self.reactors.len();
+        if let Err(error) = self.check_controller(index) {
+            let Some(member) = self.members.get_mut(index) else {
+                return;
+            };
+            if member.attach.is_some() {
+                return self.fail_attach(index, error);
+            }
+            // What is at that address now is not what was attached: wait for it to come back.
+            member.last_error = Some(error.to_string());
+            member.lifecycle = Lifecycle::Waiting(now + member.options.recovery.reconnect_delay);
+            member.controller = None;
+            return;
+        }
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        let Some(controller) = &member.controller else {
+            return;
+        };
+        member.lifecycle = Lifecycle::Queues;
+        member.cntlid = controller.id();
+        let id = member.id;
+        let incarnation = member.incarnation;
+        let retry_delays = controller.identify().map_or([0; 3], |identify| {
+            [
+                identify.crdt1.get(),
+                identify.crdt2.get(),
+                identify.crdt3.get(),
+            ]
+        });
+        let options: Vec<_> = (1..=needed)
+            .map(|queue| Box::new(controller.io_options(u16::try_from(queue).unwrap_or(u16::MAX))))
+            .collect();
+        for (reactor, options) in self.reactors.iter_mut().zip(options) {
+            reactor.post(crate::messages::IoMessage::control(ToIo::Connect {
+                controller: id,
+                incarnation,
+                options,
+                retry_delays,
+            }));
+        }
+    }
+
+    fn check_controller(&self, index: usize) -> Result<(), HostError> {
+        let Some((member, controller)) = self
+            .members
+            .get(index)
+            .and_then(|m| Some((m, m.controller.as_ref()?)))
+        else {
+            return Err(HostError::Cancelled("the controller went away"));
+        };
+        let needed = self.reactors.len();
+        if usize::from(controller.io_queues()) < needed {
+            return Err(HostError::TooFewQueues {
+                transport: member.transport.to_string(),
+                granted: controller.io_queues(),
+                needed,
+            });
+        }
+        let others = self
+            .members
+            .iter()
+            .any(|m| m.group == member.group && m.id != member.id);
+        let shared = controller
+            .identify()
+            .is_some_and(|id| id.cmic & CMIC_MULTI_CONTROLLER != 0);
+        if others && !shared {
+            return Err(HostError::Mismatch(format!(
+                "{}: the subsystem allows one controller only (CMIC)",
+                member.transport
+            )));
+        }
+        Ok(())
+    }
+
+    /// All queue pairs are connected: the paths may carry I/O (rule B8.2).
+    pub(super) fn go_live(&mut self, index: usize, now: Time) {
+        self.update_paths(index, now);
+        self.apply_ana(index, now);
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        let id = member.id;
+        member.lifecycle = Lifecycle::Live;
+        let again = member.lost_at.take().is_some();
+        member.excluded = false;
+        let reply = member.attach.take();
+        let paths: Vec<_> = member.paths.iter().map(|p| p.volume).collect();
+        self.broadcast(|| ToIo::Enable { controller: id });
+        if again {
+            self.record_all(now, index, &PathEventKind::Reconnected);
+        }
+        if let Some(reply) = reply {
+            let volumes = paths
+                .into_iter()
+                .filter_map(|id| self.volumes.get(id))
+                .map(|v| AttachedVolume {
+                    volume: v.info.id,
+                    name: v.info.name.clone(),
+                    blocks: v.info.blocks,
+                    block_size: v.info.block_size(),
+                })
+                .collect();
+            reply(Ok(Attached { volumes }));
+        }
+    }
+
+    /// Makes the controller's paths match its active namespaces (rules B1.3, B10).
+    pub(super) fn update_paths(&mut self, index: usize, now: Time) {
+        let Some((member, controller)) = self
+            .members
+            .get(index)
+            .and_then(|m| Some((m, m.controller.as_ref()?)))
+        else {
+            return;
+        };
+        let id = member.id;
+        let group = member.group.clone();
+        let policy = member.options.policy;
+        let namespaces: Vec<Namespace> = controller.namespaces().copied().collect();
+        let mut left_out: Vec<_> = controller
+            .left_out()
+            .map(|(nsid, why)| (nsid, why.to_owned()))
+            .collect();
+        let gone: Vec<_> = member
+            .paths
+            .iter()
+            .filter(|p| !namespaces.iter().any(|n| n.nsid == p.nsid))
+            .map(|p| p.volume)
+            .collect();
+        for volume in gone {
+            self.remove_path(index, volume, now);
+        }
+        for namespace in namespaces {
+            let (volume, fits) = match self.volumes.by_nsid(&group, namespace.nsid) {
+                Some(volume) => (volume.info.id, volume.accepts(&namespace)),
+                None => {
+                    let Some(volume) = self.volumes.add(&group, &namespace, policy) else {
+                        left_out.push((namespace.nsid, "too many volumes".into()));
+                        continue;
+                    };
+                    let info = volume.info.clone();
+                    let id = info.id;
+                    self.broadcast(|| ToIo::AddVolume {
+                        info: info.clone(),
+                        policy,
+                    });
+                    (id, Ok(()))
+                }
+            };
+            let known = self
+                .members
+                .get_mut(index)
+                .is_some_and(|m| m.path_mut(volume).is_some());
+            match fits {
+                Ok(()) if known => {}
+                Ok(()) => self.add_path(index, id, volume, &namespace, now),
+                Err(why) => {
+                    left_out.push((namespace.nsid, why));
+                    if known {
+                        self.remove_path(index, volume, now);
+                    }
+                }
+            }
+            self.resize_volume(&group, namespace.nsid);
+        }
+        if let Some(member) = self.members.get_mut(index) {
+            member.left_out = left_out;
+        }
+    }
+
+    fn add_path(
+        &mut self,
+        index: usize,
+        controller: ControllerId,
+        volume: crate::messages::VolumeId,
+        namespace: &Namespace,
+        now: Time,
+    ) {
+        let epoch = self.next_epoch();
+        // Not accessible until the ANA state is applied, which follows at once.
+        let state = PathState {
+            epoch,
+            ana: AnaState::INACCESSIBLE,
+            group: namespace.ana_group,
+            active: true,
+        };
+        if let Some(member) = self.members.get_mut(index) {
+            member.paths.push(MemberPath {
+                volume,
+                nsid: namespace.nsid,
+                state,
+                anatt_at: None,
+                anatt_expired: false,
+            });
+        }
+        self.broadcast(|| ToIo::AddPath {
+            volume,
+            controller,
+            state,
+        });
+        self.record(now, index, volume, PathEventKind::Added(state.ana));
+    }
+
+    /// The smallest capacity that any path reports holds (rule B1.3).
+    fn resize_volume(&mut self, group: &str, nsid: u32) {
+        let smallest = self
+            .members
+            .iter()
+            .filter(|m| m.group == group)
+            .filter_map(|m| m.controller.as_ref())
+            .filter_map(|c| c.namespaces().find(|n| n.nsid == nsid))
+            .map(|n| n.blocks)
+            .min();
+        let Some((blocks, volume)) = smallest.zip(self.volumes.by_nsid(group, nsid)) else {
+            return;
+        };
+        if volume.info.blocks == blocks {
+            return;
+        }
+        let id = volume.info.id;
+        if let Some(volume) = self.volumes.get_mut(id) {
+            volume.info.blocks = blocks;
+        }
+        self.broadcast(|| ToIo::ResizeVolume { volume: id, blocks });
+    }
+
+    /// Takes one path away; the volume goes with its last.
+    fn remove_path(&mut self, index: usize, volume: crate::messages::VolumeId, now: Time) {
+        self.record(now, index, volume, PathEventKind::Removed);
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        let controller = member.id;
+        member.paths.retain(|p| p.volume != volume);
+        let last = !self
+            .members
+            .iter()
+            .any(|m| m.paths.iter().any(|p| p.volume == volume));
+        if last {
+            self.volumes.remove(volume);
+            self.broadcast(|| ToIo::RemoveVolume { volume });
+        } else {
+            self.broadcast(|| ToIo::RemovePath { volume, controller });
+        }
+    }
+
+    /// An attach has failed: the member goes, the reply says why, everything else is as it was.
+    pub(super) fn fail_attach(&mut self, index: usize, error: HostError) {
+        if let Some(member) = self.members.get_mut(index) {
+            if let Some(mut controller) = member.controller.take() {
+                controller.close();
+            }
+            let reply = member.attach.take();
+            self.remove_member(index);
+            if let Some(reply) = reply {
+                reply(Err(error));
+            }
+        }
+    }
+
+    /// Ends a controller for good: its paths go first, so that its I/O finds another one.
+    pub(super) fn stop_member(&mut self, index: usize, now: Time) {
+        let volumes: Vec<_> = self
+            .members
+            .get(index)
+            .map(|m| m.paths.iter().map(|p| p.volume).collect())
+            .unwrap_or_default();
+        for volume in volumes {
+            self.remove_path(index, volume, now);
+        }
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        if let Some(reply) = member.attach.take() {
+            reply(Err(HostError::Cancelled("the controller was detached")));
+        }
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        member.lifecycle = Lifecycle::Stopping;
+        let id = member.id;
+        let gone = match &mut member.controller {
+            Some(controller) => {
+                controller.shut_down(now);
+                false
+            }
+            None => true,
+        };
+        self.broadcast(|| ToIo::RemoveController { controller: id });
+        if gone {
+            self.remove_member(index);
+        }
+    }
+
+    /// Forgets a controller whose paths are gone.
+    pub(super) fn remove_member(&mut self, index: usize) {
+        if index >= self.members.len() {
+            return;
+        }
+        let member = self.members.remove(index);
+        let id = member.id;
+        self.broadcast(|| ToIo::RemoveController { controller: id });
+        self.slots.give_back(id.slot);
+        for reply in member.detach {
+            reply(Ok(()));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One controller of a group, as control keeps it: from attach through resets to its end.
+
+use std::time::Duration;
+
+use pollux_nvme_tcp::host::{Controller, ControllerOptions};
+use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_reactor::Time;
+
+use crate::messages::{ControllerId, PathState, VolumeId};
+use crate::request::{AttachOptions, Attached, Reply};
+use crate::transport_id::TransportId;
+
+/// Where a controller stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lifecycle {
+    /// The admin queue is connecting or the controller is being brought up.
+    Connecting,
+    /// The I/O queue pairs are connecting, one on each I/O reactor.
+    Queues,
+    /// Carries I/O.
+    Live,
+    /// Lost; tried again at this time.
+    Waiting(Time),
+    /// Being shut down for good.
+    Stopping,
+}
+
+/// A path as control keeps it.
+#[derive(Debug)]
+pub(super) struct MemberPath {
+    pub volume: VolumeId,
+    pub nsid: u32,
+    pub state: PathState,
+    /// When ANATT runs out, while it runs (rule B4.1).
+    pub anatt_at: Option<Time>,
+    /// It has run out for the stay in inaccessible or change that still goes on.
+    pub anatt_expired: bool,
+}
+
+pub(super) struct Member {
+    pub id: ControllerId,
+    /// Name of the group.
+    pub group: String,
+    pub transport: TransportId,
+    pub options: AttachOptions,
+    pub controller_options: ControllerOptions,
+    pub lifecycle: Lifecycle,
+    pub controller: Option<Controller>,
+    /// Counts connections, so that news of an older one is told apart.
+    pub incarnation: u32,
+    /// I/O queue pairs of this incarnation that are connected.
+    pub queues_ready: usize,
+    /// The attach that is not answered yet, and when it fails. A reconnect has no one to answer.
+    pub attach: Option<Reply<Attached>>,
+    pub attach_deadline: Time,
+    /// Answered when the controller is gone.
+    pub detach: Vec<Reply<()>>,
+    /// When it was lost, until it is live again.
+    pub lost_at: Option<Time>,
+    pub excluded: bool,
+    pub last_error: Option<String>,
+    pub paths: Vec<MemberPath>,
+    /// Namespaces that do not fit their volume, and why (rule B1.3).
+    pub left_out: Vec<(u32, String)>,
+    pub cntlid: u16,
+}
+
+impl Member {
+    pub fn path_mut(&mut self, volume: VolumeId) -> Option<&mut MemberPath> {
+        self.paths.iter_mut().find(|p| p.volume == volume)
+    }
+
+    /// The next moment at which something is due although nothing arrives.
+    pub fn deadline(&self) -> Option<Time> {
+        let mut at: Vec<Time> = Vec::new();
+        at.extend(self.controller.as_ref().and_then(Controller::deadline));
+        match self.lifecycle {
+            Lifecycle::Connecting | Lifecycle::Queues => at.push(self.attach_deadline),
+            Lifecycle::Waiting(retry) => at.push(retry),
+            Lifecycle::Live | Lifecycle::Stopping => {}
+        }
+        at.extend(self.loss_deadline());
+        at.extend(self.exclusion_deadline());
+        at.extend(self.paths.iter().filter_map(|p| p.anatt_at));
+        at.into_iter().min()
+    }
+
+    /// When `ctrlr_loss_timeout_sec` runs out.
+    pub fn loss_deadline(&self) -> Option<Time> {
+        Some(self.lost_at? + self.options.recovery.controller_loss_timeout?)
+    }
+
+    /// When `fast_io_fail_timeout_sec` runs out.
+    pub fn exclusion_deadline(&self) -> Option<Time> {
+        if self.excluded {
+            return None;
+        }
+        Some(self.lost_at? + self.options.recovery.fast_io_fail_timeout?)
+    }
+
+    pub fn state_name(&self) -> &'static str {
+        match self.lifecycle {
+            Lifecycle::Connecting | Lifecycle::Queues if self.lost_at.is_none() => "connecting",
+            Lifecycle::Live => "enabled",
+            Lifecycle::Stopping => "stopping",
+            _ => "reconnecting",
+        }
+    }
+}
+
+impl MemberPath {
+    /// Takes a new state over; starts, keeps or cancels ANATT (rules B4.1, B4.4). Returns the state before.
+    pub fn apply(&mut self, ana: AnaState, group: u32, epoch: u64, anatt_at: Time) -> AnaState {
+        let before = self.state.ana;
+        let transient = |s: AnaState| matches!(s, AnaState::INACCESSIBLE | AnaState::CHANGE);
+        if !transient(ana) {
+            self.anatt_at = None;
+            self.anatt_expired = false;
+        } else if self.anatt_at.is_none() && !self.anatt_expired {
+            self.anatt_at = Some(anatt_at);
+        }
+        self.state = PathState {
+            epoch,
+            ana,
+            group,
+            active: true,
+        };
+        before
+    }
+
+    pub fn anatt_remaining(&self, now: Time) -> Option<Duration> {
+        self.anatt_at.map(|at| at.saturating_since(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> MemberPath {
+        MemberPath {
+            volume: VolumeId {
+                slot: 0,
+                generation: 1,
+            },
+            nsid: 1,
+            state: PathState {
+                epoch: 1,
+                ana: AnaState::OPTIMIZED,
+                group: 1,
+                active: true,
+            },
+            anatt_at: None,
+            anatt_expired: false,
+        }
+    }
+
+    const T1: Time = Time::from_nanos(100);
+    const T2: Time = Time::from_nanos(200);
+
+    /// B4.1
+    #[test]
+    fn anatt_starts_once_and_is_cancelled_by_an_accessible_state() {
+        let mut p = path();
+        assert_eq!(
+            p.apply(AnaState::INACCESSIBLE, 1, 2, T1),
+            AnaState::OPTIMIZED
+        );
+        assert_eq!(p.anatt_at, Some(T1));
+        p.apply(AnaState::CHANGE, 1, 3, T2);
+        assert_eq!(p.anatt_at, Some(T1), "not restarted");
+        p.apply(AnaState::NON_OPTIMIZED, 1, 4, T2);
+        assert_eq!(p.anatt_at, None);
+        p.apply(AnaState::CHANGE, 1, 5, T2);
+        assert_eq!(p.anatt_at, Some(T2));
+    }
+
+    /// B4.1, B4.3: once expired it stays so until the path is accessible again.
+    #[test]
+    fn an_expired_anatt_is_not_restarted_by_further_reports() {
+        let mut p = path();
+        p.apply(AnaState::INACCESSIBLE, 1, 2, T1);
+        p.anatt_at = None;
+        p.anatt_expired = true;
+        p.apply(AnaState::INACCESSIBLE, 1, 3, T2);
+        assert_eq!((p.anatt_at, p.anatt_expired), (None, true));
+        p.apply(AnaState::OPTIMIZED, 1, 4, T2);
+        assert!(!p.anatt_expired);
+    }
+
+    /// B4.4
+    #[test]
+    fn persistent_loss_runs_no_timer() {
+        let mut p = path();
+        p.apply(AnaState::INACCESSIBLE, 1, 2, T1);
+        p.apply(AnaState::PERSISTENT_LOSS, 1, 3, T2);
+        assert_eq!(p.anatt_at, None);
+    }
+}

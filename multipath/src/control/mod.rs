@@ -1,0 +1,403 @@
+//! Control: the service that owns the controllers of all groups and the truth about their paths.
+//!
+//! It reacts to four things: requests, what the controllers report, what the I/O reactors report, and
+//! time. Whatever changes a path's state ends in a message with a new epoch to every I/O reactor; control
+//! itself never touches an I/O.
+
+mod attach;
+mod member;
+mod requests;
+mod slots;
+mod volumes;
+
+use pollux_nvme_tcp::host::{ControllerError, ControllerEvent, Stage};
+use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_reactor::{Context, Outbox, Progress, Sender, Service, Time, TimerId};
+
+use self::member::{Lifecycle, Member};
+use self::requests::StatusQuery;
+use self::slots::Slots;
+use self::volumes::Volumes;
+use crate::messages::{ControlMessage, ControllerId, FromIo, IoMessage, ToIo, VolumeId};
+use crate::request::{HostError, Reply};
+use crate::status::PathEventKind;
+use pollux_nvme_tcp::host::HostIdentity;
+
+/// The control service; `M` is what the applications on the I/O reactors take.
+pub(crate) struct Control<M: Send + 'static> {
+    identity: HostIdentity,
+    reactors: Vec<Outbox<IoMessage<M>>>,
+    members: Vec<Member>,
+    slots: Slots,
+    volumes: Volumes,
+    /// Grows with every path state that is sent out.
+    epoch: u64,
+    queries: Vec<StatusQuery>,
+    query_next: u64,
+    shutdown: Vec<Reply<()>>,
+    timer: Option<(Time, TimerId)>,
+    /// Nothing is due before this time.
+    due: Time,
+}
+
+impl<M: Send + 'static> Control<M> {
+    pub fn new(identity: HostIdentity, reactors: Vec<Sender<IoMessage<M>>>) -> Self {
+        Self {
+            identity,
+            reactors: reactors.into_iter().map(Outbox::new).collect(),
+            members: Vec::new(),
+            slots: Slots::default(),
+            volumes: Volumes::default(),
+            epoch: 0,
+            queries: Vec::new(),
+            query_next: 0,
+            shutdown: Vec::new(),
+            timer: None,
+            due: Time::ZERO,
+        }
+    }
+
+    /// Sends a message, made for each, to every I/O reactor.
+    fn broadcast(&mut self, mut message: impl FnMut() -> ToIo) {
+        for reactor in &mut self.reactors {
+            reactor.post(IoMessage::control(message()));
+        }
+    }
+
+    fn member_index(&self, id: ControllerId) -> Option<usize> {
+        self.members.iter().position(|m| m.id == id)
+    }
+
+    fn next_epoch(&mut self) -> u64 {
+        self.epoch += 1;
+        self.epoch
+    }
+
+    fn record(&mut self, now: Time, index: usize, volume: VolumeId, kind: PathEventKind) {
+        let Some(member) = self.members.get(index) else {
+            return;
+        };
+        if let Some(volume) = self.volumes.get_mut(volume) {
+            volume.record(now, member.id, &member.transport, kind);
+        }
+    }
+
+    fn record_all(&mut self, now: Time, index: usize, kind: &PathEventKind) {
+        let volumes: Vec<_> = self
+            .members
+            .get(index)
+            .map(|m| m.paths.iter().map(|p| p.volume).collect())
+            .unwrap_or_default();
+        for volume in volumes {
+            self.record(now, index, volume, kind.clone());
+        }
+    }
+
+    /// Takes the controller's last ANA log over into its paths and tells every I/O reactor.
+    ///
+    /// A state is sent even where it has not changed: it is the answer that a reactor waits for which has
+    /// stopped using the path because of an ANA status (rule B3.4).
+    fn apply_ana(&mut self, index: usize, now: Time) {
+        let Some(member) = self.members.get(index) else {
+            return;
+        };
+        let Some(controller) = &member.controller else {
+            return;
+        };
+        let anatt_at = now + controller.anatt();
+        let log = controller.ana();
+        let states: Vec<_> = member
+            .paths
+            .iter()
+            .map(|path| {
+                let (group, ana) = match log {
+                    // Without ANA reporting every active namespace is optimized (rule B2.2).
+                    None => (0, AnaState::OPTIMIZED),
+                    // A namespace that the log leaves out is reached by no group: not accessible.
+                    Some(log) => log
+                        .of_namespace(path.nsid)
+                        .unwrap_or((path.state.group, AnaState::INACCESSIBLE)),
+                };
+                (path.volume, group, ana)
+            })
+            .collect();
+        let id = member.id;
+        for (volume, group, ana) in states {
+            let epoch = self.next_epoch();
+            let Some(path) = self.members.get_mut(index).and_then(|m| m.path_mut(volume)) else {
+                continue;
+            };
+            let before = path.apply(ana, group, epoch, anatt_at);
+            let state = path.state;
+            self.broadcast(|| ToIo::SetPath {
+                volume,
+                controller: id,
+                state,
+            });
+            if before != ana {
+                let kind = PathEventKind::Ana {
+                    from: before,
+                    to: ana,
+                    epoch,
+                };
+                self.record(now, index, volume, kind);
+            }
+        }
+    }
+
+    /// A controller is lost: its I/O goes elsewhere, it is connected again (rule B8). An attach that was
+    /// under way has failed.
+    fn lose(&mut self, index: usize, error: &ControllerError, now: Time) {
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        if matches!(
+            member.lifecycle,
+            Lifecycle::Waiting(_) | Lifecycle::Stopping
+        ) {
+            return;
+        }
+        let id = member.id;
+        member.last_error = Some(error.to_string());
+        if member.attach.is_some() {
+            let error = HostError::Connect {
+                transport: member.transport.to_string(),
+                error: *error,
+            };
+            return self.fail_attach(index, error);
+        }
+        member.controller = None;
+        member.queues_ready = 0;
+        let recovery = member.options.recovery;
+        // The first try follows at once; each further one after the delay.
+        let first = member.lost_at.is_none();
+        member.lost_at.get_or_insert(now);
+        let delay = if first {
+            std::time::Duration::ZERO
+        } else {
+            recovery.reconnect_delay
+        };
+        member.lifecycle = Lifecycle::Waiting(now + delay);
+        for path in &mut member.paths {
+            // The log that a new connection reads decides afresh.
+            path.anatt_at = None;
+            path.anatt_expired = false;
+        }
+        self.broadcast(|| ToIo::Disconnect {
+            controller: id,
+            recovering: true,
+        });
+        if first {
+            self.record_all(now, index, &PathEventKind::Lost(error.to_string()));
+        }
+    }
+
+    fn on_event(&mut self, index: usize, event: ControllerEvent, now: Time) {
+        match event {
+            ControllerEvent::Ready => self.on_controller_ready(index, now),
+            ControllerEvent::Ana => self.apply_ana(index, now),
+            ControllerEvent::Namespaces => {
+                self.update_paths(index, now);
+                self.apply_ana(index, now);
+            }
+            ControllerEvent::Ended(error) => match self.members.get(index).map(|m| m.lifecycle) {
+                Some(Lifecycle::Stopping) => self.remove_member(index),
+                Some(_) => self.lose(index, &error, now),
+                None => {}
+            },
+            ControllerEvent::DiscoveryLog | ControllerEvent::Admin(_) => {}
+        }
+    }
+
+    fn on_io(&mut self, reactor: usize, message: FromIo, now: Time) {
+        match message {
+            FromIo::QueueReady {
+                controller,
+                incarnation,
+            } => {
+                let needed = self.reactors.len();
+                let Some(index) = self.member_index(controller) else {
+                    return;
+                };
+                let Some(member) = self.members.get_mut(index) else {
+                    return;
+                };
+                if member.incarnation == incarnation && member.lifecycle == Lifecycle::Queues {
+                    member.queues_ready += 1;
+                    if member.queues_ready == needed {
+                        self.go_live(index, now);
+                    }
+                }
+            }
+            FromIo::QueueLost {
+                controller,
+                incarnation,
+                error,
+            } => {
+                if let Some(index) = self.member_index(controller)
+                    && self
+                        .members
+                        .get(index)
+                        .is_some_and(|m| m.incarnation == incarnation)
+                {
+                    self.lose(index, &error.into(), now);
+                }
+            }
+            FromIo::AnaStatus { volume, controller } => {
+                if let Some(index) = self.member_index(controller) {
+                    if let Some(c) = self
+                        .members
+                        .get_mut(index)
+                        .and_then(|m| m.controller.as_mut())
+                    {
+                        c.read_ana();
+                    }
+                    self.record(now, index, volume, PathEventKind::AnaStatus { reactor });
+                }
+            }
+            FromIo::Applied {
+                volume,
+                controller,
+                epoch,
+                at,
+            } => {
+                if let Some(index) = self.member_index(controller) {
+                    let kind = PathEventKind::Applied { epoch, reactor, at };
+                    self.record(now, index, volume, kind);
+                }
+            }
+            FromIo::Status { request, volumes } => self.on_status(request, volumes, now),
+        }
+    }
+
+    /// Everything that is due by time: reconnects, ANATT, timeouts.
+    fn do_what_is_due(&mut self, index: usize, cx: &mut Context<'_>) {
+        let now = cx.now();
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        let id = member.id;
+        if member.loss_deadline().is_some_and(|at| now >= at) {
+            member.lost_at = None;
+            return self.stop_member(index, now);
+        }
+        if member.exclusion_deadline().is_some_and(|at| now >= at) {
+            member.excluded = true;
+            self.broadcast(|| ToIo::Exclude { controller: id });
+        }
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        let mut expired = Vec::new();
+        for path in &mut member.paths {
+            if path.anatt_at.is_some_and(|at| now >= at) {
+                path.anatt_at = None;
+                path.anatt_expired = true;
+                expired.push((path.volume, path.state.epoch));
+            }
+        }
+        match member.lifecycle {
+            Lifecycle::Waiting(at) if now >= at => self.connect(index, cx),
+            Lifecycle::Connecting | Lifecycle::Queues if now >= member.attach_deadline => {
+                let name = member.transport.to_string();
+                match member.attach {
+                    Some(_) => self.fail_attach(index, HostError::Timeout(name)),
+                    None => {
+                        let error = ControllerError::Timeout("connection");
+                        self.lose(index, &error, now);
+                    }
+                }
+            }
+            _ => {}
+        }
+        for (volume, epoch) in expired {
+            self.broadcast(|| ToIo::AnattExpired {
+                volume,
+                controller: id,
+                epoch,
+            });
+            self.record(now, index, volume, PathEventKind::AnattExpired);
+        }
+    }
+
+    /// Keeps one timer at the next deadline, so that a parked reactor wakes for it.
+    fn arm_timer(&mut self, cx: &mut Context<'_>) {
+        let deadline = self.members.iter().filter_map(Member::deadline).min();
+        self.due = deadline.unwrap_or(Time::MAX);
+        if self.timer.map(|(at, _)| at) == deadline {
+            return;
+        }
+        if let Some((_, id)) = self.timer.take() {
+            cx.cancel_timer(id);
+        }
+        self.timer = deadline.map(|at| (at, cx.set_timer(at, 0)));
+    }
+}
+
+impl<M: Send + 'static> Service for Control<M> {
+    type Message = ControlMessage;
+
+    fn on_message(&mut self, message: ControlMessage, cx: &mut Context<'_>) {
+        match message {
+            ControlMessage::Io { reactor, message } => self.on_io(reactor, message, cx.now()),
+            ControlMessage::Request(request) => self.on_request(request, cx),
+        }
+        self.due = Time::ZERO;
+    }
+
+    fn on_timer(&mut self, _token: u64, _cx: &mut Context<'_>) {
+        self.timer = None;
+        self.due = Time::ZERO;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
+        let now = cx.now();
+        let mut progress = Progress::Idle;
+        let mut index = 0;
+        while let Some(member) = self.members.get_mut(index) {
+            let id = member.id;
+            if let Some(controller) = &mut member.controller {
+                progress = progress.or(controller.poll(now));
+            }
+            while let Some(event) = self
+                .members
+                .get_mut(index)
+                .filter(|m| m.id == id)
+                .and_then(|m| m.controller.as_mut())
+                .and_then(|c| c.next_event())
+            {
+                self.on_event(index, event, now);
+                progress = Progress::Busy;
+            }
+            if self.members.get(index).is_some_and(|m| m.id == id) {
+                index += 1;
+            }
+        }
+        if now >= self.due {
+            for index in (0..self.members.len()).rev() {
+                self.do_what_is_due(index, cx);
+            }
+            self.finish_shutdown();
+            self.arm_timer(cx);
+        } else if progress == Progress::Busy {
+            self.arm_timer(cx);
+        }
+        for reactor in &mut self.reactors {
+            reactor.flush();
+        }
+        progress
+    }
+
+    fn on_stop(&mut self, _cx: &mut Context<'_>) {
+        for member in &mut self.members {
+            if let Some(controller) = &mut member.controller
+                && controller.stage() != Stage::Ended
+            {
+                controller.close();
+            }
+        }
+        for reply in self.shutdown.drain(..) {
+            reply(Err(HostError::Cancelled("the host is stopping")));
+        }
+    }
+}

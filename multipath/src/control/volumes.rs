@@ -1,0 +1,122 @@
+//! The volumes of all groups: which namespaces form them, and what happened to their paths.
+
+use std::collections::VecDeque;
+
+use pollux_nvme_tcp::host::{Namespace, NamespaceIds};
+use pollux_reactor::Time;
+
+use super::slots::Slots;
+use crate::channels::VolumeInfo;
+use crate::messages::{ControllerId, VolumeId};
+use crate::policy::Policy;
+use crate::status::{PathEvent, PathEventKind};
+use crate::transport_id::TransportId;
+
+/// Path events kept of each volume (rule B13.3).
+const EVENTS_MAX: usize = 256;
+
+pub(super) struct Volume {
+    pub info: VolumeInfo,
+    pub group: String,
+    pub ids: NamespaceIds,
+    pub policy: Policy,
+    pub events: VecDeque<PathEvent>,
+}
+
+impl Volume {
+    /// Whether a namespace of a further controller is this volume (rule B1.3).
+    pub fn accepts(&self, namespace: &Namespace) -> Result<(), String> {
+        if namespace.block_shift != self.info.block_shift {
+            return Err(format!(
+                "block size {} instead of {}",
+                1u32 << namespace.block_shift,
+                self.info.block_size()
+            ));
+        }
+        if !self.ids.agrees_with(&namespace.ids) {
+            return Err(
+                "identifiers (UUID, NGUID, EUI64) differ from those of the volume's other paths"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+
+    pub fn record(
+        &mut self,
+        at: Time,
+        controller: ControllerId,
+        transport: &TransportId,
+        kind: PathEventKind,
+    ) {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(PathEvent {
+            at,
+            controller,
+            transport: transport.clone(),
+            kind,
+        });
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Volumes {
+    list: Vec<Volume>,
+    slots: Slots,
+}
+
+impl Volumes {
+    pub fn iter(&self) -> impl Iterator<Item = &Volume> {
+        self.list.iter()
+    }
+
+    pub fn get_mut(&mut self, id: VolumeId) -> Option<&mut Volume> {
+        self.list.iter_mut().find(|v| v.info.id == id)
+    }
+
+    pub fn get(&self, id: VolumeId) -> Option<&Volume> {
+        self.list.iter().find(|v| v.info.id == id)
+    }
+
+    pub fn by_name(&self, name: &str) -> Option<&Volume> {
+        self.list.iter().find(|v| v.info.name == name)
+    }
+
+    pub fn by_nsid(&self, group: &str, nsid: u32) -> Option<&Volume> {
+        self.list
+            .iter()
+            .find(|v| v.group == group && v.info.nsid == nsid)
+    }
+
+    /// Makes the volume of a group's namespace.
+    pub fn add(&mut self, group: &str, namespace: &Namespace, policy: Policy) -> Option<&Volume> {
+        let (slot, generation) = self.slots.take()?;
+        // Sixteen bits of it are enough: the slot would have to be reused 65,536 times within the life
+        // of one I/O.
+        #[expect(clippy::cast_possible_truncation, reason = "wraps around, see above")]
+        let generation = generation as u16;
+        self.list.push(Volume {
+            info: VolumeInfo {
+                id: VolumeId { slot, generation },
+                name: format!("{group}n{}", namespace.nsid),
+                nsid: namespace.nsid,
+                blocks: namespace.blocks,
+                block_shift: namespace.block_shift,
+            },
+            group: group.into(),
+            ids: namespace.ids,
+            policy,
+            events: VecDeque::new(),
+        });
+        self.list.last()
+    }
+
+    pub fn remove(&mut self, id: VolumeId) {
+        if let Some(index) = self.list.iter().position(|v| v.info.id == id) {
+            self.list.remove(index);
+            self.slots.give_back(id.slot);
+        }
+    }
+}

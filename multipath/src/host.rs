@@ -1,0 +1,176 @@
+//! Puts the services of a host on the reactors of a group.
+
+use std::sync::mpsc;
+
+use pollux_nvme_tcp::host::HostIdentity;
+use pollux_reactor::{Group, Sender, Simulation, mailbox};
+
+use crate::control::Control;
+use crate::io_service::{Application, IoService};
+use crate::messages::{ControlMessage, IoMessage};
+use crate::request::{AttachRequest, Attached, HostError, HostRequest, Reply};
+use crate::status::{ControllerStatus, VolumeStatus};
+use crate::transport_id::TransportId;
+
+/// Messages that may wait in a mailbox of the host; what exceeds it waits with the sender.
+const MAILBOX_CAPACITY: usize = 4096;
+
+/// Sets a host up: control on one reactor, channels and an application on each I/O reactor.
+#[derive(Debug)]
+pub struct Host;
+
+/// Talks to a running host. Every call but [`request`](Self::request) blocks, and so must not be made on a
+/// reactor; errors come back, and a host that has stopped answers [`HostError::Cancelled`].
+pub struct HostHandle<M> {
+    control: Sender<ControlMessage>,
+    reactors: Vec<Sender<IoMessage<M>>>,
+}
+
+impl<M> Clone for HostHandle<M> {
+    fn clone(&self) -> Self {
+        Self {
+            control: self.control.clone(),
+            reactors: self.reactors.clone(),
+        }
+    }
+}
+
+impl Host {
+    /// Adds the services to `group`: control to reactor `control`, an I/O service to each reactor of `io`.
+    /// `application` makes the application of the nth I/O reactor, on that reactor's thread.
+    pub fn install<A: Application>(
+        group: &mut Group,
+        identity: HostIdentity,
+        control: usize,
+        io: &[usize],
+        application: impl Fn(usize) -> A + Clone + Send + 'static,
+    ) -> HostHandle<A::Message> {
+        let (control_sender, control_receiver) = mailbox(MAILBOX_CAPACITY);
+        let mut reactors = Vec::new();
+        for (index, &reactor) in io.iter().enumerate() {
+            let (sender, receiver) = mailbox(MAILBOX_CAPACITY);
+            reactors.push(sender);
+            let control = control_sender.clone();
+            let application = application.clone();
+            group.add_service(reactor, receiver, move || {
+                IoService::new(index, control, application(index))
+            });
+        }
+        let senders = reactors.clone();
+        group.add_service(control, control_receiver, move || {
+            Control::new(identity, senders)
+        });
+        HostHandle {
+            control: control_sender,
+            reactors,
+        }
+    }
+
+    /// As [`install`](Self::install), for reactors that are simulated.
+    pub fn simulate<A: Application>(
+        simulation: &mut Simulation,
+        identity: HostIdentity,
+        control: usize,
+        io: &[usize],
+        application: impl Fn(usize) -> A,
+    ) -> HostHandle<A::Message> {
+        let (control_sender, control_receiver) = mailbox(MAILBOX_CAPACITY);
+        let mut reactors = Vec::new();
+        for (index, &reactor) in io.iter().enumerate() {
+            let (sender, receiver) = mailbox(MAILBOX_CAPACITY);
+            reactors.push(sender);
+            let service = IoService::new(index, control_sender.clone(), application(index));
+            simulation.add_service(reactor, receiver, service);
+        }
+        let service = Control::new(identity, reactors.clone());
+        simulation.add_service(control, control_receiver, service);
+        HostHandle {
+            control: control_sender,
+            reactors,
+        }
+    }
+}
+
+impl<M: Send + 'static> HostHandle<M> {
+    /// Sends a request without waiting; its reply runs on the control reactor.
+    ///
+    /// # Errors
+    /// The request, if the host has stopped or its mailbox is full.
+    pub fn request(&self, request: HostRequest) -> Result<(), HostRequest> {
+        self.control
+            .send(ControlMessage::Request(request))
+            .map_err(|message| match message {
+                ControlMessage::Request(request) => request,
+                ControlMessage::Io { .. } => unreachable!("a request was sent"),
+            })
+    }
+
+    /// Sends a message to the application on the nth I/O reactor. False if the reactor has stopped or its
+    /// mailbox is full.
+    pub fn tell(&self, reactor: usize, message: M) -> bool {
+        self.reactors
+            .get(reactor)
+            .is_some_and(|r| r.send(IoMessage::application(message)).is_ok())
+    }
+
+    /// Connects a controller and waits until its paths are usable.
+    ///
+    /// # Errors
+    /// Why it failed; nothing has changed then.
+    pub fn attach(&self, request: AttachRequest) -> Result<Attached, HostError> {
+        self.call(|reply| HostRequest::Attach(Box::new(request), reply))
+    }
+
+    /// Detaches the controller of `name` at `transport`, or all of that name.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub fn detach(&self, name: &str, transport: Option<TransportId>) -> Result<(), HostError> {
+        let name = name.to_owned();
+        self.call(|reply| HostRequest::Detach {
+            name,
+            transport,
+            reply,
+        })
+    }
+
+    /// Status of all volumes.
+    ///
+    /// # Errors
+    /// [`HostError::Cancelled`].
+    pub fn volumes(&self) -> Result<Vec<VolumeStatus>, HostError> {
+        self.call(HostRequest::Volumes)
+    }
+
+    /// Status of all controllers.
+    ///
+    /// # Errors
+    /// [`HostError::Cancelled`].
+    pub fn controllers(&self) -> Result<Vec<ControllerStatus>, HostError> {
+        self.call(HostRequest::Controllers)
+    }
+
+    /// Ends all controllers in order and waits until they are gone.
+    ///
+    /// # Errors
+    /// [`HostError::Cancelled`].
+    pub fn shut_down(&self) -> Result<(), HostError> {
+        self.call(HostRequest::Shutdown)
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> HostRequest,
+    ) -> Result<T, HostError> {
+        let stopped = HostError::Cancelled("the host has stopped");
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let reply: Reply<T> = Box::new(move |result| {
+            // The caller waits for exactly this; if it is gone, no one is left to tell.
+            let _ = sender.send(result);
+        });
+        if self.request(request(reply)).is_err() {
+            return Err(stopped);
+        }
+        receiver.recv().unwrap_or(Err(stopped))
+    }
+}

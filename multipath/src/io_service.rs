@@ -1,0 +1,79 @@
+//! The service of an I/O reactor: its channels and the application that uses them.
+
+use pollux_reactor::{Context, Progress, Sender, Service, Time, TimerId};
+
+use crate::channels::Channels;
+use crate::messages::{ControlMessage, IoMessage, IoMessageKind};
+
+/// What runs on each I/O reactor beside the channels, on the same thread: a benchmark, a block device
+/// export, a test.
+pub trait Application: 'static {
+    /// What other threads can tell it; see [`IoMessage::application`].
+    type Message: Send + 'static;
+
+    /// Takes a message.
+    fn on_message(&mut self, message: Self::Message, channels: &mut Channels, cx: &mut Context<'_>);
+
+    /// Called once a turn, between receiving and sending: take completions, submit I/O. All that is
+    /// submitted in one turn leaves with one send per connection.
+    fn poll(&mut self, channels: &mut Channels, cx: &mut Context<'_>) -> Progress;
+}
+
+pub(crate) struct IoService<A: Application> {
+    channels: Channels,
+    application: A,
+    timer: Option<(Time, TimerId)>,
+}
+
+impl<A: Application> IoService<A> {
+    pub fn new(reactor: usize, control: Sender<ControlMessage>, application: A) -> Self {
+        Self {
+            channels: Channels::new(reactor, control),
+            application,
+            timer: None,
+        }
+    }
+
+    /// Keeps one timer at the next deadline, so that a parked reactor wakes for it.
+    fn arm_timer(&mut self, cx: &mut Context<'_>) {
+        let deadline = self.channels.deadline();
+        if self.timer.map(|(at, _)| at) == deadline {
+            return;
+        }
+        if let Some((_, id)) = self.timer.take() {
+            cx.cancel_timer(id);
+        }
+        self.timer = deadline.map(|at| (at, cx.set_timer(at, 0)));
+    }
+}
+
+impl<A: Application> Service for IoService<A> {
+    type Message = IoMessage<A::Message>;
+
+    fn on_message(&mut self, message: Self::Message, cx: &mut Context<'_>) {
+        match message.0 {
+            IoMessageKind::Control(message) => self.channels.on_control(message, cx),
+            IoMessageKind::Application(message) => {
+                self.application.on_message(message, &mut self.channels, cx);
+            }
+        }
+    }
+
+    fn on_timer(&mut self, _token: u64, _cx: &mut Context<'_>) {
+        self.timer = None;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
+        let received = self.channels.receive(cx.now());
+        let progress = received.or(self.application.poll(&mut self.channels, cx));
+        self.channels.transmit();
+        self.arm_timer(cx);
+        progress
+    }
+
+    fn on_stop(&mut self, cx: &mut Context<'_>) {
+        self.channels.close();
+        // The application sees every I/O of its own end; nothing follows from what it says now.
+        let _ = self.application.poll(&mut self.channels, cx);
+    }
+}

@@ -1,0 +1,141 @@
+//! One I/O reactor's end of a controller: its queue pair and whether it may be used.
+
+use pollux_nvme_tcp::host::{Completed, QueueError, QueuePair};
+use pollux_reactor::{Context, Progress, Time};
+
+use crate::messages::ControllerId;
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub id: ControllerId,
+    pub incarnation: u32,
+    queue: Option<QueuePair>,
+    /// Control has seen every part of the controller in place.
+    enabled: bool,
+    announced: bool,
+    /// The connection is being made again, or may be.
+    pub recovering: bool,
+    /// I/O no longer waits for this controller.
+    pub excluded: bool,
+    /// CRDT1 to CRDT3, in 100 ms.
+    pub retry_delays: [u16; 3],
+}
+
+/// What a link has to report.
+pub(crate) enum News {
+    Ready,
+    Lost(QueueError),
+}
+
+impl Link {
+    pub fn new(id: ControllerId) -> Self {
+        Self {
+            id,
+            incarnation: 0,
+            queue: None,
+            enabled: false,
+            announced: false,
+            recovering: true,
+            excluded: false,
+            retry_delays: [0; 3],
+        }
+    }
+
+    /// Starts to connect.
+    pub fn connect(
+        &mut self,
+        incarnation: u32,
+        options: pollux_nvme_tcp::host::ConnectOptions,
+        cx: &mut Context<'_>,
+    ) -> Result<(), QueueError> {
+        let now = cx.now();
+        self.incarnation = incarnation;
+        self.enabled = false;
+        self.announced = false;
+        self.recovering = true;
+        self.queue = Some(
+            QueuePair::connect(cx.net(), now, options)
+                .map_err(|e| QueueError::TcpConnect(e.kind()))?,
+        );
+        Ok(())
+    }
+
+    pub fn enable(&mut self) {
+        self.enabled = true;
+        self.recovering = false;
+        self.excluded = false;
+    }
+
+    /// Connected and released for I/O.
+    #[inline]
+    pub fn is_connected(&self) -> bool {
+        self.enabled && self.queue.as_ref().is_some_and(QueuePair::is_ready)
+    }
+
+    #[inline]
+    pub fn outstanding(&self) -> usize {
+        self.queue.as_ref().map_or(0, QueuePair::outstanding)
+    }
+
+    #[inline]
+    pub fn queue(&mut self) -> Option<&mut QueuePair> {
+        self.queue.as_mut()
+    }
+
+    /// Receives and hands completed requests to `sink`.
+    #[inline]
+    pub fn receive(
+        &mut self,
+        now: Time,
+        sink: &mut impl FnMut(Completed),
+    ) -> (Progress, Option<News>) {
+        let Some(queue) = &mut self.queue else {
+            return (Progress::Idle, None);
+        };
+        match queue.receive(now, sink) {
+            Ok(progress) => {
+                if !self.announced && queue.is_ready() {
+                    self.announced = true;
+                    return (progress, Some(News::Ready));
+                }
+                (progress, None)
+            }
+            Err(error) => {
+                self.drop_queue();
+                (Progress::Busy, Some(News::Lost(error)))
+            }
+        }
+    }
+
+    /// Sends what was submitted.
+    #[inline]
+    pub fn transmit(&mut self, sink: &mut impl FnMut(Completed)) -> Option<News> {
+        let queue = self.queue.as_mut()?;
+        let error = queue.transmit(sink).err()?;
+        self.drop_queue();
+        Some(News::Lost(error))
+    }
+
+    /// Closes the queue pair; what was outstanding goes to `sink` as lost.
+    pub fn disconnect(&mut self, sink: &mut impl FnMut(Completed)) {
+        if let Some(mut queue) = self.queue.take() {
+            queue.close(sink);
+        }
+        self.enabled = false;
+    }
+
+    /// When a queue pair that is still connecting gives up.
+    pub fn deadline(&self) -> Option<Time> {
+        self.queue.as_ref().and_then(QueuePair::deadline)
+    }
+
+    pub fn socket_calls(&self) -> u64 {
+        self.queue.as_ref().map_or(0, QueuePair::socket_calls)
+    }
+
+    fn drop_queue(&mut self) {
+        self.queue = None;
+        self.enabled = false;
+        self.recovering = true;
+    }
+}

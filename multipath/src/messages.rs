@@ -1,0 +1,191 @@
+//! What travels between control and the I/O reactors.
+
+use pollux_nvme_tcp::host::{ConnectOptions, QueueError};
+use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_reactor::Time;
+
+use crate::channels::VolumeInfo;
+use crate::policy::Policy;
+use crate::request::HostRequest;
+use crate::status::ReactorVolumeStatus;
+
+/// A volume, by its place in every reactor's table. Places are used again, generations are not, so that
+/// nothing meant for a removed volume reaches its successor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VolumeId {
+    pub(crate) slot: u16,
+    pub(crate) generation: u16,
+}
+
+impl VolumeId {
+    #[inline]
+    pub(crate) fn pack(self) -> u32 {
+        u32::from(self.generation) << 16 | u32::from(self.slot)
+    }
+
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "takes the two halves apart"
+    )]
+    pub(crate) fn unpack(packed: u32) -> Self {
+        Self {
+            slot: packed as u16,
+            generation: (packed >> 16) as u16,
+        }
+    }
+}
+
+/// A controller that the host is or was connected to; as [`VolumeId`] never the same twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ControllerId {
+    pub(crate) slot: u16,
+    pub(crate) generation: u32,
+}
+
+/// What control knows of a path, as it was at `epoch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PathState {
+    /// Grows with every change of this path; older states are dropped (rule B3.5).
+    pub epoch: u64,
+    pub ana: AnaState,
+    /// ANA group, 0 without ANA reporting.
+    pub group: u32,
+    /// The namespace is active behind this controller.
+    pub active: bool,
+}
+
+/// From control to an I/O reactor.
+#[derive(Debug)]
+pub(crate) enum ToIo {
+    /// Connect a queue pair; it carries no I/O before `Enable`. `incarnation` counts the controller's
+    /// connections, so that news of an older one is told apart.
+    Connect {
+        controller: ControllerId,
+        incarnation: u32,
+        options: Box<ConnectOptions>,
+        /// CRDT1 to CRDT3, in 100 ms.
+        retry_delays: [u16; 3],
+    },
+    /// All of the controller is in place: its paths may carry I/O.
+    Enable {
+        controller: ControllerId,
+    },
+    /// Close the queue pair. With `recovering` it may come back (rule B7.1).
+    Disconnect {
+        controller: ControllerId,
+        recovering: bool,
+    },
+    /// `fast_io_fail_timeout_sec` ran out: I/O no longer waits for this controller.
+    Exclude {
+        controller: ControllerId,
+    },
+    /// Forget the controller; all its paths have been removed.
+    RemoveController {
+        controller: ControllerId,
+    },
+    AddVolume {
+        info: VolumeInfo,
+        policy: Policy,
+    },
+    ResizeVolume {
+        volume: VolumeId,
+        blocks: u64,
+    },
+    RemoveVolume {
+        volume: VolumeId,
+    },
+    AddPath {
+        volume: VolumeId,
+        controller: ControllerId,
+        state: PathState,
+    },
+    SetPath {
+        volume: VolumeId,
+        controller: ControllerId,
+        state: PathState,
+    },
+    /// ANATT ran out for the state of `epoch` (rule B4.2).
+    AnattExpired {
+        volume: VolumeId,
+        controller: ControllerId,
+        epoch: u64,
+    },
+    RemovePath {
+        volume: VolumeId,
+        controller: ControllerId,
+    },
+    SetPolicy {
+        volume: VolumeId,
+        policy: Policy,
+    },
+    SetPreferred {
+        volume: VolumeId,
+        controller: Option<ControllerId>,
+    },
+    /// Retries of an I/O that are counted; `None`: no limit.
+    SetRetryLimit {
+        limit: Option<u32>,
+    },
+    /// Answer with the status of all volumes.
+    Status {
+        request: u64,
+    },
+}
+
+/// To an I/O reactor: from control, or from the application's other parts to the application there.
+#[derive(Debug)]
+pub struct IoMessage<M>(pub(crate) IoMessageKind<M>);
+
+#[derive(Debug)]
+pub(crate) enum IoMessageKind<M> {
+    Control(ToIo),
+    Application(M),
+}
+
+impl<M> IoMessage<M> {
+    /// A message for the application on the reactor.
+    pub fn application(message: M) -> Self {
+        Self(IoMessageKind::Application(message))
+    }
+
+    pub(crate) fn control(message: ToIo) -> Self {
+        Self(IoMessageKind::Control(message))
+    }
+}
+
+/// From an I/O reactor to control.
+#[derive(Debug)]
+pub(crate) enum FromIo {
+    QueueReady {
+        controller: ControllerId,
+        incarnation: u32,
+    },
+    QueueLost {
+        controller: ControllerId,
+        incarnation: u32,
+        error: QueueError,
+    },
+    /// A completion carried an ANA status; the path is not used until a newer state arrives.
+    AnaStatus {
+        volume: VolumeId,
+        controller: ControllerId,
+    },
+    /// A path state is in this reactor's table since `at`.
+    Applied {
+        volume: VolumeId,
+        controller: ControllerId,
+        epoch: u64,
+        at: Time,
+    },
+    Status {
+        request: u64,
+        volumes: Vec<ReactorVolumeStatus>,
+    },
+}
+
+/// To control.
+pub(crate) enum ControlMessage {
+    Io { reactor: usize, message: FromIo },
+    Request(HostRequest),
+}

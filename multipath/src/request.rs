@@ -1,0 +1,253 @@
+//! What a host can be asked to do.
+
+use std::time::Duration;
+
+use pollux_nvme_tcp::host::{ControllerError, Digests};
+
+use crate::messages::VolumeId;
+use crate::policy::Policy;
+use crate::status::{ControllerStatus, VolumeStatus};
+use crate::transport_id::TransportId;
+
+/// How the answer to a request comes back. It runs on the control reactor and must not block.
+pub type Reply<T> = Box<dyn FnOnce(Result<T, HostError>) + Send>;
+
+/// How a lost controller is dealt with (rule B8.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// Time between tries to reconnect; the first try is at once.
+    pub reconnect_delay: Duration,
+    /// Time after which the controller is deleted; `None`: never.
+    pub controller_loss_timeout: Option<Duration>,
+    /// Time after which I/O no longer waits for it; `None`: not before the controller is deleted.
+    pub fast_io_fail_timeout: Option<Duration>,
+}
+
+impl Default for Recovery {
+    /// A try every second, for ever.
+    fn default() -> Self {
+        Self {
+            reconnect_delay: Duration::from_secs(1),
+            controller_loss_timeout: None,
+            fast_io_fail_timeout: None,
+        }
+    }
+}
+
+impl Recovery {
+    /// Checks the combination.
+    ///
+    /// # Errors
+    /// Says which two values do not go together (rule B8.3).
+    pub fn check(&self) -> Result<(), HostError> {
+        let loss = self.controller_loss_timeout;
+        let fail = |text| Err(HostError::Invalid(text));
+        if self.reconnect_delay.is_zero() {
+            if loss != Some(Duration::ZERO) {
+                return fail("a reconnect delay of 0 needs a controller loss timeout of 0");
+            }
+            if self.fast_io_fail_timeout.is_some() {
+                return fail("a reconnect delay of 0 allows no fast I/O fail timeout");
+            }
+            return Ok(());
+        }
+        if loss.is_some_and(|loss| loss < self.reconnect_delay) {
+            return fail("the controller loss timeout must be -1 or at least the reconnect delay");
+        }
+        if let Some(fast) = self.fast_io_fail_timeout {
+            if fast < self.reconnect_delay {
+                return fail("the fast I/O fail timeout must be at least the reconnect delay");
+            }
+            if loss.is_some_and(|loss| fast >= loss) {
+                return fail("the fast I/O fail timeout must be below the controller loss timeout");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How to connect to a controller.
+#[derive(Debug, Clone)]
+pub struct AttachOptions {
+    /// Digests to ask for.
+    pub digests: Digests,
+    /// Keep-alive timeout in ms; 0 turns keep-alive off.
+    pub keep_alive_ms: u32,
+    /// Entries of each I/O queue; 2 to 1024.
+    pub queue_size: u16,
+    /// Time until the whole attach must be done.
+    pub connect_timeout: Duration,
+    /// What to do when the controller is lost.
+    pub recovery: Recovery,
+    /// Policy of the volumes; must be the same for all controllers of a name.
+    pub policy: Policy,
+}
+
+impl Default for AttachOptions {
+    fn default() -> Self {
+        Self {
+            digests: Digests::default(),
+            keep_alive_ms: 10_000,
+            queue_size: 128,
+            connect_timeout: Duration::from_secs(10),
+            recovery: Recovery::default(),
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// Connects a controller under a name. The first one creates the volumes, `<name>n<nsid>`; each further
+/// one adds a path to them (rule B1).
+#[derive(Debug, Clone)]
+pub struct AttachRequest {
+    /// Name of the group of controllers.
+    pub name: String,
+    /// Where the controller is.
+    pub transport: TransportId,
+    /// How to connect.
+    pub options: AttachOptions,
+}
+
+/// What an attach led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// The volumes that the controller is a path of now.
+    pub volumes: Vec<AttachedVolume>,
+}
+
+/// A volume that an attached controller is a path of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachedVolume {
+    /// Its identity in messages.
+    pub volume: VolumeId,
+    /// Its name.
+    pub name: String,
+    /// Size in blocks.
+    pub blocks: u64,
+    /// Block size in bytes.
+    pub block_size: u32,
+}
+
+/// Why a request failed; nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// The controller could not be connected or brought up.
+    #[error("{transport}: {error}")]
+    Connect {
+        /// Which one.
+        transport: String,
+        /// Why.
+        error: ControllerError,
+    },
+    /// Not all of it was done by the connect timeout.
+    #[error("{0}: not usable within the connect timeout")]
+    Timeout(String),
+    /// The controller grants fewer I/O queues than there are I/O reactors.
+    #[error("{transport}: grants {granted} I/O queues, {needed} are needed (one per I/O reactor)")]
+    TooFewQueues {
+        /// Which one.
+        transport: String,
+        /// What it grants.
+        granted: u16,
+        /// What is needed.
+        needed: usize,
+    },
+    /// The operating system refused.
+    #[error("{0}: {1}")]
+    Socket(String, std::io::ErrorKind),
+    /// Already attached under this name.
+    #[error("{0}: already attached under this name")]
+    Exists(String),
+    /// It does not fit to what is attached under the name.
+    #[error("{0}")]
+    Mismatch(String),
+    /// A value or a combination of values is not allowed.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// No such name.
+    #[error("no such {0}")]
+    NotFound(String),
+    /// The host is stopping, or the object went away meanwhile.
+    #[error("cancelled: {0}")]
+    Cancelled(&'static str),
+}
+
+/// A request with the way its answer takes.
+pub enum HostRequest {
+    /// Connect a controller.
+    Attach(Box<AttachRequest>, Reply<Attached>),
+    /// Detach one controller of a name, or all.
+    Detach {
+        /// Name.
+        name: String,
+        /// Only the controller here; `None`: all.
+        transport: Option<TransportId>,
+        /// Answers when it is gone.
+        reply: Reply<()>,
+    },
+    /// Reset all controllers of a name; answers when that is under way.
+    Reset {
+        /// Name.
+        name: String,
+        /// Answer.
+        reply: Reply<()>,
+    },
+    /// Set the policy of a volume.
+    SetPolicy {
+        /// Name of the volume.
+        volume: String,
+        /// The policy.
+        policy: Policy,
+        /// Answer.
+        reply: Reply<()>,
+    },
+    /// Prefer the path by one controller.
+    SetPreferredPath {
+        /// Name of the volume.
+        volume: String,
+        /// CNTLID of the controller.
+        cntlid: u16,
+        /// Answer.
+        reply: Reply<()>,
+    },
+    /// How often an I/O is retried after an error that counts; `None`: no limit.
+    SetRetryLimit(Option<u32>),
+    /// Status of all volumes.
+    Volumes(Reply<Vec<VolumeStatus>>),
+    /// Status of all controllers.
+    Controllers(Reply<Vec<ControllerStatus>>),
+    /// End all controllers in order; answers when they are gone.
+    Shutdown(Reply<()>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B8.3
+    #[test]
+    fn invalid_combinations_of_timeouts_are_refused() {
+        let s = Duration::from_secs;
+        let check = |delay, loss: Option<u64>, fast: Option<u64>| {
+            Recovery {
+                reconnect_delay: s(delay),
+                controller_loss_timeout: loss.map(s),
+                fast_io_fail_timeout: fast.map(s),
+            }
+            .check()
+            .is_ok()
+        };
+        assert!(check(0, Some(0), None));
+        assert!(!check(0, Some(5), None));
+        assert!(!check(0, None, None));
+        assert!(!check(0, Some(0), Some(1)));
+        assert!(check(2, None, None));
+        assert!(check(2, Some(2), None));
+        assert!(!check(2, Some(1), None));
+        assert!(!check(2, Some(0), None));
+        assert!(check(2, None, Some(2)));
+        assert!(!check(2, None, Some(1)));
+        assert!(check(2, Some(5), Some(4)));
+        assert!(!check(2, Some(5), Some(5)));
+    }
+}

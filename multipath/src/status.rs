@@ -1,0 +1,197 @@
+//! What can be asked of a host: volumes, paths, controllers, and what happened to them (rule B13).
+
+use std::time::Duration;
+
+use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_reactor::Time;
+
+use crate::messages::{ControllerId, VolumeId};
+use crate::policy::Policy;
+use crate::transport_id::TransportId;
+
+/// Counters of one path on one reactor since it was added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PathCounters {
+    /// Reads that succeeded.
+    pub reads: u64,
+    /// Writes and other commands that succeeded.
+    pub writes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Completions with an error, and commands lost with the connection.
+    pub errors: u64,
+    /// Sum of the latencies of all that succeeded, from first submission to completion, in ns.
+    pub latency_ns: u64,
+}
+
+impl PathCounters {
+    /// I/Os that succeeded.
+    pub fn ios(&self) -> u64 {
+        self.reads + self.writes
+    }
+
+    /// Adds another reactor's counters of the same path.
+    pub fn add(&mut self, other: &Self) {
+        self.reads += other.reads;
+        self.writes += other.writes;
+        self.read_bytes += other.read_bytes;
+        self.write_bytes += other.write_bytes;
+        self.errors += other.errors;
+        self.latency_ns += other.latency_ns;
+    }
+}
+
+/// One path as one reactor sees it at the moment of the question.
+#[derive(Debug, Clone)]
+pub struct PathStatus {
+    /// The path's controller.
+    pub controller: ControllerId,
+    /// The next submission on this reactor could go here (rule B13.2). Implies `connected` and
+    /// `accessible`.
+    pub current: bool,
+    /// The queue pair is connected and the controller is not resetting.
+    pub connected: bool,
+    /// Namespace active, ANA state optimized or non-optimized, log not being read again (rule B2.2).
+    pub accessible: bool,
+    /// ANA state, as last applied.
+    pub ana_state: AnaState,
+    /// ANA group, 0 without ANA reporting.
+    pub ana_group: u32,
+    /// Epoch of that state.
+    pub epoch: u64,
+    /// An ANA status was seen and the log is being read.
+    pub log_pending: bool,
+    /// ANATT has run out for that state.
+    pub anatt_expired: bool,
+    /// I/Os outstanding on the queue pair.
+    pub outstanding: usize,
+    /// Counters.
+    pub counters: PathCounters,
+    /// Controller identifier (CNTLID); filled in by control.
+    pub cntlid: u16,
+    /// Where the controller is; filled in by control.
+    pub transport: Option<TransportId>,
+    /// Time until ANATT runs out, if it runs; filled in by control (rule B4.5).
+    pub anatt_remaining: Option<Duration>,
+}
+
+/// One volume as one reactor sees it.
+#[derive(Debug, Clone)]
+pub struct ReactorVolumeStatus {
+    /// The volume.
+    pub volume: VolumeId,
+    /// I/O reactor, counted from 0.
+    pub reactor: usize,
+    /// I/Os that wait for a path.
+    pub waiting: usize,
+    /// The paths, in attach order.
+    pub paths: Vec<PathStatus>,
+}
+
+/// One volume.
+#[derive(Debug, Clone)]
+pub struct VolumeStatus {
+    /// Its name, `<controller name>n<nsid>`.
+    pub name: String,
+    /// Its identity in messages.
+    pub volume: VolumeId,
+    /// Size in blocks.
+    pub blocks: u64,
+    /// Block size in bytes.
+    pub block_size: u32,
+    /// How it selects paths.
+    pub policy: Policy,
+    /// A snapshot from each I/O reactor.
+    pub reactors: Vec<ReactorVolumeStatus>,
+    /// The last path events, oldest first (rule B13.3).
+    pub events: Vec<PathEvent>,
+}
+
+/// One controller.
+#[derive(Debug, Clone)]
+pub struct ControllerStatus {
+    /// The name it was attached under.
+    pub name: String,
+    /// Its identity in messages.
+    pub controller: ControllerId,
+    /// Controller identifier (CNTLID).
+    pub cntlid: u16,
+    /// Where it is.
+    pub transport: TransportId,
+    /// `connecting`, `enabled`, `reconnecting`, `stopping`.
+    pub state: &'static str,
+    /// Why it was lost last.
+    pub last_error: Option<String>,
+    /// Namespaces that do not take part, and why.
+    pub left_out: Vec<(u32, String)>,
+}
+
+/// Something that happened to a path.
+#[derive(Debug, Clone)]
+pub struct PathEvent {
+    /// When control saw it, by the reactor's clock.
+    pub at: Time,
+    /// The path's controller.
+    pub controller: ControllerId,
+    /// Where the controller is.
+    pub transport: TransportId,
+    /// What happened.
+    pub kind: PathEventKind,
+}
+
+/// What can happen to a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathEventKind {
+    /// It was added.
+    Added(AnaState),
+    /// It was removed.
+    Removed,
+    /// Its ANA state changed.
+    Ana {
+        /// Before.
+        from: AnaState,
+        /// After.
+        to: AnaState,
+        /// The epoch of the new state.
+        epoch: u64,
+    },
+    /// The new state of an epoch is in a reactor's table.
+    Applied {
+        /// The epoch.
+        epoch: u64,
+        /// The I/O reactor.
+        reactor: usize,
+        /// When it was applied there.
+        at: Time,
+    },
+    /// An I/O was completed with an ANA status on a reactor.
+    AnaStatus {
+        /// The I/O reactor.
+        reactor: usize,
+    },
+    /// ANATT ran out.
+    AnattExpired,
+    /// The controller was lost.
+    Lost(String),
+    /// The controller is connected again.
+    Reconnected,
+}
+
+impl std::fmt::Display for PathEventKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Added(state) => write!(f, "added, {state}"),
+            Self::Removed => f.write_str("removed"),
+            Self::Ana { from, to, epoch } => write!(f, "{from} -> {to} (epoch {epoch})"),
+            Self::Applied { epoch, reactor, .. } => {
+                write!(f, "epoch {epoch} applied on I/O reactor {reactor}")
+            }
+            Self::AnaStatus { reactor } => write!(f, "ANA status seen on I/O reactor {reactor}"),
+            Self::AnattExpired => f.write_str("ANATT expired"),
+            Self::Lost(why) => write!(f, "lost: {why}"),
+            Self::Reconnected => f.write_str("reconnected"),
+        }
+    }
+}
