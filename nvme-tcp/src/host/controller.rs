@@ -391,7 +391,11 @@ impl Controller {
         {
             self.end(error.into());
         }
-        self.due = self.deadline().unwrap_or(Time::ZERO);
+        // What the stream did not take is offered again next turn.
+        self.due = match self.admin.has_unsent() {
+            true => Time::ZERO,
+            false => self.deadline().unwrap_or(Time::ZERO),
+        };
         progress
     }
 

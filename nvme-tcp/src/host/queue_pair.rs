@@ -182,6 +182,11 @@ impl QueuePair {
         self.table.outstanding()
     }
 
+    /// True if the stream has not taken all that was to be sent.
+    pub fn has_unsent(&self) -> bool {
+        self.transmitter.has_unsent()
+    }
+
     /// Most commands that may be outstanding.
     pub fn commands_max(&self) -> usize {
         self.commands_max

@@ -257,6 +257,10 @@ impl Transmitter {
         }
     }
 
+    pub fn has_unsent(&self) -> bool {
+        !self.tx.is_empty() || !self.work.is_empty()
+    }
+
     pub fn clear(&mut self) {
         self.tx.clear();
         self.work.clear();

@@ -169,29 +169,26 @@ impl TxQueue {
     #[inline]
     pub fn flush(&mut self, stream: &mut Stream, payloads: &mut impl Payloads) -> io::Result<bool> {
         while self.pending > 0 {
-            let (offered, sent) = {
+            let sent = {
                 let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-                let mut offered = 0;
                 let mut count = 0;
                 for (piece, segment) in pieces.iter_mut().zip(&self.segments) {
                     let bytes = self.bytes_of(segment, payloads);
                     if bytes.len() != segment.len {
                         return Err(ErrorKind::InvalidData.into());
                     }
-                    offered += segment.len;
                     count += 1;
                     *piece = IoSlice::new(bytes);
                 }
                 match stream.write_vectored(pieces.get(..count).unwrap_or_default()) {
-                    Ok(n) => (offered, n),
+                    Ok(n) => n,
+                    // Only now is an edge sure to come when there is room again: a send that took a part
+                    // promises none.
                     Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
                     Err(e) => return Err(e),
                 }
             };
             self.advance(sent, payloads);
-            if sent < offered {
-                return Ok(false);
-            }
         }
         Ok(true)
     }

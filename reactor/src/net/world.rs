@@ -209,6 +209,9 @@ impl World {
         if len == 0 {
             return Ok(0);
         }
+        // Where only the chunk limit cut the read short, what is left is an edge: on real sockets a read that
+        // does not fill the buffer has taken everything.
+        end.ready |= len == limit && len < arrived;
         let peer = end.peer;
         if let Some(peer) = peer.and_then(|peer| self.ends.get_mut(&peer))
             && peer.blocked

@@ -1,0 +1,379 @@
+//! A target and a host on simulated reactors, and an application that keeps I/O going.
+#![allow(dead_code, reason = "not every test uses all of it")]
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use pollux_multipath::{
+    Application, AttachOptions, AttachRequest, Attached, Channels, Completion, ControllerStatus,
+    Host, HostError, HostHandle, HostRequest, Io, Op, Recovery, TransportId, VolumeStatus,
+};
+use pollux_nvme_tcp::host::HostIdentity;
+use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_nvme_tcp::target::{
+    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+};
+use pollux_reactor::{Context, Progress, Simulation};
+
+pub const BLOCK: usize = 512;
+pub const BLOCKS: u64 = 2048;
+
+/// What the application has seen; shared with the test, which runs in the same thread.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub submitted: u64,
+    pub done: u64,
+    pub errors: Vec<String>,
+    pub miscompares: u64,
+    /// Path (by its place in attach order of status) of the last completions.
+    pub last_path: Option<pollux_multipath::ControllerId>,
+}
+
+/// Keeps `depth` I/Os outstanding while `on`: writes a block, reads it back, compares.
+pub struct Pump {
+    pub seen: Rc<RefCell<Seen>>,
+    pub on: Rc<RefCell<bool>>,
+    depth: usize,
+    idle: Vec<Slot>,
+    busy: usize,
+}
+
+struct Slot {
+    lba: u64,
+    generation: u64,
+    buffer: Vec<u8>,
+    reading: bool,
+}
+
+fn fill(lba: u64, generation: u64) -> Vec<u8> {
+    let word = (lba << 32 ^ generation).to_le_bytes();
+    word.iter().copied().cycle().take(BLOCK).collect()
+}
+
+impl Pump {
+    pub fn new(
+        reactor: usize,
+        depth: usize,
+        seen: Rc<RefCell<Seen>>,
+        on: Rc<RefCell<bool>>,
+    ) -> Self {
+        let first = (reactor * depth) as u64;
+        Self {
+            seen,
+            on,
+            depth,
+            idle: (0..depth as u64)
+                .map(|i| Slot {
+                    lba: first + i,
+                    generation: 0,
+                    buffer: vec![0; BLOCK],
+                    reading: false,
+                })
+                .collect(),
+            busy: 0,
+        }
+    }
+
+    fn take(&mut self, completion: Completion) {
+        let mut seen = self.seen.borrow_mut();
+        self.busy -= 1;
+        seen.done += 1;
+        seen.last_path = completion.path.or(seen.last_path);
+        let mut reading = completion.io.op == Op::Read;
+        let lba = completion.io.lba;
+        let generation = completion.io.user;
+        if let Err(error) = completion.result {
+            seen.errors.push(error.to_string());
+            // What a failed write left behind is unknown: write again.
+            reading = true;
+        } else if reading && completion.io.buffer != fill(lba, generation) {
+            seen.miscompares += 1;
+        }
+        self.idle.push(Slot {
+            lba,
+            generation,
+            buffer: completion.io.buffer,
+            reading: !reading,
+        });
+    }
+}
+
+impl Application for Pump {
+    type Message = ();
+
+    fn on_message(&mut self, (): (), _: &mut Channels, _: &mut Context<'_>) {}
+
+    fn poll(&mut self, channels: &mut Channels, _: &mut Context<'_>) -> Progress {
+        let mut progress = Progress::Idle;
+        while let Some(completion) = channels.next_completion() {
+            self.take(completion);
+            progress = Progress::Busy;
+        }
+        let Some(volume) = channels.volumes().next().map(|v| v.id) else {
+            return progress;
+        };
+        while *self.on.borrow()
+            && let Some(mut slot) = self.idle.pop()
+        {
+            if !slot.reading {
+                slot.generation += 1;
+                slot.buffer = fill(slot.lba, slot.generation);
+            }
+            let io = Io {
+                op: if slot.reading { Op::Read } else { Op::Write },
+                lba: slot.lba,
+                blocks: 1,
+                buffer: slot.buffer,
+                user: slot.generation,
+            };
+            self.busy += 1;
+            self.seen.borrow_mut().submitted += 1;
+            channels.submit(volume, io).map_err(|(_, e)| e).unwrap();
+            progress = Progress::Busy;
+        }
+        progress
+    }
+}
+
+pub fn nqn() -> Nqn {
+    Nqn::new("nqn.2014-08.org.example:disk1").unwrap()
+}
+
+/// Reconnects fast, so that little virtual time passes.
+pub fn options() -> AttachOptions {
+    AttachOptions {
+        recovery: Recovery {
+            reconnect_delay: Duration::from_millis(20),
+            ..Recovery::default()
+        },
+        ..AttachOptions::default()
+    }
+}
+
+pub fn addr(path: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], 4420 + path))
+}
+
+/// A target with `paths` listeners over one namespace, a host with `io` I/O reactors.
+pub struct World {
+    pub sim: Simulation,
+    pub target: TargetHandle,
+    pub host: HostHandle<()>,
+    pub seen: Rc<RefCell<Seen>>,
+    pub on: Rc<RefCell<bool>>,
+}
+
+impl World {
+    pub fn new(seed: u64, paths: u16, io: usize, depth: usize) -> Self {
+        let mut sim = Simulation::new(seed);
+        // Slow enough that the clock jumps most of the time.
+        sim.network().set_latency(Duration::from_micros(200));
+        let (target, parts) = target(2);
+        for part in parts {
+            let reactor = sim.add_reactor();
+            sim.add_service(reactor, part.receiver, part.service);
+        }
+        let seen = Rc::new(RefCell::new(Seen::default()));
+        let on = Rc::new(RefCell::new(true));
+        let control = sim.add_reactor();
+        let reactors: Vec<_> = (0..io).map(|_| sim.add_reactor()).collect();
+        let host = Host::simulate(&mut sim, HostIdentity::random(), control, &reactors, |i| {
+            Pump::new(i, depth, seen.clone(), on.clone())
+        });
+        let mut world = Self {
+            sim,
+            target,
+            host,
+            seen,
+            on,
+        };
+        let mut subsystem = SubsystemConfig::new(nqn());
+        subsystem.ana_reporting = true;
+        world.target(TargetRequest::CreateSubsystem(subsystem));
+        world.target(TargetRequest::AddNamespace {
+            nqn: nqn(),
+            nsid: None,
+            namespace: NamespaceConfig::new(
+                Backend::Memory {
+                    bytes: BLOCKS * BLOCK as u64,
+                },
+                BLOCK as u32,
+            ),
+        });
+        for path in 0..paths {
+            world.listen(path);
+        }
+        world
+    }
+
+    pub fn listen(&mut self, path: u16) {
+        self.target(TargetRequest::AddListener {
+            nqn: nqn(),
+            addr: addr(path),
+        });
+    }
+
+    pub fn unlisten(&mut self, path: u16) {
+        self.target(TargetRequest::RemoveListener {
+            nqn: nqn(),
+            addr: addr(path),
+        });
+    }
+
+    pub fn ana(&mut self, path: u16, state: AnaState) {
+        self.target(TargetRequest::SetAnaState {
+            nqn: nqn(),
+            addr: addr(path),
+            group: None,
+            state,
+        });
+    }
+
+    pub fn target(&mut self, request: TargetRequest) -> TargetReply {
+        let (sender, receiver) = mpsc::channel();
+        self.target.request(
+            request,
+            Box::new(move |answer| sender.send(answer).unwrap()),
+        );
+        self.wait(receiver).expect("the target agrees")
+    }
+
+    /// Steps until the reply is there, for at most a minute of virtual time.
+    fn wait<T>(&mut self, receiver: mpsc::Receiver<T>) -> T {
+        let mut got = None;
+        let answered = self.sim.run_until(Duration::from_secs(60), || {
+            got = got.take().or_else(|| receiver.try_recv().ok());
+            got.is_some()
+        });
+        assert!(answered, "no answer within a minute of virtual time");
+        got.unwrap()
+    }
+
+    pub fn attach_with(
+        &mut self,
+        path: u16,
+        options: AttachOptions,
+    ) -> Result<Attached, HostError> {
+        let (sender, receiver) = mpsc::channel();
+        let request = AttachRequest {
+            name: "Nvme0".into(),
+            transport: TransportId {
+                addr: addr(path),
+                subnqn: nqn(),
+                hostnqn: None,
+            },
+            options,
+        };
+        self.request(HostRequest::Attach(
+            Box::new(request),
+            Box::new(move |answer| sender.send(answer).unwrap()),
+        ));
+        self.wait(receiver)
+    }
+
+    pub fn attach(&mut self, path: u16) -> Attached {
+        self.attach_with(path, options()).unwrap()
+    }
+
+    pub fn detach(&mut self, path: Option<u16>) -> Result<(), HostError> {
+        let (sender, receiver) = mpsc::channel();
+        self.request(HostRequest::Detach {
+            name: "Nvme0".into(),
+            transport: path.map(|path| TransportId {
+                addr: addr(path),
+                subnqn: nqn(),
+                hostnqn: None,
+            }),
+            reply: Box::new(move |answer| sender.send(answer).unwrap()),
+        });
+        self.wait(receiver)
+    }
+
+    pub fn request(&mut self, request: HostRequest) {
+        assert!(self.host.request(request).is_ok());
+    }
+
+    pub fn status(&mut self) -> Vec<VolumeStatus> {
+        let (sender, receiver) = mpsc::channel();
+        self.request(HostRequest::Volumes(Box::new(move |answer| {
+            sender.send(answer).unwrap();
+        })));
+        self.wait(receiver).unwrap()
+    }
+
+    pub fn controllers(&mut self) -> Vec<ControllerStatus> {
+        let (sender, receiver) = mpsc::channel();
+        self.request(HostRequest::Controllers(Box::new(move |answer| {
+            sender.send(answer).unwrap();
+        })));
+        self.wait(receiver).unwrap()
+    }
+
+    /// (current, connected, accessible) of each path by its port, as each reactor sees them.
+    pub fn paths(&mut self) -> Vec<Vec<(u16, bool, bool, bool)>> {
+        let status = self.status();
+        let volume = status.first().expect("a volume");
+        volume
+            .reactors
+            .iter()
+            .map(|r| {
+                r.paths
+                    .iter()
+                    .map(|p| {
+                        assert!(!p.current || p.connected && p.accessible, "B13.2: {p:?}");
+                        let port = p.transport.as_ref().unwrap().addr.port() - 4420;
+                        (port, p.current, p.connected, p.accessible)
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+
+    /// Runs until the paths look as wanted on every reactor.
+    pub fn expect_paths(&mut self, wanted: &[(u16, bool, bool, bool)]) {
+        for _ in 0..10_000 {
+            if self.paths().iter().all(|view| view == wanted) {
+                return;
+            }
+            self.sim.run_for(Duration::from_micros(200));
+        }
+        panic!(
+            "wanted {wanted:?}, seen {:?}, {:?}",
+            self.paths(),
+            self.controllers()
+        );
+    }
+
+    /// Runs until `n` more I/Os are done.
+    pub fn expect_progress(&mut self, n: u64) {
+        let goal = self.seen.borrow().done + n;
+        let seen = self.seen.clone();
+        assert!(
+            self.sim
+                .run_until(Duration::from_secs(30), || seen.borrow().done >= goal),
+            "I/O goes on: {:?}",
+            self.seen.borrow()
+        );
+    }
+
+    /// Stops the application and checks that every I/O came back, whole and without error.
+    pub fn finish(&mut self) {
+        *self.on.borrow_mut() = false;
+        let seen = self.seen.clone();
+        assert!(
+            self.sim.run_until(Duration::from_secs(60), || {
+                let seen = seen.borrow();
+                seen.done == seen.submitted
+            }),
+            "every I/O ends: {:?}",
+            self.seen.borrow()
+        );
+        let seen = self.seen.borrow();
+        assert_eq!(seen.errors, Vec::<String>::new());
+        assert_eq!(seen.miscompares, 0);
+    }
+}

@@ -1,0 +1,181 @@
+//! Lost connections, reconnects and detach on simulated reactors, in virtual time.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{World, addr};
+use pollux_multipath::{AttachOptions, HostError, HostRequest, Recovery};
+
+const T: bool = true;
+const F: bool = false;
+
+/// B6, B8: a listener that goes takes its path along; its I/O goes elsewhere, and comes back with it.
+#[test]
+fn io_moves_when_a_listener_goes_and_comes_back() {
+    for seed in 10..16 {
+        let mut w = World::new(seed, 2, 2, 8);
+        w.attach(0);
+        w.attach(1);
+        w.expect_progress(100);
+        w.unlisten(0);
+        w.expect_paths(&[(0, F, F, T), (1, T, T, T)]);
+        w.expect_progress(100);
+        w.listen(0);
+        w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
+        w.expect_progress(100);
+        w.finish();
+    }
+}
+
+/// B7.1, B8.2: with its only path gone I/O waits for the reconnect, and none is lost or failed.
+#[test]
+fn io_waits_for_the_only_path_to_come_back() {
+    let mut w = World::new(20, 1, 2, 8);
+    w.attach(0);
+    w.expect_progress(100);
+    w.unlisten(0);
+    w.expect_paths(&[(0, F, F, T)]);
+    w.sim.run_for(Duration::from_secs(5));
+    w.listen(0);
+    w.expect_progress(100);
+    w.finish();
+}
+
+/// B8.5: connections cut in the middle of whatever they were doing, again and again.
+#[test]
+fn io_survives_connections_that_are_cut() {
+    for seed in 30..38 {
+        let mut w = World::new(seed, 2, 2, 8);
+        w.sim.network().set_max_chunk(700);
+        w.attach(0);
+        w.attach(1);
+        for round in 0..6 {
+            w.expect_progress(60 + round * 13);
+            w.sim.network().sever(addr(u16::from(round % 2 == 0)));
+        }
+        w.expect_progress(100);
+        w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
+        w.finish();
+    }
+}
+
+/// B9.2: a controller that no longer answers is noticed by keep-alive and its I/O goes elsewhere.
+#[test]
+fn a_black_hole_is_noticed_by_keep_alive() {
+    let mut w = World::new(40, 2, 2, 4);
+    let options = AttachOptions {
+        keep_alive_ms: 2000,
+        ..common::options()
+    };
+    w.attach_with(0, options.clone()).unwrap();
+    w.attach_with(1, options).unwrap();
+    w.expect_progress(100);
+    w.sim.network().black_hole(addr(0), true);
+    w.sim.run_for(Duration::from_secs(4));
+    w.expect_paths(&[(0, F, F, T), (1, T, T, T)]);
+    w.expect_progress(100);
+    w.sim.network().black_hole(addr(0), false);
+    w.expect_progress(100);
+    w.finish();
+}
+
+/// B8.3: after `fast_io_fail_timeout_sec` I/O fails instead of waiting, after `ctrlr_loss_timeout_sec`
+/// the controller and with it the volume is gone.
+#[test]
+fn io_fails_after_fast_io_fail_and_the_controller_goes_after_its_loss_timeout() {
+    let mut w = World::new(50, 1, 1, 4);
+    let recovery = Recovery {
+        reconnect_delay: Duration::from_secs(1),
+        controller_loss_timeout: Some(Duration::from_secs(20)),
+        fast_io_fail_timeout: Some(Duration::from_secs(5)),
+    };
+    w.attach_with(
+        0,
+        AttachOptions {
+            recovery,
+            ..AttachOptions::default()
+        },
+    )
+    .unwrap();
+    w.expect_progress(50);
+    w.unlisten(0);
+    w.sim.run_for(Duration::from_secs(4));
+    assert!(w.seen.borrow().errors.is_empty(), "still waiting");
+    *w.on.borrow_mut() = false;
+    w.sim.run_for(Duration::from_secs(2));
+    {
+        let seen = w.seen.borrow();
+        assert_eq!(seen.done, seen.submitted);
+        assert!(seen.errors[0].contains("fast_io_fail"), "{:?}", seen.errors);
+    }
+    assert_eq!(w.status().len(), 1);
+    w.sim.run_for(Duration::from_secs(20));
+    assert_eq!(w.status().len(), 0, "the volume went with its last path");
+}
+
+/// B8.2: a reset on request fails no I/O while another path or a reconnect can carry it.
+#[test]
+fn a_reset_fails_no_io() {
+    let mut w = World::new(60, 1, 2, 8);
+    w.attach(0);
+    for _ in 0..5 {
+        w.expect_progress(80);
+        w.request(HostRequest::Reset {
+            name: "Nvme0".into(),
+            reply: Box::new(|answer| answer.unwrap()),
+        });
+    }
+    w.expect_progress(80);
+    w.finish();
+}
+
+/// B11: detaching one address fails its I/O over; detaching the last removes the volume.
+#[test]
+fn detach_fails_over_and_the_last_one_removes_the_volume() {
+    let mut w = World::new(70, 2, 2, 8);
+    w.attach(0);
+    w.attach(1);
+    w.expect_progress(100);
+    w.detach(Some(0)).unwrap();
+    w.expect_paths(&[(1, T, T, T)]);
+    w.expect_progress(100);
+    w.attach(0);
+    w.expect_paths(&[(1, T, T, T), (0, F, T, T)]);
+    w.finish();
+    w.detach(None).unwrap();
+    assert!(w.status().is_empty());
+    assert!(matches!(w.detach(None), Err(HostError::NotFound(_))));
+}
+
+/// B1.2, B1.4: what cannot be attached is refused with its reason, and the paths there are stay.
+#[test]
+fn bad_attaches_are_refused_and_change_nothing() {
+    let mut w = World::new(80, 1, 1, 4);
+    w.attach(0);
+    w.expect_progress(20);
+    let again = w.attach_with(0, AttachOptions::default()).unwrap_err();
+    assert!(matches!(again, HostError::Exists(_)), "{again}");
+    let policy = AttachOptions {
+        policy: "active_active".parse().unwrap(),
+        ..AttachOptions::default()
+    };
+    let mismatch = w.attach_with(1, policy).unwrap_err();
+    assert!(mismatch.to_string().contains("policy"), "{mismatch}");
+    let refused = w.attach_with(7, AttachOptions::default()).unwrap_err();
+    assert!(
+        refused.to_string().contains("TCP connect failed"),
+        "{refused}"
+    );
+    w.sim.network().black_hole(addr(5), true);
+    *w.on.borrow_mut() = false;
+    let silent = w.attach_with(5, AttachOptions::default()).unwrap_err();
+    *w.on.borrow_mut() = true;
+    assert!(
+        silent.to_string().contains("within the connect timeout"),
+        "{silent}"
+    );
+    w.expect_paths(&[(0, T, T, T)]);
+    w.expect_progress(20);
+    w.finish();
+}
