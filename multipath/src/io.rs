@@ -118,6 +118,17 @@ pub enum SubmitError {
 }
 
 impl Io {
+    /// An I/O on `blocks` blocks from `lba` on.
+    pub fn new(op: Op, lba: u64, blocks: u32, buffer: Vec<u8>) -> Self {
+        Self {
+            op,
+            lba,
+            blocks,
+            buffer,
+            user: 0,
+        }
+    }
+
     /// Makes the request that a queue pair takes, on a namespace of `1 << block_shift` byte blocks.
     #[inline]
     pub(crate) fn into_request(self, nsid: u32, block_shift: u8) -> Request {

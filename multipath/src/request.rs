@@ -108,6 +108,17 @@ pub struct AttachRequest {
     pub options: AttachOptions,
 }
 
+impl AttachRequest {
+    /// An attach with the default options.
+    pub fn new(name: &str, transport: TransportId) -> Self {
+        Self {
+            name: name.to_owned(),
+            transport,
+            options: AttachOptions::default(),
+        }
+    }
+}
+
 /// What an attach led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached {
