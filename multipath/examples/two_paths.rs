@@ -14,7 +14,8 @@ impl Application for WriteThenRead {
     type Message = ();
 
     fn on_message(&mut self, (): (), channels: &mut Channels, _: &mut Context<'_>) {
-        if let Some(volume) = channels.volumes().next().cloned() {
+        let volume = channels.volumes().next().cloned();
+        if let Some(volume) = volume {
             let buffer = vec![b'*'; volume.block_size() as usize];
             let _ = channels.submit(volume.id, Io::new(Op::Write, 7, 1, buffer));
         }

@@ -377,11 +377,11 @@ impl<M: Send + 'static> Service for Control<M> {
             for index in (0..self.members.len()).rev() {
                 self.do_what_is_due(index, cx);
             }
-            self.finish_shutdown();
             self.arm_timer(cx);
         } else if progress == Progress::Busy {
             self.arm_timer(cx);
         }
+        self.finish_shutdown();
         for reactor in &mut self.reactors {
             reactor.flush();
         }

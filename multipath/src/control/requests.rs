@@ -101,7 +101,7 @@ impl<M: Send + 'static> Control<M> {
     }
 
     pub(super) fn finish_shutdown(&mut self) {
-        if self.members.is_empty() {
+        if !self.shutdown.is_empty() && self.members.is_empty() {
             for reply in self.shutdown.drain(..) {
                 reply(Ok(()));
             }

@@ -1,0 +1,168 @@
+//! The target in this process, for a run without addresses: one namespace behind two listeners on loopback, and the
+//! failover that happens to its first path.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use pollux_multipath::TransportId;
+use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_nvme_tcp::target::{
+    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+};
+use pollux_reactor::Group;
+
+use crate::cli::EmbeddedNamespace;
+
+const SUBSYSTEM_NQN: &str = "nqn.2026-01.io.pollux:embedded";
+/// The smallest block, so that every I/O size and every stride can be tried.
+const BLOCK_SIZE: u32 = 512;
+/// ANA states of the listeners at the start.
+const STATES: [AnaState; 2] = [AnaState::OPTIMIZED, AnaState::NON_OPTIMIZED];
+
+/// A running target with its listeners.
+pub struct Embedded {
+    handle: TargetHandle,
+    nqn: Nqn,
+    listeners: Vec<SocketAddr>,
+}
+
+impl Embedded {
+    /// Seats a target on `reactor` of a group that is not started yet.
+    pub fn seat(group: &mut Group, reactor: usize) -> TargetHandle {
+        let (handle, parts) = target(1);
+        for part in parts {
+            group.add_service(reactor, part.receiver, move || part.service);
+        }
+        handle
+    }
+
+    /// Sets up subsystem, namespace and listeners of a target that runs.
+    pub fn configure(handle: TargetHandle, namespace: EmbeddedNamespace) -> anyhow::Result<Self> {
+        let nqn = Nqn::new(SUBSYSTEM_NQN).context("the embedded target's name")?;
+        let backend = match namespace {
+            EmbeddedNamespace::Memory(bytes) => Backend::Memory { bytes },
+            EmbeddedNamespace::Null(bytes) => Backend::Null { bytes },
+        };
+        let call = |what: &'static str, request| handle.call(request).context(what);
+        call(
+            "creating the embedded subsystem",
+            TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn.clone())),
+        )?;
+        call(
+            "adding the embedded namespace",
+            TargetRequest::AddNamespace {
+                nqn: nqn.clone(),
+                nsid: None,
+                namespace: NamespaceConfig::new(backend, BLOCK_SIZE),
+            },
+        )?;
+        let mut listeners = Vec::new();
+        for state in STATES {
+            let request = TargetRequest::AddListener {
+                nqn: nqn.clone(),
+                addr: (Ipv4Addr::LOCALHOST, 0).into(),
+            };
+            let TargetReply::Listener { addr } = call("listening on loopback", request)? else {
+                bail!("the embedded target did not tell where it listens");
+            };
+            let request = TargetRequest::SetAnaState {
+                nqn: nqn.clone(),
+                addr,
+                group: None,
+                state,
+            };
+            call("setting an ANA state", request)?;
+            listeners.push(addr);
+        }
+        Ok(Self {
+            handle,
+            nqn,
+            listeners,
+        })
+    }
+
+    /// Where to connect, the optimized path first.
+    pub fn transports(&self) -> Vec<TransportId> {
+        let transport = |&addr: &SocketAddr| TransportId {
+            addr,
+            subnqn: self.nqn.clone(),
+            hostnqn: None,
+        };
+        self.listeners.iter().map(transport).collect()
+    }
+
+    /// Sets the ANA state of the first listener.
+    pub fn set_first(&self, state: AnaState) -> anyhow::Result<()> {
+        let Some(&addr) = self.listeners.first() else {
+            return Ok(());
+        };
+        let request = TargetRequest::SetAnaState {
+            nqn: self.nqn.clone(),
+            addr,
+            group: None,
+            state,
+        };
+        self.handle.call(request).context("changing an ANA state")?;
+        Ok(())
+    }
+}
+
+/// What happens to the first path, and when.
+#[derive(Debug)]
+pub struct Failover {
+    steps: Vec<(Duration, AnaState)>,
+}
+
+impl Failover {
+    /// At half of the run the path becomes inaccessible, at three quarters optimized again.
+    pub fn during(time: Duration) -> Self {
+        Self {
+            // The next one is at the end.
+            steps: vec![
+                (time * 3 / 4, AnaState::OPTIMIZED),
+                (time / 2, AnaState::INACCESSIBLE),
+            ],
+        }
+    }
+
+    /// Nothing happens.
+    pub fn none() -> Self {
+        Self { steps: Vec::new() }
+    }
+
+    /// When the next step is due, since the start of the run.
+    pub fn next_at(&self) -> Option<Duration> {
+        self.steps.last().map(|&(at, _)| at)
+    }
+
+    /// Takes the next step if it is due.
+    pub fn take_due(&mut self, elapsed: Duration) -> Option<AnaState> {
+        self.steps
+            .pop_if(|(at, _)| *at <= elapsed)
+            .map(|(_, state)| state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failover_goes_away_and_comes_back() {
+        let seconds = Duration::from_secs;
+        let mut failover = Failover::during(seconds(8));
+        assert_eq!(failover.next_at(), Some(seconds(4)));
+        assert_eq!(failover.take_due(Duration::from_millis(3_999)), None);
+        assert_eq!(failover.take_due(seconds(4)), Some(AnaState::INACCESSIBLE));
+        assert_eq!(failover.take_due(seconds(4)), None);
+        assert_eq!(failover.next_at(), Some(seconds(6)));
+        assert_eq!(failover.take_due(seconds(9)), Some(AnaState::OPTIMIZED));
+        assert_eq!(
+            (failover.next_at(), failover.take_due(seconds(9))),
+            (None, None)
+        );
+        assert_eq!(Failover::none().next_at(), None);
+    }
+}

@@ -1,0 +1,374 @@
+//! One job's work without the I/O: fills its slots with operations, takes completions, checks data, counts.
+//!
+//! Its owner moves buffers between here and the volume. Every operation that was handed out comes back exactly once,
+//! and `verify` never has two I/Os in flight on one block.
+
+use std::fmt::Display;
+
+use crate::pattern::Pattern;
+use crate::stats::{Gap, JobStats};
+use crate::verify::Ledger;
+use crate::workload::{Generator, Operation, Shape, Workload};
+
+/// So many draws in a row that hit blocks in flight mean that there is no room now.
+const DRAWS_MAX: usize = 32;
+
+/// What a job does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Number of this job, for gaps and events.
+    pub job: usize,
+    /// Offsets, sizes and mix.
+    pub shape: Shape,
+    /// I/Os in flight.
+    pub depth: usize,
+    /// Bytes of a logical block.
+    pub block_bytes: usize,
+    /// Stop after this many I/Os.
+    pub ios: Option<u64>,
+    /// Seed of offsets and mix; each job has its own.
+    pub seed: u64,
+    /// Seed of the pattern, the same for all jobs.
+    pub pattern_seed: u64,
+}
+
+/// An I/O to submit.
+#[derive(Debug)]
+pub struct Prepared {
+    /// To be given back with the completion.
+    pub slot: usize,
+    /// What to do.
+    pub operation: Operation,
+    /// At least as long as the operation; filled if `verify` writes.
+    pub buffer: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Free,
+    /// In flight.
+    Flying {
+        operation: Operation,
+        since_ns: u64,
+    },
+    /// Written; its blocks stay reserved until they are read back.
+    Written(Operation),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// New operations are drawn.
+    Running,
+    /// What is in flight comes home.
+    Draining,
+    /// All blocks with known contents are read once more, from this one on.
+    Sweeping(u64),
+}
+
+#[derive(Debug)]
+struct Verify {
+    ledger: Ledger,
+    pattern: Pattern,
+}
+
+/// The state of one job.
+#[derive(Debug)]
+pub struct Load {
+    plan: Plan,
+    generator: Generator,
+    verify: Option<Verify>,
+    slots: Vec<Stage>,
+    buffers: Vec<Vec<u8>>,
+    free: Vec<usize>,
+    written: Vec<usize>,
+    phase: Phase,
+    stats: Box<JobStats>,
+    submitted: u64,
+    completed: u64,
+    swept: u64,
+    last_completion_ns: Option<u64>,
+    started_ns: Option<u64>,
+    ended_ns: u64,
+}
+
+impl Load {
+    /// All memory of the job, buffers included, is taken here.
+    pub fn new(plan: Plan) -> Self {
+        let largest =
+            plan.shape.sizes.iter().copied().max().unwrap_or(0) as usize * plan.block_bytes;
+        let verify = (plan.shape.workload == Workload::Verify).then(|| Verify {
+            ledger: Ledger::new(plan.shape.region.clone()),
+            pattern: Pattern::new(plan.pattern_seed, plan.block_bytes),
+        });
+        // Written once, so that the pages are there before the clock runs.
+        let fill = Pattern::new(plan.pattern_seed, plan.block_bytes);
+        let buffers = (0..plan.depth as u64)
+            .map(|slot| {
+                let mut buffer = vec![0; largest];
+                fill.fill(&mut buffer, slot, |_| 0);
+                buffer
+            })
+            .collect();
+        Self {
+            generator: Generator::new(plan.shape.clone(), plan.seed),
+            verify,
+            slots: vec![Stage::Free; plan.depth],
+            buffers,
+            free: (0..plan.depth).rev().collect(),
+            written: Vec::with_capacity(plan.depth),
+            phase: Phase::Running,
+            stats: Box::new(JobStats::new()),
+            submitted: 0,
+            completed: 0,
+            swept: 0,
+            last_completion_ns: None,
+            started_ns: None,
+            ended_ns: 0,
+            plan,
+        }
+    }
+
+    /// The next I/O, if a slot is free and there is something to do.
+    pub fn prepare(&mut self, now_ns: u64) -> Option<Prepared> {
+        let (slot, operation) = self.next_step()?;
+        let mut buffer = std::mem::take(self.buffers.get_mut(slot)?);
+        if let (Some(verify), true) = (&self.verify, operation.write) {
+            let ledger = &verify.ledger;
+            let data = &mut buffer[..operation.blocks as usize * self.plan.block_bytes];
+            verify
+                .pattern
+                .fill(data, operation.lba, |lba| ledger.next_generation(lba));
+        }
+        self.slots[slot] = Stage::Flying {
+            operation,
+            since_ns: now_ns,
+        };
+        self.submitted += 1;
+        if self.started_ns.is_none() {
+            self.started_ns = Some(now_ns);
+            self.last_completion_ns = Some(now_ns);
+        }
+        if self.phase == Phase::Running
+            && self.plan.ios.is_some_and(|limit| self.submitted >= limit)
+        {
+            self.phase = Phase::Draining;
+        }
+        Some(Prepared {
+            slot,
+            operation,
+            buffer,
+        })
+    }
+
+    fn next_step(&mut self) -> Option<(usize, Operation)> {
+        if let Some(slot) = self.written.pop()
+            && let Some(Stage::Written(operation)) = self.slots.get(slot).copied()
+        {
+            let read_back = Operation {
+                write: false,
+                ..operation
+            };
+            return Some((slot, read_back));
+        }
+        let slot = *self.free.last()?;
+        let operation = match self.phase {
+            Phase::Running => self.draw()?,
+            Phase::Draining => return None,
+            Phase::Sweeping(from) => self.sweep(from)?,
+        };
+        self.free.pop();
+        Some((slot, operation))
+    }
+
+    fn draw(&mut self) -> Option<Operation> {
+        let Some(verify) = &mut self.verify else {
+            return Some(self.generator.next_operation());
+        };
+        for _ in 0..DRAWS_MAX {
+            let mut operation = self.generator.next_operation();
+            if verify.ledger.reserve(operation) {
+                operation.write |= !verify.ledger.checkable(operation);
+                return Some(operation);
+            }
+        }
+        None
+    }
+
+    fn sweep(&mut self, from: u64) -> Option<Operation> {
+        let verify = self.verify.as_mut()?;
+        let lba = verify.ledger.next_known(from)?;
+        let largest = self.plan.shape.sizes.iter().copied().max()?;
+        let left = u32::try_from(self.plan.shape.region.end - lba).unwrap_or(u32::MAX);
+        let operation = Operation {
+            write: false,
+            lba,
+            blocks: largest.min(left),
+        };
+        if !verify.ledger.reserve(operation) {
+            return None;
+        }
+        self.phase = Phase::Sweeping(operation.range().end);
+        self.swept += u64::from(operation.blocks);
+        Some(operation)
+    }
+
+    /// Takes a completion. `path` numbers the path that carried it, if one did.
+    pub fn complete<E: Display>(
+        &mut self,
+        slot: usize,
+        buffer: Vec<u8>,
+        result: Result<(), E>,
+        path: Option<usize>,
+        now_ns: u64,
+    ) {
+        let Some(Stage::Flying {
+            operation,
+            since_ns,
+        }) = self.slots.get(slot).copied()
+        else {
+            unreachable!("completion of slot {slot}, which is not in flight");
+        };
+        self.completed += 1;
+        self.ended_ns = now_ns;
+        let swept = matches!(self.phase, Phase::Sweeping(_));
+        let bytes = operation.blocks as usize * self.plan.block_bytes;
+        let stats = &mut self.stats;
+        if !swept {
+            stats
+                .latency
+                .saturating_record(now_ns.saturating_sub(since_ns));
+            *(if operation.write {
+                &mut stats.writes
+            } else {
+                &mut stats.reads
+            }) += 1;
+            if let Some(path) = path {
+                stats.count_path(path);
+            }
+        }
+        match &result {
+            Ok(()) if !swept => stats.bytes += bytes as u64,
+            Ok(()) => {}
+            Err(error) => {
+                stats.errors += 1;
+                stats.note_error(|| {
+                    let verb = if operation.write { "write" } else { "read" };
+                    format!(
+                        "{verb} of {} blocks at LBA {}: {error}",
+                        operation.blocks, operation.lba
+                    )
+                });
+            }
+        }
+        let stage = match &mut self.verify {
+            None => Stage::Free,
+            Some(verify) => verify.settle(operation, &buffer[..bytes], result.is_ok(), stats),
+        };
+        self.slots[slot] = stage;
+        self.buffers[slot] = buffer;
+        match stage {
+            Stage::Written(_) => self.written.push(slot),
+            _ => self.free.push(slot),
+        }
+    }
+
+    /// To be called once after each batch of completions.
+    pub fn note_completions(&mut self, now_ns: u64) {
+        if let (Some(start_ns), false) = (
+            self.last_completion_ns,
+            matches!(self.phase, Phase::Sweeping(_)),
+        ) {
+            self.stats.note_gap(Gap {
+                job: self.plan.job,
+                start_ns,
+                end_ns: now_ns,
+            });
+        }
+        self.last_completion_ns = Some(now_ns);
+    }
+
+    /// Nothing new is started; what is in flight, read-backs included, still comes home.
+    pub fn stop(&mut self) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Draining;
+        }
+    }
+
+    /// Reads once more whatever was written. Call it when drained.
+    pub fn start_sweep(&mut self) {
+        if self.verify.is_some() {
+            self.phase = Phase::Sweeping(self.plan.shape.region.start);
+        }
+    }
+
+    /// No new I/O will be drawn, and none is in flight or waits to be read back.
+    pub fn drained(&self) -> bool {
+        let more = match (self.phase, &self.verify) {
+            (Phase::Running, _) => true,
+            (Phase::Sweeping(from), Some(verify)) => verify.ledger.next_known(from).is_some(),
+            _ => false,
+        };
+        !more && self.free.len() == self.slots.len()
+    }
+
+    /// Exchanges the counters for `empty`.
+    pub fn exchange(&mut self, mut empty: Box<JobStats>) -> Box<JobStats> {
+        empty.clear();
+        std::mem::replace(&mut self.stats, empty)
+    }
+
+    /// The counters, for events.
+    pub fn stats_mut(&mut self) -> &mut JobStats {
+        &mut self.stats
+    }
+
+    /// I/Os handed out and I/Os that came back.
+    pub fn account(&self) -> (u64, u64) {
+        (self.submitted, self.completed)
+    }
+
+    /// Blocks that the final read-back covered.
+    pub fn swept(&self) -> u64 {
+        self.swept
+    }
+
+    /// Time of the first submission and of the latest completion.
+    pub fn span_ns(&self) -> (u64, u64) {
+        let start_ns = self.started_ns.unwrap_or(0);
+        (start_ns, self.ended_ns.max(start_ns))
+    }
+}
+
+impl Verify {
+    fn settle(
+        &mut self,
+        operation: Operation,
+        buffer: &[u8],
+        success: bool,
+        stats: &mut JobStats,
+    ) -> Stage {
+        match (operation.write, success) {
+            (true, true) => {
+                self.ledger.written(operation);
+                return Stage::Written(operation);
+            }
+            (true, false) => self.ledger.write_failed(operation),
+            (false, false) => {}
+            (false, true) => {
+                let ledger = &self.ledger;
+                let check = self
+                    .pattern
+                    .check(buffer, operation.lba, |lba| ledger.expected(lba));
+                if let Err(miscompare) = check {
+                    stats.miscompares += 1;
+                    stats.note_error(|| miscompare.to_string());
+                }
+            }
+        }
+        self.ledger.release(operation);
+        Stage::Free
+    }
+}
+
+#[cfg(test)]
+mod tests;

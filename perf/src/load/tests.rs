@@ -1,0 +1,271 @@
+use std::collections::VecDeque;
+
+use pollux_reactor::Rng;
+
+use super::*;
+
+const BLOCK: usize = 512;
+
+fn plan(workload: Workload, sizes: &[u32], stride: Option<u64>, blocks: u64) -> Plan {
+    Plan {
+        job: 0,
+        shape: Shape {
+            workload,
+            read_share: None,
+            sizes: sizes.to_vec(),
+            stride,
+            region: 0..blocks,
+        },
+        depth: 16,
+        block_bytes: BLOCK,
+        ios: None,
+        seed: 3,
+        pattern_seed: 5,
+    }
+}
+
+/// A volume in memory that completes in any order and checks that nothing overlaps.
+struct Disk {
+    data: Vec<u8>,
+    flying: Vec<Prepared>,
+    rng: Rng,
+    log: VecDeque<Operation>,
+}
+
+fn bytes(blocks: &std::ops::Range<u64>) -> std::ops::Range<usize> {
+    let at = |block| usize::try_from(block).unwrap() * BLOCK;
+    at(blocks.start)..at(blocks.end)
+}
+
+impl Disk {
+    fn new(blocks: u64) -> Self {
+        Self {
+            data: vec![0; usize::try_from(blocks).unwrap() * BLOCK],
+            flying: Vec::new(),
+            rng: Rng::seeded(1),
+            log: VecDeque::new(),
+        }
+    }
+
+    fn submit(&mut self, prepared: Prepared, exclusive: bool) {
+        let range = prepared.operation.range();
+        assert!(prepared.buffer.len() >= prepared.operation.blocks as usize * BLOCK);
+        assert!(bytes(&range).end <= self.data.len());
+        for other in &self.flying {
+            let other = other.operation.range();
+            assert!(
+                !exclusive || other.end <= range.start || range.end <= other.start,
+                "{range:?} meets {other:?}"
+            );
+        }
+        self.flying.push(prepared);
+    }
+
+    fn take(&mut self) -> Option<Prepared> {
+        let count = self.flying.len() as u64;
+        if count == 0 {
+            return None;
+        }
+        let index = usize::try_from(self.rng.below(count)).unwrap();
+        let mut done = self.flying.swap_remove(index);
+        let range = done.operation.range();
+        let bytes = &mut self.data[bytes(&range)];
+        if done.operation.write {
+            bytes.copy_from_slice(&done.buffer[..bytes.len()]);
+        } else {
+            done.buffer[..bytes.len()].copy_from_slice(bytes);
+        }
+        self.log.push_back(done.operation);
+        Some(done)
+    }
+}
+
+/// Runs `steps` completions; `fail` says which of them end in an error.
+fn drive(load: &mut Load, disk: &mut Disk, steps: usize, mut fail: impl FnMut(usize) -> bool) {
+    let exclusive = load.verify.is_some();
+    for step in 0..steps {
+        let now = step as u64 * 1_000;
+        while let Some(prepared) = load.prepare(now) {
+            disk.submit(prepared, exclusive);
+        }
+        let Some(done) = disk.take() else {
+            break;
+        };
+        let result = if fail(step) {
+            Err("path error")
+        } else {
+            Ok(())
+        };
+        load.complete(done.slot, done.buffer, result, Some(step % 2), now + 500);
+        load.note_completions(now + 500);
+    }
+}
+
+fn finish(load: &mut Load, disk: &mut Disk) {
+    load.stop();
+    drive(load, disk, usize::MAX, |_| false);
+    assert!(load.drained());
+    load.start_sweep();
+    drive(load, disk, usize::MAX, |_| false);
+    assert!(load.drained());
+    let (submitted, completed) = load.account();
+    assert_eq!(submitted, completed);
+}
+
+#[test]
+fn the_queue_is_kept_full_and_every_io_is_accounted_for() {
+    let mut load = Load::new(plan(Workload::RandRw, &[8], None, 4096));
+    let mut disk = Disk::new(4096);
+    drive(&mut load, &mut disk, 1_000, |_| false);
+    while let Some(prepared) = load.prepare(0) {
+        disk.submit(prepared, false);
+    }
+    assert_eq!(disk.flying.len(), 16);
+    finish(&mut load, &mut disk);
+    let stats = load.exchange(Box::new(JobStats::new()));
+    assert_eq!(stats.ios(), 1_016);
+    assert_eq!(stats.latency.len(), 1_016);
+    assert_eq!(stats.bytes, 1_016 * 8 * BLOCK as u64);
+    assert_eq!(stats.path_ios.iter().sum::<u64>(), 1_016);
+    assert!(
+        load.exchange(stats).latency.is_empty(),
+        "the exchanged one starts empty"
+    );
+}
+
+#[test]
+fn verify_holds_on_a_good_volume_whatever_the_sizes() {
+    for (sizes, stride) in [
+        (vec![8], None),
+        (vec![1, 2, 4, 8, 64], Some(7)),
+        (vec![1, 300], Some(1)),
+    ] {
+        let mut load = Load::new(plan(Workload::Verify, &sizes, stride, 1024));
+        let mut disk = Disk::new(1024);
+        drive(&mut load, &mut disk, 20_000, |_| false);
+        finish(&mut load, &mut disk);
+        assert!(load.swept() >= 512, "{}", load.swept());
+        let stats = load.exchange(Box::new(JobStats::new()));
+        assert_eq!(
+            (stats.errors, stats.miscompares),
+            (0, 0),
+            "{:?}",
+            stats.first_error
+        );
+        assert!(
+            stats.reads > stats.writes,
+            "each write is read back: {} {}",
+            stats.reads,
+            stats.writes
+        );
+    }
+}
+
+#[test]
+fn verify_reads_each_write_back_before_its_blocks_are_free() {
+    let mut load = Load::new(plan(Workload::Verify, &[8], None, 1024));
+    let mut disk = Disk::new(1024);
+    drive(&mut load, &mut disk, 5_000, |_| false);
+    load.stop();
+    drive(&mut load, &mut disk, usize::MAX, |_| false);
+    let mut unread = std::collections::BTreeSet::new();
+    for operation in &disk.log {
+        if operation.write {
+            assert!(unread.insert(operation.lba), "written twice without a read");
+        } else {
+            unread.remove(&operation.lba);
+        }
+    }
+    assert!(unread.is_empty());
+}
+
+#[test]
+fn failed_writes_leave_blocks_open_and_are_no_miscompare() {
+    let mut load = Load::new(plan(Workload::Verify, &[4, 8], Some(3), 512));
+    let mut disk = Disk::new(512);
+    drive(&mut load, &mut disk, 20_000, |step| step % 7 == 0);
+    finish(&mut load, &mut disk);
+    let stats = load.exchange(Box::new(JobStats::new()));
+    assert!(stats.errors > 2_000);
+    assert_eq!(stats.miscompares, 0, "{:?}", stats.first_error);
+    assert!(stats.first_error.unwrap().contains("path error"));
+}
+
+#[test]
+fn damage_between_write_and_read_is_found() {
+    let mut load = Load::new(plan(Workload::Verify, &[8], None, 256));
+    let mut disk = Disk::new(256);
+    drive(&mut load, &mut disk, 2_000, |_| false);
+    load.stop();
+    drive(&mut load, &mut disk, usize::MAX, |_| false);
+    disk.data[100 * BLOCK + 300] ^= 1;
+    load.start_sweep();
+    drive(&mut load, &mut disk, usize::MAX, |_| false);
+    let stats = load.exchange(Box::new(JobStats::new()));
+    assert_eq!(stats.miscompares, 1);
+    let text = stats.first_error.unwrap();
+    assert!(text.contains("LBA 100 byte 300"), "{text}");
+}
+
+#[test]
+fn a_lost_write_is_found_as_a_stale_block() {
+    let mut load = Load::new(plan(Workload::Verify, &[8], None, 64));
+    let mut disk = Disk::new(64);
+    drive(&mut load, &mut disk, 2_000, |_| false);
+    load.stop();
+    drive(&mut load, &mut disk, usize::MAX, |_| false);
+    let old = disk.data.clone();
+    load.phase = Phase::Running;
+    drive(&mut load, &mut disk, 2_000, |_| false);
+    load.stop();
+    drive(&mut load, &mut disk, usize::MAX, |_| false);
+    disk.data = old;
+    load.start_sweep();
+    drive(&mut load, &mut disk, usize::MAX, |_| false);
+    let stats = load.exchange(Box::new(JobStats::new()));
+    assert!(stats.miscompares > 0);
+    assert!(stats.first_error.unwrap().ends_with("whole"));
+}
+
+#[test]
+fn a_limit_of_ios_is_kept() {
+    for (workload, extra) in [(Workload::RandRead, 0), (Workload::Verify, 16)] {
+        let mut limited = plan(workload, &[8], None, 4096);
+        limited.ios = Some(1_000);
+        let mut load = Load::new(limited);
+        let mut disk = Disk::new(4096);
+        drive(&mut load, &mut disk, usize::MAX, |_| false);
+        assert!(load.drained());
+        let (submitted, completed) = load.account();
+        assert_eq!(submitted, completed);
+        assert!(
+            (1_000..=1_000 + extra).contains(&submitted),
+            "{workload:?}: {submitted}"
+        );
+    }
+}
+
+#[test]
+fn gaps_are_measured_from_the_first_submission() {
+    let mut load = Load::new(plan(Workload::RandRead, &[8], None, 4096));
+    let mut disk = Disk::new(4096);
+    disk.submit(load.prepare(1_000_000).unwrap(), false);
+    let done = disk.take().unwrap();
+    load.complete(
+        done.slot,
+        done.buffer,
+        Ok::<(), String>(()),
+        Some(0),
+        9_000_000,
+    );
+    load.note_completions(9_000_000);
+    assert_eq!(
+        load.stats_mut().longest,
+        Gap {
+            job: 0,
+            start_ns: 1_000_000,
+            end_ns: 9_000_000
+        }
+    );
+    assert_eq!(load.span_ns(), (1_000_000, 9_000_000));
+}

@@ -1,0 +1,132 @@
+//! Facts about the machine that a number means nothing without.
+
+use std::fs;
+use std::time::Duration;
+
+/// Where a result was measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Model name as the processor gives it.
+    pub cpu: String,
+    /// Release of the running kernel.
+    pub kernel: String,
+    /// Cores this process may use.
+    pub cores: Vec<usize>,
+    /// What the kernel reads the time from.
+    pub clocksource: String,
+}
+
+impl Machine {
+    /// Reads the facts; what cannot be read is `unknown`.
+    pub fn read(cores: Vec<usize>) -> Self {
+        Self {
+            cpu: fs::read_to_string("/proc/cpuinfo")
+                .ok()
+                .and_then(|text| cpu_model(&text))
+                .unwrap_or_else(unknown),
+            kernel: first_line("/proc/sys/kernel/osrelease"),
+            cores,
+            clocksource: first_line(
+                "/sys/devices/system/clocksource/clocksource0/current_clocksource",
+            ),
+        }
+    }
+
+    /// What makes a number from this machine doubtful, for the reader of the report.
+    pub fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        if !matches!(
+            self.clocksource.as_str(),
+            "tsc" | "arch_sys_counter" | "unknown"
+        ) {
+            doubts.push(format!(
+                "the kernel's clock source is {}, which is slow to read: latencies include it",
+                self.clocksource
+            ));
+        }
+        doubts
+    }
+}
+
+/// The main thread and the kernel alone interrupt some 20 times a second; a busy neighbour does so 100 times and more.
+const PREEMPTIONS_PER_S_MAX: u64 = 50;
+
+/// How often the kernel took the core from a thread of this process that wanted to go on, other than the main one.
+pub fn preemptions() -> u64 {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else {
+        return 0;
+    };
+    let main = std::process::id().to_string();
+    tasks
+        .flatten()
+        .filter(|task| task.file_name().to_str() != Some(&main))
+        .filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
+        .filter_map(|status| involuntary_switches(&status))
+        .sum()
+}
+
+fn involuntary_switches(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"))?;
+    line.trim().parse().ok()
+}
+
+/// Says so if other programs took the cores often.
+pub fn interrupted(preemptions: u64, run: Duration) -> Option<String> {
+    let seconds = run.as_secs().max(1);
+    (preemptions > PREEMPTIONS_PER_S_MAX * seconds).then(|| {
+        format!(
+            "other programs took the cores {preemptions} times: pauses of milliseconds and high percentiles are theirs"
+        )
+    })
+}
+
+fn unknown() -> String {
+    "unknown".to_owned()
+}
+
+fn first_line(path: &str) -> String {
+    fs::read_to_string(path).map_or_else(|_| unknown(), |text| text.trim().to_owned())
+}
+
+fn cpu_model(cpuinfo: &str) -> Option<String> {
+    let line = cpuinfo
+        .lines()
+        .find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn model_name_is_found() {
+        let text = "processor\t: 0\nmodel name\t: Example CPU @ 3 GHz\nflags\t: a b\n";
+        assert_eq!(cpu_model(text).as_deref(), Some("Example CPU @ 3 GHz"));
+        assert_eq!(cpu_model("processor: 0\n"), None);
+    }
+
+    #[test]
+    fn a_slow_clock_is_a_doubt() {
+        let mut machine = Machine {
+            clocksource: "tsc".to_owned(),
+            ..Machine::default()
+        };
+        assert!(machine.doubts().is_empty());
+        machine.clocksource = "hpet".to_owned();
+        assert!(machine.doubts()[0].contains("hpet"));
+    }
+
+    #[test]
+    fn interruptions_are_counted_and_said() {
+        let status =
+            "Name:\treactor-0\nvoluntary_ctxt_switches:\t3\nnonvoluntary_ctxt_switches:\t41\n";
+        assert_eq!(involuntary_switches(status), Some(41));
+        assert_eq!(involuntary_switches("Name:\tx\n"), None);
+        assert_eq!(interrupted(500, Duration::from_secs(10)), None);
+        let text = interrupted(501, Duration::from_secs(10)).unwrap();
+        assert!(text.contains("501 times"), "{text}");
+    }
+}

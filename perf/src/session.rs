@@ -1,0 +1,212 @@
+//! The system around the jobs: reactors, the embedded target if there is one, the host, and its paths.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use pollux_multipath::{
+    AttachOptions, AttachRequest, ControllerId, Host, HostHandle, HostRequest, Policy, Selector,
+    TransportId, VolumeId,
+};
+use pollux_nvme_tcp::host::{Digests, HostIdentity};
+use pollux_reactor::{Group, Idle, Running};
+
+use crate::cli::{PolicyName, RunArgs, SelectorName};
+use crate::clock::now;
+use crate::cores::Placement;
+use crate::embedded::Embedded;
+use crate::job::{Job, JobMessage};
+
+/// Name of the group of controllers; the volume is this with `n` and the NSID.
+const NAME: &str = "perf";
+/// Entries of an I/O queue: room for the depth, within what targets commonly grant.
+const QUEUE_SIZE_MIN: u16 = 32;
+const QUEUE_SIZE_MAX: u16 = 1024;
+
+/// The longest that a peer may take to be told good-bye.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
+
+/// The volume under test.
+pub struct Volume {
+    /// Its identity in messages.
+    pub id: VolumeId,
+    /// Size in blocks.
+    pub blocks: u64,
+    /// Bytes of a block.
+    pub block_size: u32,
+    /// Its paths in attach order, with their addresses in words.
+    pub paths: Vec<(ControllerId, String)>,
+    /// The addresses, in the same order.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// Everything that runs, with one volume attached over all paths.
+pub struct Session {
+    /// The volume.
+    pub volume: Volume,
+    /// The target in this process, if there is one.
+    pub embedded: Option<Embedded>,
+    /// How the volume selects paths.
+    pub policy: Policy,
+    host: HostHandle<JobMessage>,
+    running: Running,
+    jobs: usize,
+}
+
+impl Session {
+    /// Starts the reactors and attaches all paths within the connect timeout.
+    pub fn start(args: &RunArgs, placement: &Placement) -> anyhow::Result<Self> {
+        let mut group = Group::new();
+        let target = args.transports.is_empty().then(|| {
+            let reactor = group.add_reactor(Some(placement.target), Idle::Spin);
+            Embedded::seat(&mut group, reactor)
+        });
+        let reactors: Vec<usize> = placement
+            .host
+            .iter()
+            .map(|&core| group.add_reactor(Some(core), Idle::Spin))
+            .collect();
+        let control = *reactors.first().context("no core for the host")?;
+        let mut identity = HostIdentity::random();
+        if let Some(nqn) = &args.hostnqn {
+            identity.nqn = nqn.clone();
+        }
+        let host = Host::install(&mut group, identity, control, &reactors, |_| Job::new());
+        let running = group.start().context("starting the reactors")?;
+
+        let prepared = target
+            .map(|handle| Embedded::configure(handle, args.namespace))
+            .transpose()
+            .and_then(|embedded| {
+                let transports = match &embedded {
+                    Some(embedded) => embedded.transports(),
+                    None => args.transports.clone(),
+                };
+                Ok((embedded, attach(args, &host, &transports)?))
+            });
+        match prepared {
+            Ok((embedded, volume)) => Ok(Self {
+                volume,
+                embedded,
+                policy: policy(args),
+                host,
+                running,
+                jobs: reactors.len(),
+            }),
+            Err(error) => {
+                running.stop();
+                running.join();
+                Err(error)
+            }
+        }
+    }
+
+    /// Jobs, one for each I/O reactor.
+    pub fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    /// Tells a job something.
+    pub fn send(&self, job: usize, message: JobMessage) -> anyhow::Result<()> {
+        if !self.host.tell(job, message) {
+            bail!("I/O reactor {job} takes no messages any more");
+        }
+        Ok(())
+    }
+
+    /// Ends all connections and threads in order.
+    pub fn end(self) {
+        let (done, ended) = mpsc::channel();
+        let reply = Box::new(move |_| {
+            // Whoever waited too long no longer listens.
+            let _ = done.send(());
+        });
+        // Refused only by a host that has stopped, which has nothing left to end.
+        if self.host.request(HostRequest::Shutdown(reply)).is_ok() {
+            let _ = ended.recv_timeout(SHUTDOWN_MAX);
+        }
+        self.running.stop();
+        self.running.join();
+    }
+}
+
+fn policy(args: &RunArgs) -> Policy {
+    match (args.policy, args.selector) {
+        (PolicyName::ActivePassive, _) => Policy::ActivePassive,
+        (PolicyName::ActiveActive, Some(SelectorName::QueueDepth)) => {
+            Policy::ActiveActive(Selector::QueueDepth)
+        }
+        (PolicyName::ActiveActive, _) => Policy::ActiveActive(Selector::RoundRobin {
+            min_io: args.min_io.unwrap_or(1),
+        }),
+    }
+}
+
+fn attach(
+    args: &RunArgs,
+    host: &HostHandle<JobMessage>,
+    transports: &[TransportId],
+) -> anyhow::Result<Volume> {
+    let deadline = now() + args.connect_timeout;
+    let depth = u16::try_from(args.depth).unwrap_or(u16::MAX);
+    for transport in transports {
+        let options = AttachOptions {
+            digests: Digests {
+                header: args.hdgst,
+                data: args.ddgst,
+            },
+            keep_alive_ms: args.kato,
+            queue_size: depth
+                .saturating_add(1)
+                .clamp(QUEUE_SIZE_MIN, QUEUE_SIZE_MAX),
+            connect_timeout: deadline.saturating_duration_since(now()),
+            policy: policy(args),
+            ..AttachOptions::default()
+        };
+        let mut transport = transport.clone();
+        if transport.hostnqn.is_none() {
+            transport.hostnqn.clone_from(&args.hostnqn);
+        }
+        let attached = host.attach(AttachRequest {
+            name: NAME.to_owned(),
+            transport: transport.clone(),
+            options,
+        })?;
+        if attached.volumes.is_empty() {
+            bail!("{transport} has no active namespace");
+        }
+    }
+    let volumes = host.volumes()?;
+    let controllers = host.controllers()?;
+    let volume = volumes.first().context("no namespace was found")?;
+    let ids = volume
+        .reactors
+        .first()
+        .map(|reactor| reactor.paths.as_slice());
+    let mut paths = Vec::new();
+    let mut addresses = Vec::new();
+    for path in ids.unwrap_or_default() {
+        let controller = controllers
+            .iter()
+            .find(|controller| controller.controller == path.controller)
+            .context("a path without a controller")?;
+        paths.push((path.controller, controller.transport.addr.to_string()));
+        addresses.push(controller.transport.addr);
+    }
+    if paths.len() != transports.len() {
+        bail!(
+            "the volume {} has {} of {} paths: namespaces that differ between the addresses do not make one volume",
+            volume.name,
+            paths.len(),
+            transports.len()
+        );
+    }
+    Ok(Volume {
+        id: volume.volume,
+        blocks: volume.blocks,
+        block_size: volume.block_size,
+        paths,
+        addresses,
+    })
+}
