@@ -237,10 +237,10 @@ impl Controller {
         let page = 1usize << (12 + u32::from(self.cap.mpsmin()));
         match self.identify().map_or(0, |id| id.mdts) {
             0 => UNLIMITED,
-            mdts => page
+            mdts => 1usize
                 .checked_shl(u32::from(mdts))
-                .unwrap_or(UNLIMITED)
-                .clamp(page, UNLIMITED),
+                .and_then(|pages| pages.checked_mul(page))
+                .map_or(UNLIMITED, |bytes| bytes.min(UNLIMITED)),
         }
     }
 

@@ -1,17 +1,20 @@
 //! How a connection begins: initialize connection PDUs, then the Fabrics Connect command.
 
+use std::mem::offset_of;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 
-use super::queue_pair::QueueError;
 use super::request::{Command, Request, Transfer};
+use crate::pdu::ProtocolError;
 use crate::spec::fabrics::{CNTLID_DYNAMIC, ConnectData, cattr};
 use crate::spec::nqn::Nqn;
 use crate::spec::opcode;
-use crate::spec::pdu::{DDGST_ENABLE, HDGST_ENABLE, Icreq, Icresp, MAX_PDA, MIN_MAXH2CDATA};
+use crate::spec::pdu::{
+    DDGST_ENABLE, Fes, HDGST_ENABLE, Icreq, Icresp, MAX_PDA, MIN_MAXH2CDATA, PFV,
+};
 
 /// R2Ts a controller may have outstanding per command (MAXR2T is this less one; NVMe/TCP 1.1, 3.6.2.2).
 pub(super) const R2TS_MAX: u8 = 4;
@@ -119,26 +122,40 @@ pub(super) struct Settled {
     pub max_h2c_data: usize,
 }
 
-pub(super) fn settle(asked: Digests, answer: &Icresp) -> Result<Settled, QueueError> {
+/// Checks ICResp; an error is what the controller is told by H2CTermReq.
+pub(super) fn settle(asked: Digests, answer: &Icresp) -> Result<Settled, ProtocolError> {
+    // FEI of either status is the offset of the field.
+    let unsupported = |field: usize, reason| ProtocolError {
+        fes: Fes::UNSUPPORTED_PARAMETER,
+        ..invalid(field, reason)
+    };
     let digests = Digests {
         header: answer.dgst & HDGST_ENABLE != 0,
         data: answer.dgst & DDGST_ENABLE != 0,
     };
-    if answer.pfv.get() != 0 {
-        return Err(QueueError::Icresp("PFV is not 0"));
+    if answer.pfv.get() != PFV {
+        return Err(unsupported(offset_of!(Icresp, pfv), "PFV is not 0"));
     }
     if answer.cpda_z > MAX_PDA {
-        return Err(QueueError::Icresp("CPDA is above 31"));
+        return Err(invalid(offset_of!(Icresp, cpda_z), "CPDA is above 31"));
     }
-    if answer.dgst > 3 || digests.header && !asked.header || digests.data && !asked.data {
-        return Err(QueueError::Icresp(
+    if answer.dgst & !(HDGST_ENABLE | DDGST_ENABLE) != 0 {
+        return Err(invalid(
+            offset_of!(Icresp, dgst),
+            "DGST has reserved bits set",
+        ));
+    }
+    if digests.header && !asked.header || digests.data && !asked.data {
+        return Err(unsupported(
+            offset_of!(Icresp, dgst),
             "a digest was enabled that was not asked for",
         ));
     }
     // Below 4,096 the specification forbids; dword granularity keeps H2CData PDUs aligned.
     let max = answer.maxh2cdata.get();
     if max < MIN_MAXH2CDATA || !max.is_multiple_of(4) {
-        return Err(QueueError::Icresp(
+        return Err(invalid(
+            offset_of!(Icresp, maxh2cdata),
             "MAXH2CDATA is below 4096 or not a multiple of 4",
         ));
     }
@@ -147,6 +164,11 @@ pub(super) fn settle(asked: Digests, answer: &Icresp) -> Result<Settled, QueueEr
         cpda: answer.cpda_z,
         max_h2c_data: usize::try_from(max).unwrap_or(usize::MAX),
     })
+}
+
+/// A field of ICResp, by its offset, that has a value it must not have.
+fn invalid(field: usize, reason: &'static str) -> ProtocolError {
+    ProtocolError::field(u32::try_from(field).unwrap_or(0), reason)
 }
 
 /// The Connect command with its 1024 bytes of data (NVMe-oF 1.1, 3.3; NVMe Base 2.1, 6.3).

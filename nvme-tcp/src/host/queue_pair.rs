@@ -11,7 +11,7 @@ use super::table::{COMMANDS_MAX, CommandTable};
 use super::transmit::Transmitter;
 use crate::pdu::{ProtocolError, RxFraming};
 use crate::spec::fabrics::{CNTLID_DYNAMIC, ConnectInvalidParameter};
-use crate::spec::pdu::Icresp;
+use crate::spec::pdu::{Icresp, PduType};
 use crate::spec::status::Status;
 use crate::stream::RxBuffer;
 
@@ -41,9 +41,9 @@ pub enum QueueError {
         /// Fatal error information.
         fei: u32,
     },
-    /// ICResp holds something this host cannot work with.
+    /// ICResp holds something this host cannot work with; the peer was told so by H2CTermReq.
     #[error("ICResp: {0}")]
-    Icresp(&'static str),
+    Icresp(ProtocolError),
     /// The Connect command was completed with an error.
     #[error("Connect refused: {status}{}", connect_detail(*result))]
     Refused {
@@ -322,7 +322,12 @@ impl QueuePair {
     }
 
     fn end(&mut self, error: QueueError, sink: &mut impl FnMut(Completed)) {
-        if let QueueError::Protocol(fault) = error {
+        // A TermReq is not answered with another one, not even one that is wrong itself (NVMe/TCP 1.1,
+        // 3.6.2.5).
+        let by_term_req = self.rx.data().first() == Some(&PduType::C2H_TERM_REQ.0);
+        if let QueueError::Protocol(fault) | QueueError::Icresp(fault) = error
+            && !by_term_req
+        {
             self.transmitter.send_term_req(
                 &mut self.stream,
                 &mut self.table,
@@ -389,7 +394,8 @@ impl QueuePair {
     }
 
     pub(super) fn on_icresp(&mut self, answer: &Icresp) -> Result<(), QueueError> {
-        let settled = handshake::settle(self.options.digests, answer)?;
+        let settled =
+            handshake::settle(self.options.digests, answer).map_err(QueueError::Icresp)?;
         self.framing.hdgst = settled.digests.header;
         self.framing.ddgst = settled.digests.data;
         self.framing.initialized = true;

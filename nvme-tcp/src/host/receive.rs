@@ -39,14 +39,12 @@ fn fault(fes: Fes, fei: u32, reason: &'static str) -> QueueError {
     QueueError::Protocol(ProtocolError { fes, fei, reason })
 }
 
-/// Byte offsets of header fields, for the FEI of a TermReq.
+/// Byte offsets of header fields, for the FEI of a TermReq; statuses other than Invalid PDU Header Field
+/// have none.
 mod field {
     pub const CCCID: u32 = 8;
     pub const CQE_CID: u32 = 20;
-    pub const DATAO: u32 = 12;
-    pub const R2TO: u32 = 12;
     pub const R2TL: u32 = 16;
-    pub const FLAGS: u32 = 1;
 }
 
 impl QueuePair {
@@ -126,8 +124,8 @@ impl QueuePair {
                 let Ok((pdu, _)) = Icresp::read_from_prefix(bytes) else {
                     return Ok(false);
                 };
-                self.rx.consume(frame.total_len);
                 self.on_icresp(&pdu)?;
+                self.rx.consume(frame.total_len);
             }
             PduType::C2H_TERM_REQ => {
                 let Ok((pdu, _)) = TermReq::ref_from_prefix(bytes) else {
@@ -166,7 +164,7 @@ impl QueuePair {
         if status.is_success() && slot.is_sending() {
             return Err(fault(
                 Fes::SEQUENCE_ERROR,
-                field::CQE_CID,
+                0,
                 "success reported before the data was sent",
             ));
         }
@@ -209,26 +207,19 @@ impl QueuePair {
                 "data for a command that reads none",
             ));
         }
-        if offset != slot.received {
-            return Err(fault(
-                Fes::INVALID_HEADER_FIELD,
-                field::DATAO,
-                "data out of order",
-            ));
-        }
         let end = offset.saturating_add(frame.data_len);
         if end > slot.length {
             return Err(fault(
                 Fes::DATA_TRANSFER_OUT_OF_RANGE,
-                field::DATAO,
+                0,
                 "data beyond what the command asked for",
             ));
         }
-        if frame.flags & flags::SUCCESS != 0 && frame.flags & flags::LAST_PDU == 0 {
+        if offset != slot.received || slot.last {
             return Err(fault(
-                Fes::INVALID_HEADER_FIELD,
-                field::FLAGS,
-                "SUCCESS without LAST_PDU",
+                Fes::SEQUENCE_ERROR,
+                0,
+                "data out of order, or after LAST_PDU",
             ));
         }
         self.receiving = Receiving::Data(Incoming {
@@ -305,6 +296,7 @@ impl QueuePair {
             return Ok(());
         };
         slot.received = incoming.end;
+        slot.last = incoming.flags & flags::LAST_PDU != 0;
         if incoming.flags & flags::SUCCESS == 0 {
             return Ok(());
         }
@@ -338,18 +330,25 @@ impl QueuePair {
                 "R2T for a command that sends no data",
             ));
         }
-        if offset != slot.granted {
+        if length == 0 {
             return Err(fault(
                 Fes::INVALID_HEADER_FIELD,
-                field::R2TO,
-                "R2T out of order, or for data that went in the capsule",
+                field::R2TL,
+                "R2T for no data",
             ));
         }
-        if length == 0 || offset.saturating_add(length) > slot.length {
+        if offset.saturating_add(length) > slot.length {
             return Err(fault(
                 Fes::DATA_TRANSFER_OUT_OF_RANGE,
-                field::R2TL,
-                "R2T for no data or beyond the command's",
+                0,
+                "R2T beyond the command's data",
+            ));
+        }
+        if offset != slot.granted {
+            return Err(fault(
+                Fes::SEQUENCE_ERROR,
+                0,
+                "R2T out of order, or for data that went in the capsule",
             ));
         }
         if slot.r2ts >= R2TS_MAX {

@@ -19,9 +19,11 @@ use crate::spec::status::Status;
 /// Namespaces in one Active Namespace ID list.
 const LIST_LEN: usize = 1024;
 
-/// Largest ANA log that is read, whatever the controller claims: 4,096 groups and 65,536 namespaces.
+/// Most active namespaces of one controller; without a limit a peer could fill the memory with them.
+const NAMESPACES_MAX: usize = 65_536;
+
+/// Most groups in an ANA log that is read, whatever the controller claims.
 const ANA_GROUPS_MAX: usize = 4096;
-const ANA_NAMESPACES_MAX: usize = 65_536;
 
 /// Most tries to read an ANA log that changes between the reads of its parts.
 const ANA_TRIES_MAX: u8 = 8;
@@ -104,7 +106,7 @@ impl Step {
         Step::Ana(AnaRead {
             total: 16
                 + 32 * at_most(groups, ANA_GROUPS_MAX)
-                + 4 * at_most(namespaces, ANA_NAMESPACES_MAX),
+                + 4 * at_most(namespaces, NAMESPACES_MAX),
             ..AnaRead::default()
         })
     }
@@ -294,6 +296,11 @@ impl Scan {
             self.after = nsid;
             self.waiting.push_back(nsid);
             count += 1;
+        }
+        if self.waiting.len() > NAMESPACES_MAX {
+            return Err(ControllerError::BadData(
+                "more than 65536 active namespaces",
+            ));
         }
         if count == LIST_LEN {
             return Ok(Next::Step(Step::ActiveList(self)));

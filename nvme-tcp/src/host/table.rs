@@ -22,6 +22,8 @@ pub(super) struct Slot {
     pub length: usize,
     /// Bytes of the current command that came by C2HData.
     pub received: usize,
+    /// The C2HData PDU that ends the data has come.
+    pub last: bool,
     /// Bytes of the current command that the controller asked for by R2T.
     pub granted: usize,
     /// R2Ts of the current command that are not yet queued whole.
@@ -127,6 +129,7 @@ impl CommandTable {
         };
         slot.generation = (slot.generation + 1) & GENERATION_MASK;
         slot.received = 0;
+        slot.last = false;
         slot.granted = 0;
         slot.r2ts = 0;
         slot.unsent = 0;

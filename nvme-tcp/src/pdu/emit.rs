@@ -99,7 +99,8 @@ impl TxFraming {
 
 /// Appends the TermReq PDU by which `found_by` ends the connection because of `error`: H2CTermReq
 /// by a host, C2HTermReq by a controller. `offending` is the PDU that was at fault, from its start;
-/// as much of it as fits (128 bytes) goes along.
+/// its header goes along, up to the 128 bytes that fit: as long as its HLEN says, or the common header
+/// if that is more than there is.
 pub fn emit_term_req(
     out: &mut Vec<u8>,
     found_by: Receiver,
@@ -110,7 +111,13 @@ pub fn emit_term_req(
         Receiver::Host => PduType::H2C_TERM_REQ,
         Receiver::Controller => PduType::C2H_TERM_REQ,
     };
-    let data = offending.get(..TermReq::MAX_DATA).unwrap_or(offending);
+    const COMMON: usize = size_of::<CommonHeader>();
+    let hlen = CommonHeader::ref_from_prefix(offending).map_or(COMMON, |(ch, _)| ch.hlen.into());
+    let header_len = match hlen {
+        COMMON..=TermReq::MAX_DATA if hlen <= offending.len() => hlen,
+        _ => COMMON,
+    };
+    let data = offending.get(..header_len).unwrap_or(offending);
     let header = TermReq {
         ch: CommonHeader::new(pdu_type, 0),
         fes: U16::new(error.fes.0),

@@ -161,33 +161,26 @@ impl RxFraming {
         let Ok((ch, _)) = CommonHeader::ref_from_prefix(bytes) else {
             return Ok(None);
         };
+        // Of several wrong fields the first is reported, so they are looked at in their order.
         let shape = self.shape(ch.pdu_type)?;
+        // The digests this PDU has to have: those agreed, as far as its type takes them.
+        let digests = shape.flags
+            & ((u8::from(self.hdgst) * flags::HDGSTF) | (u8::from(self.ddgst) * flags::DDGSTF));
+        let hlen = usize::from(shape.hlen);
+        let head = hlen + usize::from(digests & flags::HDGSTF) * DIGEST_LEN;
+        let has_data = match shape.data {
+            Data::Always => true,
+            Data::Optional => ch.plen.get() as usize > head,
+            Data::Offending | Data::Never => false,
+        };
+        let ddgstf = if has_data { flags::DDGSTF } else { 0 };
+        check_flags(ch.flags, shape.flags, digests & (flags::HDGSTF | ddgstf))?;
         if ch.hlen != shape.hlen {
             return Err(ProtocolError::field(
                 HLEN_OFFSET,
                 "HLEN is not that of the PDU type",
             ));
         }
-        // The digests this PDU has to have: those agreed, as far as its type takes them.
-        let digests = shape.flags
-            & ((u8::from(self.hdgst) * flags::HDGSTF) | (u8::from(self.ddgst) * flags::DDGSTF));
-        if ch.flags & !shape.flags != 0 {
-            return Err(ProtocolError::field(FLAGS_OFFSET, "reserved flag is set"));
-        }
-        if (ch.flags ^ digests) & flags::HDGSTF != 0 {
-            return Err(ProtocolError::field(
-                FLAGS_OFFSET,
-                "HDGSTF is not as agreed",
-            ));
-        }
-        if ch.flags & (flags::LAST_PDU | flags::SUCCESS) == flags::SUCCESS {
-            return Err(ProtocolError::field(
-                FLAGS_OFFSET,
-                "SUCCESS without LAST_PDU",
-            ));
-        }
-        let hlen = usize::from(shape.hlen);
-        let head = hlen + usize::from(digests & flags::HDGSTF) * DIGEST_LEN;
         let mut frame = Frame {
             pdu_type: ch.pdu_type,
             flags: ch.flags,
@@ -209,9 +202,6 @@ impl RxFraming {
                         PLEN_OFFSET,
                         "PLEN is not that of the PDU type",
                     ));
-                }
-                if ch.flags & flags::DDGSTF != 0 {
-                    return Err(ProtocolError::field(FLAGS_OFFSET, "DDGSTF without data"));
                 }
             }
         }
@@ -246,15 +236,13 @@ impl RxFraming {
     /// The shape of a type that this receiver may get now.
     #[inline]
     fn shape(&self, pdu_type: PduType) -> Result<Shape, ProtocolError> {
-        let shape = SHAPES
-            .get(usize::from(pdu_type.0))
-            .copied()
-            .flatten()
-            .filter(|shape| shape.receiver == self.receiver)
-            .ok_or(ProtocolError::field(
+        let shape = SHAPES.get(usize::from(pdu_type.0)).copied().flatten();
+        let Some(shape) = shape.filter(|shape| shape.receiver == self.receiver) else {
+            return Err(ProtocolError::field(
                 0,
                 "PDU type is unknown or not for this receiver",
-            ))?;
+            ));
+        };
         match (shape.phase, self.initialized) {
             (Phase::Any, _) | (Phase::Before, false) | (Phase::After, true) => Ok(shape),
             (Phase::Before, true) => {
@@ -281,15 +269,6 @@ impl RxFraming {
                 "PLEN is less than the header",
             ));
         }
-        if frame.total_len > self.max_plen as usize {
-            return Err(ProtocolError::field(PLEN_OFFSET, "PLEN is above the limit"));
-        }
-        if (frame.flags ^ digests) & flags::DDGSTF != 0 {
-            return Err(ProtocolError::field(
-                FLAGS_OFFSET,
-                "DDGSTF is not as agreed",
-            ));
-        }
         let alignment = (u32::from(self.pda) + 1) * 4;
         let data_offset = usize::from(pdo);
         if data_offset < head || data_offset > frame.total_len {
@@ -300,6 +279,16 @@ impl RxFraming {
                 PDO_OFFSET,
                 "PDO is not aligned as agreed",
             ));
+        }
+        if frame.total_len > self.max_plen as usize {
+            return Err(match frame.pdu_type {
+                // It is the data that is too long (MAXH2CDATA), not the header that is wrong.
+                PduType::H2C_DATA => ProtocolError::new(
+                    Fes::LIMIT_EXCEEDED,
+                    "more data than MAXH2CDATA allows",
+                ),
+                _ => ProtocolError::field(PLEN_OFFSET, "PLEN is above the limit"),
+            });
         }
         let ddgst_len = usize::from(digests & flags::DDGSTF != 0) * DIGEST_LEN;
         let data_len = (frame.total_len - data_offset).saturating_sub(ddgst_len);
@@ -314,6 +303,23 @@ impl RxFraming {
         frame.ddgst = ddgst_len != 0;
         Ok(())
     }
+}
+
+/// Checks FLAGS: `allowed` are those of the type, `digests` those that this PDU has to have.
+#[inline]
+fn check_flags(found: u8, allowed: u8, digests: u8) -> Result<(), ProtocolError> {
+    let reason = if found & !allowed != 0 {
+        "reserved flag is set"
+    } else if (found ^ digests) & flags::HDGSTF != 0 {
+        "HDGSTF is not as agreed"
+    } else if (found ^ digests) & flags::DDGSTF != 0 {
+        "DDGSTF is not as agreed, or there is no data"
+    } else if found & (flags::LAST_PDU | flags::SUCCESS) == flags::SUCCESS {
+        "SUCCESS without LAST_PDU"
+    } else {
+        return Ok(());
+    };
+    Err(ProtocolError::field(FLAGS_OFFSET, reason))
 }
 
 /// Fills in the place of the offending header in a TermReq.

@@ -112,7 +112,7 @@ fn valid_pdus(rx: &RxFraming) -> Vec<Vec<u8>> {
         &mut term,
         sender,
         ProtocolError::field(2, "test"),
-        &[0xAB; 40],
+        &[40; 60],
     );
     pdus.push(term);
     pdus

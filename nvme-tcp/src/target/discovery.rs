@@ -1,0 +1,97 @@
+//! The discovery subsystem: what the Discovery log lists (NVMe Base 2.1, 5.1.12.3.1).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::request::Referral;
+use super::subsystem::Subsystem;
+use crate::spec::fabrics::CNTLID_DYNAMIC;
+use crate::spec::identify::ascii_field;
+use crate::spec::log::{DiscoveryLogEntry, DiscoveryLogHeader, discovery};
+use crate::spec::nqn::Nqn;
+
+/// Admin Max SQ Size of the entries.
+const ASQSZ: u16 = 128;
+
+/// Configuration of the discovery subsystem.
+#[derive(Debug, Default)]
+pub(super) struct Discovery {
+    /// Addresses that serve discovery and are listed as such. Every other listener serves it as well.
+    pub(super) listeners: Vec<SocketAddr>,
+    pub(super) referrals: Vec<Referral>,
+    /// Grows with every change of what the log may list.
+    pub(super) generation: u64,
+}
+
+impl Discovery {
+    /// The log for a host that is connected to address `local` of this machine.
+    pub(super) fn log(
+        &self,
+        subsystems: &BTreeMap<Nqn, Subsystem>,
+        host: &Nqn,
+        local: SocketAddr,
+    ) -> Vec<u8> {
+        let mut entries: Vec<Box<DiscoveryLogEntry>> = Vec::new();
+        for &addr in &self.listeners {
+            let addr = reachable(addr, local);
+            entries.extend(entry(discovery::SUBTYPE_CURRENT, addr, &Nqn::discovery()));
+        }
+        for subsystem in subsystems.values().filter(|s| s.allows(host)) {
+            for listener in &subsystem.listeners {
+                let addr = reachable(listener.addr, local);
+                entries.extend(entry(discovery::SUBTYPE_NVM, addr, &subsystem.config.nqn));
+            }
+        }
+        for referral in &self.referrals {
+            let subtype = if referral.subnqn.is_discovery() {
+                discovery::SUBTYPE_REFERRAL
+            } else {
+                discovery::SUBTYPE_NVM
+            };
+            entries.extend(entry(subtype, referral.addr, &referral.subnqn));
+        }
+        let Ok(mut header) = DiscoveryLogHeader::new_box_zeroed() else {
+            return Vec::new();
+        };
+        header.genctr = self.generation.into();
+        header.numrec = (entries.len() as u64).into();
+        let mut log = header.as_bytes().to_vec();
+        for entry in &entries {
+            log.extend_from_slice(entry.as_bytes());
+        }
+        log
+    }
+}
+
+/// The address under which a host that came to `local` reaches a listener: a wildcard stands for all.
+fn reachable(listener: SocketAddr, local: SocketAddr) -> SocketAddr {
+    if listener.ip().is_unspecified() {
+        SocketAddr::new(local.ip(), listener.port())
+    } else {
+        listener
+    }
+}
+
+fn entry(subtype: u8, addr: SocketAddr, subnqn: &Nqn) -> Option<Box<DiscoveryLogEntry>> {
+    let mut entry = DiscoveryLogEntry::new_box_zeroed().ok()?;
+    entry.trtype = discovery::TRTYPE_TCP;
+    entry.adrfam = match addr.ip() {
+        IpAddr::V4(_) => discovery::ADRFAM_IPV4,
+        IpAddr::V6(_) => discovery::ADRFAM_IPV6,
+    };
+    entry.subtype = subtype;
+    entry.treq = discovery::TREQ_SECURE_NOT_REQUIRED | discovery::TREQ_SQ_FLOW_CONTROL_OPTIONAL;
+    // All our listeners reach the same subsystems: the port number serves as port identifier.
+    entry.portid = addr.port().into();
+    entry.cntlid = CNTLID_DYNAMIC.into();
+    entry.asqsz = ASQSZ.into();
+    entry.trsvcid = ascii_field(&addr.port().to_string());
+    entry.traddr = ascii_field(&addr.ip().to_string());
+    entry.subnqn = subnqn.to_field();
+    if subtype == discovery::SUBTYPE_CURRENT {
+        entry.eflags = discovery::EFLAGS_EPCSD.into();
+    }
+    Some(entry)
+}

@@ -1,0 +1,217 @@
+//! The part of every target service that serves I/O queues: what one reactor knows of controllers and
+//! namespaces, and the queues that were given to it.
+
+use std::collections::BTreeMap;
+
+use pollux_reactor::Progress;
+
+use super::Turn;
+use super::connection::End;
+use super::io_queue::IoQueue;
+use super::message::{ControllerKey, HomeMessage, IoMessage, NamespaceView, ReactorReport};
+use super::staging::StagingPool;
+use super::status::{Fault, QpairCounters, ReactorStatus};
+
+/// One controller on this reactor.
+#[derive(Debug, Default)]
+struct IoController {
+    /// The view of NSID n is at n - 1.
+    namespaces: Vec<Option<NamespaceView>>,
+    queues: Vec<IoQueue>,
+    /// Of queues that are closed.
+    closed: QpairCounters,
+}
+
+/// The I/O part.
+#[derive(Debug)]
+pub(super) struct IoPart {
+    reactor: usize,
+    controllers: BTreeMap<ControllerKey, IoController>,
+    pool: StagingPool,
+    /// Queues that ended in this turn, by connection.
+    ended: Vec<(ControllerKey, u64, End)>,
+    /// I/O queues since the start.
+    qpairs: u64,
+    /// Of queues that are closed.
+    closed: QpairCounters,
+    closed_staging_waits: u64,
+}
+
+impl IoPart {
+    pub(super) fn new(reactor: usize) -> Self {
+        Self {
+            reactor,
+            controllers: BTreeMap::new(),
+            pool: StagingPool::default(),
+            ended: Vec::new(),
+            qpairs: 0,
+            closed: QpairCounters::default(),
+            closed_staging_waits: 0,
+        }
+    }
+
+    pub(super) fn on_message(&mut self, message: IoMessage, turn: &mut Turn<'_, '_>) {
+        match message {
+            IoMessage::Open { key } => {
+                self.controllers.insert(key, IoController::default());
+            }
+            IoMessage::Namespace { key, nsid, view } => {
+                if let Some(controller) = self.controllers.get_mut(&key) {
+                    controller.set_namespace(nsid, view);
+                }
+            }
+            IoMessage::Adopt { key, mut queue } => {
+                // The controller may be gone by now; then so is its queue.
+                if let Some(controller) = self.controllers.get_mut(&key)
+                    && turn.cx.net().adopt(&mut queue.conn.stream).is_ok()
+                {
+                    if self.qpairs == 0 {
+                        self.pool = StagingPool::new();
+                    }
+                    self.qpairs += 1;
+                    controller.queues.push(*queue);
+                }
+            }
+            IoMessage::CloseQueues { key } => {
+                if let Some(controller) = self.controllers.get_mut(&key) {
+                    for queue in std::mem::take(&mut controller.queues) {
+                        let counters = self.bury(queue, End::Closed, turn);
+                        if let Some(controller) = self.controllers.get_mut(&key) {
+                            controller.closed.add(&counters);
+                        }
+                    }
+                }
+            }
+            IoMessage::Close { key } => {
+                if let Some(controller) = self.controllers.remove(&key) {
+                    for queue in controller.queues {
+                        self.bury(queue, End::Closed, turn);
+                    }
+                }
+            }
+            IoMessage::Abort {
+                key,
+                qid,
+                cid,
+                admin_cid,
+            } => {
+                let aborted = self
+                    .controllers
+                    .get_mut(&key)
+                    .and_then(|c| c.queues.iter_mut().find(|q| q.qid == qid))
+                    .is_some_and(|q| q.abort(cid));
+                turn.links.send_home(HomeMessage::Aborted {
+                    key,
+                    admin_cid,
+                    aborted,
+                });
+            }
+            IoMessage::Sync { token, report } => {
+                let report = report.then(|| Box::new(self.report()));
+                turn.links.send_home(HomeMessage::Synced { token, report });
+            }
+        }
+    }
+
+    /// Serves every queue once.
+    #[inline]
+    pub(super) fn poll(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
+        let mut progress = Progress::Idle;
+        for (&key, controller) in &mut self.controllers {
+            for queue in &mut controller.queues {
+                match queue.poll(&controller.namespaces, &mut self.pool) {
+                    Ok(p) => progress = progress.or(p),
+                    Err(end) => self.ended.push((key, queue.conn.id, end)),
+                }
+            }
+        }
+        while let Some((key, connection, end)) = self.ended.pop() {
+            self.end(key, connection, end, turn);
+            progress = Progress::Busy;
+        }
+        progress
+    }
+
+    /// A queue has ended by itself.
+    #[cold]
+    fn end(&mut self, key: ControllerKey, connection: u64, end: End, turn: &mut Turn<'_, '_>) {
+        let Some(controller) = self.controllers.get_mut(&key) else {
+            return;
+        };
+        let Some(at) = controller
+            .queues
+            .iter()
+            .position(|q| q.conn.id == connection)
+        else {
+            return;
+        };
+        let queue = controller.queues.swap_remove(at);
+        controller.closed.add(&queue.counters);
+        let reason = match end {
+            End::Fault(reason) => Some(reason),
+            End::Terminated => Some("host sent H2CTermReq"),
+            End::Closed | End::Disconnected => None,
+        };
+        turn.links.send_home(HomeMessage::QueueClosed {
+            key,
+            qid: queue.qid,
+            connection: queue.conn.id,
+            fault: reason.map(|reason| Fault {
+                at: turn.cx.now(),
+                peer: queue.conn.peer,
+                qid: Some(queue.qid),
+                reason,
+            }),
+        });
+        self.bury(queue, end, turn);
+    }
+
+    /// Takes a queue apart. Returns its counters.
+    fn bury(&mut self, mut queue: IoQueue, end: End, turn: &mut Turn<'_, '_>) -> QpairCounters {
+        queue.release(&mut self.pool);
+        let counters = queue.counters;
+        self.closed.add(&counters);
+        self.closed_staging_waits += queue.staging_waits();
+        turn.lingering.add(queue.conn, end, turn.cx);
+        counters
+    }
+
+    fn report(&self) -> ReactorReport {
+        let mut report = ReactorReport {
+            reactor: self.reactor,
+            status: ReactorStatus {
+                io_qpairs: self.qpairs,
+                io: self.closed,
+                staging_waits: self.closed_staging_waits,
+                ..ReactorStatus::default()
+            },
+            ..ReactorReport::default()
+        };
+        for (&key, controller) in &self.controllers {
+            let mut sum = controller.closed;
+            for queue in &controller.queues {
+                sum.add(&queue.counters);
+                report.status.io.add(&queue.counters);
+                report.status.staging_waits += queue.staging_waits();
+                report.qpairs.push((key, queue.status(self.reactor)));
+            }
+            report.status.current_io_qpairs += controller.queues.len();
+            report.controllers.push((key, sum));
+        }
+        report
+    }
+}
+
+impl IoController {
+    fn set_namespace(&mut self, nsid: u32, view: Option<NamespaceView>) {
+        let Some(at) = (nsid as usize).checked_sub(1) else {
+            return;
+        };
+        if at >= self.namespaces.len() {
+            self.namespaces.resize(at + 1, None);
+        }
+        if let Some(place) = self.namespaces.get_mut(at) {
+            *place = view;
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! One I/O queue pair: the state machine from received bytes to queued answers.
+//!
+//! Commands are parsed where they were received and carried out at once. Three kinds take longer: large
+//! reads, and zeroing, are worked off piece by piece ([`Work`]) while later commands wait; writes with an
+//! R2T wait in a table until their data has come.
+
+use std::collections::VecDeque;
+
+use pollux_reactor::Progress;
+use zerocopy::FromBytes;
+
+use super::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
+use super::io_command::{Namespaces, Plan, RANGES_MAX, Range, execute, namespace, plan};
+use super::io_data::Incoming;
+use super::read::ReadCursor;
+use super::staging::{BUFFERS, StagingPool, Transfer};
+use super::status::{QpairCounters, QpairStatus};
+use crate::pdu::{DataDigest, Frame, ProtocolError};
+use crate::spec::opcode::{self, fctype, nvm};
+use crate::spec::pdu::{CapsuleCmd, DIGEST_LEN, Fes, PduType};
+use crate::spec::status::Status;
+use crate::spec::{Cqe, SglDescriptor, Sqe};
+
+/// Receives per poll at most, so that one busy queue does not starve the others of its reactor.
+const ROUNDS_MAX: u32 = 8;
+
+/// From this length on, payload is received straight into its staging buffer.
+const DIRECT_MIN: usize = 4096;
+
+/// Bytes zeroed per poll.
+const ZERO_STEP: u64 = 1 << 20;
+
+/// Empty polls after which a queue is only read when the reactor has seen an event for it: idle
+/// connections then cost no system calls.
+const HOT_POLLS: u32 = 4096;
+
+/// A command that is answered piece by piece.
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    Read(ReadCursor),
+    /// Zeroes what `IoQueue::ranges` lists.
+    Zero {
+        cid: u16,
+        nsid: u32,
+    },
+}
+
+/// An I/O queue pair.
+#[derive(Debug)]
+pub(super) struct IoQueue {
+    pub(super) conn: Connection,
+    pub(super) qid: u16,
+    /// Entries of the submission queue.
+    entries: u16,
+    /// The host did not disable SQ flow control: SQHD is reported, and every read has a response.
+    flow_control: bool,
+    sqhd: u16,
+    /// By transfer tag.
+    pub(super) transfers: [Option<Transfer>; BUFFERS],
+    /// Commands that wait for a staging buffer.
+    pub(super) waiting: VecDeque<Sqe>,
+    /// `transfers` in use plus `waiting`.
+    pub(super) outstanding: usize,
+    pub(super) incoming: Option<Incoming>,
+    work: Option<Work>,
+    pub(super) ranges: Vec<Range>,
+    empty_polls: u32,
+    staging_waits: u64,
+    pub(super) counters: QpairCounters,
+}
+
+impl IoQueue {
+    /// A queue on a connection whose Connect was accepted. `entries` is its size, at least 2.
+    pub(super) fn new(conn: Connection, qid: u16, entries: u16, flow_control: bool) -> Self {
+        Self {
+            conn,
+            qid,
+            entries,
+            flow_control,
+            // Connect was the first command.
+            sqhd: 1 % entries.max(1),
+            transfers: [const { None }; BUFFERS],
+            waiting: VecDeque::with_capacity(usize::from(entries)),
+            outstanding: 0,
+            incoming: None,
+            work: None,
+            ranges: Vec::with_capacity(RANGES_MAX),
+            empty_polls: 0,
+            staging_waits: 0,
+            counters: QpairCounters::default(),
+        }
+    }
+
+    pub(super) fn status(&self, reactor: usize) -> QpairStatus {
+        QpairStatus {
+            qid: self.qid,
+            reactor,
+            entries: self.entries,
+            peer: self.conn.peer,
+            local: self.conn.local,
+            digests: (self.conn.rx_framing.hdgst, self.conn.rx_framing.ddgst),
+            counters: self.counters,
+        }
+    }
+
+    /// Times that a command had to wait for a staging buffer.
+    pub(super) fn staging_waits(&self) -> u64 {
+        self.staging_waits
+    }
+
+    /// Gives the staging buffers back.
+    pub(super) fn release(&mut self, pool: &mut StagingPool) {
+        for transfer in self.transfers.iter_mut().filter_map(Option::take) {
+            pool.give(transfer.buffer);
+        }
+    }
+
+    /// Aborts a command that waits for its R2T. Returns whether there was one.
+    pub(super) fn abort(&mut self, cid: u16) -> bool {
+        let Some(at) = self.waiting.iter().position(|s| s.cid.get() == cid) else {
+            return false;
+        };
+        // Without room for the answer the abort is refused rather than queued.
+        if !self.conn.out.has_room() {
+            return false;
+        }
+        self.waiting.remove(at);
+        self.outstanding -= 1;
+        self.complete(cid, Err(Status::ABORTED_BY_REQUEST), 0);
+        true
+    }
+
+    /// Receives, carries out and answers what has arrived.
+    #[inline]
+    pub(super) fn poll(
+        &mut self,
+        namespaces: &Namespaces,
+        pool: &mut StagingPool,
+    ) -> Result<Progress, End> {
+        if self.empty_polls >= HOT_POLLS {
+            if !self.conn.stream.take_ready() && self.is_at_rest() {
+                return Ok(Progress::Idle);
+            }
+            self.empty_polls = 0;
+        }
+        let mut progress = Progress::Idle;
+        for _ in 0..ROUNDS_MAX {
+            let (received, more) = self.receive()?;
+            match self.process(namespaces, pool) {
+                Ok(true) => progress = Progress::Busy,
+                Ok(false) => {}
+                Err(end) => {
+                    // Answers to what came before the fault go out with the TermReq; a failure to send
+                    // them changes nothing.
+                    let _ = self.conn.flush();
+                    return Err(end);
+                }
+            }
+            if received {
+                progress = Progress::Busy;
+            }
+            if !more {
+                break;
+            }
+        }
+        let progress = progress.or(self.conn.flush()?);
+        self.empty_polls = match progress {
+            Progress::Busy => 0,
+            Progress::Idle => self.empty_polls + 1,
+        };
+        Ok(progress)
+    }
+
+    /// Nothing is left to do without a byte from the peer.
+    fn is_at_rest(&self) -> bool {
+        self.conn.out.tx.is_empty() && self.work.is_none() && self.waiting.is_empty()
+    }
+
+    /// One receive. Returns whether anything came, and whether more may be there.
+    #[inline]
+    fn receive(&mut self) -> Result<(bool, bool), End> {
+        if let Some(incoming) = &mut self.incoming
+            && incoming.left >= DIRECT_MIN
+            && self.conn.rx.data().is_empty()
+            && let Some(Some(transfer)) = self.transfers.get_mut(incoming.slot)
+        {
+            let start = transfer.received as usize;
+            let direct = transfer
+                .buffer
+                .get_mut(start..start + incoming.left)
+                .unwrap_or_default();
+            let taken = self.conn.rx.fill_direct(&mut self.conn.stream, direct);
+            let (n, behind) = match taken {
+                Ok(n) => n,
+                Err(e) => return none_if_would_block(Err(e)).map(|_| (false, false)),
+            };
+            transfer.take(n, incoming);
+            return Ok((n > 0, behind == self.conn.rx.capacity()));
+        }
+        let room = self.conn.rx.capacity() - self.conn.rx.data().len();
+        let n = self.conn.fill()?;
+        Ok((n > 0, n > 0 && n == room))
+    }
+
+    /// Works on what was received until more is needed or answers find no room. Returns whether anything
+    /// was done.
+    fn process(&mut self, namespaces: &Namespaces, pool: &mut StagingPool) -> Result<bool, End> {
+        let mut busy = false;
+        let mut zeroed = 0;
+        loop {
+            if !self.conn.out.has_room() {
+                return Ok(busy);
+            }
+            if let Some(work) = self.work {
+                match work {
+                    Work::Read(cursor) => {
+                        if !self.advance_read(cursor, namespaces, &mut busy) {
+                            return Ok(busy);
+                        }
+                    }
+                    Work::Zero { cid, nsid } => {
+                        busy = true;
+                        if !self.advance_zero(cid, nsid, namespaces, &mut zeroed) {
+                            return Ok(true);
+                        }
+                    }
+                }
+                continue;
+            }
+            if !self.waiting.is_empty() && self.start_waiting(pool) {
+                busy = true;
+                continue;
+            }
+            if self.incoming.is_some() {
+                if !self.take_data(namespaces, pool, &mut busy) {
+                    return Ok(busy);
+                }
+                continue;
+            }
+            let Some(frame) = self.conn.next_frame()? else {
+                return Ok(busy);
+            };
+            match frame.pdu_type {
+                PduType::CAPSULE_CMD => {
+                    if frame.data_len > IN_CAPSULE_MAX {
+                        return Err(self.oversized_capsule());
+                    }
+                    if self.conn.rx.data().len() < frame.total_len {
+                        return Ok(busy);
+                    }
+                    self.capsule(&frame, namespaces, pool)?;
+                }
+                PduType::H2C_DATA => {
+                    if self.conn.rx.data().len() < frame.data_offset {
+                        return Ok(busy);
+                    }
+                    self.begin_data(&frame)?;
+                }
+                _ => return Err(End::Terminated),
+            }
+            busy = true;
+        }
+    }
+
+    /// More in-capsule data than IOCCSZ allows: the command gets its status, the connection ends.
+    #[cold]
+    fn oversized_capsule(&mut self) -> End {
+        if let Ok((capsule, _)) = CapsuleCmd::read_from_prefix(self.conn.rx.data()) {
+            let status = Status::SGL_OFFSET_INVALID.with_dnr();
+            self.complete(capsule.sqe.cid.get(), Err(status), 0);
+        }
+        self.conn.fault(ProtocolError::new(
+            Fes::LIMIT_EXCEEDED,
+            "more in-capsule data than IOCCSZ allows",
+        ))
+    }
+
+    /// Carries out, or takes on, the command at the start of the receive buffer.
+    #[inline]
+    fn capsule(
+        &mut self,
+        frame: &Frame,
+        namespaces: &Namespaces,
+        pool: &mut StagingPool,
+    ) -> Result<(), End> {
+        let bytes = self.conn.rx.data();
+        let Ok((capsule, _)) = CapsuleCmd::read_from_prefix(bytes) else {
+            return Ok(());
+        };
+        let sqe = capsule.sqe;
+        let data_end = frame.data_offset + frame.data_len;
+        let data = bytes.get(frame.data_offset..data_end).unwrap_or_default();
+        let intact = !frame.ddgst || {
+            let mut digest = DataDigest::new();
+            digest.update(data);
+            bytes.get(data_end..data_end + DIGEST_LEN) == Some(&digest.finish())
+        };
+        if self.outstanding >= usize::from(self.entries) {
+            return Err(self.conn.fault(ProtocolError::sequence(
+                "more commands than the submission queue has entries",
+            )));
+        }
+        self.counters.commands += 1;
+        self.sqhd = (self.sqhd + 1) % self.entries;
+
+        let cid = sqe.cid.get();
+        let in_capsule = sqe.sgl.kind == SglDescriptor::IN_CAPSULE;
+        let result = if self.outstanding > 0 && self.is_in_use(cid) {
+            Err(Status::COMMAND_ID_CONFLICT.with_dnr())
+        } else if sqe.opcode == opcode::FABRICS {
+            return self.fabrics(&sqe, frame.total_len);
+        } else if !intact {
+            Err(Status::TRANSIENT_TRANSPORT_ERROR)
+        } else {
+            plan(&sqe, namespaces)
+        };
+        match result {
+            Ok(Plan::Done) => self.complete(cid, Ok(()), 0),
+            Ok(Plan::Read { offset, len }) => {
+                let mut cursor = ReadCursor::new(cid, sqe.nsid.get(), offset, len);
+                // Most reads fit; the others stay behind as work.
+                if !self.try_read(&mut cursor, namespaces) {
+                    self.work = Some(Work::Read(cursor));
+                }
+            }
+            Ok(Plan::Receive { len }) if in_capsule => {
+                let result = if data.len() == len as usize {
+                    execute(&sqe, data, namespaces, &mut self.ranges)
+                } else {
+                    Err(Status::DATA_SGL_LENGTH_INVALID.with_dnr())
+                };
+                self.conclude(&sqe, result);
+            }
+            Ok(Plan::Receive { .. }) => {
+                self.outstanding += 1;
+                self.waiting.push_back(sqe);
+                if !self.start_waiting(pool) {
+                    self.staging_waits += 1;
+                }
+            }
+            Ok(Plan::Zero { offset, len }) => {
+                self.ranges.clear();
+                self.ranges.push(Range { offset, len });
+                self.work = Some(Work::Zero {
+                    cid,
+                    nsid: sqe.nsid.get(),
+                });
+            }
+            Err(status) => self.complete(cid, Err(status), 0),
+        }
+        self.conn.rx.consume(frame.total_len);
+        Ok(())
+    }
+
+    /// Completes a command whose data came, or goes on to zero its ranges.
+    pub(super) fn conclude(&mut self, sqe: &Sqe, result: Result<(), Status>) {
+        let cid = sqe.cid.get();
+        if result.is_ok() && sqe.opcode == nvm::DATASET_MANAGEMENT && !self.ranges.is_empty() {
+            self.work = Some(Work::Zero {
+                cid,
+                nsid: sqe.nsid.get(),
+            });
+            return;
+        }
+        if result.is_ok() && sqe.opcode == nvm::WRITE {
+            self.counters.writes += 1;
+            self.counters.bytes_written += u64::from(sqe.sgl.length.get());
+        }
+        self.complete(cid, result, 0);
+    }
+
+    #[inline]
+    fn complete(&mut self, cid: u16, result: Result<(), Status>, dw0: u32) {
+        let status = result.err().unwrap_or(Status::SUCCESS);
+        if result.is_err() {
+            self.counters.failed += 1;
+        }
+        let cqe = Cqe {
+            result: u64::from(dw0).into(),
+            ..self.cqe(cid, status)
+        };
+        self.conn.out.complete(cqe);
+    }
+
+    #[inline]
+    fn cqe(&self, cid: u16, status: Status) -> Cqe {
+        Cqe {
+            sqhd: if self.flow_control { self.sqhd } else { 0 }.into(),
+            ..Cqe::new(cid, status)
+        }
+    }
+
+    /// Whether a command of this identifier is still being carried out.
+    #[cold]
+    fn is_in_use(&self, cid: u16) -> bool {
+        let transfers = self.transfers.iter().flatten().map(|t| &t.sqe);
+        transfers.chain(&self.waiting).any(|s| s.cid.get() == cid)
+    }
+
+    /// Fabrics commands on an I/O queue.
+    #[cold]
+    fn fabrics(&mut self, sqe: &Sqe, total_len: usize) -> Result<(), End> {
+        let cid = sqe.cid.get();
+        let result = match sqe.fctype() {
+            fctype::DISCONNECT if sqe.as_disconnect().recfmt.get() == 0 => {
+                self.complete(cid, Ok(()), 0);
+                self.conn.rx.consume(total_len);
+                return Err(End::Disconnected);
+            }
+            fctype::DISCONNECT => Err(Status::CONNECT_INCOMPATIBLE_FORMAT.with_dnr()),
+            fctype::CONNECT => Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr()),
+            // Properties belong to the admin queue.
+            _ => Err(Status::INVALID_OPCODE.with_dnr()),
+        };
+        self.complete(cid, result, 0);
+        self.conn.rx.consume(total_len);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_read(&mut self, cursor: &mut ReadCursor, namespaces: &Namespaces) -> bool {
+        let cqe = self.cqe(cursor.cid, Status::SUCCESS);
+        let result = match namespace(namespaces, cursor.nsid) {
+            Ok(view) => cursor.advance(&mut self.conn.out, &view.store, cqe, self.flow_control),
+            Err(status) => Err(status),
+        };
+        match result {
+            Ok(true) => {
+                self.counters.reads += 1;
+                self.counters.bytes_read += cursor.len();
+                true
+            }
+            Ok(false) => false,
+            Err(status) => {
+                self.complete(cursor.cid, Err(status), 0);
+                true
+            }
+        }
+    }
+
+    /// Sends more of a large read. Returns whether it is finished.
+    fn advance_read(
+        &mut self,
+        mut cursor: ReadCursor,
+        namespaces: &Namespaces,
+        busy: &mut bool,
+    ) -> bool {
+        let left = cursor.left();
+        let finished = self.try_read(&mut cursor, namespaces);
+        *busy |= finished || cursor.left() < left;
+        self.work = (!finished).then_some(Work::Read(cursor));
+        finished
+    }
+
+    /// Zeroes a piece of what `ranges` lists. Returns whether it is finished; stops for this poll when
+    /// enough was zeroed.
+    fn advance_zero(
+        &mut self,
+        cid: u16,
+        nsid: u32,
+        namespaces: &Namespaces,
+        zeroed: &mut u64,
+    ) -> bool {
+        while let Some(range) = self.ranges.last_mut() {
+            if *zeroed >= ZERO_STEP {
+                return false;
+            }
+            let step = range.len.min(ZERO_STEP - *zeroed);
+            let result = namespace(namespaces, nsid).and_then(|view| {
+                view.store
+                    .write_zeroes(range.offset, usize::try_from(step).unwrap_or(0))
+                    .map_err(|_| Status::WRITE_FAULT)
+            });
+            if let Err(status) = result {
+                self.work = None;
+                self.complete(cid, Err(status), 0);
+                return true;
+            }
+            *zeroed += step;
+            range.offset += step;
+            range.len -= step;
+            if range.len == 0 {
+                self.ranges.pop();
+            }
+        }
+        self.work = None;
+        self.complete(cid, Ok(()), 0);
+        true
+    }
+}

@@ -1,0 +1,226 @@
+//! The target: NVM subsystems that hosts reach over NVMe/TCP.
+//!
+//! [`target`] makes one [`TargetService`] per reactor and a [`TargetHandle`] to configure them. The service
+//! of the first reactor is the *home*: it listens, answers ICReq and Connect, runs all admin queues and owns
+//! the configuration. The connection of an I/O queue is moved as a whole to the reactor of its queue
+//! identifier, (QID - 1) modulo the number of reactors, once its Connect was accepted; from then on that
+//! reactor serves it without asking anybody: it has its own copy of what it needs of each controller's
+//! namespaces and their ANA states, which home updates by message.
+//!
+//! ```no_run
+//! use pollux_nvme_tcp::spec::Nqn;
+//! use pollux_nvme_tcp::target::{
+//!     Backend, NamespaceConfig, SubsystemConfig, TargetRequest, target,
+//! };
+//! use pollux_reactor::{Group, Idle};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (handle, parts) = target(1);
+//! let mut group = Group::new();
+//! for part in parts {
+//!     let reactor = group.add_reactor(None, Idle::Yield);
+//!     group.add_service(reactor, part.receiver, move || part.service);
+//! }
+//! let running = group.start()?;
+//! let nqn: Nqn = "nqn.2014-08.org.example:disk1".parse()?;
+//! handle.call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn.clone())))?;
+//! handle.call(TargetRequest::AddNamespace {
+//!     nqn: nqn.clone(),
+//!     nsid: None,
+//!     namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 30 }, 512),
+//! })?;
+//! handle.call(TargetRequest::AddListener { nqn, addr: "127.0.0.1:4420".parse()? })?;
+//! # running.stop();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Limits
+//!
+//! * No authentication, no TLS, no metadata, no protection information, no reservations, no fused commands.
+//! * Commands that bring data on an admin queue must bring it in-capsule (8 KiB at most).
+//! * Files are read and written by blocking calls on the reactor; see [`Backend::File`].
+//! * A controller's I/O queues must come through the listener of its admin queue.
+
+mod admin;
+mod ana;
+mod backend;
+mod configure;
+mod connection;
+mod controller;
+mod discovery;
+mod events;
+mod features;
+mod handle;
+mod handshake;
+mod home;
+mod identify;
+mod io_command;
+mod io_data;
+mod io_part;
+mod io_queue;
+mod linger;
+mod links;
+mod log_page;
+mod message;
+mod read;
+mod request;
+mod staging;
+mod status;
+mod subsystem;
+mod sync;
+
+use pollux_reactor::{Context, Progress, Receiver, Service, mailbox};
+
+use self::home::Home;
+use self::io_part::IoPart;
+use self::linger::Lingering;
+use self::links::Links;
+use self::message::Envelope;
+
+pub use self::ana::{ANA_GROUP_MAX, ANATT_SECS};
+pub use self::backend::Backend;
+pub use self::handle::TargetHandle;
+pub use self::message::TargetMessage;
+pub use self::request::{
+    NamespaceConfig, Referral, Reply, SubsystemConfig, TargetError, TargetReply, TargetRequest,
+};
+pub use self::status::{
+    ControllerStatus, Fault, ListenerStatus, NamespaceStatus, QpairCounters, QpairStatus,
+    ReactorStatus, SubsystemStatus, TargetStatus,
+};
+pub use self::subsystem::NAMESPACES_MAX;
+
+/// Messages that a service's mailbox holds.
+const MAILBOX_CAPACITY: usize = 1024;
+
+/// A target's service for one reactor, with its mailbox; both go to `add_service`.
+#[derive(Debug)]
+pub struct TargetPart {
+    /// The mailbox.
+    pub receiver: Receiver<TargetMessage>,
+    /// The service.
+    pub service: TargetService,
+}
+
+/// Makes a target for `reactors` reactors (at least one): a handle, and the services in the order of their
+/// reactors. The target has no subsystems and no listeners at first.
+pub fn target(reactors: usize) -> (TargetHandle, Vec<TargetPart>) {
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..reactors.max(1))
+        .map(|_| mailbox::<TargetMessage>(MAILBOX_CAPACITY))
+        .unzip();
+    let parts = receivers
+        .into_iter()
+        .enumerate()
+        .map(|(index, receiver)| TargetPart {
+            receiver,
+            service: TargetService {
+                home: (index == 0).then(|| Box::new(Home::new())),
+                io: IoPart::new(index),
+                links: Links::new(index, &senders),
+                lingering: Lingering::default(),
+            },
+        })
+        .collect();
+    let home = senders.into_iter().next();
+    let handle = TargetHandle {
+        home: home.unwrap_or_else(|| mailbox(1).0),
+    };
+    (handle, parts)
+}
+
+/// The part of a target that runs on one reactor.
+#[derive(Debug)]
+pub struct TargetService {
+    home: Option<Box<Home>>,
+    io: IoPart,
+    links: Links,
+    lingering: Lingering,
+}
+
+/// What the parts of a service may use during one call.
+struct Turn<'t, 'c> {
+    links: &'t mut Links,
+    lingering: &'t mut Lingering,
+    cx: &'t mut Context<'c>,
+}
+
+/// Timer tokens of the home part: a kind in the top byte, below it what it is about.
+mod timer {
+    pub(super) const CONNECT: u8 = 1;
+    pub(super) const KEEP_ALIVE: u8 = 2;
+
+    pub(super) const fn token(kind: u8, id: u64) -> u64 {
+        ((kind as u64) << 56) | (id & ((1 << 56) - 1))
+    }
+
+    pub(super) const fn split(token: u64) -> (u8, u64) {
+        (token.to_be_bytes()[0], token & ((1 << 56) - 1))
+    }
+}
+
+impl TargetService {
+    fn dispatch(&mut self, envelope: Envelope, cx: &mut Context<'_>) {
+        let mut turn = Turn {
+            links: &mut self.links,
+            lingering: &mut self.lingering,
+            cx,
+        };
+        match envelope {
+            Envelope::Io(message) => self.io.on_message(message, &mut turn),
+            Envelope::Home(message) => {
+                if let Some(home) = &mut self.home {
+                    home.on_message(message, &mut turn);
+                }
+            }
+        }
+    }
+
+    /// Delivers what this service has sent itself, and what that makes it send.
+    #[inline]
+    fn deliver_local(&mut self, cx: &mut Context<'_>) {
+        while let Some(envelope) = self.links.next_local() {
+            self.dispatch(envelope, cx);
+        }
+    }
+}
+
+impl Service for TargetService {
+    type Message = TargetMessage;
+
+    fn on_message(&mut self, TargetMessage(envelope): TargetMessage, cx: &mut Context<'_>) {
+        self.dispatch(envelope, cx);
+        self.deliver_local(cx);
+    }
+
+    fn on_timer(&mut self, token: u64, cx: &mut Context<'_>) {
+        if let Some(home) = &mut self.home {
+            let mut turn = Turn {
+                links: &mut self.links,
+                lingering: &mut self.lingering,
+                cx,
+            };
+            home.on_timer(token, &mut turn);
+        }
+        self.deliver_local(cx);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
+        let mut turn = Turn {
+            links: &mut self.links,
+            lingering: &mut self.lingering,
+            cx,
+        };
+        let mut progress = self.io.poll(&mut turn);
+        if let Some(home) = &mut self.home {
+            progress = progress.or(home.poll(&mut turn));
+        }
+        progress = progress.or(self.lingering.poll(cx));
+        self.deliver_local(cx);
+        let due = self.home.as_ref().is_some_and(|h| h.has_due());
+        if self.links.flush() || due {
+            progress = Progress::Busy;
+        }
+        progress
+    }
+}

@@ -1,0 +1,161 @@
+//! The answer to a read command: C2HData PDUs and, unless the last of them says SUCCESS, a response.
+
+use super::backend::Store;
+use super::connection::Outgoing;
+use crate::pdu::{DataDigest, TxFraming};
+use crate::spec::Cqe;
+use crate::spec::pdu::{C2hData, CapsuleResp, flags};
+use crate::spec::status::Status;
+use crate::stream::TxQueue;
+
+/// Most data in one C2HData PDU, in bytes: half of what the send queue holds, so that sending one and
+/// reading the next overlap.
+const CHUNK: u64 = 128 * 1024;
+
+/// Bytes around the data of a PDU: header, digests, padding, and the response.
+const OVERHEAD: usize = 192;
+
+/// Zeroes for the data digest of null reads.
+static ZEROES: [u8; 4096] = [0; 4096];
+
+/// A read command and how far its data is queued.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReadCursor {
+    pub(super) cid: u16,
+    pub(super) nsid: u32,
+    /// Start of the data on the namespace in bytes.
+    offset: u64,
+    len: u64,
+    done: u64,
+}
+
+impl ReadCursor {
+    #[inline]
+    pub(super) fn new(cid: u16, nsid: u32, offset: u64, len: u64) -> Self {
+        Self {
+            cid,
+            nsid,
+            offset,
+            len,
+            done: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(super) fn left(&self) -> u64 {
+        self.len - self.done
+    }
+
+    /// Queues as much as there is room for. `Ok(true)`: all, including the end of the command.
+    ///
+    /// `respond`: end with a response, else with the SUCCESS flag, which the host only expects if it has
+    /// disabled SQ flow control (NVMe/TCP 1.1, 3.6.2.9).
+    #[inline]
+    pub(super) fn advance(
+        &mut self,
+        out: &mut Outgoing,
+        store: &Store,
+        cqe: Cqe,
+        respond: bool,
+    ) -> Result<bool, Status> {
+        while self.done < self.len {
+            let n = self.left().min(CHUNK);
+            let last = n == self.left();
+            let null = matches!(store, Store::Null);
+            // Both casts are of at most CHUNK.
+            let len = usize::try_from(n).unwrap_or(0);
+            let (inline, segments) = if null {
+                (OVERHEAD, TxQueue::zero_segments(len) + 2)
+            } else {
+                (OVERHEAD + len, 2)
+            };
+            if out.tx.inline_space() < inline || out.tx.segment_space() < segments {
+                return Ok(false);
+            }
+            let end = match (last, respond) {
+                (false, _) => 0,
+                (true, true) => flags::LAST_PDU,
+                (true, false) => flags::LAST_PDU | flags::SUCCESS,
+            };
+            let done = u32::try_from(self.done).unwrap_or(u32::MAX);
+            let datal = u32::try_from(n).unwrap_or(u32::MAX);
+            let header = C2hData::new(self.cid, done, datal, end);
+            let response = (last && respond).then_some(cqe);
+            let framing = out.framing;
+            if null {
+                put_zeroes(&mut out.tx, framing, &header, len, response);
+            } else {
+                let offset = self.offset + self.done;
+                out.tx
+                    .put(|bytes| put_stored(bytes, framing, &header, store, offset, len, response))
+                    .map_err(|_| Status::UNRECOVERED_READ_ERROR)?;
+            }
+            self.done += n;
+        }
+        Ok(true)
+    }
+}
+
+/// Header, data from the store, digest and response as one piece. Nothing is left behind on an error.
+#[inline]
+fn put_stored(
+    out: &mut Vec<u8>,
+    framing: TxFraming,
+    header: &C2hData,
+    store: &Store,
+    offset: u64,
+    len: usize,
+    response: Option<Cqe>,
+) -> std::io::Result<()> {
+    let start = out.len();
+    let layout = framing.put_header(out, header, len);
+    let data_start = out.len();
+    if let Err(error) = store.read(offset, len, out) {
+        out.truncate(start);
+        return Err(error);
+    }
+    if layout.ddgst {
+        let mut digest = DataDigest::new();
+        digest.update(out.get(data_start..).unwrap_or_default());
+        out.extend_from_slice(&digest.finish());
+    }
+    if let Some(cqe) = response {
+        framing.put_header(out, &CapsuleResp::new(cqe), 0);
+    }
+    Ok(())
+}
+
+/// The same with zeroes, which are not copied.
+#[inline]
+fn put_zeroes(
+    tx: &mut TxQueue,
+    framing: TxFraming,
+    header: &C2hData,
+    len: usize,
+    response: Option<Cqe>,
+) {
+    let layout = tx.put(|out| framing.put_header(out, header, len));
+    tx.put_zeroes(len);
+    if !layout.ddgst && response.is_none() {
+        return;
+    }
+    tx.put(|out| {
+        if layout.ddgst {
+            let mut digest = DataDigest::new();
+            let mut left = len;
+            while let Some(piece) = ZEROES.get(..left.min(ZEROES.len()))
+                && !piece.is_empty()
+            {
+                digest.update(piece);
+                left -= piece.len();
+            }
+            out.extend_from_slice(&digest.finish());
+        }
+        if let Some(cqe) = response {
+            framing.put_header(out, &CapsuleResp::new(cqe), 0);
+        }
+    });
+}

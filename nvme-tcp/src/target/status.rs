@@ -1,0 +1,183 @@
+//! What a target tells about itself.
+
+use std::net::SocketAddr;
+
+use pollux_reactor::Time;
+use uuid::Uuid;
+
+use super::backend::Backend;
+use super::request::Referral;
+use crate::spec::log::AnaState;
+use crate::spec::nqn::Nqn;
+
+/// Everything about a target at one moment. Counters of the reactors are read one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TargetStatus {
+    /// All subsystems in order of their NQNs.
+    pub subsystems: Vec<SubsystemStatus>,
+    /// Controllers of discovery.
+    pub discovery_controllers: Vec<ControllerStatus>,
+    /// Referrals of the discovery log.
+    pub referrals: Vec<Referral>,
+    /// Generation counter of the discovery log.
+    pub discovery_generation: u64,
+    /// One entry per reactor, the home reactor first.
+    pub reactors: Vec<ReactorStatus>,
+    /// The latest faults of peers, the oldest first.
+    pub faults: Vec<Fault>,
+    /// Faults of peers since the start, also those that are not listed any more.
+    pub faults_total: u64,
+}
+
+/// One subsystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubsystemStatus {
+    /// Its name.
+    pub nqn: Nqn,
+    /// Serial number.
+    pub serial: String,
+    /// Model number.
+    pub model: String,
+    /// Highest namespace identifier.
+    pub max_namespaces: u32,
+    /// Whether ANA is reported.
+    pub ana_reporting: bool,
+    /// Whether hosts need not be listed.
+    pub allow_any_host: bool,
+    /// Lowest and highest controller identifier.
+    pub cntlid_range: (u16, u16),
+    /// Hosts on the list.
+    pub hosts: Vec<Nqn>,
+    /// Namespaces in order of their identifiers.
+    pub namespaces: Vec<NamespaceStatus>,
+    /// Listeners in the order in which they were added.
+    pub listeners: Vec<ListenerStatus>,
+    /// Controllers; empty in the answer to `Subsystems`.
+    pub controllers: Vec<ControllerStatus>,
+}
+
+/// One namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceStatus {
+    /// Its identifier.
+    pub nsid: u32,
+    /// What its blocks are kept in, as it was configured.
+    pub backend: Backend,
+    /// Bytes per block.
+    pub block_size: u32,
+    /// Number of blocks.
+    pub blocks: u64,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Its NGUID, if it has one.
+    pub nguid: Option<[u8; 16]>,
+    /// Its ANA group.
+    pub ana_group: u32,
+}
+
+/// One listener of a subsystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerStatus {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// State of each ANA group that has a namespace, and of those that were set; every other group is
+    /// optimized.
+    pub ana_states: Vec<(u32, AnaState)>,
+}
+
+/// One controller, which is one host's association with a subsystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControllerStatus {
+    /// Controller identifier.
+    pub cntlid: u16,
+    /// The host.
+    pub hostnqn: Nqn,
+    /// The host's identifier.
+    pub hostid: [u8; 16],
+    /// The listener it came through.
+    pub listener: SocketAddr,
+    /// Keep-alive timeout in milliseconds; 0: none.
+    pub kato_ms: u32,
+    /// CSTS.RDY.
+    pub ready: bool,
+    /// Its queues, the admin queue first.
+    pub qpairs: Vec<QpairStatus>,
+}
+
+/// One queue pair, which is one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QpairStatus {
+    /// Queue identifier; 0 is the admin queue.
+    pub qid: u16,
+    /// The reactor that serves it.
+    pub reactor: usize,
+    /// Entries of the submission queue.
+    pub entries: u16,
+    /// The host's address.
+    pub peer: SocketAddr,
+    /// Our address.
+    pub local: SocketAddr,
+    /// Header and data digests are in use.
+    pub digests: (bool, bool),
+    /// Commands and bytes.
+    pub counters: QpairCounters,
+}
+
+/// What a queue pair has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QpairCounters {
+    /// Commands taken from the host.
+    pub commands: u64,
+    /// Read commands that succeeded.
+    pub reads: u64,
+    /// Write commands that succeeded.
+    pub writes: u64,
+    /// Bytes of those reads.
+    pub bytes_read: u64,
+    /// Bytes of those writes.
+    pub bytes_written: u64,
+    /// Commands that were answered with a status other than success.
+    pub failed: u64,
+}
+
+impl QpairCounters {
+    /// Adds those of another queue pair.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.commands += other.commands;
+        self.reads += other.reads;
+        self.writes += other.writes;
+        self.bytes_read += other.bytes_read;
+        self.bytes_written += other.bytes_written;
+        self.failed += other.failed;
+    }
+}
+
+/// What one reactor has served.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReactorStatus {
+    /// Admin queues since the start (home only).
+    pub admin_qpairs: u64,
+    /// I/O queues since the start.
+    pub io_qpairs: u64,
+    /// Admin queues at present (home only).
+    pub current_admin_qpairs: usize,
+    /// I/O queues at present.
+    pub current_io_qpairs: usize,
+    /// Sums over all I/O queues since the start.
+    pub io: QpairCounters,
+    /// Times a command had to wait for a staging buffer.
+    pub staging_waits: u64,
+}
+
+/// A fault of a peer that ended its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// When.
+    pub at: Time,
+    /// Whose.
+    pub peer: SocketAddr,
+    /// Queue identifier, once Connect has told it.
+    pub qid: Option<u16>,
+    /// What was wrong.
+    pub reason: &'static str,
+}

@@ -1,0 +1,14 @@
+//! The target over real TCP, seen by a small blocking initiator.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
+mod admin;
+mod allocations;
+mod ana;
+mod configuration;
+mod faults;
+mod initiator;
+mod io;

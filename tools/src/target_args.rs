@@ -1,0 +1,284 @@
+//! Options of `pollux target`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use pollux_nvme_tcp::spec::Nqn;
+use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_nvme_tcp::target::Backend;
+
+const EXAMPLES: &str = "\
+Examples:
+  pollux target
+      64 MiB of memory on 127.0.0.1:4420
+  pollux target --listen 127.0.0.1:4420 --listen 127.0.0.1:4421 --ana 127.0.0.1:4421=non_optimized
+      two paths to it, the second one not optimized
+  pollux target --cores 0,1 --namespace null:1T --namespace file:/tmp/disk:1G --listen 0.0.0.0:4420
+      two namespaces, served by reactors pinned to cores 0 and 1
+
+Stop it with Ctrl-C or SIGTERM. Exit code: 0, 1 (could not start), 2 (wrong usage).";
+
+/// Serve namespaces over NVMe/TCP.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TargetArgs {
+    /// Address to listen on; repeatable, each one is a path. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4420", value_parser = parse_addr)]
+    pub listen: Vec<SocketAddr>,
+
+    /// ANA state of one listener: optimized (the default), non_optimized, inaccessible,
+    /// persistent_loss or change; repeatable.
+    #[arg(long, value_name = "ADDR:PORT=STATE")]
+    pub ana: Vec<ListenerState>,
+
+    /// Namespace: memory:SIZE, null:SIZE (reads zeroes, drops writes) or file:PATH[:SIZE] (with SIZE
+    /// the file is created or extended); repeatable. SIZE is in bytes or with K, M, G or T.
+    #[arg(long, value_name = "KIND:...", default_value = "memory:64M", value_parser = parse_backend)]
+    pub namespace: Vec<Backend>,
+
+    /// Bytes per logical block of all namespaces: 512 or 4096.
+    #[arg(long, value_name = "BYTES", default_value = "512", value_parser = parse_block_size)]
+    pub block_size: u32,
+
+    /// Name of the subsystem.
+    #[arg(long, default_value = "nqn.2026-01.io.pollux:target", value_parser = parse_nqn)]
+    pub nqn: Nqn,
+
+    /// Cores to run on, one reactor each: a list (0,2-3) or a mask (0x3). Without it one reactor runs
+    /// wherever the system puts it.
+    #[arg(long, value_name = "LIST|MASK")]
+    pub cores: Option<Cores>,
+
+    /// What a reactor does when it finds nothing to do. Default: spin with --cores, else park.
+    #[arg(long)]
+    pub idle: Option<IdlePolicy>,
+}
+
+/// An idle policy.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum IdlePolicy {
+    /// Look again at once; best latency, a core at 100 %.
+    Spin,
+    /// Let other threads run in between.
+    Yield,
+    /// Sleep after 100 microseconds without work until something arrives.
+    Park,
+}
+
+/// The ANA state of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerState {
+    pub addr: SocketAddr,
+    pub state: AnaState,
+}
+
+impl FromStr for ListenerState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (addr, state) = text
+            .split_once('=')
+            .ok_or("ADDR:PORT=STATE is allowed, for example 127.0.0.1:4421=non_optimized")?;
+        Ok(Self {
+            addr: parse_addr(addr)?,
+            state: state
+                .parse()
+                .map_err(|e| format!("'{state}' is no ANA state: {e}"))?,
+        })
+    }
+}
+
+/// Core numbers, each once, at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cores(pub Vec<usize>);
+
+impl FromStr for Cores {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        /// More than any machine has; keeps ranges from growing without limit.
+        const CORE_MAX: usize = 4095;
+        let allowed = || {
+            "a list such as 0,2-3 or a mask such as 0x3 is allowed, with cores up to 4095"
+                .to_owned()
+        };
+        let mut cores = Vec::new();
+        if let Some(mask) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+            for (place, digit) in mask.chars().rev().enumerate() {
+                let bits = digit.to_digit(16).ok_or_else(allowed)?;
+                cores.extend((0..4).filter(|b| bits >> b & 1 == 1).map(|b| place * 4 + b));
+            }
+        } else {
+            for part in text.split(',') {
+                let (first, last) = part.split_once('-').unwrap_or((part, part));
+                let core = |text: &str| text.trim().parse().map_err(|_| allowed());
+                let (first, last): (usize, usize) = (core(first)?, core(last)?);
+                if first > last || last > CORE_MAX {
+                    return Err(allowed());
+                }
+                cores.extend(first..=last);
+            }
+        }
+        cores.sort_unstable();
+        cores.dedup();
+        if cores.is_empty() || cores.iter().any(|&c| c > CORE_MAX) {
+            return Err(allowed());
+        }
+        Ok(Self(cores))
+    }
+}
+
+fn parse_addr(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "'{text}': an IP address and a port are allowed, such as 127.0.0.1:4420 or [::1]:4420"
+        )
+    })
+}
+
+fn parse_nqn(text: &str) -> Result<Nqn, String> {
+    let nqn: Nqn = text.parse().map_err(|e| format!("{e}"))?;
+    if nqn.is_discovery() {
+        return Err("the discovery NQN cannot have namespaces".into());
+    }
+    Ok(nqn)
+}
+
+fn parse_block_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" | "4K" | "4k" => Ok(4096),
+        _ => Err("512 or 4096 is allowed".into()),
+    }
+}
+
+fn parse_backend(text: &str) -> Result<Backend, String> {
+    let allowed = "memory:SIZE, null:SIZE or file:PATH[:SIZE] is allowed";
+    let (kind, rest) = text.split_once(':').ok_or(allowed)?;
+    match kind {
+        "memory" => Ok(Backend::Memory {
+            bytes: parse_size(rest)?,
+        }),
+        "null" => Ok(Backend::Null {
+            bytes: parse_size(rest)?,
+        }),
+        "file" => {
+            // What follows the last colon is a size if it reads as one; paths may have colons.
+            let sized = rest
+                .rsplit_once(':')
+                .and_then(|(path, size)| Some((path, parse_size(size).ok()?)));
+            let (path, bytes) = match sized {
+                Some((path, bytes)) => (path, Some(bytes)),
+                None => (rest, None),
+            };
+            if path.is_empty() {
+                return Err(allowed.into());
+            }
+            Ok(Backend::File {
+                path: PathBuf::from(path),
+                bytes,
+            })
+        }
+        _ => Err(allowed.into()),
+    }
+}
+
+/// Bytes, or a number with K, M, G or T (powers of 1024; "KiB" and "KB" mean the same).
+fn parse_size(text: &str) -> Result<u64, String> {
+    let allowed =
+        || format!("'{text}' is no size: a number above 0 is allowed, with K, M, G or T if wanted");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits).ok_or_else(allowed)?;
+    let unit = unit.to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    let shift = match unit.strip_suffix('i').unwrap_or(unit) {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(allowed()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(1 << shift))
+        .filter(|&n| n > 0)
+        .ok_or_else(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [
+            ("512", 512),
+            ("4k", 4096),
+            ("64M", 64 << 20),
+            ("1GiB", 1 << 30),
+            ("2TB", 2 << 40),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "M", "-1", "1.5G", "1X", "1kk", "99999999T", "é"] {
+            let error = parse_size(text).unwrap_err();
+            assert!(error.contains(&format!("'{text}'")), "{error}");
+        }
+    }
+
+    #[test]
+    fn namespaces_have_three_kinds() {
+        let file = |path: &str, bytes| Backend::File {
+            path: path.into(),
+            bytes,
+        };
+        for (text, backend) in [
+            ("memory:1M", Backend::Memory { bytes: 1 << 20 }),
+            ("null:512", Backend::Null { bytes: 512 }),
+            ("file:/a/b", file("/a/b", None)),
+            ("file:/a/b:1G", file("/a/b", Some(1 << 30))),
+            ("file:/a:c", file("/a:c", None)),
+            ("file:/a:c:4K", file("/a:c", Some(4096))),
+        ] {
+            assert_eq!(parse_backend(text), Ok(backend), "{text}");
+        }
+        for text in ["memory", "memory:", "disk:1M", "file:", "null:-1"] {
+            assert!(parse_backend(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cores_are_a_list_or_a_mask() {
+        for (text, cores) in [
+            ("0", &[0][..]),
+            ("3,1", &[1, 3]),
+            ("0-2,2", &[0, 1, 2]),
+            ("0x3", &[0, 1]),
+            ("0X10", &[4]),
+        ] {
+            assert_eq!(text.parse(), Ok(Cores(cores.to_vec())), "{text}");
+        }
+        for text in ["", "0x", "0x0", "0xg", "2-1", "1,", "a", "0-99999999", "-1"] {
+            let error = text.parse::<Cores>().unwrap_err();
+            assert!(error.contains("allowed"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn listener_states_name_a_listener() {
+        let state: ListenerState = "[::1]:4421=non_optimized".parse().unwrap();
+        assert_eq!(state.addr, "[::1]:4421".parse().unwrap());
+        assert_eq!(state.state, AnaState::NON_OPTIMIZED);
+        for text in ["optimized", "127.0.0.1=optimized", "127.0.0.1:1=bad"] {
+            let error = text.parse::<ListenerState>().unwrap_err();
+            assert!(
+                error.contains("allowed") || error.contains("must be"),
+                "{error}"
+            );
+        }
+    }
+}

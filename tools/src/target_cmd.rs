@@ -1,0 +1,104 @@
+//! `pollux target`: a target as a process of its own.
+
+use std::io::{Write, stdout};
+use std::time::Duration;
+
+use anyhow::Context;
+use pollux_nvme_tcp::target::{
+    NamespaceConfig, SubsystemConfig, TargetError, TargetHandle, TargetReply, TargetRequest, target,
+};
+use pollux_reactor::{Group, Idle, StartError};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::UsageError;
+use crate::target_args::{IdlePolicy, TargetArgs};
+
+/// Idle time after which a parking reactor sleeps.
+const PARK_AFTER: Duration = Duration::from_micros(100);
+
+/// Runs a target until SIGINT or SIGTERM.
+pub fn run(args: &TargetArgs) -> anyhow::Result<()> {
+    for wanted in &args.ana {
+        if !args.listen.contains(&wanted.addr) {
+            return Err(UsageError(format!(
+                "--ana {}: no --listen has this address",
+                wanted.addr
+            ))
+            .into());
+        }
+    }
+    // Before anything is ready, so that no signal is lost.
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
+
+    let cores: Vec<Option<usize>> = match &args.cores {
+        Some(cores) => cores.0.iter().copied().map(Some).collect(),
+        None => vec![None],
+    };
+    let idle = match (args.idle, &args.cores) {
+        (Some(IdlePolicy::Spin), _) | (None, Some(_)) => Idle::Spin,
+        (Some(IdlePolicy::Yield), _) => Idle::Yield,
+        (Some(IdlePolicy::Park), _) | (None, None) => Idle::Park { after: PARK_AFTER },
+    };
+    let (handle, parts) = target(cores.len());
+    let mut group = Group::new();
+    for (core, part) in cores.into_iter().zip(parts) {
+        let reactor = group.add_reactor(core, idle);
+        group.add_service(reactor, part.receiver, move || part.service);
+    }
+    let running = group.start().map_err(|error| match error {
+        StartError::NoSuchCore { .. } => UsageError(format!("--cores: {error}")).into(),
+        error => anyhow::Error::new(error),
+    })?;
+
+    configure(&handle, args)?;
+    signals.forever().next();
+    running.stop();
+    running.join();
+    Ok(())
+}
+
+/// Sets up what the options say, and tells where the target listens.
+fn configure(handle: &TargetHandle, args: &TargetArgs) -> anyhow::Result<()> {
+    let nqn = || args.nqn.clone();
+    call(
+        handle,
+        TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())),
+    )?;
+    for backend in &args.namespace {
+        let request = TargetRequest::AddNamespace {
+            nqn: nqn(),
+            nsid: None,
+            namespace: NamespaceConfig::new(backend.clone(), args.block_size),
+        };
+        call(handle, request)?;
+    }
+    for &addr in &args.listen {
+        let request = TargetRequest::AddListener { nqn: nqn(), addr };
+        let TargetReply::Listener { addr: actual } = call(handle, request)? else {
+            continue;
+        };
+        let state = args.ana.iter().rev().find(|wanted| wanted.addr == addr);
+        if let Some(wanted) = state {
+            let request = TargetRequest::SetAnaState {
+                nqn: nqn(),
+                addr: actual,
+                group: None,
+                state: wanted.state,
+            };
+            call(handle, request)?;
+        }
+        // Nobody may be reading; that is no reason to stop.
+        let _ = writeln!(stdout(), "listening on {actual}, subsystem {}", args.nqn);
+    }
+    Ok(())
+}
+
+fn call(handle: &TargetHandle, request: TargetRequest) -> anyhow::Result<TargetReply> {
+    handle.call(request).map_err(|error| match error {
+        TargetError::InvalidValue(_) | TargetError::ListenerExists(_) => {
+            UsageError(error.to_string()).into()
+        }
+        error => error.into(),
+    })
+}
