@@ -1,5 +1,9 @@
 //! `pollux`: programs for who runs Pollux.
 
+mod ana_cmd;
+mod discover_cmd;
+mod identify_cmd;
+mod probe;
 mod target_args;
 mod target_cmd;
 
@@ -19,6 +23,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Target(target_args::TargetArgs),
+    Identify(Box<identify_cmd::IdentifyArgs>),
+    Discover(Box<discover_cmd::DiscoverArgs>),
+    Ana(Box<ana_cmd::AnaArgs>),
 }
 
 /// What was asked for makes no sense: exit code 2. Every other error is exit code 1.
@@ -52,6 +59,9 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Target(args) => target_cmd::run(&args),
+        Command::Identify(args) => identify_cmd::run(&args),
+        Command::Discover(args) => discover_cmd::run(&args),
+        Command::Ana(args) => ana_cmd::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,191 @@
+//! What the host's I/O path may not do in steady state: allocate, or make more system calls than its batches
+//! need. Over real TCP, with a target on a second reactor.
+#![expect(unsafe_code, reason = "a counting allocator cannot be had without")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::mpsc::{Sender, channel};
+
+use pollux_multipath::{
+    Application, AttachRequest, Channels, Host, Io, Op, Policy, Selector, TransportId,
+};
+use pollux_nvme_tcp::host::{Digests, HostIdentity};
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_nvme_tcp::target::{
+    Backend, NamespaceConfig, SubsystemConfig, TargetReply, TargetRequest, target,
+};
+use pollux_reactor::{Context, Group, Idle, Progress};
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system allocator unchanged; the counter is a plain thread-local cell that
+// neither allocates nor unwinds. Held by every test in this binary.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's contract is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's contract is passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const DEPTH: u64 = 32;
+const WARM_UP: u64 = 20_000;
+const MEASURED: u64 = 100_000;
+
+/// What was counted on the I/O reactor's thread over [`MEASURED`] I/Os.
+#[derive(Debug)]
+struct Counted {
+    allocations: u64,
+    socket_calls: u64,
+}
+
+/// Keeps reads and writes of two sizes going.
+struct Load {
+    done: u64,
+    started: bool,
+    base: (u64, u64),
+    report: Sender<Counted>,
+}
+
+impl Load {
+    fn next(&self, user: u64, buffer: Vec<u8>) -> Io {
+        let blocks = if user.is_multiple_of(8) { 64 } else { 8 };
+        let op = if user.is_multiple_of(3) {
+            Op::Write
+        } else {
+            Op::Read
+        };
+        Io {
+            user,
+            ..Io::new(op, user * 64, blocks, buffer)
+        }
+    }
+}
+
+impl Application for Load {
+    type Message = ();
+
+    fn on_message(&mut self, (): (), channels: &mut Channels, _: &mut Context<'_>) {
+        let volume = channels.volumes().next().unwrap().id;
+        for user in 0..DEPTH {
+            let io = self.next(user, vec![0; 64 * 512]);
+            channels.submit(volume, io).unwrap();
+        }
+        self.started = true;
+    }
+
+    fn poll(&mut self, channels: &mut Channels, _: &mut Context<'_>) -> Progress {
+        let mut progress = Progress::Idle;
+        while let Some(done) = channels.next_completion() {
+            progress = Progress::Busy;
+            done.result.unwrap();
+            self.done += 1;
+            let now = (ALLOCATIONS.get(), channels.socket_calls());
+            if self.done == WARM_UP {
+                self.base = now;
+            } else if self.done == WARM_UP + MEASURED {
+                let counted = Counted {
+                    allocations: now.0 - self.base.0,
+                    socket_calls: now.1 - self.base.1,
+                };
+                self.report.send(counted).unwrap();
+            }
+            let io = self.next(done.io.user, done.io.buffer);
+            channels.submit(done.volume, io).unwrap();
+        }
+        progress
+    }
+}
+
+fn run(digests: Digests) -> Counted {
+    let mut group = Group::new();
+    let (handle, parts) = target(1);
+    for part in parts {
+        let reactor = group.add_reactor(None, Idle::Yield);
+        group.add_service(reactor, part.receiver, move || part.service);
+    }
+    let reactor = group.add_reactor(None, Idle::Yield);
+    let (report, counted) = channel();
+    let host = Host::install(
+        &mut group,
+        HostIdentity::random(),
+        reactor,
+        &[reactor],
+        move |_| Load {
+            done: 0,
+            started: false,
+            base: (0, 0),
+            report: report.clone(),
+        },
+    );
+    let running = group.start().unwrap();
+    let nqn = Nqn::new("nqn.2014-08.org.example:disk1").unwrap();
+    let call = |request| handle.call(request).unwrap();
+    call(TargetRequest::CreateSubsystem(SubsystemConfig::new(
+        nqn.clone(),
+    )));
+    call(TargetRequest::AddNamespace {
+        nqn: nqn.clone(),
+        nsid: None,
+        namespace: NamespaceConfig::new(Backend::Memory { bytes: 4 << 20 }, 512),
+    });
+    for _ in 0..2 {
+        let reply = call(TargetRequest::AddListener {
+            nqn: nqn.clone(),
+            addr: ([127, 0, 0, 1], 0).into(),
+        });
+        let TargetReply::Listener { addr } = reply else {
+            panic!("{reply:?}")
+        };
+        let mut request = AttachRequest::new(
+            "disk",
+            TransportId {
+                addr,
+                subnqn: nqn.clone(),
+                hostnqn: None,
+            },
+        );
+        request.options.digests = digests;
+        request.options.policy = Policy::ActiveActive(Selector::RoundRobin { min_io: 1 });
+        host.attach(request).unwrap();
+    }
+    assert!(host.tell(0, ()));
+    let counted = counted.recv().unwrap();
+    running.stop();
+    counted
+}
+
+#[test]
+fn an_io_allocates_nothing_and_shares_its_system_calls() {
+    for digests in [
+        Digests::default(),
+        Digests {
+            header: true,
+            data: true,
+        },
+    ] {
+        let counted = run(digests);
+        assert_eq!(counted.allocations, 0, "{digests:?}");
+        assert!(
+            counted.socket_calls < MEASURED / 2,
+            "{digests:?}: {} socket calls for {MEASURED} I/Os at depth {DEPTH}",
+            counted.socket_calls
+        );
+    }
+}
