@@ -1,0 +1,228 @@
+"""Our host against the kernel's target: paths, namespaces and hosts that come and go."""
+
+import time
+
+import nvmet
+from bench import Bench
+from guest import wait_until
+from host_cases import FAILED_CAPSULE, FLUSH, VERIFY, start
+from nvmet import STATES
+from ours import MIB, PerfReport, PerfRun
+from suite import case, check, equal
+
+KEEP_ALIVE_EXPIRED = r"nvmet: ctrl \d+ keep-alive timer .* expired!"
+FATAL = r"nvmet: ctrl \d+ fatal error occurred!"
+# A connection that its host had given up before the target took it (-107: ENOTCONN).
+GIVEN_UP = r"nvmet_tcp: failed to allocate queue, error -107"
+PROVOKED = (FAILED_CAPSULE, KEEP_ALIVE_EXPIRED, FATAL, GIVEN_UP)
+HOST_NQN = "nqn.2026-01.io.pollux:guest-of-honour"
+
+
+def finish(run: PerfRun, timeout_s: float = 40) -> PerfReport:
+    """Waits for the end of a `verify` that must have gone well."""
+    report = run.finish(timeout_s)
+    check(report.passed, report.explain())
+    return report
+
+
+def set_all(bench: Bench, path: int, state: str) -> None:
+    """Sets both groups on a port."""
+    for group in (1, 2):
+        bench.kernel.set_ana(path, group, state)
+
+
+@case("host", "ana-non-optimized", "non-optimized", kernel_log=PROVOKED)
+@case("host", "ana-inaccessible", "inaccessible", kernel_log=PROVOKED)
+@case("host", "ana-persistent-loss", "persistent-loss", kernel_log=PROVOKED)
+@case("host", "ana-change", "change", kernel_log=PROVOKED)
+def ana_one_path(bench: Bench, state: str) -> None:
+    """The path that carries the I/O leaves its state: the other takes over, then it fails back."""
+    run = start(bench, 3)
+    set_all(bench, 0, state)
+    time.sleep(0.8)
+    set_all(bench, 0, "optimized")
+    time.sleep(0.5)
+    set_all(bench, 1, "inaccessible")
+    report = finish(run)
+    check(min(report.ios) > 0, f"the paths carried {report.ios}")
+
+
+@case("host", "ana-rotation", kernel_log=PROVOKED)
+def ana_rotation(bench: Bench) -> None:
+    """All five states on both paths in turn, with one path usable at any time."""
+    run = start(bench, 5, "--policy", "active_active")
+    for state in (*STATES[1:], "optimized"):
+        for path in (0, 1):
+            set_all(bench, path, state)
+            time.sleep(0.1)
+            set_all(bench, path, "optimized")
+            time.sleep(0.1)
+    finish(run)
+
+
+@case("host", "ana-all-inaccessible", "inaccessible", kernel_log=PROVOKED)
+@case("host", "ana-all-change", "change", kernel_log=PROVOKED)
+def ana_all_paths(bench: Bench, state: str) -> None:
+    """No path is usable for less than ANATT: I/O waits, none fails."""
+    run = start(bench, 5)
+    for path in (0, 1):
+        set_all(bench, path, state)
+    time.sleep(2)
+    for path in (1, 0):
+        set_all(bench, path, "optimized")
+    report = finish(run)
+    gap_s = report.longest_gap_s
+    check(gap_s > 1, f"the longest gap was {gap_s:.2f} s: was I/O done on inaccessible paths?")
+
+
+@case("host", "ana-anatt-passes", kernel_log=PROVOKED)
+def ana_anatt(bench: Bench) -> None:
+    """No path becomes usable within ANATT (10 s): I/O fails then, not before."""
+    report = unusable(bench, "inaccessible", 13)
+    check(9 < report.longest_gap_s < 12, f"I/O failed after {report.longest_gap_s:.1f} s")
+
+
+@case("host", "ana-all-lost", kernel_log=PROVOKED)
+def ana_all_lost(bench: Bench) -> None:
+    """Persistent loss on every path: there is nothing to wait for."""
+    report = unusable(bench, "persistent-loss", 4)
+    check(report.longest_gap_s < 2, f"I/O failed only after {report.longest_gap_s:.1f} s")
+
+
+def unusable(bench: Bench, state: str, seconds: float) -> PerfReport:
+    """A run during which every path goes into a state that makes I/O fail in the end."""
+    run = start(bench, seconds)
+    for path in (0, 1):
+        set_all(bench, path, state)
+    report = run.finish(seconds + 15)
+    equal("exit status", report.status, 1)
+    check(report.errors > 0, "no I/O failed")
+    return report
+
+
+@case("host", "namespace-added")
+def namespace_added(bench: Bench) -> None:
+    """A volume appears by itself."""
+    host = bench.programs.host()
+    names = host.attach(bench.kernel_ports[0], nvmet.NQN)
+    bench.kernel.add_namespace(3, bench.kernel.device(3))
+    wait_until("a third volume", 5, lambda: len(host.volumes()) == len(names) + 1)
+
+
+@case("host", "namespace-resized")
+def namespace_resized(bench: Bench) -> None:
+    """A volume grows."""
+    host = bench.programs.host()
+    host.attach(bench.kernel_ports[0], nvmet.NQN)
+    name = f"{host.name}n2"
+    equal("size before", host.volumes()[name], bench.kernel.size_mib * MIB)
+    bench.kernel.grow_namespace_2(24)
+    wait_until("the new size", 5, lambda: host.volumes()[name] == 24 * MIB)
+
+
+@case("host", "namespace-disabled", kernel_log=PROVOKED)
+def namespace_disabled(bench: Bench) -> None:
+    """A volume vanishes and returns; the other stays."""
+    host = bench.programs.host()
+    names = host.attach(bench.kernel_ports[0], nvmet.NQN)
+    bench.kernel.enable_namespace(2, False)
+    wait_until("volume 2 to vanish", 5, lambda: set(host.volumes()) == {names[0]})
+    bench.kernel.enable_namespace(2, True)
+    wait_until("volume 2 to return", 5, lambda: set(host.volumes()) == set(names))
+
+
+@case("host", "port-removed-and-added", kernel_log=PROVOKED)
+def port_removed(bench: Bench) -> None:
+    """The port under load goes and comes back, then the other goes: I/O only moves."""
+    run = start(bench, 9)
+    bench.kernel.close_port(0)
+    time.sleep(1)
+    bench.kernel.open_port(0)
+    time.sleep(4)
+    bench.kernel.close_port(1)
+    report = finish(run)
+    check(min(report.ios) > 0, f"the paths carried {report.ios}")
+
+
+@case("host", "link-cut-10-s", deadline_s=90, kernel_log=PROVOKED)
+def link_cut(bench: Bench) -> None:
+    """Ten seconds without the link of one path: the other carries on."""
+    run = start(bench, 13, "--kato", "4000")
+    bench.guest.set_link(0, False)
+    time.sleep(10)
+    bench.guest.set_link(0, True)
+    report = finish(run, 60)
+    check(report.ios[1] > 0, f"the paths carried {report.ios}")
+
+
+@case("host", "packets-dropped", deadline_s=90, kernel_log=PROVOKED)
+def packets_dropped(bench: Bench) -> None:
+    """A path goes silent: keep-alive notices, I/O in flight is repeated on the other."""
+    run = start(bench, 9, "--kato", "3000")
+    bench.guest.drop_packets(0, True)
+    time.sleep(6)
+    bench.guest.drop_packets(0, False)
+    report = finish(run, 60)
+    check(report.ios[1] > 0, f"the paths carried {report.ios}")
+
+
+@case("host", "target-frozen", deadline_s=90, kernel_log=PROVOKED)
+def target_frozen(bench: Bench) -> None:
+    """The whole target stands still for longer than KATO: I/O waits for its return."""
+    run = start(bench, 11, "--kato", "3000")
+    bench.guest.freeze()
+    time.sleep(6)
+    bench.guest.thaw()
+    finish(run, 60)
+
+
+@case("host", "idle-keep-alive")
+def idle_keep_alive(bench: Bench) -> None:
+    """A connection without I/O lives longer than KATO (an expiry would be in the kernel's log)."""
+    host = bench.programs.host()
+    host.rpc.call("bdev_nvme_set_options", keep_alive_timeout_ms=2000)
+    host.attach(bench.kernel_ports[0], nvmet.NQN)
+    time.sleep(6)
+    equal("status of flush", host.send("io", FLUSH, 1).status, 0)
+
+
+@case("host", "host-not-allowed", kernel_log=(FAILED_CAPSULE, r"nvmet: connect by host"))
+def host_not_allowed(bench: Bench) -> None:
+    """A stranger is refused in good time; the host that is named gets in."""
+    bench.kernel.allow_hosts(HOST_NQN)
+    refused = bench.programs.perf(bench.kernel_ports, nvmet.NQN, *VERIFY, "-t", "1").finish(15)
+    equal("exit status", refused.status, 1)
+    allowed = bench.programs.perf(
+        bench.kernel_ports, nvmet.NQN, *VERIFY, "-t", "1", "--hostnqn", HOST_NQN
+    )
+    finish(allowed)
+
+
+@case("host", "unknown-subsystem", kernel_log=(FAILED_CAPSULE, r"nvmet: connect request"))
+def unknown_subsystem(bench: Bench) -> None:
+    """The refusal of Connect is reported, not a timeout."""
+    status, output = bench.programs.identify_fails(bench.kernel_ports[0], f"{nvmet.NQN}-not")
+    equal("exit status", status, 1)
+    check(len(output.strip().splitlines()) == 1, f"not one line: {output!r}")
+
+
+@case("host", "discovery-service", kernel_log=PROVOKED)
+def discovery_service(bench: Bench) -> None:
+    """Our host follows the discovery log: attached while the subsystem is listed."""
+    bench.kernel.keep_port_open(0)
+    host = bench.programs.host()
+    address, port = bench.kernel_ports[0]
+    host.rpc.call(
+        "bdev_nvme_start_discovery",
+        name="found",
+        trtype="tcp",
+        adrfam="ipv4",
+        traddr=address,
+        trsvcid=str(port),
+        wait_for_attach=True,
+    )
+    equal("volumes", len(host.volumes()), 2)
+    bench.kernel.close_port(0)
+    wait_until("the volumes to go", 10, lambda: not host.volumes())
+    bench.kernel.open_port(0)
+    wait_until("the volumes to return", 10, lambda: len(host.volumes()) == 2)

@@ -1,0 +1,480 @@
+"""Our own programs: command lines, reports and the JSON-RPC socket.
+
+Everything that the cases know about the shape of our output is in this file.
+"""
+
+import base64
+import json
+import signal
+import socket
+import struct
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from guest import die_with_parent, wait_until
+
+NQN = "nqn.2026-01.io.pollux:interop"
+SERIAL = "POLLUX-INTEROP"
+MODEL = "Pollux target"
+DISCOVERY_NQN = "nqn.2014-08.org.nvmexpress.discovery"
+MIB = 1 << 20
+
+
+class ProgramFailed(Exception):
+    """One of our programs did not do what it was asked for."""
+
+
+class RpcError(Exception):
+    """An error answer of the JSON-RPC socket."""
+
+    def __init__(self, method: str, code: int, message: str) -> None:
+        super().__init__(f"{method}: error {code}: {message}")
+        self.code = code
+        self.message = message
+
+
+def transport_id(address: tuple[str, int], nqn: str) -> str:
+    """A path as our programs take it with `-r`."""
+    return f"trtype:TCP adrfam:IPv4 traddr:{address[0]} trsvcid:{address[1]} subnqn:{nqn}"
+
+
+def namespace_uuid(nsid: int) -> str:
+    """The UUID of a namespace of our target, the same after a restart: the kernel insists on it."""
+    return f"9d0b6f0e-5e3a-4c55-8a51-{nsid:012}"
+
+
+class Process:
+    """One of our programs while it runs; its output goes to a file."""
+
+    def __init__(self, arguments: list[str], log: Path) -> None:
+        self.arguments = arguments
+        self.log = log
+        with log.open("wb") as output:
+            self.child = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.child.poll() is None
+
+    def output(self) -> str:
+        """What it printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def tail(self) -> str:
+        """The end of what it printed, for a failed case."""
+        return self.output().strip()[-300:]
+
+    def wait(self, timeout_s: float) -> int:
+        """Waits for its end and returns the exit status."""
+        try:
+            return self.child.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            name = Path(self.arguments[0]).name
+            raise ProgramFailed(f"{name} has not ended after {timeout_s:g} s: {self.tail()}") from error
+
+    def terminate(self, timeout_s: float = 10) -> int:
+        """Asks it to end."""
+        self.child.send_signal(signal.SIGTERM)
+        return self.wait(timeout_s)
+
+    def kill(self) -> None:
+        """Ends it without asking; may be called twice."""
+        if self.running():
+            self.child.kill()
+        self.child.wait(timeout=10)
+
+
+class Rpc:
+    """JSON-RPC 2.0 over a Unix socket, one request at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.number = 0
+
+    def call(self, method: str, timeout_s: float = 15, **params: Any) -> Any:
+        """Calls a method and returns its result."""
+        self.number += 1
+        request = {"jsonrpc": "2.0", "id": self.number, "method": method, "params": params}
+        deadline = time.monotonic() + timeout_s
+        received = b""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(str(self.path))
+            connection.sendall(json.dumps(request).encode())
+            while True:
+                connection.settimeout(max(0.01, deadline - time.monotonic()))
+                data = connection.recv(1 << 16)
+                if not data:
+                    raise ProgramFailed(f"{method}: the RPC socket was closed")
+                received += data
+                try:
+                    answer = json.loads(received)
+                    break
+                except ValueError:
+                    continue
+        if "error" in answer:
+            raise RpcError(method, answer["error"]["code"], answer["error"]["message"])
+        return answer["result"]
+
+    def wait_ready(self, process: Process, timeout_s: float = 15) -> None:
+        """Waits until the socket answers."""
+
+        def answers() -> bool:
+            if not process.running():
+                raise ProgramFailed(f"{Path(process.arguments[0]).name} ended: {process.tail()}")
+            try:
+                return bool(self.call("rpc_get_methods", timeout_s=5))
+            except (FileNotFoundError, ConnectionError):
+                return False
+
+        wait_until(f"an answer on {self.path.name}", timeout_s, answers, 0.05)
+
+
+@dataclass(frozen=True)
+class Identified:
+    """Identify data: fields of the controller, and of each namespace by NSID, named as in the
+    specification (`sn`, `nsze`)."""
+
+    controller: dict[str, Any]
+    namespaces: dict[int, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class AnaGroup:
+    """A group descriptor of the ANA log; the state is spelled as the kernel does."""
+
+    state: str
+    nsids: list[int]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """How a command sent by `bdev_nvme_send_cmd` was answered."""
+
+    status: int
+    result: int
+    data: bytes
+
+    @property
+    def code(self) -> tuple[int, int]:
+        """Status code type and status code."""
+        return (self.status >> 8 & 7, self.status & 0xFF)
+
+
+def kernel_state(state: str) -> str:
+    """An ANA state in the kernel's spelling (`persistent-loss`)."""
+    return state.lower().replace("_", "-").replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class PerfReport:
+    """What `pollux-perf --json` wrote, and how it ended."""
+
+    status: int
+    output: str
+    document: dict[str, Any]
+
+    @property
+    def ios(self) -> list[int]:
+        """Completed I/Os by path, in the order of the command line."""
+        return [path["ios"] for path in self.document["paths"]]
+
+    @property
+    def errors(self) -> int:
+        """I/Os that failed."""
+        return int(self.document["errors"])
+
+    @property
+    def longest_gap_s(self) -> float:
+        """The longest time without a completion, good or bad."""
+        return float(self.document["longest_gap_ns"]) / 1e9
+
+    @property
+    def passed(self) -> bool:
+        """No I/O error, no miscompare, and I/O was done."""
+        return self.status == 0 and self.errors == 0 and sum(self.ios) > 0
+
+    def explain(self) -> str:
+        """Why it did not pass, for a failed case."""
+        errors = self.document.get("errors", "?")
+        return f"pollux-perf ended with {self.status}, {errors} errors: {self.output.strip()[-300:]}"
+
+
+class PerfRun:
+    """A `pollux-perf` in progress."""
+
+    def __init__(self, process: Process, report: Path) -> None:
+        self.process = process
+        self.report = report
+
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.running()
+
+    def finish(self, timeout_s: float) -> PerfReport:
+        """Waits for its end and reads its report; an empty one if it wrote none."""
+        status = self.process.wait(timeout_s)
+        text = self.report.read_text() if self.report.exists() else ""
+        return PerfReport(status, self.process.output(), json.loads(text or "{}"))
+
+
+class Programs:
+    """Starts our programs and ends what a case left running."""
+
+    def __init__(self, bin_dir: Path, directory: Path) -> None:
+        self.bin_dir = bin_dir
+        self.directory = directory
+        self.started: list[Process] = []
+        self.count = 0
+
+    def path(self, program: str) -> str:
+        """The file of a program."""
+        return str(self.bin_dir / program)
+
+    def start(self, program: str, *arguments: str) -> Process:
+        """Starts a program; the case need not end it."""
+        self.count += 1
+        log = self.directory / f"{self.count:03}-{program}.log"
+        process = Process([self.path(program), *arguments], log)
+        self.started.append(process)
+        return process
+
+    def socket_path(self) -> Path:
+        """A socket name not used before."""
+        return self.directory / f"{self.count + 1:03}.sock"
+
+    def kill_all(self) -> None:
+        """Ends every program."""
+        for process in self.started:
+            process.kill()
+        self.started.clear()
+
+    def pollux(self, *arguments: str, timeout_s: float = 20) -> tuple[int, str]:
+        """Runs `pollux` to its end: exit status and output."""
+        process = self.start("pollux", *arguments)
+        return process.wait(timeout_s), process.output()
+
+    def read_json(self, command: str, address: tuple[str, int], nqn: str) -> Any:
+        """`pollux identify`, `discover` or `ana` with `--json`."""
+        process = self.start("pollux", command, "-r", transport_id(address, nqn), "--json")
+        status = process.wait(20)
+        if status != 0:
+            raise ProgramFailed(f"pollux {command} ended with {status}: {process.tail()}")
+        return json.loads(process.output())
+
+    def identify(self, address: tuple[str, int], nqn: str) -> "Identified":
+        """What `pollux identify` reads from a controller."""
+        document = self.read_json("identify", address, nqn)
+        return Identified(
+            document["controller"], {one["nsid"]: one for one in document["namespaces"]}
+        )
+
+    def identify_fails(self, address: tuple[str, int], nqn: str) -> tuple[int, str]:
+        """Exit status and output of a `pollux identify` that is expected to fail."""
+        return self.pollux("identify", "-r", transport_id(address, nqn), "--json")
+
+    def discover(self, address: tuple[str, int]) -> list[dict[str, Any]]:
+        """The entries that `pollux discover` reads."""
+        return list(self.read_json("discover", address, DISCOVERY_NQN)["records"])
+
+    def ana(self, address: tuple[str, int], nqn: str) -> dict[int, "AnaGroup"]:
+        """The groups of the ANA log that `pollux ana` reads."""
+        groups = self.read_json("ana", address, nqn)["groups"]
+        return {
+            one["group"]: AnaGroup(kernel_state(one["state"]), one["nsids"]) for one in groups
+        }
+
+    def perf(self, addresses: list[tuple[str, int]], nqn: str, *options: str) -> PerfRun:
+        """Starts `pollux-perf` over one path for each address."""
+        report = self.directory / f"{self.count + 1:03}-report.json"
+        paths = [part for one in addresses for part in ("-r", transport_id(one, nqn))]
+        process = self.start("pollux-perf", *paths, *options, "--json", str(report))
+        return PerfRun(process, report)
+
+    def host(self) -> "OurHost":
+        """Starts `pollux host`, which is managed by RPC."""
+        path = self.socket_path()
+        return OurHost(self.start("pollux", "host", "-r", str(path)), Rpc(path))
+
+    def workload(self, *options: str) -> "OurHost":
+        """Starts `pollux-perf serve`, which attaches and runs when told to by RPC."""
+        path = self.socket_path()
+        process = self.start("pollux-perf", "serve", "-z", "-r", str(path), *options)
+        return OurHost(process, Rpc(path))
+
+    def target(self, addresses: list[tuple[str, int]], *namespaces: str) -> "OurTarget":
+        """Starts `pollux target` with a subsystem of one or more namespaces behind these listeners.
+
+        A namespace is `memory` or `file:PATH`; namespace N is called `bdevN`.
+        """
+        path = self.socket_path()
+        target = OurTarget(self.start("pollux", "target", "-r", str(path)), Rpc(path), addresses)
+        target.rpc.wait_ready(target.process)
+        target.create(*namespaces)
+        return target
+
+
+class OurHost:
+    """A host of ours behind its RPC socket."""
+
+    name = "Pollux"
+
+    def __init__(self, process: Process, rpc: Rpc) -> None:
+        self.process = process
+        self.rpc = rpc
+        rpc.wait_ready(process)
+
+    def attach(self, address: tuple[str, int], nqn: str, **options: Any) -> list[str]:
+        """Attaches a path; returns the volumes."""
+        names = self.rpc.call(
+            "bdev_nvme_attach_controller",
+            name=self.name,
+            trtype="tcp",
+            adrfam="ipv4",
+            traddr=address[0],
+            trsvcid=str(address[1]),
+            subnqn=nqn,
+            **options,
+        )
+        return list(names)
+
+    def send(
+        self,
+        kind: str,
+        opcode: int,
+        nsid: int = 0,
+        dwords: tuple[int, ...] = (),
+        data: bytes = b"",
+        read_length: int = 0,
+    ) -> Completion:
+        """Sends one command (`kind` is `io` or `admin`); `dwords` are CDW10 and following."""
+        command = struct.pack("<BBHI32x6I", opcode, 0, 0, nsid, *dwords, *[0] * (6 - len(dwords)))
+        more: dict[str, Any] = {}
+        if data:
+            more["data"] = base64.urlsafe_b64encode(data).decode()
+        if read_length:
+            more["data_len"] = read_length
+        answer = self.rpc.call(
+            "bdev_nvme_send_cmd",
+            name=self.name,
+            cmd_type=kind,
+            data_direction="c2h" if read_length else "h2c",
+            cmdbuf=base64.urlsafe_b64encode(command).decode(),
+            timeout_ms=5000,
+            **more,
+        )
+        result, status = struct.unpack("<I10xH", base64.urlsafe_b64decode(answer["cpl"]))
+        return Completion(status >> 1, result, base64.urlsafe_b64decode(answer.get("data", "")))
+
+    def volumes(self) -> dict[str, int]:
+        """Bytes by volume name."""
+        listed = self.rpc.call("bdev_get_bdevs")
+        return {one["name"]: one["num_blocks"] * one["block_size"] for one in listed}
+
+    def io_paths(self, volume: str) -> list[dict[str, Any]]:
+        """The paths of a volume on the first reactor."""
+        groups = self.rpc.call("bdev_nvme_get_io_paths")["poll_groups"]
+        paths = groups[0]["io_paths"] if groups else []
+        return [path for path in paths if path["bdev_name"] == volume]
+
+
+class OurTarget:
+    """A target of ours behind its RPC socket."""
+
+    def __init__(self, process: Process, rpc: Rpc, addresses: list[tuple[str, int]]) -> None:
+        self.process = process
+        self.rpc = rpc
+        self.addresses = addresses
+
+    def create(self, *namespaces: str) -> None:
+        """Makes the subsystem, its namespaces and its listeners."""
+        self.rpc.call("nvmf_create_transport", trtype="TCP")
+        self.rpc.call(
+            "nvmf_create_subsystem",
+            nqn=NQN,
+            serial_number=SERIAL,
+            model_number=MODEL,
+            allow_any_host=True,
+            ana_reporting=True,
+        )
+        for nsid, backend in enumerate(namespaces, start=1):
+            self.create_bdev(f"bdev{nsid}", backend)
+            self.add_namespace(nsid)
+        for path in range(len(self.addresses)):
+            self.add_listener(path)
+
+    def create_bdev(self, name: str, backend: str, size_mib: int = 32) -> None:
+        """Makes what is behind a namespace: `memory`, `null` or `file:PATH`, with 512 B blocks."""
+        kind, _, path = backend.partition(":")
+        blocks = size_mib * MIB // 512
+        if kind == "file":
+            self.rpc.call("bdev_aio_create", name=name, filename=path, block_size=512)
+        else:
+            method = {"memory": "bdev_malloc_create", "null": "bdev_null_create"}[kind]
+            self.rpc.call(method, name=name, num_blocks=blocks, block_size=512)
+
+    def add_namespace(self, nsid: int) -> None:
+        """Adds `bdevN` as namespace N."""
+        namespace = {"bdev_name": f"bdev{nsid}", "nsid": nsid, "uuid": namespace_uuid(nsid)}
+        added = self.rpc.call("nvmf_subsystem_add_ns", nqn=NQN, namespace=namespace)
+        if added != nsid:
+            raise ProgramFailed(f"namespace {nsid} was added as {added}")
+
+    def remove_namespace(self, nsid: int) -> None:
+        """Removes namespace N."""
+        self.rpc.call("nvmf_subsystem_remove_ns", nqn=NQN, nsid=nsid)
+
+    def listen_address(self, path: int) -> dict[str, str]:
+        """The address of a listener as the RPC methods take it."""
+        traddr, port = self.addresses[path]
+        return {"trtype": "tcp", "adrfam": "ipv4", "traddr": traddr, "trsvcid": str(port)}
+
+    def add_listener(self, path: int) -> None:
+        """Opens the listener of a path."""
+        self.rpc.call(
+            "nvmf_subsystem_add_listener", nqn=NQN, listen_address=self.listen_address(path)
+        )
+
+    def remove_listener(self, path: int) -> None:
+        """Closes the listener of a path and its connections."""
+        self.rpc.call(
+            "nvmf_subsystem_remove_listener", nqn=NQN, listen_address=self.listen_address(path)
+        )
+
+    def set_ana(self, path: int, state: str) -> None:
+        """Sets the ANA state of all groups on the listener of a path."""
+        self.rpc.call(
+            "nvmf_subsystem_listener_set_ana_state",
+            nqn=NQN,
+            listen_address=self.listen_address(path),
+            ana_state=state,
+        )
+
+    def resize_namespace(self, nsid: int, size_mib: int) -> None:
+        """Makes a null namespace larger."""
+        self.rpc.call("bdev_null_resize", name=f"bdev{nsid}", new_size=size_mib)
+
+    def allow_hosts(self, *nqns: str) -> None:
+        """Lets these hosts in and no other."""
+        self.rpc.call("nvmf_subsystem_allow_any_host", nqn=NQN, allow_any_host=False)
+        for nqn in nqns:
+            self.rpc.call("nvmf_subsystem_add_host", nqn=NQN, host=nqn)
+
+    def refer(self, address: str, service: str) -> None:
+        """Adds a referral to another discovery controller."""
+        where = {"trtype": "tcp", "adrfam": "ipv4", "traddr": address, "trsvcid": service}
+        self.rpc.call("nvmf_discovery_add_referral", address=where)
+
+    def controllers(self) -> int:
+        """How many controllers the subsystem has."""
+        return len(self.rpc.call("nvmf_subsystem_get_controllers", nqn=NQN))

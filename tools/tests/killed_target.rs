@@ -1,0 +1,220 @@
+//! A target process killed with SIGKILL under load, and started again on the same file: I/O goes on, every
+//! I/O ends once, and what was acknowledged is there (rules B6, B7, B8).
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use pollux_multipath::{Application, AttachRequest, Channels, Host, Io, Op, Recovery, TransportId};
+use pollux_nvme_tcp::host::HostIdentity;
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_reactor::{Context, Group, Idle, Progress};
+
+const NQN: &str = "nqn.2014-08.org.example:disk1";
+const DEPTH: u64 = 32;
+const BLOCK: usize = 4096;
+const KILLS: usize = 3;
+
+/// `pollux target`, killed with SIGKILL when dropped.
+struct Target(Child);
+
+impl Target {
+    fn start(ports: &[SocketAddr], file: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pollux"));
+        command.args(["target", "--nqn", NQN, "--block-size", "4096"]);
+        command.args(["--idle", "park", "--namespace"]);
+        command.arg(format!("file:{}:16M", file.display()));
+        for port in ports {
+            command.args(["--listen", &port.to_string()]);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut target = Self(child.unwrap());
+        let lines = BufReader::new(target.0.stdout.take().unwrap()).lines();
+        for line in lines.take(ports.len()) {
+            assert!(line.unwrap().starts_with("listening on"));
+        }
+        target
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Removes the file when dropped.
+struct Disk(PathBuf);
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Left behind only if the target never made it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    submitted: u64,
+    completed: u64,
+    miscompares: u64,
+    errors: u64,
+}
+
+enum Ask {
+    /// Starts, or answers with what was seen.
+    Report,
+    /// Submits no more, and reports when everything has ended.
+    Finish,
+}
+
+/// Writes each block of a small region with a rising generation and reads it back.
+struct Verify {
+    seen: Seen,
+    started: bool,
+    finishing: bool,
+    report: Sender<Seen>,
+}
+
+fn pattern(lba: u64, generation: u64) -> Vec<u8> {
+    let word = (lba << 40 | generation).to_le_bytes();
+    word.iter().copied().cycle().take(BLOCK).collect()
+}
+
+impl Verify {
+    fn submit(&mut self, channels: &mut Channels, io: Io) {
+        let volume = channels.volumes().next().unwrap().id;
+        channels.submit(volume, io).unwrap();
+        self.seen.submitted += 1;
+    }
+}
+
+impl Application for Verify {
+    type Message = Ask;
+
+    fn on_message(&mut self, ask: Ask, channels: &mut Channels, _: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.started, true) {
+            for lba in 0..DEPTH {
+                let io = Io::new(Op::Write, lba, 1, pattern(lba, 0));
+                self.submit(channels, io);
+            }
+        }
+        match ask {
+            Ask::Report => self.report.send(self.seen).unwrap(),
+            Ask::Finish => self.finishing = true,
+        }
+    }
+
+    fn poll(&mut self, channels: &mut Channels, _: &mut Context<'_>) -> Progress {
+        let mut progress = Progress::Idle;
+        while let Some(done) = channels.next_completion() {
+            progress = Progress::Busy;
+            self.seen.completed += 1;
+            let Io {
+                op,
+                lba,
+                user,
+                buffer,
+                ..
+            } = done.io;
+            self.seen.errors += u64::from(done.result.is_err());
+            if op == Op::Read {
+                self.seen.miscompares += u64::from(buffer != pattern(lba, user));
+            }
+            if !self.finishing {
+                let io = match op {
+                    Op::Write => Io::new(Op::Read, lba, 1, buffer),
+                    _ => Io::new(Op::Write, lba, 1, pattern(lba, user + 1)),
+                };
+                let user = user + u64::from(op == Op::Read);
+                self.submit(channels, Io { user, ..io });
+            }
+        }
+        if self.finishing && self.seen.completed == self.seen.submitted {
+            self.finishing = false;
+            self.report.send(self.seen).unwrap();
+        }
+        progress
+    }
+}
+
+fn wait(reports: &Receiver<Seen>) -> Seen {
+    reports.recv_timeout(Duration::from_secs(60)).unwrap()
+}
+
+#[test]
+fn io_survives_a_killed_target() {
+    // Ports that were free a moment ago; the target must come back on the same ones.
+    let listeners: Vec<_> = (0..2)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let ports: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
+    drop(listeners);
+    let name = format!("pollux-killed-target-{}", std::process::id());
+    let disk = Disk(std::env::temp_dir().join(name));
+    let mut target = Some(Target::start(&ports, &disk.0));
+
+    let mut group = Group::new();
+    let reactor = group.add_reactor(None, Idle::Yield);
+    let (report, reports) = channel();
+    let host = Host::install(
+        &mut group,
+        HostIdentity::random(),
+        reactor,
+        &[reactor],
+        move |_| Verify {
+            seen: Seen::default(),
+            started: false,
+            finishing: false,
+            report: report.clone(),
+        },
+    );
+    let running = group.start().unwrap();
+    for &addr in &ports {
+        let subnqn = Nqn::new(NQN).unwrap();
+        let mut request = AttachRequest::new(
+            "disk",
+            TransportId {
+                addr,
+                subnqn,
+                hostnqn: None,
+            },
+        );
+        request.options.recovery = Recovery {
+            reconnect_delay: Duration::from_millis(20),
+            ..Recovery::default()
+        };
+        host.attach(request).unwrap();
+    }
+    let progress = |more: u64| {
+        assert!(host.tell(0, Ask::Report));
+        let goal = wait(&reports).completed + more;
+        // Far more questions than a minute has room for.
+        for _ in 0..100_000_000 {
+            assert!(host.tell(0, Ask::Report));
+            let seen = wait(&reports);
+            if seen.completed >= goal {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        panic!("I/O does not go on");
+    };
+    progress(2000);
+    for _ in 0..KILLS {
+        drop(target.take());
+        target = Some(Target::start(&ports, &disk.0));
+        progress(2000);
+    }
+    assert!(host.tell(0, Ask::Finish));
+    let seen = wait(&reports);
+    assert_eq!(seen.submitted, seen.completed, "{seen:?}");
+    assert_eq!((seen.errors, seen.miscompares), (0, 0), "{seen:?}");
+    host.shut_down().unwrap();
+    running.stop();
+}
