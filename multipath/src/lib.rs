@@ -35,7 +35,8 @@ pub use io_service::Application;
 pub use messages::{ControllerId, IoMessage, VolumeId};
 pub use policy::{Policy, Selector};
 pub use request::{
-    AttachOptions, AttachRequest, Attached, HostError, HostRequest, Recovery, Reply,
+    AttachOptions, AttachRequest, Attached, AttachedVolume, ControllerChange, HostError,
+    HostRequest, Mode, Recovery, Reply,
 };
 pub use status::{
     ControllerStatus, PathCounters, PathEvent, PathEventKind, PathStatus, VolumeStatus,

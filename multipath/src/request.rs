@@ -66,9 +66,23 @@ impl Recovery {
     }
 }
 
+/// What a further controller under a name in use is for (rule B1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// A further path of the volumes.
+    #[default]
+    Multipath,
+    /// An address to turn to when the connected one fails (rule B12).
+    Failover,
+    /// Nothing: the name must be new.
+    Disable,
+}
+
 /// How to connect to a controller.
 #[derive(Debug, Clone)]
 pub struct AttachOptions {
+    /// What to do if the name is in use.
+    pub mode: Mode,
     /// Digests to ask for.
     pub digests: Digests,
     /// Keep-alive timeout in ms; 0 turns keep-alive off.
@@ -86,6 +100,7 @@ pub struct AttachOptions {
 impl Default for AttachOptions {
     fn default() -> Self {
         Self {
+            mode: Mode::default(),
             digests: Digests::default(),
             keep_alive_ms: 10_000,
             queue_size: 128,
@@ -183,6 +198,17 @@ pub enum HostError {
     Cancelled(&'static str),
 }
 
+/// What can be done to a controller that stays attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControllerChange {
+    /// Close all its queue pairs and connect again (rule B8.2).
+    Reset,
+    /// Close all its queue pairs and stay so.
+    Disable,
+    /// Connect again after it was disabled.
+    Enable,
+}
+
 /// A request with the way its answer takes.
 pub enum HostRequest {
     /// Connect a controller.
@@ -196,10 +222,14 @@ pub enum HostRequest {
         /// Answers when it is gone.
         reply: Reply<()>,
     },
-    /// Reset all controllers of a name; answers when that is under way.
-    Reset {
+    /// Reset, disable or enable controllers of a name; answers when that is under way.
+    Change {
         /// Name.
         name: String,
+        /// Only the controller with this CNTLID; `None`: all.
+        cntlid: Option<u16>,
+        /// What to do.
+        change: ControllerChange,
         /// Answer.
         reply: Reply<()>,
     },

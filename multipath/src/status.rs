@@ -120,7 +120,9 @@ pub struct ControllerStatus {
     pub cntlid: u16,
     /// Where it is.
     pub transport: TransportId,
-    /// `connecting`, `enabled`, `reconnecting`, `stopping`.
+    /// Addresses to turn to when this one fails (mode `failover`).
+    pub alternates: Vec<TransportId>,
+    /// `connecting`, `enabled`, `reconnecting`, `disabled`, `stopping`.
     pub state: &'static str,
     /// Why it was lost last.
     pub last_error: Option<String>,

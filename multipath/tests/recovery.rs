@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{World, addr};
-use pollux_multipath::{AttachOptions, HostError, HostRequest, Recovery};
+use pollux_multipath::{AttachOptions, ControllerChange, HostError, Mode, Recovery};
 
 const T: bool = true;
 const F: bool = false;
@@ -121,10 +121,7 @@ fn a_reset_fails_no_io() {
     w.attach(0);
     for _ in 0..5 {
         w.expect_progress(80);
-        w.request(HostRequest::Reset {
-            name: "Nvme0".into(),
-            reply: Box::new(|answer| answer.unwrap()),
-        });
+        w.change(None, ControllerChange::Reset).unwrap();
     }
     w.expect_progress(80);
     w.finish();
@@ -177,5 +174,85 @@ fn bad_attaches_are_refused_and_change_nothing() {
     );
     w.expect_paths(&[(0, T, T, T)]);
     w.expect_progress(20);
+    w.finish();
+}
+
+/// B12: one connection at a time; when it fails, the next address is tried at once.
+#[test]
+fn failover_turns_to_the_next_address() {
+    let mut w = World::new(90, 3, 2, 8);
+    let failover = AttachOptions {
+        mode: Mode::Failover,
+        ..common::options()
+    };
+    for path in 0..3 {
+        let attached = w.attach_with(path, failover.clone()).unwrap();
+        assert_eq!(attached.volumes.len(), 1);
+    }
+    w.expect_paths(&[(0, T, T, T)]);
+    w.expect_progress(50);
+    for next in [1, 2] {
+        w.unlisten(next - 1);
+        w.expect_paths(&[(next, T, T, T)]);
+        w.expect_progress(50);
+    }
+    w.listen(0);
+    w.unlisten(2);
+    w.expect_paths(&[(0, T, T, T)]);
+    w.expect_progress(50);
+    // The connected address is detached: the next one that answers takes over.
+    w.listen(1);
+    w.detach(Some(0)).unwrap();
+    w.expect_paths(&[(1, T, T, T)]);
+    w.expect_progress(50);
+    w.detach(Some(2)).unwrap();
+    w.expect_paths(&[(1, T, T, T)]);
+    w.finish();
+    w.detach(Some(1)).unwrap();
+    assert!(w.status().is_empty());
+}
+
+/// B1.2: what the modes allow under a name in use.
+#[test]
+fn modes_that_do_not_go_together_are_refused() {
+    let mut w = World::new(91, 4, 1, 1);
+    let with = |mode| AttachOptions {
+        mode,
+        ..common::options()
+    };
+    w.attach(0);
+    let error = w.attach_with(1, with(Mode::Disable)).unwrap_err();
+    assert!(matches!(error, HostError::Exists(_)), "{error}");
+    w.attach_with(1, with(Mode::Failover)).unwrap();
+    let error = w.attach_with(2, with(Mode::Multipath)).unwrap_err();
+    assert!(error.to_string().contains("failover"), "{error}");
+    w.detach(Some(1)).unwrap();
+    w.attach_with(2, with(Mode::Multipath)).unwrap();
+    let error = w.attach_with(3, with(Mode::Failover)).unwrap_err();
+    assert!(error.to_string().contains("2 paths"), "{error}");
+    w.expect_paths(&[(0, T, T, T), (2, F, T, T)]);
+    w.finish();
+}
+
+/// B8.2: a disabled controller carries no I/O until it is enabled.
+#[test]
+fn a_disabled_controller_stays_out_until_it_is_enabled() {
+    let mut w = World::new(92, 2, 2, 8);
+    w.attach(0);
+    w.attach(1);
+    w.expect_progress(50);
+    let first = w.controllers()[0].cntlid;
+    w.change(Some(first), ControllerChange::Disable).unwrap();
+    w.expect_paths(&[(0, F, F, T), (1, T, T, T)]);
+    assert_eq!(w.controllers()[0].state, "disabled");
+    w.expect_progress(50);
+    let error = w
+        .change(Some(first), ControllerChange::Disable)
+        .unwrap_err();
+    assert!(error.to_string().contains("disabled"), "{error}");
+    assert!(w.change(Some(65000), ControllerChange::Reset).is_err());
+    w.change(Some(first), ControllerChange::Enable).unwrap();
+    w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
+    w.expect_progress(50);
     w.finish();
 }

@@ -1,5 +1,7 @@
 //! Attaching controllers, bringing them up again, and detaching them (rules B1, B8, B11).
 
+use std::collections::VecDeque;
+
 use pollux_nvme_tcp::host::{ConnectOptions, Controller, ControllerOptions, Namespace};
 use pollux_nvme_tcp::spec::identify::ctrl::CMIC_MULTI_CONTROLLER;
 use pollux_nvme_tcp::spec::log::AnaState;
@@ -8,8 +10,9 @@ use pollux_reactor::{Context, Time};
 use super::Control;
 use super::member::{Lifecycle, Member, MemberPath};
 use crate::messages::{ControllerId, PathState, ToIo};
-use crate::request::{AttachRequest, Attached, AttachedVolume, HostError, Reply};
+use crate::request::{AttachRequest, Attached, AttachedVolume, HostError, Mode, Reply};
 use crate::status::PathEventKind;
+use crate::transport_id::TransportId;
 
 impl<M: Send + 'static> Control<M> {
     /// Starts an attach; its reply follows when the path is usable or has failed (rule B1.4).
@@ -21,6 +24,13 @@ impl<M: Send + 'static> Control<M> {
     ) {
         if let Err(error) = self.check_attach(&request) {
             return reply(Err(error));
+        }
+        if let Some(index) = self.failover_member(&request) {
+            let volumes = self.volumes_of(index);
+            if let Some(member) = self.members.get_mut(index) {
+                member.alternates.push_back(request.transport);
+            }
+            return reply(Ok(Attached { volumes }));
         }
         let Some((slot, generation)) = self.slots.take() else {
             return reply(Err(HostError::Invalid("too many controllers")));
@@ -41,6 +51,8 @@ impl<M: Send + 'static> Control<M> {
             id: ControllerId { slot, generation },
             group: request.name,
             transport: request.transport,
+            alternates: VecDeque::new(),
+            addresses_tried: 0,
             controller_options: ControllerOptions {
                 connect,
                 io_queues: u16::try_from(self.reactors.len()).unwrap_or(u16::MAX),
@@ -76,14 +88,35 @@ impl<M: Send + 'static> Control<M> {
         let Some(first) = self.members.iter().find(|m| m.group == request.name) else {
             return Ok(());
         };
-        if self
-            .members
-            .iter()
-            .any(|m| m.group == request.name && m.transport.addr == request.transport.addr)
-        {
+        let mut group = self.members.iter().filter(|m| m.group == request.name);
+        if request.options.mode == Mode::Disable {
+            return Err(HostError::Exists(request.name.clone()));
+        }
+        let known = |t: &TransportId| t.addr == request.transport.addr;
+        if group.any(|m| known(&m.transport) || m.alternates.iter().any(known)) {
             return Err(HostError::Exists(request.transport.to_string()));
         }
         let mismatch = |text: String| Err(HostError::Mismatch(text));
+        let count = self
+            .members
+            .iter()
+            .filter(|m| m.group == request.name)
+            .count();
+        match request.options.mode {
+            Mode::Failover if count > 1 => {
+                return mismatch(format!(
+                    "'{}' has {count} paths: failover is for a name with one",
+                    request.name
+                ));
+            }
+            Mode::Multipath if !first.alternates.is_empty() => {
+                return mismatch(format!(
+                    "'{}' has failover addresses: no further path can be added",
+                    request.name
+                ));
+            }
+            _ => {}
+        }
         if first.transport.subnqn != request.transport.subnqn {
             return mismatch(format!(
                 "subsystem NQN '{}' differs from '{}' of the controllers under the name '{}'",
@@ -107,6 +140,29 @@ impl<M: Send + 'static> Control<M> {
         Ok(())
     }
 
+    /// The member that a failover address is for.
+    fn failover_member(&self, request: &AttachRequest) -> Option<usize> {
+        if request.options.mode != Mode::Failover {
+            return None;
+        }
+        self.members.iter().position(|m| m.group == request.name)
+    }
+
+    fn volumes_of(&self, index: usize) -> Vec<AttachedVolume> {
+        let paths = self.members.get(index).map(|m| m.paths.as_slice());
+        paths
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|path| self.volumes.get(path.volume))
+            .map(|v| AttachedVolume {
+                volume: v.info.id,
+                name: v.info.name.clone(),
+                blocks: v.info.blocks,
+                block_size: v.info.block_size(),
+            })
+            .collect()
+    }
+
     /// Connects the admin queue: for the first time or again.
     pub(super) fn connect(&mut self, index: usize, cx: &mut Context<'_>) {
         let now = cx.now();
@@ -117,6 +173,7 @@ impl<M: Send + 'static> Control<M> {
         member.incarnation += 1;
         member.queues_ready = 0;
         member.attach_deadline = now + member.options.connect_timeout;
+        member.controller_options.connect.remote = member.transport.addr;
         match Controller::connect(cx.net(), now, member.controller_options.clone()) {
             Ok(controller) => member.controller = Some(controller),
             Err(e) => {
@@ -221,22 +278,13 @@ impl<M: Send + 'static> Control<M> {
         let again = member.lost_at.take().is_some();
         member.excluded = false;
         let reply = member.attach.take();
-        let paths: Vec<_> = member.paths.iter().map(|p| p.volume).collect();
+        member.addresses_tried = 0;
         self.broadcast(|| ToIo::Enable { controller: id });
         if again {
             self.record_all(now, index, &PathEventKind::Reconnected);
         }
         if let Some(reply) = reply {
-            let volumes = paths
-                .into_iter()
-                .filter_map(|id| self.volumes.get(id))
-                .map(|v| AttachedVolume {
-                    volume: v.info.id,
-                    name: v.info.name.clone(),
-                    blocks: v.info.blocks,
-                    block_size: v.info.block_size(),
-                })
-                .collect();
+            let volumes = self.volumes_of(index);
             reply(Ok(Attached { volumes }));
         }
     }

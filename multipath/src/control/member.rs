@@ -1,5 +1,6 @@
 //! One controller of a group, as control keeps it: from attach through resets to its end.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::{Controller, ControllerOptions};
@@ -21,6 +22,8 @@ pub(super) enum Lifecycle {
     Live,
     /// Lost; tried again at this time.
     Waiting(Time),
+    /// Disconnected until it is enabled again.
+    Disabled,
     /// Being shut down for good.
     Stopping,
 }
@@ -42,6 +45,10 @@ pub(super) struct Member {
     /// Name of the group.
     pub group: String,
     pub transport: TransportId,
+    /// Addresses to turn to when this one fails, the next one first (rule B12).
+    pub alternates: VecDeque<TransportId>,
+    /// Addresses tried since it was live.
+    pub addresses_tried: usize,
     pub options: AttachOptions,
     pub controller_options: ControllerOptions,
     pub lifecycle: Lifecycle,
@@ -77,7 +84,7 @@ impl Member {
         match self.lifecycle {
             Lifecycle::Connecting | Lifecycle::Queues => at.push(self.attach_deadline),
             Lifecycle::Waiting(retry) => at.push(retry),
-            Lifecycle::Live | Lifecycle::Stopping => {}
+            Lifecycle::Live | Lifecycle::Disabled | Lifecycle::Stopping => {}
         }
         at.extend(self.loss_deadline());
         at.extend(self.exclusion_deadline());
@@ -98,10 +105,30 @@ impl Member {
         Some(self.lost_at? + self.options.recovery.fast_io_fail_timeout?)
     }
 
+    /// The connection is gone: the log that a new one reads decides afresh.
+    pub fn stop_anatt(&mut self) {
+        for path in &mut self.paths {
+            path.anatt_at = None;
+            path.anatt_expired = false;
+        }
+    }
+
+    /// Turns to the next address, if there are others; true until each was tried once.
+    pub fn next_address(&mut self) -> bool {
+        let Some(next) = self.alternates.pop_front() else {
+            return false;
+        };
+        let failed = std::mem::replace(&mut self.transport, next);
+        self.alternates.push_back(failed);
+        self.addresses_tried += 1;
+        self.addresses_tried <= self.alternates.len()
+    }
+
     pub fn state_name(&self) -> &'static str {
         match self.lifecycle {
             Lifecycle::Connecting | Lifecycle::Queues if self.lost_at.is_none() => "connecting",
             Lifecycle::Live => "enabled",
+            Lifecycle::Disabled => "disabled",
             Lifecycle::Stopping => "stopping",
             _ => "reconnecting",
         }

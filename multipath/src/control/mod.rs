@@ -169,20 +169,16 @@ impl<M: Send + 'static> Control<M> {
         member.controller = None;
         member.queues_ready = 0;
         let recovery = member.options.recovery;
-        // The first try follows at once; each further one after the delay.
+        // The first try follows at once, as does one at each other address; further ones after the delay.
         let first = member.lost_at.is_none();
         member.lost_at.get_or_insert(now);
-        let delay = if first {
+        let delay = if member.next_address() || first {
             std::time::Duration::ZERO
         } else {
             recovery.reconnect_delay
         };
         member.lifecycle = Lifecycle::Waiting(now + delay);
-        for path in &mut member.paths {
-            // The log that a new connection reads decides afresh.
-            path.anatt_at = None;
-            path.anatt_expired = false;
-        }
+        member.stop_anatt();
         self.broadcast(|| ToIo::Disconnect {
             controller: id,
             recovering: true,

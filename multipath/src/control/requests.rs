@@ -4,9 +4,10 @@ use pollux_nvme_tcp::host::ControllerError;
 use pollux_reactor::{Context, Time};
 
 use super::Control;
+use super::member::Lifecycle;
 use crate::messages::ToIo;
-use crate::request::{HostError, HostRequest, Reply};
-use crate::status::{ControllerStatus, ReactorVolumeStatus, VolumeStatus};
+use crate::request::{ControllerChange, HostError, HostRequest, Reply};
+use crate::status::{ControllerStatus, PathEventKind, ReactorVolumeStatus, VolumeStatus};
 
 /// A status question that waits for the answers of the I/O reactors.
 pub(super) struct StatusQuery {
@@ -26,7 +27,12 @@ impl<M: Send + 'static> Control<M> {
                 transport,
                 reply,
             } => self.detach(&name, transport.map(|t| t.addr), reply, now),
-            HostRequest::Reset { name, reply } => self.reset(&name, reply, now),
+            HostRequest::Change {
+                name,
+                cntlid,
+                change,
+                reply,
+            } => reply(self.change(&name, cntlid, change, cx)),
             HostRequest::SetPolicy {
                 volume,
                 policy,
@@ -86,6 +92,7 @@ impl<M: Send + 'static> Control<M> {
                     controller: m.id,
                     cntlid: m.cntlid,
                     transport: m.transport.clone(),
+                    alternates: m.alternates.iter().cloned().collect(),
                     state: m.state_name(),
                     last_error: m.last_error.clone(),
                     left_out: m.left_out.clone(),
@@ -115,6 +122,14 @@ impl<M: Send + 'static> Control<M> {
         reply: Reply<()>,
         now: Time,
     ) {
+        if let Some(addr) = addr
+            && let Some(index) = self
+                .members
+                .iter()
+                .position(|m| m.group == name && !m.alternates.is_empty())
+        {
+            return reply(self.detach_address(index, addr, now));
+        }
         let doomed: Vec<_> = self
             .members
             .iter()
@@ -134,27 +149,113 @@ impl<M: Send + 'static> Control<M> {
         }
     }
 
-    fn reset(&mut self, name: &str, reply: Reply<()>, now: Time) {
-        let mut found = false;
-        for index in 0..self.members.len() {
-            let Some(member) = self.members.get_mut(index) else {
-                continue;
-            };
-            if member.group != name {
-                continue;
-            }
-            found = true;
-            if let Some(controller) = &mut member.controller {
-                controller.close();
-            }
-            let error = ControllerError::BadData("reset on request");
-            self.lose(index, &error, now);
+    /// Detaches one of several failover addresses: a spare is forgotten, the connected one is left for the
+    /// next.
+    fn detach_address(
+        &mut self,
+        index: usize,
+        addr: std::net::SocketAddr,
+        now: Time,
+    ) -> Result<(), HostError> {
+        let Some(member) = self.members.get_mut(index) else {
+            return Ok(());
+        };
+        let spares = member.alternates.len();
+        member.alternates.retain(|t| t.addr != addr);
+        if member.alternates.len() < spares {
+            return Ok(());
         }
-        reply(if found {
-            Ok(())
-        } else {
-            Err(HostError::NotFound(format!("controller: '{name}'")))
+        if member.transport.addr != addr {
+            return Err(HostError::NotFound(format!("controller: at {addr}")));
+        }
+        let error = ControllerError::BadData("address detached");
+        self.lose(index, &error, now);
+        if let Some(member) = self.members.get_mut(index) {
+            if member.transport.addr == addr {
+                // It was between two tries; nothing is connected there.
+                member.next_address();
+            }
+            member.alternates.retain(|t| t.addr != addr);
+        }
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        name: &str,
+        cntlid: Option<u16>,
+        change: ControllerChange,
+        cx: &mut Context<'_>,
+    ) -> Result<(), HostError> {
+        let chosen: Vec<usize> = (0..self.members.len())
+            .filter(|&i| {
+                self.members
+                    .get(i)
+                    .is_some_and(|m| m.group == name && cntlid.is_none_or(|id| id == m.cntlid))
+            })
+            .collect();
+        if chosen.is_empty() {
+            return Err(HostError::NotFound(match cntlid {
+                Some(id) => format!("controller: '{name}' with CNTLID {id}"),
+                None => format!("controller: '{name}'"),
+            }));
+        }
+        let disabled = |this: &Self, i: usize| {
+            this.members
+                .get(i)
+                .is_some_and(|m| m.lifecycle == Lifecycle::Disabled)
+        };
+        // All or none: what does not apply to one of them is done to none.
+        for &index in &chosen {
+            match change {
+                ControllerChange::Enable if !disabled(self, index) => {
+                    return Err(HostError::Invalid("the controller is enabled already"));
+                }
+                ControllerChange::Disable if disabled(self, index) => {
+                    return Err(HostError::Invalid("the controller is disabled already"));
+                }
+                ControllerChange::Reset if disabled(self, index) => {
+                    return Err(HostError::Invalid("the controller is disabled"));
+                }
+                _ => {}
+            }
+        }
+        for index in chosen {
+            match change {
+                ControllerChange::Reset => {
+                    let error = ControllerError::BadData("reset on request");
+                    self.lose(index, &error, cx.now());
+                }
+                ControllerChange::Disable => self.disable(index, cx.now()),
+                ControllerChange::Enable => self.connect(index, cx),
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a controller's queue pairs for as long as it is disabled: I/O neither uses nor awaits it.
+    fn disable(&mut self, index: usize, now: Time) {
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        if member.attach.is_some() {
+            let error = HostError::Cancelled("the controller was disabled");
+            return self.fail_attach(index, error);
+        }
+        let id = member.id;
+        member.lifecycle = Lifecycle::Disabled;
+        member.controller = None;
+        member.lost_at = None;
+        member.stop_anatt();
+        self.broadcast(|| ToIo::Disconnect {
+            controller: id,
+            recovering: false,
         });
+        self.record_all(
+            now,
+            index,
+            &PathEventKind::Lost("disabled on request".into()),
+        );
     }
 
     /// One reactor's answer; with the last one the question is answered.

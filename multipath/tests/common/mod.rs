@@ -8,8 +8,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use pollux_multipath::{
-    Application, AttachOptions, AttachRequest, Attached, Channels, Completion, ControllerStatus,
-    Host, HostError, HostHandle, HostRequest, Io, Op, Recovery, TransportId, VolumeStatus,
+    Application, AttachOptions, AttachRequest, Attached, Channels, Completion, ControllerChange,
+    ControllerStatus, Host, HostError, HostHandle, HostRequest, Io, Op, Recovery, TransportId,
+    VolumeStatus,
 };
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
@@ -303,6 +304,21 @@ impl World {
             sender.send(answer).unwrap();
         })));
         self.wait(receiver).unwrap()
+    }
+
+    pub fn change(
+        &mut self,
+        cntlid: Option<u16>,
+        change: ControllerChange,
+    ) -> Result<(), HostError> {
+        let (sender, receiver) = mpsc::channel();
+        self.request(HostRequest::Change {
+            name: "Nvme0".into(),
+            cntlid,
+            change,
+            reply: Box::new(move |answer| sender.send(answer).unwrap()),
+        });
+        self.wait(receiver)
     }
 
     pub fn controllers(&mut self) -> Vec<ControllerStatus> {
