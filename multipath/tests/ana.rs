@@ -1,4 +1,9 @@
 //! ANA changes, ANATT and status on simulated reactors, in virtual time.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! What the host's I/O path may not do in steady state: allocate, or make more system calls than its batches
 //! need. Over real TCP, with a target on a second reactor.
 #![expect(unsafe_code, reason = "a counting allocator cannot be had without")]
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -1,4 +1,5 @@
 //! A target and a host on simulated reactors, and an application that keeps I/O going.
+#![allow(clippy::allow_attributes, reason = "whether it is unused depends on the test")]
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::cell::RefCell;
@@ -21,6 +22,7 @@ use pollux_nvme_tcp::target::{
 use pollux_reactor::{Context, Progress, Simulation};
 
 pub const BLOCK: usize = 512;
+pub const BLOCK_SIZE: u32 = 512;
 pub const BLOCKS: u64 = 2048;
 
 /// What the application has seen; shared with the test, which runs in the same thread.
@@ -202,7 +204,7 @@ impl World {
                 Backend::Memory {
                     bytes: BLOCKS * BLOCK as u64,
                 },
-                BLOCK as u32,
+                BLOCK_SIZE,
             ),
         });
         for path in 0..paths {
