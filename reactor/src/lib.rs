@@ -73,6 +73,7 @@ mod net;
 mod reactor;
 mod ring;
 mod rng;
+pub mod rpc;
 mod service;
 mod simulation;
 mod sys;

@@ -168,10 +168,10 @@ impl QueuePair {
                 "success reported before the data was sent",
             ));
         }
-        let short = slot.received < slot.data_length();
+        let short = slot.falls_short();
         let outcome = if status.is_success() && slot.digest_failed {
             Outcome::Lost(Lost::DataDigest)
-        } else if status.is_success() && short && self.is_short_read(index) {
+        } else if status.is_success() && short {
             Outcome::Lost(Lost::ShortData)
         } else {
             Outcome::Completed {
@@ -180,14 +180,6 @@ impl QueuePair {
             }
         };
         self.finish(index, outcome, sink)
-    }
-
-    /// Log pages and identify data may be shorter than asked for; blocks may not.
-    fn is_short_read(&self, index: u16) -> bool {
-        self.table
-            .get(index)
-            .and_then(|slot| slot.request())
-            .is_some_and(|r| r.transfer == Transfer::FromController && r.block_shift > 0)
     }
 
     #[inline]
@@ -302,7 +294,7 @@ impl QueuePair {
         }
         let outcome = if slot.digest_failed {
             Outcome::Lost(Lost::DataDigest)
-        } else if slot.received < slot.length && self.is_short_read(incoming.slot) {
+        } else if slot.falls_short() {
             Outcome::Lost(Lost::ShortData)
         } else {
             Outcome::Completed {

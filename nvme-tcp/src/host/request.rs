@@ -152,7 +152,7 @@ pub enum Lost {
     },
     /// Data arrived that does not match its digest (NVMe/TCP 1.1, 3.3.1.1).
     DataDigest,
-    /// The controller reported success but sent less data than asked for.
+    /// The controller reported success but sent, or asked for, less data than the command covers.
     ShortData,
 }
 
@@ -161,7 +161,7 @@ impl fmt::Display for Lost {
         f.write_str(match self {
             Lost::Connection { .. } => "connection lost",
             Lost::DataDigest => "data digest error",
-            Lost::ShortData => "less data than asked for",
+            Lost::ShortData => "less data than the command covers",
         })
     }
 }

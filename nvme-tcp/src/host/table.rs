@@ -46,6 +46,19 @@ impl Slot {
         }
     }
 
+    /// Less data has moved than a block command needs to succeed. Log pages and identify data may well be
+    /// shorter than asked for.
+    pub fn falls_short(&self) -> bool {
+        self.request.as_ref().is_some_and(|r| {
+            let moved = match r.transfer {
+                Transfer::None => return false,
+                Transfer::FromController => self.received,
+                Transfer::ToController => self.granted,
+            };
+            r.block_shift > 0 && moved < self.length
+        })
+    }
+
     /// Data of the current command is queued, or asked for and not yet queued.
     pub fn is_sending(&self) -> bool {
         self.unsent > 0 || self.r2ts > 0

@@ -168,13 +168,14 @@ impl RxFraming {
             & ((u8::from(self.hdgst) * flags::HDGSTF) | (u8::from(self.ddgst) * flags::DDGSTF));
         let hlen = usize::from(shape.hlen);
         let head = hlen + usize::from(digests & flags::HDGSTF) * DIGEST_LEN;
-        let has_data = match shape.data {
-            Data::Always => true,
-            Data::Optional => ch.plen.get() as usize > head,
-            Data::Offending | Data::Never => false,
+        let plen = ch.plen.get() as usize;
+        let expected = match shape.data {
+            Data::Optional if plen == head => digests & flags::HDGSTF,
+            // Too short for its header: whether there should be data cannot be told.
+            Data::Optional if plen < head => digests & flags::HDGSTF | ch.flags & flags::DDGSTF,
+            _ => digests,
         };
-        let ddgstf = if has_data { flags::DDGSTF } else { 0 };
-        check_flags(ch.flags, shape.flags, digests & (flags::HDGSTF | ddgstf))?;
+        check_flags(ch.flags, shape.flags, expected)?;
         if ch.hlen != shape.hlen {
             return Err(ProtocolError::field(
                 HLEN_OFFSET,
@@ -188,7 +189,7 @@ impl RxFraming {
             data_offset: 0,
             data_len: 0,
             ddgst: false,
-            total_len: ch.plen.get() as usize,
+            total_len: plen,
         };
         match shape.data {
             Data::Always => self.place_data(&mut frame, ch.pdo, head, digests)?,
@@ -283,10 +284,9 @@ impl RxFraming {
         if frame.total_len > self.max_plen as usize {
             return Err(match frame.pdu_type {
                 // It is the data that is too long (MAXH2CDATA), not the header that is wrong.
-                PduType::H2C_DATA => ProtocolError::new(
-                    Fes::LIMIT_EXCEEDED,
-                    "more data than MAXH2CDATA allows",
-                ),
+                PduType::H2C_DATA => {
+                    ProtocolError::new(Fes::LIMIT_EXCEEDED, "more data than MAXH2CDATA allows")
+                }
                 _ => ProtocolError::field(PLEN_OFFSET, "PLEN is above the limit"),
             });
         }

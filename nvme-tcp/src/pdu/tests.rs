@@ -733,8 +733,21 @@ fn term_req_holds_the_offending_header() {
         (Receiver::Host, PduType::H2C_TERM_REQ),
         (Receiver::Controller, PduType::C2H_TERM_REQ),
     ] {
-        for len in [0, 24, 128, 129, 4096] {
-            let offending = vec![0x5A; len];
+        // HLEN, bytes at hand, and how many of them go along: the header, and never more than that.
+        for (hlen, len, goes_along) in [
+            (24, 0, 0),
+            (24, 7, 7),
+            (24, 24, 24),
+            (24, 4096, 24),
+            (128, 4096, 128),
+            (129, 4096, 8),
+            (0, 4096, 8),
+            (72, 71, 8),
+        ] {
+            let mut offending = vec![0x5A; len];
+            if let Some(place) = offending.get_mut(2) {
+                *place = hlen;
+            }
             let mut out = vec![0xEE; 3];
             emit_term_req(&mut out, found_by, error, &offending);
             let pdu = &out[3..];
@@ -746,7 +759,7 @@ fn term_req_holds_the_offending_header() {
                 (term.fes(), term.fei.get()),
                 (Fes::INVALID_HEADER_FIELD, 16)
             );
-            assert_eq!(data, &offending[..len.min(TermReq::MAX_DATA)]);
+            assert_eq!(data, &offending[..goes_along]);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::message::{ControllerKey, IoMessage};
 use super::staging::TRANSFER_MAX;
 use super::subsystem::Subsystem;
 use super::sync::Then;
-use super::{Turn, features, identify, log_page};
+use super::{Turn, ana, features, identify, log_page};
 use crate::spec::features::{SetFeaturesCdw10, fid};
 use crate::spec::identify::{CSI_NVM, IDENTIFY_LEN, IdentifyCdw10, IdentifyCdw11, cns};
 use crate::spec::log::{AnaLogHeader, GetLogPage, lid};
@@ -221,7 +221,10 @@ impl Home {
                 let listener = subsystem
                     .listener(controller.listener)
                     .ok_or(Status::INTERNAL_ERROR)?;
-                listener.ana.log(subsystem.members(), groups_only)
+                let mut log = listener.ana.log(subsystem.members(), groups_only);
+                let len_max = ana::log_len_max(subsystem.config.max_namespaces);
+                log.resize(log.len().max(len_max), 0);
+                log
             }
             _ => return Err(Status::INVALID_LOG_PAGE.with_dnr()),
         };
@@ -248,7 +251,7 @@ fn check_answer_len(sqe: &Sqe, len: usize) -> Result<(), Status> {
 }
 
 /// The data of a command that brings some, which must be in its capsule.
-fn host_data<'a>(sqe: &Sqe, data: &'a [u8]) -> Result<&'a [u8], Status> {
+pub(super) fn host_data<'a>(sqe: &Sqe, data: &'a [u8]) -> Result<&'a [u8], Status> {
     let len = sqe.sgl.length.get() as usize;
     if sqe.data_direction() != DataDirection::HostToController || len == 0 {
         return Ok(&[]);

@@ -13,6 +13,19 @@ pub const ANA_GROUP_MAX: u32 = 128;
 /// Longest time in seconds that a group is meant to stay inaccessible or in change (ANATT).
 pub const ANATT_SECS: u8 = 10;
 
+/// Namespaces that the padded ANA log page has room for at most, so that a subsystem that allows billions of
+/// them does not make each log page that long.
+const LISTED_MAX: u32 = 65_536;
+
+/// Length of the ANA log page with every group and `namespaces` namespaces, in bytes. A host knows no other
+/// length before it has read the log; one that reads in parts goes on to this one, whatever the log holds.
+pub(super) fn log_len_max(namespaces: u32) -> usize {
+    let times = |count: u32, len: usize| (count as usize).saturating_mul(len);
+    size_of::<AnaLogHeader>()
+        + times(ANA_GROUP_MAX, size_of::<AnaGroupDescriptor>())
+        + times(namespaces.min(LISTED_MAX), size_of::<u32>())
+}
+
 /// The states of all ANA groups through one listener. A group that was never set is optimized.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AnaGroups {

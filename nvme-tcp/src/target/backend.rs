@@ -35,7 +35,51 @@ pub enum Backend {
         /// its size is the namespace's.
         bytes: Option<u64>,
     },
+    /// Blocks that were opened before. They outlive the namespace, and several namespaces may share them.
+    Disk(Disk),
 }
+
+/// An opened [`Backend`]: keeps its blocks for as long as it, or a namespace on it, exists.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    store: Store,
+    bytes: u64,
+}
+
+impl Disk {
+    /// Opens `backend`; a file by blocking calls.
+    ///
+    /// # Errors
+    /// There is not that much memory, or the file cannot be opened.
+    pub fn open(backend: &Backend) -> io::Result<Self> {
+        let (store, bytes) = Store::open(backend)?;
+        Ok(Self { store, bytes })
+    }
+
+    pub(super) fn of(store: Store, bytes: u64) -> Self {
+        Self { store, bytes }
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// The same blocks, not merely blocks with the same content.
+impl PartialEq for Disk {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+            && match (&self.store, &other.store) {
+                (Store::Memory(a), Store::Memory(b)) => Arc::ptr_eq(a, b),
+                (Store::Null, Store::Null) => true,
+                (Store::File(a), Store::File(b)) => Arc::ptr_eq(a, b),
+                _ => false,
+            }
+    }
+}
+
+impl Eq for Disk {}
 
 /// Words of one chunk of memory (32 MiB).
 const CHUNK_WORDS: usize = 4 * 1024 * 1024;
@@ -76,6 +120,7 @@ impl Store {
                 }
                 Ok((Self::File(Arc::new(file)), bytes.unwrap_or(len)))
             }
+            Backend::Disk(disk) => Ok((disk.store.clone(), disk.bytes)),
         }
     }
 
@@ -285,6 +330,19 @@ mod tests {
         grown.write(127 * 1024, &data[..1024]).unwrap();
         assert!(grown.compare(127 * 1024, &data[..1024]).unwrap());
         store.flush().unwrap();
+    }
+
+    #[test]
+    fn a_disk_outlives_its_namespaces() {
+        let disk = Disk::open(&Backend::Memory { bytes: 65536 }).unwrap();
+        let backend = Backend::Disk(disk.clone());
+        exercise(&backend);
+        let (again, bytes) = Store::open(&backend).unwrap();
+        assert_eq!((bytes, disk.bytes()), (65536, 65536));
+        assert!(!again.compare(8192, &[0; 512]).unwrap());
+        assert_eq!(backend, Backend::Disk(disk));
+        let other = Disk::open(&Backend::Memory { bytes: 65536 }).unwrap();
+        assert_ne!(backend, Backend::Disk(other));
     }
 
     #[test]

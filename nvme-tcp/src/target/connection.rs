@@ -5,11 +5,10 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use pollux_reactor::{Progress, Stream};
-use zerocopy::FromBytes;
 
 use crate::pdu::{DataDigest, Frame, ProtocolError, Receiver, RxFraming, TxFraming, emit_term_req};
 use crate::spec::Cqe;
-use crate::spec::pdu::{C2hData, CapsuleResp, PduType, R2t, TermReq, flags};
+use crate::spec::pdu::{C2hData, CapsuleResp, PduType, R2t, flags};
 use crate::stream::{NoPayloads, RxBuffer, TxQueue};
 
 /// Most data in a command capsule, in bytes; reported by IOCCSZ for I/O queues and granted on admin queues
@@ -179,19 +178,19 @@ impl Connection {
     #[cold]
     pub(super) fn fault(&mut self, error: ProtocolError) -> End {
         let offending = self.rx.data();
-        // A TermReq is not answered with another one (NVMe/TCP 1.1, 3.6.2.4); and a peer that reads
-        // nothing need not be told.
-        if self.out.has_room() && !is_term_req(offending) {
+        // A TermReq is not answered with another one, not even one that is wrong itself (NVMe/TCP 1.1,
+        // 3.6.2.4).
+        if offending.first() == Some(&PduType::H2C_TERM_REQ.0) {
+            return End::Terminated;
+        }
+        // A peer that reads nothing need not be told.
+        if self.out.has_room() {
             self.out
                 .tx
                 .put(|out| emit_term_req(out, Receiver::Controller, error, offending));
         }
         End::Fault(error.reason)
     }
-}
-
-fn is_term_req(pdu: &[u8]) -> bool {
-    TermReq::ref_from_prefix(pdu).is_ok_and(|(t, _)| t.ch.pdu_type == PduType::H2C_TERM_REQ)
 }
 
 /// Bytes received, zero for none.

@@ -82,7 +82,9 @@ fn entry(subtype: u8, addr: SocketAddr, subnqn: &Nqn) -> Option<Box<DiscoveryLog
         IpAddr::V6(_) => discovery::ADRFAM_IPV6,
     };
     entry.subtype = subtype;
-    entry.treq = discovery::TREQ_SECURE_NOT_REQUIRED | discovery::TREQ_SQ_FLOW_CONTROL_OPTIONAL;
+    // Nothing is said of secure channels: nvme-cli takes "not required" for an invitation to use TLS, which
+    // is not there.
+    entry.treq = discovery::TREQ_SQ_FLOW_CONTROL_OPTIONAL;
     // All our listeners reach the same subsystems: the port number serves as port identifier.
     entry.portid = addr.port().into();
     entry.cntlid = CNTLID_DYNAMIC.into();

@@ -6,6 +6,7 @@ use std::mem::offset_of;
 use zerocopy::FromBytes;
 
 use super::Turn;
+use super::admin::host_data;
 use super::connection::{Connection, End, MAXH2CDATA};
 use super::controller::{
     AdminQueue, Controller, IO_QUEUES_MAX, IoQueueEntry, KeepAlive, QUEUE_ENTRIES_MAX,
@@ -23,7 +24,7 @@ use crate::spec::opcode::{FABRICS, fctype};
 use crate::spec::pdu::{DDGST_ENABLE, Fes, HDGST_ENABLE, Icreq, Icresp, MAX_PDA, PFV};
 use crate::spec::registers::{Cc, Csts};
 use crate::spec::status::Status;
-use crate::spec::{Cqe, SglDescriptor, Sqe};
+use crate::spec::{Cqe, Sqe};
 
 /// An accepted Connect.
 #[derive(Debug, Clone, Copy)]
@@ -142,9 +143,7 @@ impl Home {
         if command.recfmt.get() != 0 {
             return Err((Status::CONNECT_INCOMPATIBLE_FORMAT.with_dnr(), 0));
         }
-        if command.sgl.kind != SglDescriptor::IN_CAPSULE {
-            return Err((Status::SGL_DESCRIPTOR_TYPE_INVALID.with_dnr(), 0));
-        }
+        let data = host_data(sqe, data).map_err(|status| (status, 0))?;
         let Ok(data) = ConnectData::ref_from_bytes(data) else {
             return Err((Status::DATA_SGL_LENGTH_INVALID.with_dnr(), 0));
         };

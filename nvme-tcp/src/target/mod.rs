@@ -65,6 +65,7 @@ mod log_page;
 mod message;
 mod read;
 mod request;
+pub mod rpc;
 mod staging;
 mod status;
 mod subsystem;
@@ -79,7 +80,7 @@ use self::links::Links;
 use self::message::Envelope;
 
 pub use self::ana::{ANA_GROUP_MAX, ANATT_SECS};
-pub use self::backend::Backend;
+pub use self::backend::{Backend, Disk};
 pub use self::handle::TargetHandle;
 pub use self::message::TargetMessage;
 pub use self::request::{

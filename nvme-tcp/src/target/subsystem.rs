@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use uuid::Uuid;
 
 use super::ana::{ANA_GROUP_MAX, AnaGroups};
-use super::backend::{Backend, Store};
+use super::backend::{Backend, Disk, Store};
 use super::message::NamespaceView;
 use super::request::{NamespaceConfig, SubsystemConfig, TargetError};
 use super::status::{ListenerStatus, NamespaceStatus, SubsystemStatus};
@@ -54,6 +54,7 @@ impl Namespace {
             what: match &config.backend {
                 Backend::Memory { bytes } => format!("{bytes} bytes of memory"),
                 Backend::Null { .. } => "null namespace".into(),
+                Backend::Disk(_) => "disk".into(),
                 Backend::File { path, .. } => path.display().to_string(),
             },
             error: e.to_string(),
@@ -86,6 +87,7 @@ impl Namespace {
         match &mut self.backend {
             Backend::Memory { bytes: b } | Backend::Null { bytes: b } => *b = bytes,
             Backend::File { bytes: b, .. } => *b = Some(bytes),
+            Backend::Disk(disk) => *disk = Disk::of(self.store.clone(), bytes),
         }
         Ok(())
     }

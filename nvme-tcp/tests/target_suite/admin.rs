@@ -241,7 +241,7 @@ fn log_pages_are_cut_and_padded() {
         .log_page(GetLogPage::new(lid::ANA, 0, 1 << 20))
         .unwrap();
     assert_eq!(long[..52], whole[..52]);
-    let behind = host.log_page(GetLogPage::new(lid::ANA, 4096, 4));
+    let behind = host.log_page(GetLogPage::new(lid::ANA, 1 << 20, 4));
     assert_eq!(behind, Err(with_more(Status::INVALID_FIELD)));
     let unknown = host.log_page(GetLogPage::new(0xc0, 0, 4));
     assert_eq!(unknown, Err(with_more(Status::INVALID_LOG_PAGE)));
@@ -391,6 +391,8 @@ fn discovery_lists_listeners_and_referrals_and_tells_of_changes() {
         let count = usize::try_from(header.numrec.get()).unwrap();
         let (entries, _) =
             <[DiscoveryLogEntry]>::ref_from_prefix_with_elems(entries, count).unwrap();
+        // nvme-cli connects with TLS unless "secure channel" is not specified (00b).
+        assert!(entries.iter().all(|e| e.treq & 0b11 == 0));
         let list: Vec<(String, String, u8)> = entries
             .iter()
             .map(|e| (e.subnqn().unwrap().to_string(), e.trsvcid_text(), e.subtype))

@@ -41,6 +41,21 @@ fn set(target: &TestTarget, addr: std::net::SocketAddr, group: Option<u32>, stat
         .unwrap();
 }
 
+/// nvme-cli reads the log in parts of 4 KiB, as far as NANAGRPID and MNAN make it reach.
+#[test]
+fn the_log_can_be_read_in_parts_up_to_its_greatest_length() {
+    let target = TestTarget::start(1, &[Backend::Memory { bytes: 1 << 20 }]);
+    let mut host = Initiator::admin(target.addr, &target.nqn, Options::default());
+    let id = host.identify_controller();
+    let len = 16 + 32 * u64::from(id.nanagrpid.get()) + 4 * u64::from(id.mnan.get());
+    let mut part = |offset| host.log_page(GetLogPage::new(lid::ANA, offset, 64));
+    assert_ne!(part(0).unwrap(), [0; 64]);
+    for offset in [4096, len - 64, len] {
+        assert_eq!(part(offset).unwrap(), [0; 64], "offset {offset}");
+    }
+    assert_eq!(part(len + 4).unwrap_err().code(), Status::INVALID_FIELD);
+}
+
 #[test]
 fn a_state_holds_for_its_listener_and_group_only() {
     let mib = 1 << 20;

@@ -3,6 +3,7 @@
 mod inbox;
 pub(crate) mod sim;
 pub(crate) mod tcp;
+mod unix;
 pub(crate) mod world;
 
 use std::cell::Cell;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use sim::{SimLink, SimListener, SimNetwork};
 use tcp::{TcpLink, TcpListener, TcpNet};
+use unix::{UnixLink, UnixListener};
 
 thread_local! {
     /// System calls on sockets that this thread has made. Streams move between threads and must not share a counter, so
@@ -94,6 +96,25 @@ impl Net {
         Ok(Listener { kind })
     }
 
+    /// Accepts connections of a socket that was bound, and listens, before the reactor was started; so whoever starts the
+    /// program learns what is wrong with its address.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when the socket cannot be watched; [`io::ErrorKind::InvalidInput`] in a simulation.
+    pub(crate) fn take_listener(&mut self, socket: ListeningSocket) -> io::Result<Listener> {
+        let NetKind::Tcp(net) = &mut self.kind else {
+            return Err(mixed_worlds());
+        };
+        let kind = match socket {
+            ListeningSocket::Tcp(listener) => ListenerKind::Tcp(net.watch_listener(listener)?),
+            ListeningSocket::Unix(listener) => {
+                ListenerKind::Unix(UnixListener::watch(net, listener)?)
+            }
+        };
+        Ok(Listener { kind })
+    }
+
     /// Takes in a stream that was opened on another reactor and came by message, so that this reactor's event poll watches
     /// it from now on. Its readiness is set, because an edge may have been seen on the other side.
     ///
@@ -148,6 +169,13 @@ impl Net {
     }
 }
 
+/// A socket of the standard library that listens.
+#[derive(Debug)]
+pub(crate) enum ListeningSocket {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
 /// A connected (or still connecting) byte stream that never blocks. Dropping it closes it.
 ///
 /// A *hot* stream is simply read and written in every turn of its reactor. A *cold* one is read only when
@@ -163,6 +191,7 @@ pub struct Stream {
 #[derive(Debug)]
 enum StreamKind {
     Tcp(TcpLink),
+    Unix(UnixLink),
     Sim(SimLink),
 }
 
@@ -175,6 +204,7 @@ impl Stream {
     pub fn connected(&mut self) -> io::Result<bool> {
         match &mut self.kind {
             StreamKind::Tcp(link) => link.connected(),
+            StreamKind::Unix(_) => Ok(true),
             StreamKind::Sim(link) => link.connected(),
         }
     }
@@ -189,6 +219,7 @@ impl Stream {
         self.count();
         match &mut self.kind {
             StreamKind::Tcp(link) => link.read_vectored(bufs),
+            StreamKind::Unix(link) => link.read_vectored(bufs),
             StreamKind::Sim(link) => link.read_vectored(bufs),
         }
     }
@@ -202,6 +233,7 @@ impl Stream {
         self.count();
         match &mut self.kind {
             StreamKind::Tcp(link) => link.read(buf),
+            StreamKind::Unix(link) => link.read(buf),
             StreamKind::Sim(link) => link.read_vectored(&mut [IoSliceMut::new(buf)]),
         }
     }
@@ -215,6 +247,7 @@ impl Stream {
         self.count();
         match &mut self.kind {
             StreamKind::Tcp(link) => link.write_vectored(bufs),
+            StreamKind::Unix(link) => link.write_vectored(bufs),
             StreamKind::Sim(link) => link.write_vectored(bufs),
         }
     }
@@ -224,6 +257,7 @@ impl Stream {
     pub fn take_ready(&mut self) -> bool {
         match &mut self.kind {
             StreamKind::Tcp(link) => link.take_ready(),
+            StreamKind::Unix(link) => link.take_ready(),
             StreamKind::Sim(link) => link.take_ready(),
         }
     }
@@ -236,6 +270,7 @@ impl Stream {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.kind {
             StreamKind::Tcp(link) => link.local_addr(),
+            StreamKind::Unix(_) => Err(no_ip_address()),
             StreamKind::Sim(link) => link.local_addr(),
         }
     }
@@ -248,6 +283,7 @@ impl Stream {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match &self.kind {
             StreamKind::Tcp(link) => link.peer_addr(),
+            StreamKind::Unix(_) => Err(no_ip_address()),
             StreamKind::Sim(link) => link.peer_addr(),
         }
     }
@@ -274,6 +310,7 @@ pub struct Listener {
 #[derive(Debug)]
 enum ListenerKind {
     Tcp(TcpListener),
+    Unix(UnixListener),
     Sim(SimListener),
 }
 
@@ -294,9 +331,24 @@ impl Listener {
                 Some((link, peer)) => (StreamKind::Sim(link), peer),
                 None => return Ok(None),
             },
+            (ListenerKind::Unix(_), _) => return Err(no_ip_address()),
             _ => return Err(mixed_worlds()),
         };
         Ok(Some((Stream { kind, calls: 1 }, peer)))
+    }
+
+    /// As [`accept`](Self::accept), also from a Unix socket, whose peers have no address.
+    pub(crate) fn accept_stream(&mut self, net: &mut Net) -> io::Result<Option<Stream>> {
+        match (&mut self.kind, &mut net.kind) {
+            (ListenerKind::Unix(listener), NetKind::Tcp(net)) => {
+                let link = listener.accept(net)?;
+                Ok(link.map(|link| Stream {
+                    kind: StreamKind::Unix(link),
+                    calls: 1,
+                }))
+            }
+            _ => Ok(self.accept(net)?.map(|(stream, _)| stream)),
+        }
     }
 
     /// The address that is listened on, with the real port.
@@ -307,9 +359,18 @@ impl Listener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.kind {
             ListenerKind::Tcp(listener) => listener.local_addr(),
+            ListenerKind::Unix(_) => Err(no_ip_address()),
             ListenerKind::Sim(listener) => Ok(listener.local_addr()),
         }
     }
+}
+
+/// A Unix socket was asked for an IP address.
+fn no_ip_address() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        "a Unix socket has no IP address",
+    )
 }
 
 /// A stream or listener of a simulation was brought to a real reactor, or to another one's world.

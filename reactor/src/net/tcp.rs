@@ -1,7 +1,7 @@
 //! Non-blocking TCP over `mio`.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,27 +24,27 @@ const BACKLOG: i32 = 1024;
 /// Flags below which the table just grows, without looking for streams that are gone.
 const SWEEP_MIN: usize = 64;
 
-const STREAM_EVENTS: Interest = Interest::READABLE.add(Interest::WRITABLE);
+pub(super) const STREAM_EVENTS: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// "An edge was seen": written by the event poll of a reactor, taken by the stream. Both run on the same thread except
 /// while a stream travels, and then `adopt` sets the flag anew, so relaxed loads and stores are enough.
 #[derive(Debug, Clone)]
-struct Ready(Arc<AtomicBool>);
+pub(super) struct Ready(Arc<AtomicBool>);
 
 impl Ready {
     fn new(ready: bool) -> Ready {
         Ready(Arc::new(AtomicBool::new(ready)))
     }
 
-    fn set(&self, ready: bool) {
+    pub(super) fn set(&self, ready: bool) {
         self.0.store(ready, Ordering::Relaxed);
     }
 
-    fn get(&self) -> bool {
+    pub(super) fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn take(&self) -> bool {
+    pub(super) fn take(&self) -> bool {
         let ready = self.get();
         if ready {
             self.set(false);
@@ -140,9 +140,14 @@ impl TcpNet {
         socket.set_reuse_address(true)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
-        let mut io = MioListener::from_std(socket.into());
-        let (token, ready) = self.flag(true);
-        self.registry.register(&mut io, token, Interest::READABLE)?;
+        self.watch_listener(socket.into())
+    }
+
+    /// Takes a socket that listens already.
+    pub(super) fn watch_listener(&mut self, listener: StdListener) -> io::Result<TcpListener> {
+        listener.set_nonblocking(true)?;
+        let mut io = MioListener::from_std(listener);
+        let ready = self.watch(&mut io, Interest::READABLE)?;
         Ok(TcpListener { io, ready })
     }
 
@@ -164,6 +169,17 @@ impl TcpNet {
             registry: Arc::clone(&self.registry),
             phase,
         })
+    }
+
+    /// Watches `source`; returns the flag that its events set.
+    pub(super) fn watch(
+        &mut self,
+        source: &mut impl mio::event::Source,
+        events: Interest,
+    ) -> io::Result<Ready> {
+        let (token, ready) = self.flag(true);
+        self.registry.register(source, token, events)?;
+        Ok(ready)
     }
 
     /// A new flag and its token. An event of a former holder of the token can set it at worst once for nothing.

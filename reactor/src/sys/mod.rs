@@ -1,4 +1,4 @@
-//! Calls that the standard library does not offer: which cores a thread may run on, and which one it is on.
+//! Calls that the standard library does not offer: which cores a thread may run on, which one it is on, and signals.
 #![expect(unsafe_code, reason = "the one module that calls libc")]
 
 use std::io;
@@ -24,6 +24,26 @@ pub(crate) fn current_core() -> Option<usize> {
     // SAFETY: the call has no arguments and no effects.
     let core = unsafe { libc::sched_getcpu() };
     usize::try_from(core).ok()
+}
+
+/// Signals that management may send to its own process, by name.
+pub(crate) const SIGNALS: [(&str, i32); 6] = [
+    ("SIGINT", libc::SIGINT),
+    ("SIGTERM", libc::SIGTERM),
+    ("SIGQUIT", libc::SIGQUIT),
+    ("SIGHUP", libc::SIGHUP),
+    ("SIGKILL", libc::SIGKILL),
+    ("SIGUSR1", libc::SIGUSR1),
+];
+
+/// Sends a signal to this process.
+pub(crate) fn signal_self(signal: i32) -> io::Result<()> {
+    // SAFETY: both calls take and return integers; what the signal does is what its sender asks for.
+    let result = unsafe { libc::kill(libc::getpid(), signal) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,120 @@
+//! The calls that make the present state again.
+
+use pollux_reactor::rpc::{Answer, Call, Outcome};
+use serde_json::{Map, Value, json};
+
+use super::{State, address, forward_then, listeners, subsystems, transport, unexpected};
+use crate::spec::log::AnaState;
+use crate::spec::nqn::Nqn;
+use crate::target::ana::ANA_GROUP_MAX;
+use crate::target::request::{TargetReply, TargetRequest};
+use crate::target::status::{ListenerStatus, SubsystemStatus, TargetStatus};
+
+pub(super) fn bdev(state: &mut State, _call: &mut Call<State>) -> Outcome {
+    Ok(Answer::Now(state.disks.saved()))
+}
+
+pub(super) fn nvmf(state: &mut State, call: &mut Call<State>) -> Outcome {
+    forward_then(state, call, TargetRequest::Status, |state, answer| {
+        let TargetReply::Status(status) = answer? else {
+            return Err(unexpected());
+        };
+        Ok(saved(state, &status).into())
+    })
+}
+
+fn entry(method: &str, params: Value) -> Value {
+    json!({"method": method, "params": params})
+}
+
+fn saved(state: &State, status: &TargetStatus) -> Vec<Value> {
+    let mut calls: Vec<Value> = transport::saved(state).into_iter().collect();
+    let [crdt1, crdt2, crdt3] = state.retry_delays;
+    if state.retry_delays != [0; 3] {
+        let delays = json!({"crdt1": crdt1, "crdt2": crdt2, "crdt3": crdt3});
+        calls.push(entry("nvmf_set_crdt", delays));
+    }
+    for subsystem in &status.subsystems {
+        save_subsystem(state, subsystem, &mut calls);
+    }
+    for &addr in &state.discovery_listeners {
+        let nqn = Nqn::discovery();
+        let listener = json!({"nqn": nqn.as_str(), "listen_address": address::show(addr)});
+        calls.push(entry("nvmf_subsystem_add_listener", listener));
+    }
+    for referral in &status.referrals {
+        let params =
+            json!({"address": address::show(referral.addr), "subnqn": referral.subnqn.as_str()});
+        calls.push(entry("nvmf_discovery_add_referral", params));
+    }
+    calls
+}
+
+fn save_subsystem(state: &State, subsystem: &SubsystemStatus, calls: &mut Vec<Value>) {
+    let nqn = subsystem.nqn.as_str();
+    let (min_cntlid, max_cntlid) = subsystem.cntlid_range;
+    calls.push(entry(
+        "nvmf_create_subsystem",
+        json!({
+            "nqn": nqn,
+            "allow_any_host": subsystem.allow_any_host,
+            "serial_number": subsystem.serial,
+            "model_number": subsystem.model,
+            "max_namespaces": subsystem.max_namespaces,
+            "min_cntlid": min_cntlid,
+            "max_cntlid": max_cntlid,
+            "ana_reporting": subsystem.ana_reporting,
+        }),
+    ));
+    for host in &subsystem.hosts {
+        let params = json!({"nqn": nqn, "host": host.as_str()});
+        calls.push(entry("nvmf_subsystem_add_host", params));
+    }
+    for namespace in &subsystem.namespaces {
+        // Those that the command line made are made by it again.
+        let Some(bdev) = state.disks.used_by(&subsystem.nqn, namespace.nsid) else {
+            continue;
+        };
+        let mut params = Map::new();
+        params.insert("nsid".into(), namespace.nsid.into());
+        params.insert("bdev_name".into(), bdev.into());
+        if let Some(nguid) = namespace.nguid {
+            params.insert("nguid".into(), subsystems::hex(&nguid).into());
+        }
+        params.insert("uuid".into(), namespace.uuid.to_string().into());
+        params.insert("anagrpid".into(), namespace.ana_group.into());
+        let params = json!({"nqn": nqn, "namespace": params});
+        calls.push(entry("nvmf_subsystem_add_ns", params));
+    }
+    for listener in &subsystem.listeners {
+        let address = address::show(listener.addr);
+        let params = json!({"nqn": nqn, "listen_address": address});
+        calls.push(entry("nvmf_subsystem_add_listener", params));
+        for (group, state) in states(listener) {
+            let mut params = Map::new();
+            params.insert("nqn".into(), nqn.into());
+            params.insert("listen_address".into(), address.clone());
+            let name = listeners::ana_state_name(state);
+            params.insert("ana_state".into(), name.into());
+            if let Some(group) = group {
+                params.insert("anagrpid".into(), group.into());
+            }
+            let method = "nvmf_subsystem_listener_set_ana_state";
+            calls.push(entry(method, params.into()));
+        }
+    }
+}
+
+/// The states of a listener's groups that are not optimized; one for all if they are the same.
+fn states(listener: &ListenerStatus) -> Vec<(Option<u32>, AnaState)> {
+    let states = &listener.ana_states;
+    if let Some(&(_, first)) = states.first()
+        && u32::try_from(states.len()) == Ok(ANA_GROUP_MAX)
+        && first != AnaState::OPTIMIZED
+        && states.iter().all(|&(_, state)| state == first)
+    {
+        return vec![(None, first)];
+    }
+    let set = states.iter().filter(|(_, s)| *s != AnaState::OPTIMIZED);
+    set.map(|&(group, state)| (Some(group), state)).collect()
+}

@@ -1,0 +1,143 @@
+//! Listeners and their ANA states.
+
+use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
+use serde_json::{Value, json};
+
+use super::{State, address, done, error, forward, forward_then, subsystem, transport, unexpected};
+use crate::spec::log::AnaState;
+use crate::target::request::{TargetReply, TargetRequest};
+use crate::target::status::ListenerStatus;
+
+/// States that can be set, by the names that clients use.
+const ANA_STATES: [(&str, AnaState); 5] = [
+    ("optimized", AnaState::OPTIMIZED),
+    ("non_optimized", AnaState::NON_OPTIMIZED),
+    ("inaccessible", AnaState::INACCESSIBLE),
+    ("persistent_loss", AnaState::PERSISTENT_LOSS),
+    ("change", AnaState::CHANGE),
+];
+
+pub(super) fn ana_state_name(state: AnaState) -> &'static str {
+    let known = ANA_STATES.iter().find(|(_, s)| *s == state);
+    known.map_or("unknown", |&(name, _)| name)
+}
+
+pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let params = &mut call.params;
+    let nqn = subsystem(params)?;
+    let addr = address::take(params, "listen_address")?;
+    let ana = params.one_of("ana_state", &ANA_STATES)?;
+    params.off(&["secure_channel"])?;
+    params.one_of("sock_impl", &[("posix", ())])?;
+    // Where memory is, is for the system to decide.
+    params.unused::<i32>(&["numa_id"])?;
+    params.finish()?;
+    transport::required(state)?;
+    let is_discovery = nqn.is_discovery();
+    let request = TargetRequest::AddListener {
+        nqn: nqn.clone(),
+        addr,
+    };
+    let Some(ana) = ana else {
+        return forward_then(state, call, request, move |state, answer| {
+            let TargetReply::Listener { addr } = answer? else {
+                return Err(unexpected());
+            };
+            if is_discovery {
+                state.discovery_listeners.push(addr);
+            }
+            Ok(true.into())
+        });
+    };
+    let responder = call.responder()?;
+    let target = state.target.clone();
+    let reply = move |answer| {
+        let addr = match answer {
+            Ok(TargetReply::Listener { addr }) => addr,
+            Ok(_) => return responder.answer(Err(unexpected())),
+            Err(e) => return responder.answer(Err(error(e))),
+        };
+        let request = TargetRequest::SetAnaState {
+            nqn: nqn.clone(),
+            addr,
+            group: None,
+            state: ana,
+        };
+        let again = target.clone();
+        let reply = move |answer| match answer {
+            Ok(_) => responder.answer(Ok(true.into())),
+            // A call that fails leaves nothing.
+            Err(e) => again.request(
+                TargetRequest::RemoveListener { nqn, addr },
+                Box::new(move |_| responder.answer(Err(error(e)))),
+            ),
+        };
+        target.request(request, Box::new(reply));
+    };
+    state.target.request(request, Box::new(reply));
+    Ok(Answer::Later)
+}
+
+pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let nqn = subsystem(&mut call.params)?;
+    let addr = address::take(&mut call.params, "listen_address")?;
+    call.params.finish()?;
+    let is_discovery = nqn.is_discovery();
+    let request = TargetRequest::RemoveListener { nqn, addr };
+    forward_then(state, call, request, move |state, answer| {
+        answer?;
+        if is_discovery {
+            state.discovery_listeners.retain(|l| *l != addr);
+        }
+        Ok(true.into())
+    })
+}
+
+pub(super) fn set_ana_state(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let params = &mut call.params;
+    let nqn = subsystem(params)?;
+    let addr = address::take(params, "listen_address")?;
+    let wanted = params.one_of("ana_state", &ANA_STATES)?;
+    let wanted = wanted.ok_or_else(|| params.invalid("ana_state", "is missing"))?;
+    // 0 stands for all groups.
+    let group = params.optional::<u32>("anagrpid")?.filter(|&g| g != 0);
+    params.finish()?;
+    let request = TargetRequest::SetAnaState {
+        nqn,
+        addr,
+        group,
+        state: wanted,
+    };
+    forward(state, call, request, done)
+}
+
+pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let nqn = subsystem(&mut call.params)?;
+    call.params.finish()?;
+    if nqn.is_discovery() {
+        let listeners = state.discovery_listeners.iter();
+        let shown = listeners.map(|&addr| json!({"address": address::show(addr)}));
+        return Ok(Answer::Now(shown.collect()));
+    }
+    forward(state, call, TargetRequest::Subsystems, move |reply| {
+        let TargetReply::Subsystems(list) = reply else {
+            return Err(unexpected());
+        };
+        let Some(subsystem) = list.iter().find(|s| s.nqn == nqn) else {
+            return Err(RpcError::new(-2, format!("no subsystem '{nqn}'")));
+        };
+        Ok(subsystem.listeners.iter().map(show).collect())
+    })
+}
+
+fn show(listener: &ListenerStatus) -> Value {
+    let groups: &[(u32, AnaState)] = match listener.ana_states.as_slice() {
+        // Without namespaces no group has members; what a first namespace would get is shown.
+        [] => &[(1, AnaState::OPTIMIZED)],
+        groups => groups,
+    };
+    let states = groups
+        .iter()
+        .map(|&(group, state)| json!({"ana_group": group, "ana_state": ana_state_name(state)}));
+    json!({"address": address::show(listener.addr), "ana_states": states.collect::<Value>()})
+}

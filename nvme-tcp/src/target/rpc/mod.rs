@@ -1,0 +1,191 @@
+//! The target's management methods (`nvmf_*`, `bdev_*`), with the names and shapes that SPDK's clients know.
+//!
+//! The methods are thin: they turn parameters into a [`TargetRequest`] and its answer into JSON. What they keep
+//! themselves is what the target has no notion of: named disks, and the parameters of the transport.
+
+mod address;
+mod config;
+mod disks;
+mod hosts;
+mod listeners;
+mod namespaces;
+mod status;
+mod subsystems;
+mod transport;
+
+use pollux_reactor::rpc::{Answer, Call, Methods, Outcome, Params, Phase, RpcError};
+use serde_json::{Map, Value};
+
+use std::net::SocketAddr;
+
+use self::disks::Disks;
+use super::handle::TargetHandle;
+use super::request::{TargetError, TargetReply, TargetRequest};
+use crate::spec::nqn::Nqn;
+
+/// The only target that there is, for clients that name it.
+const TARGET_NAME: &str = "nvmf_tgt";
+
+/// What the methods keep.
+struct State {
+    target: TargetHandle,
+    /// Parameters of `nvmf_create_transport`, once it was called.
+    transport: Option<Map<String, Value>>,
+    /// Listeners of the discovery subsystem.
+    discovery_listeners: Vec<SocketAddr>,
+    retry_delays: [u16; 3],
+    disks: Disks,
+}
+
+/// Adds the target's methods, which act on `target`. They may run on any reactor.
+pub fn register(methods: &mut Methods, target: TargetHandle) {
+    let state = State {
+        target,
+        transport: None,
+        discovery_listeners: Vec::new(),
+        retry_delays: [0; 3],
+        disks: Disks::default(),
+    };
+    let run = Phase::Runtime;
+    methods
+        .module(state)
+        .subsystem("bdev", config::bdev)
+        .subsystem("nvmf", config::nvmf)
+        .method("bdev_aio_create", run, disks::aio_create)
+        .method("bdev_aio_delete", run, disks::aio_delete)
+        .method("bdev_aio_rescan", run, disks::aio_rescan)
+        .method("bdev_get_bdevs", run, disks::get_bdevs)
+        .method("bdev_malloc_create", run, disks::malloc_create)
+        .method("bdev_malloc_delete", run, disks::malloc_delete)
+        .method("bdev_null_create", run, disks::null_create)
+        .method("bdev_null_delete", run, disks::null_delete)
+        .method("bdev_null_resize", run, disks::null_resize)
+        .method("bdev_wait_for_examine", run, disks::wait_for_examine)
+        .method("notify_get_notifications", run, disks::notifications)
+        .method("notify_get_types", run, disks::notification_types)
+        .method("nvmf_create_subsystem", run, subsystems::create)
+        .method("nvmf_create_transport", run, transport::create)
+        .method("nvmf_delete_subsystem", run, subsystems::delete)
+        .method("nvmf_discovery_add_referral", run, subsystems::add_referral)
+        .method("nvmf_discovery_get_referrals", run, subsystems::referrals)
+        .method(
+            "nvmf_discovery_remove_referral",
+            run,
+            subsystems::remove_referral,
+        )
+        .method("nvmf_get_stats", run, status::stats)
+        .method("nvmf_get_subsystems", run, subsystems::list)
+        .method("nvmf_get_transports", run, transport::list)
+        .method("nvmf_set_crdt", Phase::Any, transport::set_crdt)
+        .method("nvmf_subsystem_add_host", run, hosts::add)
+        .method("nvmf_subsystem_add_listener", run, listeners::add)
+        .method("nvmf_subsystem_add_ns", run, namespaces::add)
+        .method("nvmf_subsystem_allow_any_host", run, hosts::allow_any)
+        .method("nvmf_subsystem_get_controllers", run, status::controllers)
+        .method("nvmf_subsystem_get_listeners", run, listeners::list)
+        .method("nvmf_subsystem_get_qpairs", run, status::qpairs)
+        .method(
+            "nvmf_subsystem_listener_set_ana_state",
+            run,
+            listeners::set_ana_state,
+        )
+        .method("nvmf_subsystem_remove_host", run, hosts::remove)
+        .method("nvmf_subsystem_remove_listener", run, listeners::remove)
+        .method("nvmf_subsystem_remove_ns", run, namespaces::remove)
+        .method(
+            "nvmf_subsystem_set_ns_ana_group",
+            run,
+            namespaces::set_ana_group,
+        );
+}
+
+/// Sends a request whose answer becomes the result.
+fn forward(
+    state: &State,
+    call: &mut Call<State>,
+    request: TargetRequest,
+    result: impl FnOnce(TargetReply) -> Result<Value, RpcError> + Send + 'static,
+) -> Outcome {
+    let responder = call.responder()?;
+    let reply = move |answer: Result<TargetReply, TargetError>| {
+        responder.answer(answer.map_err(error).and_then(result));
+    };
+    state.target.request(request, Box::new(reply));
+    Ok(Answer::Later)
+}
+
+/// Sends a request; `then` takes its answer in and makes the result of it.
+fn forward_then(
+    state: &State,
+    call: &mut Call<State>,
+    request: TargetRequest,
+    then: impl FnOnce(&mut State, Result<TargetReply, RpcError>) -> Result<Value, RpcError>
+    + Send
+    + 'static,
+) -> Outcome {
+    let responder = call.responder()?;
+    let mail = call.mail.clone();
+    let reply = move |answer: Result<TargetReply, TargetError>| {
+        let answer = answer.map_err(error);
+        mail.run(move |state| responder.answer(then(state, answer)));
+    };
+    state.target.request(request, Box::new(reply));
+    Ok(Answer::Later)
+}
+
+/// The result of a method that only does something.
+fn done(_: TargetReply) -> Result<Value, RpcError> {
+    Ok(Value::Bool(true))
+}
+
+/// An answer of another kind than the request asks for.
+fn unexpected() -> RpcError {
+    RpcError::internal("unexpected answer of the target")
+}
+
+/// The name of the subsystem, and that of the target, which may be left out.
+fn subsystem(params: &mut Params) -> Result<Nqn, RpcError> {
+    target_name(params)?;
+    nqn(params, "nqn")
+}
+
+fn target_name(params: &mut Params) -> Result<(), RpcError> {
+    match params.optional::<String>("tgt_name")? {
+        Some(name) if name != TARGET_NAME => Err(RpcError::internal(format!(
+            "Unable to find target '{name}'"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn nqn(params: &mut Params, name: &str) -> Result<Nqn, RpcError> {
+    let text: String = params.required(name)?;
+    Nqn::new(&text).map_err(|e| params.invalid(name, format!("'{text}': {e}")))
+}
+
+/// EEXIST, ENOENT, EBUSY and so on of the errors that clients tell apart; the rest is -32602.
+fn error(error: TargetError) -> RpcError {
+    const ENOENT: i32 = 2;
+    const EBUSY: i32 = 16;
+    const EEXIST: i32 = 17;
+    let text = error.to_string();
+    match error {
+        TargetError::InvalidParameters(_) | TargetError::InvalidCntlidRange { .. } => {
+            RpcError::new(-32602, text)
+        }
+        TargetError::InvalidValue(_) | TargetError::Discovery => RpcError::invalid_params(text),
+        TargetError::NoSuchSubsystem(_)
+        | TargetError::NoSuchNamespace(_)
+        | TargetError::NoSuchListener(_)
+        | TargetError::NoSuchHost(_)
+        | TargetError::NoSuchReferral => RpcError::new(-ENOENT, text),
+        TargetError::SubsystemExists(_)
+        | TargetError::NamespaceExists(_)
+        | TargetError::NoFreeNamespace
+        | TargetError::ListenerExists(_)
+        | TargetError::HostExists(_)
+        | TargetError::ReferralExists => RpcError::new(-EEXIST, text),
+        TargetError::Busy => RpcError::new(-EBUSY, text),
+        TargetError::Io { .. } | TargetError::Stopped => RpcError::internal(text),
+    }
+}

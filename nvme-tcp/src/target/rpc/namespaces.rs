@@ -1,0 +1,94 @@
+//! Namespaces of subsystems.
+
+use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
+use uuid::Uuid;
+
+use super::{State, done, forward, forward_then, subsystem, unexpected};
+use crate::target::request::{NamespaceConfig, TargetReply, TargetRequest};
+
+pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let params = &mut call.params;
+    let nqn = subsystem(params)?;
+    let Some(mut namespace) = params.object("namespace")? else {
+        return Err(params.invalid("namespace", "is missing"));
+    };
+    let name: String = namespace.required("bdev_name")?;
+    // 0 asks for the lowest that is free.
+    let nsid = namespace.optional::<u32>("nsid")?.filter(|&n| n != 0);
+    let nguid = take_nguid(&mut namespace)?;
+    let uuid = take_uuid(&mut namespace)?;
+    let ana_group = namespace.optional("anagrpid")?;
+    namespace.off(&["no_auto_visible", "hide_metadata"])?;
+    namespace.finish()?;
+    params.finish()?;
+
+    let disk = state.disks.claim(&name, &nqn)?;
+    let config = NamespaceConfig {
+        uuid: Some(uuid.unwrap_or(disk.uuid)),
+        nguid,
+        ana_group,
+        ..NamespaceConfig::new(disk.backend(), disk.block_size)
+    };
+    let request = TargetRequest::AddNamespace {
+        nqn,
+        nsid,
+        namespace: config,
+    };
+    forward_then(state, call, request, move |state, answer| match answer {
+        Ok(TargetReply::Namespace { nsid }) => {
+            state.disks.confirm(&name, nsid);
+            Ok(nsid.into())
+        }
+        other => {
+            state.disks.release(|user| user.disk == name);
+            other.and_then(|_| Err(unexpected()))
+        }
+    })
+}
+
+pub(super) fn take_uuid(params: &mut Params) -> Result<Option<Uuid>, RpcError> {
+    let Some(text) = params.optional::<String>("uuid")? else {
+        return Ok(None);
+    };
+    match Uuid::parse_str(&text) {
+        Ok(uuid) => Ok(Some(uuid)),
+        Err(error) => Err(params.invalid("uuid", format!("'{text}': {error}"))),
+    }
+}
+
+fn take_nguid(params: &mut Params) -> Result<Option<[u8; 16]>, RpcError> {
+    let Some(text) = params.optional::<String>("nguid")? else {
+        return Ok(None);
+    };
+    let digits: String = text.chars().filter(|&c| c != '-').collect();
+    match u128::from_str_radix(&digits, 16) {
+        Ok(number) if digits.len() == 32 => Ok(Some(number.to_be_bytes())),
+        _ => Err(params.invalid("nguid", format!("'{text}', 32 hexadecimal digits expected"))),
+    }
+}
+
+pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let nqn = subsystem(&mut call.params)?;
+    let nsid: u32 = call.params.required("nsid")?;
+    call.params.finish()?;
+    let request = TargetRequest::RemoveNamespace {
+        nqn: nqn.clone(),
+        nsid,
+    };
+    forward_then(state, call, request, move |state, answer| {
+        answer?;
+        state
+            .disks
+            .release(|user| user.nqn == nqn && user.nsid == Some(nsid));
+        Ok(true.into())
+    })
+}
+
+pub(super) fn set_ana_group(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let nqn = subsystem(&mut call.params)?;
+    let nsid = call.params.required("nsid")?;
+    let group = call.params.required("anagrpid")?;
+    call.params.finish()?;
+    let request = TargetRequest::SetNamespaceAnaGroup { nqn, nsid, group };
+    forward(state, call, request, done)
+}

@@ -1,0 +1,98 @@
+//! Controllers, queue pairs, statistics.
+
+use pollux_reactor::rpc::{Call, Outcome, RpcError};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{State, address, forward, forward_then, subsystem, target_name, transport, unexpected};
+use crate::target::request::{TargetReply, TargetRequest};
+use crate::target::status::ControllerStatus;
+
+pub(super) fn stats(state: &mut State, call: &mut Call<State>) -> Outcome {
+    target_name(&mut call.params)?;
+    call.params.finish()?;
+    forward_then(state, call, TargetRequest::Status, |state, answer| {
+        let TargetReply::Status(status) = answer? else {
+            return Err(unexpected());
+        };
+        let groups = status.reactors.iter().enumerate().map(|(index, r)| {
+            json!({
+                "name": format!("nvmf_tgt_poll_group_{index:03}"),
+                "admin_qpairs": r.admin_qpairs,
+                "io_qpairs": r.io_qpairs,
+                "current_admin_qpairs": r.current_admin_qpairs,
+                "current_io_qpairs": r.current_io_qpairs,
+                "pending_bdev_io": 0,
+                "completed_nvme_io": r.io.commands,
+                "transports": transport::in_stats(state),
+                "pollux": {
+                    "reads": r.io.reads,
+                    "writes": r.io.writes,
+                    "bytes_read": r.io.bytes_read,
+                    "bytes_written": r.io.bytes_written,
+                    "failed": r.io.failed,
+                    "staging_waits": r.staging_waits,
+                },
+            })
+        });
+        Ok(json!({
+            "tick_rate": 1_000_000_000,
+            "poll_groups": groups.collect::<Value>(),
+            "pollux": {"faults": status.faults_total},
+        }))
+    })
+}
+
+/// Answers with what `show` makes of the subsystem's controllers.
+fn of_controllers(
+    state: &State,
+    call: &mut Call<State>,
+    show: fn(&ControllerStatus) -> Vec<Value>,
+) -> Outcome {
+    let nqn = subsystem(&mut call.params)?;
+    call.params.finish()?;
+    forward(state, call, TargetRequest::Status, move |reply| {
+        let TargetReply::Status(status) = reply else {
+            return Err(unexpected());
+        };
+        let controllers = if nqn.is_discovery() {
+            status.discovery_controllers
+        } else {
+            let mut subsystems = status.subsystems.into_iter();
+            match subsystems.find(|s| s.nqn == nqn) {
+                Some(subsystem) => subsystem.controllers,
+                None => return Err(RpcError::new(-2, format!("no subsystem '{nqn}'"))),
+            }
+        };
+        Ok(controllers.iter().flat_map(show).collect())
+    })
+}
+
+pub(super) fn controllers(state: &mut State, call: &mut Call<State>) -> Outcome {
+    of_controllers(state, call, |c| {
+        vec![json!({
+            "cntlid": c.cntlid,
+            "hostnqn": c.hostnqn.as_str(),
+            "hostid": Uuid::from_bytes(c.hostid).to_string(),
+            "num_io_qpairs": c.qpairs.len().saturating_sub(1),
+            "listen_address": address::show(c.listener),
+        })]
+    })
+}
+
+pub(super) fn qpairs(state: &mut State, call: &mut Call<State>) -> Outcome {
+    of_controllers(state, call, |c| {
+        let qpair = |q: &crate::target::status::QpairStatus| {
+            json!({
+                "cntlid": c.cntlid,
+                "qid": q.qid,
+                "state": "enabled",
+                "thread": format!("nvmf_tgt_poll_group_{:03}", q.reactor),
+                "hostnqn": c.hostnqn.as_str(),
+                "listen_address": address::show(q.local),
+                "peer_address": address::show(q.peer),
+            })
+        };
+        c.qpairs.iter().map(qpair).collect()
+    })
+}

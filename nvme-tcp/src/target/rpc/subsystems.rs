@@ -1,0 +1,172 @@
+//! Subsystems and discovery.
+
+use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
+use serde_json::{Map, Value, json};
+
+use super::{State, address, done, forward, forward_then, subsystem, target_name, unexpected};
+use crate::spec::nqn::Nqn;
+use crate::target::request::{Referral, SubsystemConfig, TargetReply, TargetRequest};
+use crate::target::status::SubsystemStatus;
+
+pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let params = &mut call.params;
+    let mut config = SubsystemConfig::new(subsystem(params)?);
+    config.ana_reporting = params.optional("ana_reporting")?.unwrap_or(false);
+    config.allow_any_host = params.optional("allow_any_host")?.unwrap_or(false);
+    config.serial = params
+        .optional("serial_number")?
+        .unwrap_or_else(|| "00000000000000000000".into());
+    if let Some(model) = params.optional("model_number")? {
+        config.model = model;
+    }
+    // 0 asks for the default.
+    if let Some(max) = params.optional("max_namespaces")?.filter(|&max| max != 0) {
+        config.max_namespaces = max;
+    }
+    if let Some(min) = params.optional("min_cntlid")? {
+        config.min_cntlid = min;
+    }
+    if let Some(max) = params.optional("max_cntlid")? {
+        config.max_cntlid = max;
+    }
+    params.off(&["passthrough", "enable_nssr"])?;
+    params.finish()?;
+    forward(state, call, TargetRequest::CreateSubsystem(config), done)
+}
+
+pub(super) fn delete(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let nqn = subsystem(&mut call.params)?;
+    call.params.finish()?;
+    let request = TargetRequest::DeleteSubsystem { nqn: nqn.clone() };
+    forward_then(state, call, request, move |state, answer| {
+        answer?;
+        state.disks.release(|user| user.nqn == nqn);
+        Ok(true.into())
+    })
+}
+
+pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
+    target_name(&mut call.params)?;
+    let wanted = match call.params.optional::<String>("nqn")? {
+        Some(text) => Some(
+            Nqn::new(&text).map_err(|e| call.params.invalid("nqn", format!("'{text}': {e}")))?,
+        ),
+        None => None,
+    };
+    call.params.finish()?;
+    forward_then(
+        state,
+        call,
+        TargetRequest::Subsystems,
+        move |state, answer| {
+            let TargetReply::Subsystems(subsystems) = answer? else {
+                return Err(unexpected());
+            };
+            let discovery = (Nqn::discovery(), show_discovery(state));
+            let all = subsystems.iter().map(|s| (s.nqn.clone(), show(state, s)));
+            let list: Vec<Value> = std::iter::once(discovery)
+                .chain(all)
+                .filter(|(nqn, _)| wanted.as_ref().is_none_or(|wanted| wanted == nqn))
+                .map(|(_, shown)| shown)
+                .collect();
+            match wanted {
+                Some(nqn) if list.is_empty() => {
+                    Err(RpcError::errno_of(19, format!("subsystem '{nqn}'")))
+                }
+                _ => Ok(list.into()),
+            }
+        },
+    )
+}
+
+fn show_discovery(state: &State) -> Value {
+    let listeners = state.discovery_listeners.iter();
+    json!({
+        "nqn": Nqn::discovery().as_str(),
+        "subtype": "Discovery",
+        "listen_addresses": listeners.map(|&a| address::show(a)).collect::<Value>(),
+        "allow_any_host": true,
+        "hosts": [],
+    })
+}
+
+fn show(state: &State, subsystem: &SubsystemStatus) -> Value {
+    let listeners = subsystem.listeners.iter();
+    let hosts = subsystem.hosts.iter();
+    let namespaces = subsystem.namespaces.iter().map(|n| {
+        let bdev = state.disks.used_by(&subsystem.nqn, n.nsid);
+        let mut shown = Map::new();
+        shown.insert("nsid".into(), n.nsid.into());
+        shown.insert("bdev_name".into(), bdev.into());
+        shown.insert("name".into(), bdev.into());
+        if let Some(nguid) = n.nguid {
+            shown.insert("nguid".into(), hex(&nguid).into());
+        }
+        shown.insert("uuid".into(), n.uuid.to_string().into());
+        shown.insert("anagrpid".into(), n.ana_group.into());
+        Value::Object(shown)
+    });
+    let (min_cntlid, max_cntlid) = subsystem.cntlid_range;
+    json!({
+        "nqn": subsystem.nqn.as_str(),
+        "subtype": "NVMe",
+        "listen_addresses": listeners.map(|l| address::show(l.addr)).collect::<Value>(),
+        "allow_any_host": subsystem.allow_any_host,
+        "hosts": hosts.map(|h| json!({"nqn": h.as_str()})).collect::<Value>(),
+        "serial_number": subsystem.serial,
+        "model_number": subsystem.model,
+        "max_namespaces": subsystem.max_namespaces,
+        "min_cntlid": min_cntlid,
+        "max_cntlid": max_cntlid,
+        "ana_reporting": subsystem.ana_reporting,
+        "namespaces": namespaces.collect::<Value>(),
+    })
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02X}")).collect()
+}
+
+fn referral(params: &mut Params) -> Result<Referral, RpcError> {
+    target_name(params)?;
+    let addr = address::take(params, "address")?;
+    let subnqn = match params.optional::<String>("subnqn")? {
+        Some(text) => {
+            Nqn::new(&text).map_err(|e| params.invalid("subnqn", format!("'{text}': {e}")))?
+        }
+        None => Nqn::discovery(),
+    };
+    Ok(Referral { addr, subnqn })
+}
+
+pub(super) fn add_referral(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let referral = referral(&mut call.params)?;
+    call.params.off(&["secure_channel"])?;
+    call.params.finish()?;
+    forward(state, call, TargetRequest::AddReferral(referral), done)
+}
+
+pub(super) fn remove_referral(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let referral = referral(&mut call.params)?;
+    call.params.finish()?;
+    forward(state, call, TargetRequest::RemoveReferral(referral), done)
+}
+
+pub(super) fn referrals(state: &mut State, call: &mut Call<State>) -> Outcome {
+    target_name(&mut call.params)?;
+    call.params.finish()?;
+    forward(state, call, TargetRequest::Referrals, |reply| {
+        let TargetReply::Referrals(list) = reply else {
+            return Err(unexpected());
+        };
+        let shown = list.iter().map(|r| {
+            json!({
+                "address": address::show(r.addr),
+                "secure_channel": false,
+                "subnqn": r.subnqn.as_str(),
+                "subtype": if r.subnqn.is_discovery() { "discovery" } else { "nvme" },
+            })
+        });
+        Ok(shown.collect())
+    })
+}

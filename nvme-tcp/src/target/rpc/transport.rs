@@ -1,0 +1,122 @@
+//! The transport. There is one, TCP, and it has no settings of its own; those that clients give are taken for
+//! what they can change, which is nothing, and given back as they were.
+
+use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
+use serde_json::{Map, Value, json};
+
+use super::{State, address, done, forward, target_name};
+use crate::target::request::TargetRequest;
+
+/// Settings with the value that is shown if none was given.
+const NUMBERS: [(&str, u32); 17] = [
+    ("max_queue_depth", 128),
+    ("max_io_qpairs_per_ctrlr", 127),
+    ("in_capsule_data_size", 8192),
+    ("max_io_size", 1 << 20),
+    ("io_unit_size", 1 << 17),
+    ("max_aq_depth", 128),
+    ("num_shared_buffers", 511),
+    ("buf_cache_size", 32),
+    ("iobuf_small_cache_size", 0),
+    ("iobuf_large_cache_size", 0),
+    ("sock_priority", 0),
+    ("acceptor_backlog", 1024),
+    ("abort_timeout_sec", 1),
+    ("control_msg_num", 32),
+    ("acceptor_poll_rate", 10_000),
+    ("ack_timeout", 0),
+    ("min_kato", 0),
+];
+
+/// Switches that only other transports have, or that are for features that are not there.
+const OFF: [&str; 8] = [
+    "no_srq",
+    "zcopy",
+    "dif_insert_or_strip",
+    "no_wr_batching",
+    "disable_mappable_bar0",
+    "disable_adaptive_irq",
+    "disable_shadow_doorbells",
+    "disable_command_passthru",
+];
+
+pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let params = &mut call.params;
+    target_name(params)?;
+    address::transport_type(params)?;
+    let mut given = Map::new();
+    given.insert("trtype".into(), "TCP".into());
+    for (name, _) in NUMBERS {
+        if let Some(value) = params.optional::<u32>(name)? {
+            given.insert(name.into(), value.into());
+        }
+    }
+    if let Some(value) = params.optional::<bool>("c2h_success")? {
+        given.insert("c2h_success".into(), value.into());
+    }
+    params.off(&OFF)?;
+    params.finish()?;
+    if state.transport.is_some() {
+        return Err(RpcError::internal("Transport type 'TCP' already exists"));
+    }
+    state.transport = Some(given);
+    Ok(Answer::Now(true.into()))
+}
+
+pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
+    target_name(&mut call.params)?;
+    let wanted: Option<String> = call.params.optional("trtype")?;
+    call.params.finish()?;
+    if let Some(name) = wanted
+        && (state.transport.is_none() || !name.eq_ignore_ascii_case("tcp"))
+    {
+        return Err(RpcError::errno_of(19, format!("transport '{name}'")));
+    }
+    let list: Vec<Value> = state.transport.iter().map(show).collect();
+    Ok(Answer::Now(list.into()))
+}
+
+fn show(given: &Map<String, Value>) -> Value {
+    let mut all = Map::new();
+    all.insert("trtype".into(), "TCP".into());
+    for (name, default) in NUMBERS {
+        all.insert(name.into(), default.into());
+    }
+    all.insert("c2h_success".into(), true.into());
+    all.insert("dif_insert_or_strip".into(), false.into());
+    all.insert("zcopy".into(), false.into());
+    all.extend(given.clone());
+    all.into()
+}
+
+pub(super) fn set_crdt(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let mut crdt = [0; 3];
+    for (value, name) in crdt.iter_mut().zip(["crdt1", "crdt2", "crdt3"]) {
+        *value = call.params.optional(name)?.unwrap_or(0);
+    }
+    call.params.finish()?;
+    state.retry_delays = crdt;
+    forward(state, call, TargetRequest::SetRetryDelays { crdt }, done)
+}
+
+/// Refuses a listener while there is no transport.
+pub(super) fn required(state: &State) -> Result<(), RpcError> {
+    match state.transport {
+        Some(_) => Ok(()),
+        None => Err(RpcError::invalid_params(
+            "there is no TCP transport, nvmf_create_transport comes first",
+        )),
+    }
+}
+
+/// The call that makes the transport again.
+pub(super) fn saved(state: &State) -> Option<Value> {
+    let params: &Map<String, Value> = state.transport.as_ref()?;
+    Some(json!({"method": "nvmf_create_transport", "params": params}))
+}
+
+/// The transports of one reactor's statistics.
+pub(super) fn in_stats(state: &State) -> Value {
+    let list = state.transport.iter();
+    list.map(|_| json!({"trtype": "TCP"})).collect()
+}

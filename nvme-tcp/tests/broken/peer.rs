@@ -1,0 +1,444 @@
+//! A controller that does as it is told, and the host that is tested against it.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use pollux_nvme_tcp::host::{
+    Completed, ConnectOptions, Controller, ControllerError, ControllerEvent, ControllerOptions,
+    HostIdentity, QueueError, QueuePair, Request,
+};
+use pollux_nvme_tcp::pdu::TxFraming;
+use pollux_nvme_tcp::spec::opcode::nvm;
+use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleCmd, CapsuleResp, Icreq, Icresp, PduType, flags};
+use pollux_nvme_tcp::spec::{Cqe, Nqn, Sqe};
+use pollux_nvme_tcp::target::{
+    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+};
+use pollux_reactor::{Context, Group, Idle, Progress, Running, Sender, Service, mailbox};
+use zerocopy::FromBytes;
+
+use crate::broken::{Checked, DEADLINE, Wire, noise, pdu};
+
+/// What the host under test is asked to do.
+pub enum Order {
+    /// Bring up the controller whose connections stay in order.
+    Healthy(Box<ControllerOptions>),
+    /// Connect a queue pair, and tell what becomes of it.
+    Queue(Box<ConnectOptions>, mpsc::Sender<Event>),
+    /// Send a request on it.
+    Request(Request),
+    /// Bring a controller up, and tell what becomes of it.
+    Controller(Box<ControllerOptions>, mpsc::Sender<Event>),
+    /// Ask the controller something.
+    Admin(Request),
+    /// Close both.
+    Close,
+    /// Let go of the connections that are in order, too.
+    Quit(mpsc::Sender<Event>),
+    /// Write and read over the connection that is in order.
+    Check(u64, mpsc::Sender<Event>),
+}
+
+/// What has become of it.
+#[derive(Debug)]
+pub enum Event {
+    /// The queue pair is connected.
+    Ready,
+    /// A request has ended.
+    Ended(Completed),
+    /// The queue pair has ended.
+    Error(QueueError),
+    /// The controller is usable: namespaces, namespaces that were left out, I/O queues.
+    Controller(usize, usize, u16),
+    /// The controller has ended.
+    ControllerError(ControllerError),
+    /// An order was carried out.
+    Done,
+}
+
+/// The one service of the reactor under test: a queue pair and a controller that are connected to broken
+/// peers, next to a controller and a queue pair of a peer that is in order.
+#[derive(Default)]
+struct Host {
+    admin: Option<Controller>,
+    io: Option<QueuePair>,
+    check: Option<(u64, mpsc::Sender<Event>)>,
+    queue: Option<(QueuePair, mpsc::Sender<Event>)>,
+    announced: bool,
+    controller: Option<(Controller, mpsc::Sender<Event>)>,
+}
+
+/// Where the healthy I/O goes, and how much of it there is.
+const CHECK_LBA: u64 = 64;
+const CHECK_LEN: usize = 16 * 1024;
+
+fn blocks(opcode: u8, lba: u64, buffer: Vec<u8>) -> Request {
+    let count = u32::try_from(buffer.len() / 512).unwrap_or(1);
+    Request::block(opcode, 1, lba, count, 9, buffer)
+}
+
+/// Sends an event; the test may have given up on the row.
+fn tell(to: &mpsc::Sender<Event>, event: Event) {
+    let _ = to.send(event);
+}
+
+impl Host {
+    fn poll_healthy(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now();
+        if let Some(admin) = &mut self.admin {
+            let _ = admin.poll(now);
+            while let Some(event) = admin.next_event() {
+                match event {
+                    ControllerEvent::Ready => {
+                        let options = admin.io_options(1);
+                        self.io = Some(QueuePair::connect(cx.net(), now, options).unwrap());
+                    }
+                    ControllerEvent::Ended(error) => panic!("the healthy controller: {error}"),
+                    _ => {}
+                }
+            }
+        }
+        let Some(io) = &mut self.io else {
+            return;
+        };
+        let mut ended = Vec::new();
+        let received = io.receive(now, &mut |c| ended.push(c));
+        let _ = received.unwrap_or_else(|error| panic!("the healthy queue pair: {error}"));
+        for completed in ended {
+            let written = completed.request.command.opcode == nvm::WRITE;
+            if written && completed.outcome.is_success() {
+                io.submit(blocks(nvm::READ, CHECK_LBA, vec![0; CHECK_LEN]))
+                    .unwrap();
+            } else if let Some((_, reply)) = self.check.take() {
+                tell(&reply, Event::Ended(completed));
+            }
+        }
+        // The check waits until the queue pair is connected.
+        if let Some((seed, _)) = &self.check
+            && io.is_ready()
+            && io.outstanding() == 0
+        {
+            io.submit(blocks(nvm::WRITE, CHECK_LBA, noise(CHECK_LEN, *seed)))
+                .unwrap();
+        }
+        let sent = io.transmit(&mut |_| ());
+        sent.unwrap_or_else(|error| panic!("the healthy queue pair: {error}"));
+    }
+
+    fn poll_queue(&mut self, cx: &Context<'_>) {
+        let Some((queue, reply)) = &mut self.queue else {
+            return;
+        };
+        let mut sink = |completed| tell(reply, Event::Ended(completed));
+        let result = queue
+            .receive(cx.now(), &mut sink)
+            .and_then(|_| queue.transmit(&mut sink));
+        if !self.announced && queue.is_ready() {
+            self.announced = true;
+            tell(reply, Event::Ready);
+        }
+        if let Err(error) = result {
+            tell(reply, Event::Error(error));
+            self.queue = None;
+        }
+    }
+
+    fn poll_controller(&mut self, cx: &Context<'_>) {
+        let Some((controller, reply)) = &mut self.controller else {
+            return;
+        };
+        let _ = controller.poll(cx.now());
+        let mut over = false;
+        while let Some(event) = controller.next_event() {
+            match event {
+                ControllerEvent::Ready => {
+                    // What an I/O queue pair would be made of must be sound whatever was reported.
+                    let options = controller.io_options(1);
+                    assert!(options.queue_size >= 2 && options.transfer_max >= 512);
+                    let (found, left) = (controller.namespaces(), controller.left_out());
+                    let queues = controller.io_queues();
+                    tell(
+                        reply,
+                        Event::Controller(found.count(), left.count(), queues),
+                    );
+                }
+                ControllerEvent::Admin(completed) => tell(reply, Event::Ended(completed)),
+                ControllerEvent::Ended(error) => {
+                    tell(reply, Event::ControllerError(error));
+                    over = true;
+                }
+                _ => {}
+            }
+        }
+        if over {
+            self.controller = None;
+        }
+    }
+}
+
+impl Service for Host {
+    type Message = Order;
+
+    fn on_message(&mut self, order: Order, cx: &mut Context<'_>) {
+        let now = cx.now();
+        match order {
+            Order::Healthy(options) => {
+                self.admin = Some(Controller::connect(cx.net(), now, *options).unwrap());
+            }
+            Order::Queue(options, reply) => {
+                let queue = QueuePair::connect(cx.net(), now, *options).unwrap();
+                self.announced = false;
+                self.queue = Some((queue, reply));
+            }
+            Order::Request(request) => {
+                if let Some((queue, _)) = &mut self.queue {
+                    queue.submit(request).unwrap();
+                }
+            }
+            Order::Controller(options, reply) => {
+                let controller = Controller::connect(cx.net(), now, *options).unwrap();
+                self.controller = Some((controller, reply));
+            }
+            Order::Admin(request) => {
+                if let Some((controller, _)) = &mut self.controller {
+                    controller.submit(request).unwrap();
+                }
+            }
+            Order::Close => {
+                self.queue = None;
+                self.controller = None;
+            }
+            Order::Quit(reply) => {
+                self.io = None;
+                self.admin = None;
+                tell(&reply, Event::Done);
+            }
+            Order::Check(seed, reply) => self.check = Some((seed, reply)),
+        }
+    }
+
+    fn on_timer(&mut self, _: u64, _: &mut Context<'_>) {}
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
+        self.poll_healthy(cx);
+        self.poll_queue(cx);
+        self.poll_controller(cx);
+        // There are deadlines to watch.
+        Progress::Busy
+    }
+}
+
+/// Two reactors: one with the host under test, one with a target for its healthy connection.
+pub struct TestHost {
+    running: Running,
+    orders: Sender<Order>,
+    listener: TcpListener,
+    rounds: u64,
+}
+
+impl TestHost {
+    pub fn start() -> Self {
+        let (orders, receiver) = mailbox(16);
+        let (handle, parts) = target(1);
+        let mut group = Group::new();
+        let after = Duration::from_micros(50);
+        for part in parts {
+            let reactor = group.add_reactor(None, Idle::Park { after });
+            group.add_service(reactor, part.receiver, move || part.service);
+        }
+        let reactor = group.add_reactor(None, Idle::Yield);
+        group.add_service(reactor, receiver, Host::default);
+        let running = group.start().unwrap();
+        let healthy = ControllerOptions {
+            connect: ConnectOptions::admin(configure(&handle), nqn(), HostIdentity::random()),
+            io_queues: 1,
+            io_queue_size: 32,
+        };
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let this = Self {
+            running,
+            orders,
+            listener,
+            rounds: 0,
+        };
+        this.order(Order::Healthy(Box::new(healthy)));
+        this
+    }
+
+    /// Options for I/O queue 1 of the scripted controller.
+    pub fn options(&self) -> ConnectOptions {
+        let addr = self.listener.local_addr().unwrap();
+        ConnectOptions {
+            queue_id: 1,
+            controller_id: 1,
+            transfer_max: 1 << 20,
+            timeout: DEADLINE,
+            ..ConnectOptions::admin(addr, nqn(), HostIdentity::random())
+        }
+    }
+
+    pub fn order(&self, order: Order) {
+        let taken = self.orders.send(order).is_ok();
+        assert!(taken, "the host has stopped, or does not take its orders");
+    }
+
+    /// Makes the host connect a queue pair, and takes the connection.
+    pub fn queue(&self, options: ConnectOptions) -> Checked<(Peer, Events)> {
+        let (sender, events) = mpsc::channel();
+        self.order(Order::Queue(Box::new(options), sender));
+        Ok((self.accept()?, Events(events)))
+    }
+
+    /// Makes the host connect to a controller, and takes the connection.
+    pub fn controller(&self, options: ControllerOptions) -> Checked<(Peer, Events)> {
+        let (sender, events) = mpsc::channel();
+        self.order(Order::Controller(Box::new(options), sender));
+        Ok((self.accept()?, Events(events)))
+    }
+
+    fn accept(&self) -> Checked<Peer> {
+        for _ in 0..10_000_000 {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).map_err(|e| e.to_string())?;
+                    return Ok(Peer {
+                        wire: Wire::new(stream)?,
+                        framing: TxFraming::default(),
+                    });
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(e) => return Err(format!("accept: {e}")),
+            }
+        }
+        Err("the host does not connect".into())
+    }
+
+    /// Writes and reads over the connection that is in order.
+    pub fn check(&mut self) -> Checked<()> {
+        self.rounds += 1;
+        let (sender, events) = mpsc::channel();
+        self.order(Order::Check(self.rounds, sender));
+        let completed = Events(events).ended()?;
+        if !completed.outcome.is_success() {
+            return Err(format!("{:?}", completed.outcome));
+        }
+        if completed.request.buffer != noise(CHECK_LEN, self.rounds) {
+            return Err("what is read is not what was written".into());
+        }
+        Ok(())
+    }
+
+    /// Stops the reactors; a panic on one of them goes on here.
+    pub fn stop(self) {
+        // The target may stop first, and its end is not to be taken for a fault.
+        let (sender, events) = mpsc::channel();
+        self.order(Order::Quit(sender));
+        let _ = Events(events).next();
+        self.running.stop();
+        self.running.join();
+    }
+}
+
+fn nqn() -> Nqn {
+    "nqn.2014-08.org.example:disk".parse().unwrap()
+}
+
+/// Gives a target a subsystem with a namespace. Returns where it listens.
+fn configure(handle: &TargetHandle) -> SocketAddr {
+    let call = |request| handle.call(request).unwrap();
+    call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));
+    call(TargetRequest::AddNamespace {
+        nqn: nqn(),
+        nsid: Some(1),
+        namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
+    });
+    let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+    match call(TargetRequest::AddListener { nqn: nqn(), addr }) {
+        TargetReply::Listener { addr } => addr,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What the host tells about a connection.
+pub struct Events(mpsc::Receiver<Event>);
+
+impl Events {
+    pub fn next(&self) -> Checked<Event> {
+        let event = self.0.recv_timeout(DEADLINE);
+        event.map_err(|_| "nothing heard from the host".into())
+    }
+
+    /// The next event, which must be the end of a request.
+    pub fn ended(&self) -> Checked<Completed> {
+        match self.next()? {
+            Event::Ended(completed) => Ok(completed),
+            other => Err(format!("{other:?} instead of the end of a request")),
+        }
+    }
+}
+
+/// The controller's side of one connection.
+pub struct Peer {
+    pub wire: Wire,
+    pub framing: TxFraming,
+}
+
+impl Peer {
+    /// Takes ICReq and Connect, and accepts both. `dgst` as in ICResp.
+    pub fn accept_queue(&mut self, dgst: u8) -> Checked<()> {
+        self.accept_icreq(dgst)?;
+        let connect = self.command()?;
+        self.complete(connect.cid.get(), Cqe::default())
+    }
+
+    /// Takes ICReq and answers it.
+    pub fn accept_icreq(&mut self, dgst: u8) -> Checked<()> {
+        self.icreq()?;
+        let response = pdu(TxFraming::default(), &Icresp::new(0, dgst, 8192), &[]);
+        self.wire.send(&response)?;
+        self.framing.hdgst = dgst & 1 != 0;
+        self.framing.ddgst = dgst & 2 != 0;
+        Ok(())
+    }
+
+    /// Takes ICReq.
+    pub fn icreq(&mut self) -> Checked<()> {
+        let bytes = self.wire.expect(PduType::ICREQ)?;
+        let (request, _) = Icreq::ref_from_prefix(&bytes).map_err(|e| e.to_string())?;
+        match (bytes.len(), request.pfv.get(), request.maxr2t_z.get()) {
+            (128, 0, MAXR2T_Z) => Ok(()),
+            other => Err(format!("ICReq {other:?}")),
+        }
+    }
+
+    /// The next command.
+    pub fn command(&mut self) -> Checked<Sqe> {
+        let bytes = self.wire.expect(PduType::CAPSULE_CMD)?;
+        let (capsule, _) = CapsuleCmd::read_from_prefix(&bytes).map_err(|e| e.to_string())?;
+        Ok(capsule.sqe)
+    }
+
+    /// Completes a command; its CID is put into `cqe`.
+    pub fn complete(&mut self, cid: u16, cqe: Cqe) -> Checked<()> {
+        let cqe = Cqe {
+            cid: cid.into(),
+            ..cqe
+        };
+        let response = pdu(self.framing, &CapsuleResp::new(cqe), &[]);
+        self.wire.send(&response)
+    }
+
+    /// Sends all data of a read.
+    pub fn data(&mut self, cid: u16, data: &[u8]) -> Checked<()> {
+        let len = u32::try_from(data.len()).unwrap_or(0);
+        let header = C2hData::new(cid, 0, len, flags::LAST_PDU);
+        let bytes = pdu(self.framing, &header, data);
+        self.wire.send(&bytes)
+    }
+}
+
+/// MAXR2T that the host states: four, minus one.
+pub const MAXR2T_Z: u32 = 3;

@@ -1,0 +1,518 @@
+//! The target's management methods, from the socket to the target and back.
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pollux_nvme_tcp::target::{rpc, target};
+use pollux_reactor::rpc::{Config, Methods, Server};
+use pollux_reactor::{Group, Idle, Running};
+use serde_json::{Value, json};
+
+const NQN: &str = "nqn.2014-08.org.example:disk";
+const HOST: &str = "nqn.2014-08.org.example:host";
+
+/// A target on two reactors, and a client of its management.
+struct Managed {
+    running: Option<Running>,
+    client: BufReader<UnixStream>,
+}
+
+impl Managed {
+    fn start(name: &str) -> Managed {
+        Managed::configured(name, Config::default())
+    }
+
+    fn configured(name: &str, config: Config) -> Managed {
+        let file = format!("pollux-target-rpc-{}-{name}", std::process::id());
+        let path: PathBuf = std::env::temp_dir().join(file);
+        let (handle, parts) = target(2);
+        let mut methods = Methods::new();
+        rpc::register(&mut methods, handle);
+        let mut server = Server::new(methods);
+        server.listen_unix(&path).unwrap();
+        server.configure(config, false).unwrap();
+        let mut group = Group::new();
+        for part in parts {
+            let reactor = group.add_reactor(None, Idle::Yield);
+            group.add_service(reactor, part.receiver, move || part.service);
+        }
+        let (receiver, service) = server.into_service();
+        // Not the target's home, so that answers really travel.
+        group.add_service(1, receiver, move || service);
+        let running = group.start().unwrap();
+        let stream = UnixStream::connect(&path).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        Managed {
+            running: Some(running),
+            client: BufReader::new(stream),
+        }
+    }
+
+    fn answer(&mut self, method: &str, params: Value) -> Value {
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let text = request.to_string();
+        self.client.get_mut().write_all(text.as_bytes()).unwrap();
+        let mut line = String::new();
+        self.client.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn call(&mut self, method: &str, params: Value) -> Value {
+        let answer = self.answer(method, params);
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    fn error(&mut self, method: &str, params: Value) -> (i64, String) {
+        let answer = self.answer(method, params);
+        let error = &answer["error"];
+        let message = error["message"].as_str();
+        let message = message.unwrap_or_else(|| panic!("{method} must fail: {answer}"));
+        (error["code"].as_i64().unwrap(), message.to_owned())
+    }
+
+    /// A transport, a subsystem and a disk of 1 MiB.
+    fn prepare(&mut self) {
+        self.call("nvmf_create_transport", json!({"trtype": "tcp"}));
+        self.call(
+            "nvmf_create_subsystem",
+            json!({"nqn": NQN, "allow_any_host": true, "ana_reporting": true, "max_namespaces": 4}),
+        );
+        let disk = json!({"name": "Malloc0", "num_blocks": 2048, "block_size": 512});
+        assert_eq!(self.call("bdev_malloc_create", disk), "Malloc0");
+    }
+
+    fn add_ns(&mut self, bdev: &str) -> Value {
+        let namespace = json!({"nqn": NQN, "namespace": {"bdev_name": bdev}});
+        self.call("nvmf_subsystem_add_ns", namespace)
+    }
+
+    /// Adds a listener at a free port; returns its address.
+    fn listen(&mut self) -> Value {
+        let free = json!({"trtype": "TCP", "traddr": "127.0.0.1", "trsvcid": "0"});
+        let params = json!({"nqn": NQN, "listen_address": free});
+        self.call("nvmf_subsystem_add_listener", params);
+        let listeners = self.call("nvmf_subsystem_get_listeners", json!({"nqn": NQN}));
+        listeners.as_array().unwrap().last().unwrap()["address"].clone()
+    }
+
+    fn config(&mut self) -> Value {
+        let mut list = Vec::new();
+        for entry in self
+            .call("framework_get_subsystems", json!({}))
+            .as_array()
+            .unwrap()
+        {
+            let name = &entry["subsystem"];
+            let config = self.call("framework_get_config", json!({"name": name}));
+            list.push(json!({"subsystem": name, "config": config}));
+        }
+        json!({"subsystems": list})
+    }
+}
+
+impl Drop for Managed {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+            running.join();
+        }
+    }
+}
+
+#[test]
+fn a_subsystem_comes_with_its_parts_and_goes() {
+    let mut t = Managed::start("parts");
+    let stats = t.call("nvmf_get_stats", json!({}));
+    let groups = stats["poll_groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 2);
+    assert!(groups.iter().all(|g| g["transports"] == json!([])));
+    t.prepare();
+    let stats = t.call("nvmf_get_stats", json!({}));
+    assert_eq!(stats["poll_groups"][0]["transports"][0]["trtype"], "TCP");
+    assert_eq!(t.add_ns("Malloc0"), 1);
+    let address = t.listen();
+    t.call("nvmf_subsystem_add_host", json!({"nqn": NQN, "host": HOST}));
+
+    let list = t.call("nvmf_get_subsystems", json!({}));
+    assert_eq!(list[0]["subtype"], "Discovery");
+    let subsystem = &list[1];
+    assert_eq!(
+        (&subsystem["nqn"], &subsystem["subtype"]),
+        (&json!(NQN), &json!("NVMe"))
+    );
+    assert_eq!(subsystem["listen_addresses"], json!([address]));
+    assert_eq!(subsystem["hosts"], json!([{"nqn": HOST}]));
+    let disk = t.call("bdev_get_bdevs", json!({"name": "Malloc0"}));
+    let namespace = &subsystem["namespaces"][0];
+    assert_eq!(namespace["bdev_name"], "Malloc0");
+    assert_eq!(namespace["uuid"], disk[0]["uuid"]);
+    assert_eq!(disk[0]["claimed"], true);
+
+    // The disk is free again when the subsystem is gone.
+    t.call("nvmf_delete_subsystem", json!({"nqn": NQN}));
+    assert_eq!(
+        t.call("nvmf_get_subsystems", json!({}))
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(t.call("bdev_get_bdevs", json!({}))[0]["claimed"], false);
+    t.call("bdev_malloc_delete", json!({"name": "Malloc0"}));
+    assert_eq!(t.call("bdev_get_bdevs", json!({})), json!([]));
+    let kinds = t.call("notify_get_notifications", json!({"id": 1}));
+    assert_eq!(
+        kinds,
+        json!([{"id": 1, "type": "bdev_unregister", "ctx": "Malloc0"}])
+    );
+}
+
+#[test]
+fn what_is_refused_leaves_nothing() {
+    let mut t = Managed::start("refused");
+    let listener = json!({"trtype": "tcp", "traddr": "127.0.0.1", "trsvcid": "0"});
+    let add = json!({"nqn": NQN, "listen_address": listener});
+    assert_eq!(t.error("nvmf_subsystem_add_listener", add).0, -32602);
+    t.prepare();
+    let before = t.config();
+    for (method, params, code, words) in [
+        (
+            "nvmf_create_transport",
+            json!({"trtype": "tcp"}),
+            -32603,
+            "already exists",
+        ),
+        (
+            "nvmf_create_transport",
+            json!({"trtype": "rdma"}),
+            -32602,
+            "rdma",
+        ),
+        ("nvmf_create_subsystem", json!({"nqn": NQN}), -17, "exists"),
+        (
+            "nvmf_create_subsystem",
+            json!({"nqn": "x"}),
+            -32602,
+            "'nqn'",
+        ),
+        (
+            "nvmf_create_subsystem",
+            json!({"nqn": format!("{NQN}2"), "tgt_name": "other"}),
+            -32603,
+            "Unable to find target",
+        ),
+        (
+            "nvmf_create_subsystem",
+            json!({"nqn": format!("{NQN}2"), "serial_number": "123456789012345678901"}),
+            -32602,
+            "Invalid parameters",
+        ),
+        (
+            "nvmf_create_subsystem",
+            json!({"nqn": format!("{NQN}2"), "model_number": "m\u{7f}"}),
+            -32602,
+            "Invalid parameters",
+        ),
+        (
+            "nvmf_create_subsystem",
+            json!({"nqn": format!("{NQN}2"), "min_cntlid": 0}),
+            -32602,
+            "Invalid cntlid range",
+        ),
+        (
+            "nvmf_create_subsystem",
+            json!({"nqn": format!("{NQN}2"), "min_cntlid": 5, "max_cntlid": 4}),
+            -32602,
+            "Invalid cntlid range",
+        ),
+        (
+            "nvmf_create_subsystem",
+            json!({"nqn": format!("{NQN}2"), "colour": 1}),
+            -32602,
+            "'colour'",
+        ),
+        (
+            "nvmf_subsystem_add_ns",
+            json!({"nqn": NQN, "namespace": {"bdev_name": "none"}}),
+            -19,
+            "No such device",
+        ),
+        (
+            "nvmf_subsystem_add_ns",
+            json!({"nqn": NQN, "namespace": {"bdev_name": "Malloc0", "nsid": 5}}),
+            -32602,
+            "nsid 5",
+        ),
+        (
+            "nvmf_subsystem_add_ns",
+            json!({"nqn": NQN, "namespace": {"bdev_name": "Malloc0", "nguid": "12"}}),
+            -32602,
+            "'namespace.nguid'",
+        ),
+        (
+            "nvmf_subsystem_add_ns",
+            json!({"nqn": NQN, "namespace": {"bdev_name": "Malloc0", "hide_metadata": true}}),
+            -32602,
+            "'namespace.hide_metadata'",
+        ),
+        (
+            "nvmf_subsystem_remove_ns",
+            json!({"nqn": NQN, "nsid": 1}),
+            -2,
+            "namespace 1",
+        ),
+        (
+            "nvmf_subsystem_remove_listener",
+            json!({"nqn": NQN, "listen_address": {"trtype": "tcp", "traddr": "::1", "trsvcid": "1"}}),
+            -2,
+            "[::1]:1",
+        ),
+        (
+            "nvmf_subsystem_add_listener",
+            json!({"nqn": NQN, "listen_address": listener, "secure_channel": true}),
+            -32602,
+            "'secure_channel'",
+        ),
+        (
+            "nvmf_subsystem_add_listener",
+            json!({"nqn": NQN, "listen_address": {"trtype": "tcp", "traddr": "::1", "trsvcid": "1", "adrfam": "ipv4"}}),
+            -32602,
+            "'listen_address.traddr'",
+        ),
+        (
+            "nvmf_subsystem_add_host",
+            json!({"nqn": NQN, "host": HOST, "psk": "key0"}),
+            -126,
+            "key0",
+        ),
+        (
+            "nvmf_subsystem_remove_host",
+            json!({"nqn": NQN, "host": HOST}),
+            -2,
+            HOST,
+        ),
+        (
+            "bdev_malloc_create",
+            json!({"name": "Malloc0", "num_blocks": 8, "block_size": 512}),
+            -17,
+            "Malloc0",
+        ),
+        (
+            "bdev_malloc_create",
+            json!({"num_blocks": 0, "block_size": 512}),
+            -22,
+            "num_blocks",
+        ),
+        (
+            "bdev_malloc_create",
+            json!({"num_blocks": u64::MAX, "block_size": 512}),
+            -22,
+            "num_blocks",
+        ),
+        (
+            "bdev_malloc_create",
+            json!({"num_blocks": 8, "block_size": 513}),
+            -22,
+            "513",
+        ),
+        (
+            "bdev_malloc_create",
+            json!({"num_blocks": "8", "block_size": 512}),
+            -32602,
+            "'num_blocks'",
+        ),
+        (
+            "bdev_malloc_create",
+            json!({"block_size": 512}),
+            -32602,
+            "'num_blocks'",
+        ),
+        (
+            "bdev_aio_create",
+            json!({"name": "a", "filename": "/no/such/file"}),
+            -2,
+            "/no/such/file",
+        ),
+        (
+            "bdev_null_delete",
+            json!({"name": "Malloc0"}),
+            -19,
+            "Malloc disk",
+        ),
+        (
+            "bdev_get_bdevs",
+            json!({"name": "none"}),
+            -19,
+            "No such device",
+        ),
+        (
+            "nvmf_subsystem_get_controllers",
+            json!({"nqn": HOST}),
+            -2,
+            HOST,
+        ),
+    ] {
+        let shown = params.to_string();
+        let (found, message) = t.error(method, params);
+        assert_eq!(found, code, "{method} {shown}: {message}");
+        assert!(message.contains(words), "{method} {shown}: {message}");
+    }
+    assert_eq!(t.config(), before);
+    // The disk that some of them asked for is free.
+    assert_eq!(t.add_ns("Malloc0"), 1);
+    let again = json!({"nqn": NQN, "namespace": {"bdev_name": "Malloc0"}});
+    assert_eq!(t.error("nvmf_subsystem_add_ns", again).0, -1);
+}
+
+#[test]
+fn ana_states_are_set_for_one_group_or_all() {
+    let mut t = Managed::start("ana");
+    t.prepare();
+    t.add_ns("Malloc0");
+    let address = t.listen();
+    let states = |t: &mut Managed| {
+        let listeners = t.call("nvmf_subsystem_get_listeners", json!({"nqn": NQN}));
+        let states = listeners[0]["ana_states"].as_array().unwrap().clone();
+        states
+            .iter()
+            .map(|s| s["ana_state"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states(&mut t), ["optimized"]);
+    let mut params =
+        json!({"nqn": NQN, "listen_address": address, "ana_state": "non_optimized", "anagrpid": 1});
+    t.call("nvmf_subsystem_listener_set_ana_state", params.clone());
+    assert_eq!(states(&mut t), ["non_optimized"]);
+    params["ana_state"] = "inaccessible".into();
+    params.as_object_mut().unwrap().remove("anagrpid");
+    t.call("nvmf_subsystem_listener_set_ana_state", params.clone());
+    assert!(states(&mut t).iter().all(|s| s == "inaccessible"));
+    params["ana_state"] = "excellent".into();
+    let (code, message) = t.error("nvmf_subsystem_listener_set_ana_state", params);
+    assert!(code == -32602 && message.contains("optimized"), "{message}");
+
+    // A listener that starts with a state; without ANA reporting it cannot, and is not there then.
+    let free = json!({"trtype": "tcp", "traddr": "127.0.0.1", "trsvcid": "0"});
+    let other = format!("{NQN}2");
+    t.call("nvmf_create_subsystem", json!({"nqn": other}));
+    let params = json!({"nqn": other, "listen_address": free, "ana_state": "inaccessible"});
+    assert_eq!(t.error("nvmf_subsystem_add_listener", params).0, -32602);
+    assert_eq!(
+        t.call("nvmf_subsystem_get_listeners", json!({"nqn": other})),
+        json!([])
+    );
+    let params = json!({"nqn": NQN, "listen_address": free, "ana_state": "non_optimized"});
+    t.call("nvmf_subsystem_add_listener", params);
+    let listeners = t.call("nvmf_subsystem_get_listeners", json!({"nqn": NQN}));
+    assert_eq!(listeners[1]["ana_states"][0]["ana_state"], "non_optimized");
+}
+
+#[test]
+fn disks_grow_and_go_under_their_namespaces() {
+    let mut t = Managed::start("disks");
+    t.prepare();
+    t.call(
+        "bdev_null_create",
+        json!({"name": "Null0", "num_blocks": 256, "block_size": 4096}),
+    );
+    assert_eq!(t.add_ns("Null0"), 1);
+    t.call("bdev_null_resize", json!({"name": "Null0", "new_size": 2}));
+    assert_eq!(
+        t.call("bdev_get_bdevs", json!({"name": "Null0"}))[0]["num_blocks"],
+        512
+    );
+
+    let path = std::env::temp_dir().join(format!("pollux-target-rpc-{}", std::process::id()));
+    std::fs::write(&path, vec![7; 10_000]).unwrap();
+    t.call(
+        "bdev_aio_create",
+        json!({"name": "Aio0", "filename": path, "block_size": 4096}),
+    );
+    // Whole blocks only, and the file stays as it is.
+    assert_eq!(
+        t.call("bdev_get_bdevs", json!({"name": "Aio0"}))[0]["num_blocks"],
+        2
+    );
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 10_000);
+    assert_eq!(t.add_ns("Aio0"), 2);
+    std::fs::write(&path, vec![7; 40_960]).unwrap();
+    t.call("bdev_aio_rescan", json!({"name": "Aio0"}));
+    assert_eq!(
+        t.call("bdev_get_bdevs", json!({"name": "Aio0"}))[0]["num_blocks"],
+        10
+    );
+    std::fs::remove_file(&path).unwrap();
+
+    t.call("bdev_null_delete", json!({"name": "Null0"}));
+    let list = t.call("nvmf_get_subsystems", json!({"nqn": NQN}));
+    let names: Vec<_> = list[0]["namespaces"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| n["name"].clone())
+        .collect();
+    assert_eq!(names, ["Aio0"]);
+    let kinds = t.call("notify_get_notifications", json!({}));
+    let kinds: Vec<_> = kinds
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| n["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "bdev_register",
+            "bdev_register",
+            "bdev_resize",
+            "bdev_register",
+            "bdev_resize",
+            "bdev_unregister"
+        ]
+    );
+}
+
+#[test]
+fn the_configuration_makes_the_same_target_again() {
+    let mut t = Managed::start("saved");
+    t.prepare();
+    t.call(
+        "bdev_null_create",
+        json!({"name": "Null0", "num_blocks": 256, "block_size": 4096}),
+    );
+    t.add_ns("Malloc0");
+    let namespace = json!({"bdev_name": "Null0", "nsid": 3, "nguid": "00112233445566778899aabbccddeeff", "anagrpid": 2});
+    t.call(
+        "nvmf_subsystem_add_ns",
+        json!({"nqn": NQN, "namespace": namespace}),
+    );
+    let address = t.listen();
+    t.call(
+        "nvmf_subsystem_listener_set_ana_state",
+        json!({"nqn": NQN, "listen_address": address, "ana_state": "inaccessible", "anagrpid": 2}),
+    );
+    let second = t.listen();
+    t.call(
+        "nvmf_subsystem_listener_set_ana_state",
+        json!({"nqn": NQN, "listen_address": second, "ana_state": "non_optimized"}),
+    );
+    t.call("nvmf_subsystem_add_host", json!({"nqn": NQN, "host": HOST}));
+    t.call("nvmf_set_crdt", json!({"crdt1": 5, "crdt3": 7}));
+    let there = json!({"trtype": "tcp", "traddr": "192.0.2.1", "trsvcid": "8009"});
+    t.call("nvmf_discovery_add_referral", json!({"address": there}));
+    let before = (t.config(), t.call("nvmf_get_subsystems", json!({})));
+    drop(t);
+
+    let config = Config::parse(&before.0.to_string()).unwrap();
+    let mut again = Managed::configured("saved-again", config);
+    let after = (again.config(), again.call("nvmf_get_subsystems", json!({})));
+    assert_eq!(after, before);
+    let referrals = again.call("nvmf_discovery_get_referrals", json!({}));
+    assert_eq!(referrals[0]["address"]["traddr"], "192.0.2.1");
+}

@@ -1,0 +1,316 @@
+//! What can be called, and how an answer comes back.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::mpsc;
+
+use serde_json::Value;
+
+use super::error::RpcError;
+use super::params::Params;
+use super::server::RpcMessage;
+use crate::mailbox::Sender;
+
+/// When a method may be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before `framework_start_init` only.
+    Startup,
+    /// After it only; a server that does not wait for it starts there.
+    Runtime,
+    /// Always.
+    Any,
+}
+
+/// How a method has gone so far.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is done; this is its result.
+    Now(Value),
+    /// Its [`Responder`] was taken out of the call, and will answer.
+    Later,
+}
+
+/// What a method returns.
+pub type Outcome = Result<Answer, RpcError>;
+
+/// A method on the state of its module.
+pub type Handler<S> = fn(&mut S, &mut Call<S>) -> Outcome;
+
+/// One call of a method.
+#[derive(Debug)]
+pub struct Call<S> {
+    /// Its parameters.
+    pub params: Params,
+    /// The way back to the module's state.
+    pub mail: Mail<S>,
+    responder: Option<Responder>,
+}
+
+impl<S> Call<S> {
+    /// Takes the responder, to answer later; the method then returns [`Answer::Later`].
+    ///
+    /// # Errors
+    ///
+    /// It was taken before.
+    pub fn responder(&mut self) -> Result<Responder, RpcError> {
+        self.responder
+            .take()
+            .ok_or_else(|| RpcError::internal("answered twice"))
+    }
+}
+
+/// What happens to a server outside of its sockets.
+pub(super) enum Event {
+    Answer {
+        request: u64,
+        result: Result<Value, RpcError>,
+    },
+    Run {
+        module: usize,
+        job: Job,
+    },
+}
+
+type Job = Box<dyn FnOnce(&mut dyn Any) + Send>;
+
+/// The way into a server from any thread. Events are not lost however many there are; the message only says that there
+/// are some, so a full mailbox, which holds such messages already, is no loss.
+#[derive(Clone, Debug)]
+pub(super) struct Post {
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) bell: Sender<RpcMessage>,
+}
+
+impl Post {
+    pub(super) fn send(&self, event: Event) {
+        // Refused only by a server that has ended, and then nobody waits.
+        if self.events.send(event).is_ok() {
+            let _ = self.bell.send(RpcMessage(()));
+        }
+    }
+}
+
+/// Answers one request, now or later, from any thread. One that is dropped answers that the request was cancelled.
+#[derive(Debug)]
+pub struct Responder {
+    request: u64,
+    post: Option<Post>,
+}
+
+impl Responder {
+    pub(super) fn new(request: u64, post: Post) -> Responder {
+        Responder {
+            request,
+            post: Some(post),
+        }
+    }
+
+    /// Answers.
+    pub fn answer(mut self, result: Result<Value, RpcError>) {
+        self.send(result);
+    }
+
+    fn send(&mut self, result: Result<Value, RpcError>) {
+        if let Some(post) = self.post.take() {
+            post.send(Event::Answer {
+                request: self.request,
+                result,
+            });
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.send(Err(RpcError::internal("the request was cancelled")));
+    }
+}
+
+/// Runs closures on a module's state, on the server's reactor, from any thread.
+pub struct Mail<S> {
+    module: usize,
+    post: Post,
+    state: PhantomData<fn(&mut S)>,
+}
+
+impl<S: 'static> Mail<S> {
+    /// Runs `job` soon, after those that were sent before from the same thread. It must not block.
+    pub fn run(&self, job: impl FnOnce(&mut S) + Send + 'static) {
+        self.post.send(Event::Run {
+            module: self.module,
+            job: Box::new(|state| {
+                if let Some(state) = state.downcast_mut() {
+                    job(state);
+                }
+            }),
+        });
+    }
+}
+
+impl<S> Clone for Mail<S> {
+    fn clone(&self) -> Mail<S> {
+        Mail {
+            module: self.module,
+            post: self.post.clone(),
+            state: PhantomData,
+        }
+    }
+}
+
+impl<S> fmt::Debug for Mail<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mail")
+            .field("module", &self.module)
+            .finish_non_exhaustive()
+    }
+}
+
+type Function = Box<dyn Fn(&mut dyn Any, Params, u64, &Post) + Send>;
+
+struct Method {
+    module: usize,
+    phase: Phase,
+    function: Function,
+}
+
+/// The methods of a server, by module.
+#[derive(Default)]
+pub struct Methods {
+    states: Vec<Box<dyn Any + Send>>,
+    methods: BTreeMap<&'static str, Method>,
+    /// Subsystems in the order in which their configuration is to be loaded, with the method that gives it.
+    subsystems: Vec<(&'static str, Method)>,
+}
+
+impl Methods {
+    /// No methods but those that every server has.
+    pub fn new() -> Methods {
+        Methods::default()
+    }
+
+    /// Adds a module with `state`; its methods are added to what is returned.
+    pub fn module<S: Send + 'static>(&mut self, state: S) -> ModuleMethods<'_, S> {
+        self.states.push(Box::new(state));
+        ModuleMethods {
+            module: self.states.len() - 1,
+            methods: self,
+            state: PhantomData,
+        }
+    }
+
+    /// Whether there is a method of this name, other than those that every server has.
+    pub fn contains(&self, name: &str) -> bool {
+        self.methods.contains_key(name)
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = (&'static str, Phase)> {
+        self.methods.iter().map(|(&name, m)| (name, m.phase))
+    }
+
+    pub(super) fn subsystems(&self) -> impl Iterator<Item = &'static str> {
+        self.subsystems.iter().map(|&(name, _)| name)
+    }
+
+    pub(super) fn phase(&self, name: &str) -> Option<Phase> {
+        self.methods.get(name).map(|m| m.phase)
+    }
+
+    /// Calls a method; false if there is none of that name.
+    pub(super) fn call(&mut self, name: &str, params: Params, request: u64, post: &Post) -> bool {
+        let method = self.methods.get(name);
+        method.is_some_and(|m| m.call(&mut self.states, params, request, post))
+    }
+
+    /// Asks for the configuration of a subsystem; false if there is none of that name.
+    pub(super) fn configuration(&mut self, name: &str, request: u64, post: &Post) -> bool {
+        let subsystem = self.subsystems.iter().find(|(n, _)| *n == name);
+        subsystem.is_some_and(|(_, m)| m.call(&mut self.states, Params::default(), request, post))
+    }
+
+    pub(super) fn run(&mut self, module: usize, job: Job) {
+        if let Some(state) = self.states.get_mut(module) {
+            job(&mut **state);
+        }
+    }
+}
+
+impl Method {
+    fn call(
+        &self,
+        states: &mut [Box<dyn Any + Send>],
+        params: Params,
+        request: u64,
+        post: &Post,
+    ) -> bool {
+        let Some(state) = states.get_mut(self.module) else {
+            return false;
+        };
+        (self.function)(&mut **state, params, request, post);
+        true
+    }
+}
+
+impl fmt::Debug for Methods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.methods.keys()).finish()
+    }
+}
+
+/// Adds methods to a module.
+#[derive(Debug)]
+pub struct ModuleMethods<'a, S> {
+    methods: &'a mut Methods,
+    module: usize,
+    state: PhantomData<fn(&mut S)>,
+}
+
+impl<S: Send + 'static> ModuleMethods<'_, S> {
+    /// Adds a method. A later one of the same name takes its place.
+    pub fn method(self, name: &'static str, phase: Phase, handler: Handler<S>) -> Self {
+        let method = self.bind(phase, handler);
+        self.methods.methods.insert(name, method);
+        self
+    }
+
+    /// Adds a subsystem for `framework_get_config`: the handler gives the list of calls that make the present state
+    /// again, each an object with `method` and `params`. Subsystems are loaded in the order in which they were added.
+    pub fn subsystem(self, name: &'static str, handler: Handler<S>) -> Self {
+        let method = self.bind(Phase::Any, handler);
+        self.methods.subsystems.push((name, method));
+        self
+    }
+
+    fn bind(&self, phase: Phase, handler: Handler<S>) -> Method {
+        let module = self.module;
+        let function: Function = Box::new(move |state, params, request, post| {
+            let Some(state) = state.downcast_mut::<S>() else {
+                return;
+            };
+            let mut call = Call {
+                params,
+                mail: Mail {
+                    module,
+                    post: post.clone(),
+                    state: PhantomData,
+                },
+                responder: Some(Responder::new(request, post.clone())),
+            };
+            let result = match handler(state, &mut call) {
+                Ok(Answer::Later) => return,
+                Ok(Answer::Now(value)) => Ok(value),
+                Err(error) => Err(error),
+            };
+            if let Some(responder) = call.responder.take() {
+                responder.answer(result);
+            }
+        });
+        Method {
+            module,
+            phase,
+            function,
+        }
+    }
+}

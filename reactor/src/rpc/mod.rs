@@ -1,0 +1,67 @@
+//! Management by JSON-RPC 2.0, as a poll-mode [`Service`](crate::Service).
+//!
+//! A [`Server`] listens on a Unix socket, on TCP at loopback, or on both. Requests need no framing: each is complete when
+//! its JSON value is complete; they may follow each other at once, be split at any byte, and come in batches. No request
+//! holds up another one: a method that cannot answer at once keeps its [`Responder`] and answers later, from any thread,
+//! and answers go out in the order in which they come in.
+//!
+//! What can be called stands in [`Methods`]: modules, each with a state that only the server's reactor touches, and
+//! functions on that state. A closure that runs on another reactor gets back to the state by [`Mail`].
+//!
+//! ```
+//! use pollux_reactor::rpc::{Answer, Call, Methods, Outcome, Phase, Server};
+//!
+//! struct Counter(u64);
+//!
+//! fn add(counter: &mut Counter, call: &mut Call<Counter>) -> Outcome {
+//!     let n: u64 = call.params.required("n")?;
+//!     call.params.finish()?;
+//!     counter.0 += n;
+//!     Ok(Answer::Now(counter.0.into()))
+//! }
+//!
+//! let mut methods = Methods::new();
+//! methods.module(Counter(0)).method("counter_add", Phase::Runtime, add);
+//! let path = std::env::temp_dir().join(format!("pollux-doc-{}.sock", std::process::id()));
+//! let mut server = Server::new(methods);
+//! server.listen_unix(&path)?;
+//! let (receiver, service) = server.into_service();
+//!
+//! let mut group = pollux_reactor::Group::new();
+//! let reactor = group.add_reactor(None, pollux_reactor::Idle::Yield);
+//! group.add_service(reactor, receiver, move || service);
+//! let running = group.start()?;
+//!
+//! use std::io::{BufRead, Write};
+//! let mut client = std::os::unix::net::UnixStream::connect(&path)?;
+//! client.write_all(br#"{"jsonrpc": "2.0", "id": 1, "method": "counter_add", "params": {"n": 5}}"#)?;
+//! let mut answer = String::new();
+//! std::io::BufReader::new(&client).read_line(&mut answer)?;
+//! assert_eq!(answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":5}\n");
+//! running.stop();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Limits
+//!
+//! * 64 clients; one more is told so and closed.
+//! * A request of at most 1 MiB, nested at most 127 deep; 256 requests in a batch. After bytes that are no JSON, or too
+//!   many, there is no telling where the next request begins: the error is sent and the connection closed.
+//! * A client that does not read its answers is not read from once 1 MiB of them, or 64 requests, are outstanding.
+
+mod config;
+mod connection;
+mod endpoint;
+mod error;
+mod methods;
+mod params;
+mod request;
+mod scan;
+mod server;
+
+pub use config::{Config, ConfigError};
+pub use endpoint::EndpointError;
+pub use error::RpcError;
+pub use methods::{Answer, Call, Handler, Mail, Methods, ModuleMethods, Outcome, Phase, Responder};
+pub use params::{FromParam, Params};
+pub use server::{RpcMessage, RpcService, Server};
