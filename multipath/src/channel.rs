@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use pollux_nvme_tcp::host::Request;
 use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_nvme_tcp::spec::status::Status;
 
 use crate::channels::VolumeInfo;
 use crate::io::NoPath;
@@ -92,6 +93,10 @@ pub(crate) struct Channel {
     pub info: VolumeInfo,
     selection: Selection,
     paths: Vec<Path>,
+    /// Counters of paths that were removed.
+    removed: PathCounters,
+    /// How often I/O came back with which error, also where it was retried.
+    errors: Vec<(Status, u64)>,
     /// I/Os without a path or without room in its queue, in submission order.
     pub waiting: VecDeque<Request>,
     /// I/Os submitted and not completed.
@@ -104,6 +109,8 @@ impl Channel {
             info,
             selection: Selection::new(policy),
             paths: Vec::new(),
+            removed: PathCounters::default(),
+            errors: Vec::new(),
             waiting: VecDeque::with_capacity(1024),
             outstanding: 0,
         }
@@ -168,13 +175,26 @@ impl Channel {
 
     pub fn remove_path(&mut self, controller: ControllerId) {
         if let Some(index) = self.paths.iter().position(|p| p.controller == controller) {
-            self.paths.remove(index);
+            self.removed.add(&self.paths.remove(index).counters);
             self.selection.path_removed(index);
+        }
+    }
+
+    /// Counts an error; `status` is reduced to SCT and SC.
+    pub fn count_error(&mut self, status: Status) {
+        let status = status.code();
+        match self.errors.iter_mut().find(|(known, _)| *known == status) {
+            Some((_, count)) => *count += 1,
+            None => self.errors.push((status, 1)),
         }
     }
 
     pub fn set_policy(&mut self, policy: Policy) {
         self.selection.set_policy(policy);
+    }
+
+    pub fn set_failback(&mut self, failback: bool) {
+        self.selection.set_failback(failback);
     }
 
     pub fn set_preferred(&mut self, controller: Option<ControllerId>) {
@@ -210,6 +230,8 @@ impl Channel {
             volume: self.info.id,
             reactor,
             waiting: self.waiting.len(),
+            removed: self.removed,
+            errors: self.errors.clone(),
             paths,
         }
     }

@@ -50,7 +50,7 @@ struct Delayed {
     request: Request,
 }
 
-/// What an I/O reactor owns: a [`Channel`] per volume, a [`Link`] per controller.
+/// What an I/O reactor owns: a channel per volume, a queue pair per controller.
 ///
 /// The application on the reactor submits here and takes completions here; nothing on that way locks,
 /// allocates or makes a system call other than on sockets.
@@ -63,6 +63,7 @@ pub struct Channels {
     inbox: Vec<Completed>,
     delayed: VecDeque<Delayed>,
     retry_limit: Option<u32>,
+    failback: bool,
     waiting: bool,
     control: Outbox<ControlMessage>,
 }
@@ -101,6 +102,7 @@ impl Channels {
             inbox: Vec::with_capacity(4096),
             delayed: VecDeque::with_capacity(1024),
             retry_limit: Some(RETRY_LIMIT_DEFAULT),
+            failback: true,
             waiting: false,
             control: Outbox::new(control),
         }
@@ -241,14 +243,25 @@ impl Channels {
         let Some(channel) = channel_of(&mut self.channels, volume) else {
             return self.finish(request, None, Err(IoError::Removed));
         };
-        let path = channel.path_mut(controller);
         if outcome.is_success() {
-            if let Some(path) = path {
+            if let Some(path) = channel.path_mut(controller) {
                 count(&mut path.counters, &request, self.now);
             }
             return self.finish(request, Some(controller), Ok(()));
         }
         let mut ana = false;
+        let counted = match outcome {
+            Outcome::Completed { status, .. } => Some(status),
+            Outcome::Lost(Lost::Connection { .. }) => None,
+            // What a target would say of data that it received so.
+            Outcome::Lost(Lost::DataDigest | Lost::ShortData) => {
+                Some(Status::TRANSIENT_TRANSPORT_ERROR)
+            }
+        };
+        if let Some(status) = counted {
+            channel.count_error(status);
+        }
+        let path = channel.path_mut(controller);
         if let Some(path) = path {
             path.counters.errors += 1;
             if let Outcome::Completed { status, .. } = outcome
@@ -502,7 +515,9 @@ impl Channels {
                     self.channels.resize_with(slot + 1, || None);
                 }
                 if let Some(place) = self.channels.get_mut(slot) {
-                    *place = Some(Box::new(Channel::new(info, policy)));
+                    let mut channel = Channel::new(info, policy);
+                    channel.set_failback(self.failback);
+                    *place = Some(Box::new(channel));
                 }
             }
             ToIo::ResizeVolume { volume, blocks } => {
@@ -557,6 +572,12 @@ impl Channels {
                 }
             }
             ToIo::SetRetryLimit { limit } => self.retry_limit = limit,
+            ToIo::SetFailback { failback } => {
+                self.failback = failback;
+                for channel in self.channels.iter_mut().flatten() {
+                    channel.set_failback(failback);
+                }
+            }
             ToIo::Status { request } => {
                 let volumes = self.status();
                 self.post(FromIo::Status { request, volumes });

@@ -24,6 +24,7 @@ mod link;
 mod messages;
 mod policy;
 mod request;
+pub mod rpc;
 mod select;
 mod status;
 mod transport_id;
@@ -35,10 +36,11 @@ pub use io_service::Application;
 pub use messages::{ControllerId, IoMessage, VolumeId};
 pub use policy::{Policy, Selector};
 pub use request::{
-    AttachOptions, AttachRequest, Attached, AttachedVolume, ControllerChange, HostError,
-    HostRequest, Mode, Recovery, Reply,
+    AttachOptions, AttachRequest, Attached, AttachedVolume, ControllerChange, DiscoveryRequest,
+    HostError, HostRequest, Mode, Recovery, Reply,
 };
 pub use status::{
-    ControllerStatus, PathCounters, PathEvent, PathEventKind, PathStatus, VolumeStatus,
+    ControllerStatus, DiscoveryStatus, Notification, NotificationKind, PathCounters, PathEvent,
+    PathEventKind, PathStatus, ReactorVolumeStatus, VolumeStatus,
 };
 pub use transport_id::{TransportId, TransportIdError};

@@ -127,6 +127,10 @@ pub(crate) enum ToIo {
     SetRetryLimit {
         limit: Option<u32>,
     },
+    /// Whether to go back to a better path of the same class, on all volumes (rule B5.2).
+    SetFailback {
+        failback: bool,
+    },
     /// Answer with the status of all volumes.
     Status {
         request: u64,

@@ -1,12 +1,13 @@
 //! What a host can be asked to do.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{ControllerError, Digests};
+use pollux_nvme_tcp::host::{Completed, ControllerError, Digests, Request};
 
 use crate::messages::VolumeId;
 use crate::policy::Policy;
-use crate::status::{ControllerStatus, VolumeStatus};
+use crate::status::{ControllerStatus, DiscoveryStatus, Notification, VolumeStatus};
 use crate::transport_id::TransportId;
 
 /// How the answer to a request comes back. It runs on the control reactor and must not block.
@@ -85,6 +86,8 @@ pub struct AttachOptions {
     pub mode: Mode,
     /// Digests to ask for.
     pub digests: Digests,
+    /// Keep SQ flow control; without it, controllers may leave out the completion of reads that succeed.
+    pub sq_flow_control: bool,
     /// Keep-alive timeout in ms; 0 turns keep-alive off.
     pub keep_alive_ms: u32,
     /// Entries of each I/O queue; 2 to 1024.
@@ -95,6 +98,10 @@ pub struct AttachOptions {
     pub recovery: Recovery,
     /// Policy of the volumes; must be the same for all controllers of a name.
     pub policy: Policy,
+    /// Under a name in use, take the policy from there instead of comparing.
+    pub adopt_policy: bool,
+    /// Local address to connect from, if it matters.
+    pub local: Option<IpAddr>,
 }
 
 impl Default for AttachOptions {
@@ -102,11 +109,14 @@ impl Default for AttachOptions {
         Self {
             mode: Mode::default(),
             digests: Digests::default(),
+            sq_flow_control: false,
             keep_alive_ms: 10_000,
             queue_size: 128,
             connect_timeout: Duration::from_secs(10),
             recovery: Recovery::default(),
             policy: Policy::default(),
+            adopt_policy: false,
+            local: None,
         }
     }
 }
@@ -193,9 +203,31 @@ pub enum HostError {
     /// No such name.
     #[error("no such {0}")]
     NotFound(String),
+    /// A discovery of this name or address is followed already.
+    #[error("discovery {0}: started already")]
+    DiscoveryExists(String),
+    /// It is in the wanted state already.
+    #[error("{0}")]
+    Already(&'static str),
     /// The host is stopping, or the object went away meanwhile.
     #[error("cancelled: {0}")]
     Cancelled(&'static str),
+}
+
+/// Follows a discovery service and those that it refers to: attaches what they list, under
+/// `<name>0`, `<name>1` and so on, one name for each subsystem, and detaches what they no longer list.
+#[derive(Debug, Clone)]
+pub struct DiscoveryRequest {
+    /// Its name.
+    pub name: String,
+    /// Where the discovery controller is.
+    pub transport: TransportId,
+    /// How to connect to it and to what it lists.
+    pub options: AttachOptions,
+    /// Answer when what is listed at first is attached or has failed to, and not at once.
+    pub wait_for_attach: bool,
+    /// After so long that has failed, and the discovery is ended.
+    pub attach_timeout: Option<Duration>,
 }
 
 /// What can be done to a controller that stays attached.
@@ -222,7 +254,8 @@ pub enum HostRequest {
         /// Answers when it is gone.
         reply: Reply<()>,
     },
-    /// Reset, disable or enable controllers of a name; answers when that is under way.
+    /// Reset, disable or enable controllers of a name; answers when they carry I/O again or are disabled,
+    /// or when the first try to connect has failed.
     Change {
         /// Name.
         name: String,
@@ -253,8 +286,33 @@ pub enum HostRequest {
     },
     /// How often an I/O is retried after an error that counts; `None`: no limit.
     SetRetryLimit(Option<u32>),
+    /// Whether `active_passive` goes back to a better path of the same class by itself (rule B5.2); on at
+    /// first.
+    SetFailback(bool),
     /// Status of all volumes.
     Volumes(Reply<Vec<VolumeStatus>>),
+    /// What has happened to volumes, from the one with this number on.
+    Notifications(u64, Reply<Vec<Notification>>),
+    /// Follow a discovery service.
+    StartDiscovery(Box<DiscoveryRequest>, Reply<()>),
+    /// Follow it no more; answers when what it attached is gone.
+    StopDiscovery {
+        /// Its name.
+        name: String,
+        /// Answer.
+        reply: Reply<()>,
+    },
+    /// Discovery services that are followed.
+    Discoveries(Reply<Vec<DiscoveryStatus>>),
+    /// Send an admin command to the first connected controller of a name.
+    Admin {
+        /// Name.
+        name: String,
+        /// The command with its buffer.
+        command: Box<Request>,
+        /// How it ended.
+        reply: Reply<Completed>,
+    },
     /// Status of all controllers.
     Controllers(Reply<Vec<ControllerStatus>>),
     /// End all controllers in order; answers when they are gone.

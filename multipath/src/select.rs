@@ -42,6 +42,11 @@ impl Selection {
         self.credit = 0;
     }
 
+    /// Switches automatic failback on or off.
+    pub fn set_failback(&mut self, failback: bool) {
+        self.failback = failback;
+    }
+
     /// Makes one path, by its place in the table, the preferred one.
     pub fn set_preferred(&mut self, path: Option<usize>) {
         self.preferred = path;

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use pollux_nvme_tcp::host::NamespaceIds;
 use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
 use crate::messages::{ControllerId, VolumeId};
 use crate::policy::Policy;
+use crate::request::AttachOptions;
 use crate::transport_id::TransportId;
 
 /// Counters of one path on one reactor since it was added.
@@ -86,6 +89,10 @@ pub struct ReactorVolumeStatus {
     pub reactor: usize,
     /// I/Os that wait for a path.
     pub waiting: usize,
+    /// Counters of paths that were removed since.
+    pub removed: PathCounters,
+    /// How often I/O came back with which error, also where it was retried.
+    pub errors: Vec<(Status, u64)>,
     /// The paths, in attach order.
     pub paths: Vec<PathStatus>,
 }
@@ -97,6 +104,10 @@ pub struct VolumeStatus {
     pub name: String,
     /// Its identity in messages.
     pub volume: VolumeId,
+    /// Namespace identifier.
+    pub nsid: u32,
+    /// What identifies the namespace beyond that.
+    pub ids: NamespaceIds,
     /// Size in blocks.
     pub blocks: u64,
     /// Block size in bytes.
@@ -120,14 +131,53 @@ pub struct ControllerStatus {
     pub cntlid: u16,
     /// Where it is.
     pub transport: TransportId,
+    /// How it was attached.
+    pub options: AttachOptions,
     /// Addresses to turn to when this one fails (mode `failover`).
     pub alternates: Vec<TransportId>,
-    /// `connecting`, `enabled`, `reconnecting`, `disabled`, `stopping`.
+    /// `connecting`, `enabled`, `reconnecting`, `failed`, `disabled`, `stopping`.
     pub state: &'static str,
     /// Why it was lost last.
     pub last_error: Option<String>,
     /// Namespaces that do not take part, and why.
     pub left_out: Vec<(u32, String)>,
+}
+
+/// A discovery service that is followed.
+#[derive(Debug, Clone)]
+pub struct DiscoveryStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub transport: TransportId,
+    /// How it and what it lists are connected to.
+    pub options: AttachOptions,
+    /// The services that it refers to.
+    pub referrals: Vec<TransportId>,
+    /// What was attached because of it, each under which name.
+    pub attached: Vec<(String, TransportId)>,
+}
+
+/// Something that happened to a volume as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// Counts from 0.
+    pub id: u64,
+    /// What happened.
+    pub kind: NotificationKind,
+    /// Name of the volume.
+    pub volume: String,
+}
+
+/// What can happen to a volume as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotificationKind {
+    /// Its first path was added.
+    Added,
+    /// Its last path was removed.
+    Removed,
+    /// Its size changed.
+    Resized,
 }
 
 /// Something that happened to a path.

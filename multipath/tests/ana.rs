@@ -167,3 +167,28 @@ fn the_history_tells_why_io_moved() {
     assert_eq!(reactors, 2, "both reactors have applied it: {events:?}");
     w.finish();
 }
+
+/// B13.2: 2,000 ANA changes 1 ms apart under I/O on two reactors; no status contradicts itself (which `paths()`
+/// checks), no I/O fails.
+#[test]
+fn status_holds_under_fire() {
+    let mut w = World::new(77, 2, 2, 8);
+    w.attach(0);
+    w.attach(1);
+    w.ana(1, AnaState::NON_OPTIMIZED);
+    w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
+    let mut states_seen = Vec::new();
+    for i in 0..2000 {
+        let state = [AnaState::INACCESSIBLE, AnaState::OPTIMIZED][i % 2];
+        w.ana(0, state);
+        w.sim.run_for(Duration::from_millis(1));
+        let view = w.paths();
+        if !states_seen.contains(&view) {
+            states_seen.push(view);
+        }
+    }
+    assert!(states_seen.len() > 1, "it was looked at while it changed");
+    w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
+    w.expect_progress(100);
+    w.finish();
+}

@@ -261,3 +261,62 @@ fn a_disabled_controller_stays_out_until_it_is_enabled() {
     w.expect_progress(50);
     w.finish();
 }
+
+/// B8.3: without a reconnect delay a lost controller has one try at once; it then stays where it is, no I/O
+/// waits for it, and a reset on request brings it back.
+#[test]
+fn without_a_reconnect_delay_there_is_one_try() {
+    let mut w = World::new(93, 1, 2, 4);
+    let recovery = Recovery {
+        reconnect_delay: Duration::ZERO,
+        controller_loss_timeout: Some(Duration::ZERO),
+        fast_io_fail_timeout: None,
+    };
+    let options = AttachOptions {
+        recovery,
+        ..AttachOptions::default()
+    };
+    w.attach_with(0, options).unwrap();
+    w.expect_progress(50);
+    // Cut, but still there: the one try is enough.
+    w.sim.network().sever(addr(0));
+    w.expect_progress(50);
+    *w.on.borrow_mut() = false;
+    w.unlisten(0);
+    w.sim.run_for(Duration::from_secs(1));
+    assert_eq!(w.controllers()[0].state, "failed");
+    let error = w.change(None, ControllerChange::Reset).unwrap_err();
+    assert!(matches!(error, HostError::Connect { .. }), "{error}");
+    *w.on.borrow_mut() = true;
+    let seen = w.seen.clone();
+    let failed = w
+        .sim
+        .run_until(Duration::from_secs(1), || !seen.borrow().errors.is_empty());
+    *w.on.borrow_mut() = false;
+    assert!(failed, "I/O does not wait");
+    assert!(w.seen.borrow().errors[0].contains("controller lost"));
+    w.listen(0);
+    w.sim.run_for(Duration::from_secs(30));
+    assert_eq!(w.controllers()[0].state, "failed", "no try of its own");
+    w.seen.borrow_mut().errors.clear();
+    w.change(None, ControllerChange::Reset).unwrap();
+    w.expect_paths(&[(0, T, T, T)]);
+    *w.on.borrow_mut() = true;
+    w.expect_progress(50);
+    w.finish();
+}
+
+/// B8.2: a reset is answered when its controllers carry I/O again, and a detach when they are gone.
+#[test]
+fn changes_are_answered_when_they_are_done() {
+    let mut w = World::new(94, 2, 2, 4);
+    w.attach(0);
+    w.attach(1);
+    w.expect_progress(50);
+    w.change(None, ControllerChange::Reset).unwrap();
+    assert!(w.controllers().iter().all(|c| c.state == "enabled"));
+    w.expect_progress(50);
+    w.finish();
+    w.detach(None).unwrap();
+    assert!(w.controllers().is_empty());
+}

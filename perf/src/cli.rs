@@ -10,6 +10,7 @@ use pollux_multipath::{TransportId, TransportIdError};
 use pollux_nvme_tcp::spec::nqn::Nqn;
 
 use crate::cores::CoreList;
+use crate::serve::ServeArgs;
 use crate::size::{IoSizes, human_bytes, parse_bytes};
 use crate::workload::Workload;
 
@@ -58,6 +59,8 @@ struct Cli {
 enum Command {
     /// Measure the limit: the same bytes per request and response over bare non-blocking TCP, no NVMe at all
     Floor(FloorArgs),
+    /// Be managed by JSON-RPC, and run the workload on all volumes when perform_tests is called
+    Serve(ServeArgs),
 }
 
 /// What was asked for.
@@ -67,6 +70,8 @@ pub enum Invocation {
     Run(Box<RunArgs>),
     /// Bare TCP.
     Floor(FloorArgs),
+    /// Managed by JSON-RPC.
+    Serve(Box<ServeArgs>),
 }
 
 /// Options of the benchmark, checked.
@@ -101,6 +106,10 @@ pub struct RunArgs {
     /// Ask for data digests (CRC32C)
     #[arg(long, help_heading = "Paths")]
     pub ddgst: bool,
+
+    /// Keep SQ flow control: every read has a completion of its own
+    #[arg(long, help_heading = "Paths")]
+    pub sq_flow_control: bool,
 
     /// Host NQN to connect with
     #[arg(long, value_name = "NQN", help_heading = "Paths")]
@@ -270,6 +279,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
             floor.check().map_err(Exit::Usage)?;
             Ok(Invocation::Floor(floor))
         }
+        Some(Command::Serve(serve)) => {
+            serve.check().map_err(Exit::Usage)?;
+            Ok(Invocation::Serve(Box::new(serve)))
+        }
         None => {
             cli.run.check().map_err(Exit::Usage)?;
             Ok(Invocation::Run(Box::new(cli.run)))
@@ -371,7 +384,8 @@ fn parse_transport(text: &str) -> Result<TransportId, String> {
     Ok(transport)
 }
 
-fn parse_one_size(text: &str) -> Result<u32, String> {
+/// Reads one I/O size in bytes.
+pub fn parse_one_size(text: &str) -> Result<u32, String> {
     let sizes: IoSizes = text.parse()?;
     match sizes.bytes() {
         [one] => Ok(*one),
@@ -399,7 +413,8 @@ fn parse_namespace(text: &str) -> Result<EmbeddedNamespace, String> {
     }
 }
 
-fn parse_run_time(text: &str) -> Result<Duration, String> {
+/// Reads the seconds of a run.
+pub fn parse_run_time(text: &str) -> Result<Duration, String> {
     parse_seconds(text, 0.01, WEEK_S)
 }
 
@@ -485,6 +500,7 @@ mod tests {
             "4",
             "--hdgst",
             "--ddgst",
+            "--sq-flow-control",
             "--seed",
             "9",
             "--json",
@@ -510,7 +526,7 @@ mod tests {
         assert_eq!(run.time, Duration::from_millis(1500));
         assert_eq!(run.cores.unwrap().cores(), [0, 2, 3]);
         assert_eq!(run.selector, Some(SelectorName::RoundRobin));
-        assert!(run.hdgst && run.ddgst && run.no_failover);
+        assert!(run.hdgst && run.ddgst && run.sq_flow_control && run.no_failover);
         assert_eq!(
             (run.seed, run.stride, run.ios),
             (Some(9), Some(7), Some(1000))

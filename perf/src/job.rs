@@ -1,9 +1,9 @@
-//! One job: the application that runs beside the channels of an I/O reactor and keeps its queue full.
+//! Jobs: the application that runs beside the channels of an I/O reactor and keeps the queues of its volumes full.
 
 use std::sync::mpsc;
 
 use pollux_multipath::{
-    Application, Channels, Completion, ControllerId, Io, Op, PathStatus, VolumeId,
+    Application, Channels, Completion, ControllerId, Io, Op, PathStatus, SubmitError, VolumeId,
 };
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::{Context, Progress};
@@ -13,14 +13,21 @@ use crate::stats::{JobStats, PATH_LOOK_NS, PathEvent};
 
 /// What a job is told.
 pub enum JobMessage {
-    /// Run this.
+    /// Run this, beside what is running.
     Start(Box<Start>),
-    /// Exchange the counters.
-    Collect(Box<JobStats>),
+    /// Exchange the counters of one job.
+    Collect {
+        /// Which job.
+        job: usize,
+        /// In exchange.
+        empty: Box<JobStats>,
+    },
     /// Start nothing new.
     Stop,
     /// Read once more what was written.
     Sweep,
+    /// Forget all jobs; what is still in flight comes home to nobody.
+    Forget,
 }
 
 /// A job's orders.
@@ -31,6 +38,8 @@ pub struct Start {
     pub volume: VolumeId,
     /// The volume's paths in attach order, with their addresses.
     pub paths: Vec<(ControllerId, String)>,
+    /// [`News::Failed`] is sent for an I/O that fails, and not only for wrong data.
+    pub stop_on_error: bool,
     /// Where news go.
     pub news: mpsc::Sender<News>,
 }
@@ -39,6 +48,8 @@ pub struct Start {
 pub enum News {
     /// The answer to [`JobMessage::Collect`].
     Collected(Box<Collected>),
+    /// Data was wrong, or an I/O has failed where [`Start::stop_on_error`] says so; told once.
+    Failed,
     /// Nothing is in flight any more, and nothing new will be.
     Drained {
         /// Which job.
@@ -64,9 +75,9 @@ pub struct Collected {
     pub states: Vec<&'static str>,
 }
 
-/// The application.
-pub struct Job {
-    running: Option<Running>,
+/// The application: the jobs of one reactor, of which no two are on the same volume.
+pub struct Jobs {
+    running: Vec<Running>,
 }
 
 struct Running {
@@ -77,6 +88,10 @@ struct Running {
     states: Vec<&'static str>,
     looked_ns: u64,
     drained: bool,
+    stop_on_error: bool,
+    failed: bool,
+    /// It had completions in this turn.
+    touched: bool,
     /// Count at the start.
     socket_calls_before: u64,
     /// Calls up to the moment when the job was drained.
@@ -84,36 +99,65 @@ struct Running {
     news: mpsc::Sender<News>,
 }
 
-impl Job {
-    /// Idle until it is told to start.
+impl Jobs {
+    /// Idle until one is told to start.
     pub fn new() -> Self {
-        Self { running: None }
+        Self {
+            running: Vec::new(),
+        }
     }
 }
 
-impl Application for Job {
+impl Application for Jobs {
     type Message = JobMessage;
 
     fn on_message(&mut self, message: JobMessage, channels: &mut Channels, cx: &mut Context<'_>) {
         let now_ns = cx.now().as_nanos();
-        match (message, &mut self.running) {
-            (JobMessage::Start(start), running) => *running = Some(Running::new(*start, channels)),
-            (_, None) => {}
-            (JobMessage::Collect(empty), Some(running)) => running.collect(empty, channels, now_ns),
-            (JobMessage::Stop, Some(running)) => running.load.stop(),
-            (JobMessage::Sweep, Some(running)) => {
-                running.load.start_sweep();
-                running.drained = false;
+        match message {
+            JobMessage::Start(start) => self.running.push(Running::new(*start, channels)),
+            JobMessage::Collect { job, empty } => {
+                if let Some(running) = self.running.iter_mut().find(|r| r.job == job) {
+                    running.collect(empty, channels, now_ns);
+                }
             }
+            JobMessage::Stop => self.running.iter_mut().for_each(|r| r.load.stop()),
+            JobMessage::Sweep => {
+                for running in &mut self.running {
+                    running.load.start_sweep();
+                    running.drained = false;
+                }
+            }
+            JobMessage::Forget => self.running.clear(),
         }
     }
 
     fn poll(&mut self, channels: &mut Channels, cx: &mut Context<'_>) -> Progress {
-        match &mut self.running {
-            None => Progress::Idle,
-            Some(running) => running.poll(channels, cx.now().as_nanos()),
+        let now_ns = cx.now().as_nanos();
+        let mut progress = Progress::Idle;
+        while let Some(completion) = channels.next_completion() {
+            progress = Progress::Busy;
+            let job = job_of(completion.io.user);
+            // One that nobody knows is of a job that was forgotten.
+            if let Some(running) = self.running.iter_mut().find(|r| r.job == job) {
+                running.complete(completion, now_ns);
+            }
         }
+        for running in &mut self.running {
+            progress = progress.or(running.poll(channels, now_ns));
+        }
+        progress
     }
+}
+
+/// Bits of [`Io::user`] that say which slot of its job an I/O is in; those above say which job.
+const SLOT_BITS: u32 = 32;
+
+fn job_of(user: u64) -> usize {
+    usize::try_from(user >> SLOT_BITS).unwrap_or(usize::MAX)
+}
+
+fn slot_of(user: u64) -> usize {
+    usize::try_from(user & ((1 << SLOT_BITS) - 1)).unwrap_or(usize::MAX)
 }
 
 impl Running {
@@ -126,6 +170,9 @@ impl Running {
             paths: start.paths,
             looked_ns: 0,
             drained: false,
+            stop_on_error: start.stop_on_error,
+            failed: false,
+            touched: false,
             socket_calls_before: channels.socket_calls(),
             socket_calls: 0,
             news: start.news,
@@ -133,15 +180,10 @@ impl Running {
     }
 
     fn poll(&mut self, channels: &mut Channels, now_ns: u64) -> Progress {
-        let mut progress = Progress::Idle;
-        while let Some(completion) = channels.next_completion() {
-            self.complete(completion, now_ns);
-            progress = Progress::Busy;
-        }
-        if progress == Progress::Busy {
+        if std::mem::take(&mut self.touched) {
             self.load.note_completions(now_ns);
         }
-        progress = progress.or(self.fill(channels, now_ns));
+        let progress = self.fill(channels, now_ns);
         if now_ns.saturating_sub(self.looked_ns) >= PATH_LOOK_NS {
             self.note_changes(channels, now_ns);
         }
@@ -159,8 +201,14 @@ impl Running {
             io, result, path, ..
         } = completion;
         let path = path.and_then(|id| self.paths.iter().position(|(known, _)| *known == id));
-        let slot = usize::try_from(io.user).unwrap_or(usize::MAX);
-        self.load.complete(slot, io.buffer, result, path, now_ns);
+        self.touched = true;
+        let ok = result.is_ok();
+        self.load
+            .complete(slot_of(io.user), io.buffer, result, path, now_ns);
+        let bad = (self.stop_on_error && !ok) || self.load.stats_mut().miscompares > 0;
+        if bad && !std::mem::replace(&mut self.failed, true) {
+            let _ = self.news.send(News::Failed);
+        }
     }
 
     fn fill(&mut self, channels: &mut Channels, now_ns: u64) -> Progress {
@@ -177,12 +225,18 @@ impl Running {
                 lba: operation.lba,
                 blocks: operation.blocks,
                 buffer,
-                user: slot as u64,
+                user: (self.job as u64) << SLOT_BITS | slot as u64,
             };
             if let Err((io, error)) = channels.submit(self.volume, io) {
                 // The volume is gone or has shrunk; the next would be refused as well.
                 self.load
                     .complete(slot, io.buffer, Err(error), None, now_ns);
+                if error == SubmitError::NoVolume {
+                    self.load.stop();
+                }
+                if self.stop_on_error && !std::mem::replace(&mut self.failed, true) {
+                    let _ = self.news.send(News::Failed);
+                }
                 break;
             }
         }

@@ -11,6 +11,7 @@ mod machine;
 mod pattern;
 mod report;
 mod run;
+mod serve;
 mod session;
 mod size;
 mod stats;
@@ -54,8 +55,7 @@ fn main() -> ExitCode {
         Err(Exit::Usage(message)) => return fail(EXIT_USAGE, &message),
     };
     match perform(&invocation) {
-        Ok(report) if report.failures() == 0 => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(EXIT_FAILURE),
+        Ok(code) => code,
         Err(error) if error.is::<Usage>() => fail(EXIT_USAGE, &error.to_string()),
         Err(error) => fail(EXIT_FAILURE, &format!("{error:#}")),
     }
@@ -70,24 +70,31 @@ fn fail(code: u8, message: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn perform(invocation: &Invocation) -> anyhow::Result<Report> {
+fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     let stop = stop_flag().context("setting up Ctrl-C")?;
-    let json = match invocation {
-        Invocation::Run(args) => args.json.as_deref(),
-        Invocation::Floor(args) => args.json.as_deref(),
-    };
+    match invocation {
+        Invocation::Run(args) => measure(args.json.as_deref(), || run::run(args, &stop)),
+        Invocation::Floor(args) => measure(args.json.as_deref(), || floor::run(args, &stop)),
+        Invocation::Serve(args) => serve::run(args, &stop),
+    }
+}
+
+fn measure(
+    json: Option<&Path>,
+    run: impl FnOnce() -> anyhow::Result<Report>,
+) -> anyhow::Result<ExitCode> {
     // Opened before the run, so that a result is not lost to a typo.
     let json = json.map(JsonFile::create).transpose()?;
-    let report = match invocation {
-        Invocation::Run(args) => run::run(args, &stop)?,
-        Invocation::Floor(args) => floor::run(args, &stop)?,
-    };
+    let report = run()?;
     // A reader that went away does not make the run a failure.
     let _ = write!(std::io::stdout(), "{}", report.table());
     if let Some(json) = json {
         json.write(&report)?;
     }
-    Ok(report)
+    Ok(match report.failures() {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(EXIT_FAILURE),
+    })
 }
 
 /// Set by the first Ctrl-C or SIGTERM, which ends the run with its report; a second one ends the process.

@@ -16,8 +16,8 @@ use crate::job::{Collected, JobMessage, News, Start};
 use crate::load::Plan;
 use crate::machine::{self, Machine};
 use crate::report::{LiveLine, Moment, PathReport, Report};
-use crate::session::{Session, Volume};
-use crate::size::human_bytes;
+use crate::session::Session;
+use crate::size::{IoSizes, human_bytes};
 use crate::stats::{JobStats, LatencySummary, RunStats};
 use crate::workload::{Shape, Workload, regions};
 
@@ -48,7 +48,22 @@ fn measure(
     stop: &AtomicBool,
 ) -> anyhow::Result<Report> {
     let seed = args.seed.unwrap_or_else(random_seed);
-    let plans = plans(args, &session.volume, session.jobs(), seed)?;
+    let work = Work {
+        workload: args.workload,
+        read_share: args.read_share,
+        io_size: &args.io_size,
+        stride: args.stride,
+        depth: args.depth,
+        ios: args.ios,
+    };
+    let volume = &session.volume;
+    let plans = plans(
+        &work,
+        volume.blocks,
+        volume.block_size,
+        session.jobs(),
+        seed,
+    )?;
     let (news_sender, news) = mpsc::channel();
     let mut watch = Watch::new(session, news, args.workload);
     for plan in plans {
@@ -57,6 +72,7 @@ fn measure(
             plan,
             volume: session.volume.id,
             paths: session.volume.paths.clone(),
+            stop_on_error: false,
             news: news_sender.clone(),
         };
         session.send(job, JobMessage::Start(Box::new(start)))?;
@@ -75,15 +91,37 @@ fn measure(
     Ok(watch.report(args, placement, available, seed))
 }
 
-fn random_seed() -> u64 {
+/// A seed that is new each time.
+pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     // Short enough to be typed again.
     RandomState::new().hash_one(()) >> 32
 }
 
-/// Checks the options against the volume and makes a plan for each job.
-fn plans(args: &RunArgs, volume: &Volume, jobs: usize, seed: u64) -> Result<Vec<Plan>, Usage> {
-    let block_size = volume.block_size;
+/// What all jobs of a run do.
+pub struct Work<'a> {
+    /// What to do.
+    pub workload: Workload,
+    /// Share of reads in percent, where the workload is mixed.
+    pub read_share: Option<u8>,
+    /// I/O sizes.
+    pub io_size: &'a IoSizes,
+    /// I/Os start at multiples of this many blocks.
+    pub stride: Option<u64>,
+    /// I/Os in flight of each job.
+    pub depth: u32,
+    /// I/Os after which a job ends.
+    pub ios: Option<u64>,
+}
+
+/// Checks the options against a volume and makes a plan for each of its jobs.
+pub fn plans(
+    args: &Work<'_>,
+    volume_blocks: u64,
+    block_size: u32,
+    jobs: usize,
+    seed: u64,
+) -> Result<Vec<Plan>, Usage> {
     let mut sizes = Vec::new();
     for &bytes in args.io_size.bytes() {
         if !bytes.is_multiple_of(block_size) {
@@ -98,9 +136,9 @@ fn plans(args: &RunArgs, volume: &Volume, jobs: usize, seed: u64) -> Result<Vec<
     let largest = sizes.iter().copied().max().unwrap_or(0);
     let verify = args.workload == Workload::Verify;
     let blocks = if verify {
-        volume.blocks.min(VERIFY_BLOCKS_MAX * jobs as u64)
+        volume_blocks.min(VERIFY_BLOCKS_MAX * jobs as u64)
     } else {
-        volume.blocks
+        volume_blocks
     };
     let regions = regions(blocks, jobs, verify);
     if regions
@@ -110,7 +148,7 @@ fn plans(args: &RunArgs, volume: &Volume, jobs: usize, seed: u64) -> Result<Vec<
         return Err(Usage(format!(
             "-o {} is too large for {jobs} job(s) on this volume of {}",
             args.io_size,
-            human_bytes(volume.blocks * u64::from(block_size))
+            human_bytes(volume_blocks * u64::from(block_size))
         )));
     }
     let plan = |(job, region)| Plan {
@@ -273,6 +311,8 @@ impl<'a> Watch<'a> {
                 }
             }
             Ok(News::Collected(collected)) => self.take(*collected),
+            // The counters say so as well.
+            Ok(News::Failed) => {}
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => bail!("an I/O reactor has ended before its job"),
         }
@@ -313,7 +353,8 @@ impl<'a> Watch<'a> {
         self.second.clear();
         for job in 0..self.jobs.len() {
             if let Some(spare) = self.jobs.get_mut(job).and_then(|view| view.spare.take()) {
-                self.session.send(job, JobMessage::Collect(spare))?;
+                self.session
+                    .send(job, JobMessage::Collect { job, empty: spare })?;
             }
         }
         while self.jobs.iter().any(|job| job.spare.is_none()) {
@@ -404,6 +445,7 @@ impl<'a> Watch<'a> {
                 "policy": self.session.policy.to_string(),
                 "hdgst": args.hdgst,
                 "ddgst": args.ddgst,
+                "sq_flow_control": args.sq_flow_control,
                 "seed": seed,
                 "embedded_target": self.session.embedded.is_some(),
                 "volume_blocks": volume.blocks,

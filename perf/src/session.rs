@@ -16,7 +16,7 @@ use crate::cli::{PolicyName, RunArgs, SelectorName};
 use crate::clock::now;
 use crate::cores::Placement;
 use crate::embedded::Embedded;
-use crate::job::{Job, JobMessage};
+use crate::job::{JobMessage, Jobs};
 
 /// Name of the group of controllers; the volume is this with `n` and the NSID.
 const NAME: &str = "perf";
@@ -72,7 +72,7 @@ impl Session {
         if let Some(nqn) = &args.hostnqn {
             identity.nqn = nqn.clone();
         }
-        let host = Host::install(&mut group, identity, control, &reactors, |_| Job::new());
+        let host = Host::install(&mut group, identity, control, &reactors, |_| Jobs::new());
         let running = group.start().context("starting the reactors")?;
 
         let prepared = target
@@ -156,6 +156,7 @@ fn attach(
                 header: args.hdgst,
                 data: args.ddgst,
             },
+            sq_flow_control: args.sq_flow_control,
             keep_alive_ms: args.kato,
             queue_size: depth
                 .saturating_add(1)

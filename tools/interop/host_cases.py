@@ -5,18 +5,15 @@ import re
 import nvmet
 from bench import Bench
 from nvmet import STATES
-from ours import DISCOVERY_NQN, MIB, OurHost, PerfReport, PerfRun
+from ours import DISCOVERY_NQN, MIB, OurShell, PerfReport, PerfRun
 from suite import Failure, case, check, equal
 
 FAILED_CAPSULE = r"nvmet_tcp: failed cmd"
 VERIFY = ("-w", "verify", "-q", "16", "--seed", "1")
+MIXED = ("-o", "512-1m", "--stride", "7", "-q", "8")
 RUN_S = 1.0
 
-# Opcodes and codes of the NVM command set.
-FLUSH, WRITE, READ, COMPARE, WRITE_ZEROES, DATASET_MANAGEMENT = 0, 1, 2, 5, 8, 9
-ABORT = 8
-INVALID_OPCODE, INTERNAL_ERROR = (0, 0x01), (0, 0x06)
-DEALLOCATE = 1 << 2
+VOLUME = "diskn1"  # the shell's name for namespace 1
 
 
 @case("host", "identify-controller")
@@ -57,7 +54,7 @@ def identify_namespaces(bench: Bench) -> None:
 def discover(bench: Bench) -> None:
     """The log of each port names that port and the discovery subsystem."""
     for path, (address, port) in enumerate(bench.kernel_ports):
-        entries = bench.programs.discover((address, port))
+        entries = bench.programs.discovery_log((address, port)).records
         ours = [one for one in entries if one["subnqn"] == nvmet.NQN]
         equal("entries of the subsystem", len(ours), 1)
         equal("address", (ours[0]["traddr"], ours[0]["trsvcid"]), (address, str(port)))
@@ -70,7 +67,7 @@ def discover(bench: Bench) -> None:
 def discover_referral(bench: Bench) -> None:
     """A referral stands in the log as an entry of another discovery service."""
     bench.kernel.refer(0, "elsewhere", "192.0.2.7", "8009")
-    entries = bench.programs.discover(bench.kernel_ports[0])
+    entries = bench.programs.discovery_log(bench.kernel_ports[0]).records
     referred = [one for one in entries if one["traddr"] == "192.0.2.7"]
     equal("referrals", [one["trsvcid"] for one in referred], ["8009"])
     equal("NQN of the referral", referred[0]["subnqn"], DISCOVERY_NQN)
@@ -79,8 +76,8 @@ def discover_referral(bench: Bench) -> None:
 @case("host", "ana-log")
 def ana_log(bench: Bench) -> None:
     """Every group of the ports, with the namespaces in it; the states differ by port and group."""
-    bench.kernel.set_ana(0, 1, "non-optimized")
-    bench.kernel.set_ana(1, 2, "inaccessible")
+    bench.kernel.set_ana(0, "non-optimized", 1)
+    bench.kernel.set_ana(1, "inaccessible", 2)
     for path, address in enumerate(bench.kernel_ports):
         groups = bench.programs.ana(address, nvmet.NQN)
         equal("groups", sorted(groups), [1, 2, 3])
@@ -94,7 +91,7 @@ def ana_log(bench: Bench) -> None:
 def ana_log_all_states(bench: Bench) -> None:
     """Each of the five states is read as configfs has it."""
     for state in STATES:
-        bench.kernel.set_ana(0, 2, state)
+        bench.kernel.set_ana(0, state, 2)
         found = bench.programs.ana(bench.kernel_ports[0], nvmet.NQN)
         equal("state of group 2", found[2].state, state)
         equal("state of group 1", found[1].state, "optimized")
@@ -102,23 +99,20 @@ def ana_log_all_states(bench: Bench) -> None:
 
 @case("host", "verify-one-path", 1, ())
 @case("host", "verify-active-passive", 2, ())
-@case("host", "verify-header-digest", 2, ("--hdgst",))
-@case("host", "verify-data-digest", 2, ("--ddgst",))
+@case("host", "verify-mixed-header-digest", 2, (*MIXED, "--hdgst"))
+@case("host", "verify-mixed-data-digest", 2, (*MIXED, "--ddgst"))
 @case("host", "verify-both-digests", 2, ("--hdgst", "--ddgst"))
 @case("host", "verify-one-path-both-digests", 1, ("--hdgst", "--ddgst"))
 @case("host", "verify-512", 2, ("-o", "512"))
 @case("host", "verify-64k", 2, ("-o", "64k"))
 @case("host", "verify-1m", 2, ("-o", "1m", "-q", "4"))
 @case("host", "verify-1m-both-digests", 2, ("-o", "1m", "-q", "4", "--hdgst", "--ddgst"))
-@case("host", "verify-mixed", 2, ("-o", "512-1m", "--stride", "7", "-q", "8"))
-@case(
-    "host",
-    "verify-mixed-both-digests",
-    2,
-    ("-o", "512-1m", "--stride", "7", "-q", "8", "--hdgst", "--ddgst"),
-)
+@case("host", "verify-mixed", 2, MIXED)
+@case("host", "verify-mixed-both-digests", 2, (*MIXED, "--hdgst", "--ddgst"))
+@case("host", "verify-sq-flow-control", 2, ("-o", "512-64k", "--sq-flow-control"))
 def verify(bench: Bench, paths: int, options: tuple[str, ...]) -> None:
-    """Data comes back as written."""
+    """Data comes back as written. Without SQ flow control, which is how our host connects unless it is told
+    otherwise, the kernel uses the SUCCESS flag and SQHD means nothing."""
     base = [option for option in VERIFY if "-q" not in options or option not in ("-q", "16")]
     run = bench.programs.perf(
         bench.kernel_ports[:paths], nvmet.NQN, *base, "-t", str(RUN_S), *options
@@ -171,20 +165,6 @@ def fewer_queues(bench: Bench) -> None:
     check(report.passed, report.explain())
 
 
-@case("host", "sq-flow-control-off", True)
-@case("host", "sq-flow-control-on", False)
-def sq_flow_control(bench: Bench, disable: bool) -> None:
-    """Without it the target uses the SUCCESS flag, SQHD means nothing."""
-    options = ("-q", "16", "-o", "4096", "-w", "verify", "-t", "1")
-    host = bench.programs.workload(*options)
-    host.attach(bench.kernel_ports[0], nvmet.NQN, disable_sq_flow_control=disable)
-    results = host.rpc.call("perform_tests", timeout_s=30)["results"]
-    check(results, "perform_tests ran no job")
-    for job in results:
-        equal("failed I/O", job["io_failed"], 0)
-        check(job["iops"] > 0, "no I/O was done")
-
-
 def start(bench: Bench, seconds: float, *options: str, paths: int = 2) -> PerfRun:
     """Starts `verify` and returns once the target sees its I/O."""
     run = bench.programs.perf(
@@ -207,55 +187,38 @@ def corruption(bench: Bench) -> None:
     check(re.search(r"block \d+", report.output), f"no place was named: {report.output[-300:]}")
 
 
-def attached(bench: Bench) -> OurHost:
-    """A host with one path."""
-    host = bench.programs.host()
-    names = host.attach(bench.kernel_ports[0], nvmet.NQN)
-    equal("volumes", len(names), 2)
-    return host
-
-
-def written(bench: Bench, blocks: int) -> tuple[OurHost, bytes]:
-    """A host that has written this many blocks of namespace 1 with something other than zeroes."""
-    host = attached(bench)
+def written(bench: Bench, blocks: int) -> tuple[OurShell, bytes]:
+    """A shell that has written this many blocks of namespace 1 with something other than zeroes."""
+    shell = bench.programs.shell(bench.kernel_ports[:1], nvmet.NQN)
     data = bytes(1 + index % 255 for index in range(blocks * 512))
-    done = host.send("io", WRITE, 1, (0, 0, blocks - 1), data=data)
-    equal("status of write", done.status, 0)
+    shell.run(f"write {VOLUME} 0 {blocks}")
     equal("data behind the device", bench.kernel.read_device(1, 0, len(data)), data.hex())
-    return host, data
+    return shell, data
 
 
-@case("host", "write-and-read")
-def write_and_read(bench: Bench) -> None:
-    """A write in capsule and one by R2T, read back and seen behind the device."""
-    for blocks in (8, 256):
-        host, data = written(bench, blocks)
-        done = host.send("io", READ, 1, (0, 0, blocks - 1), read_length=blocks * 512)
-        equal("status of read", done.status, 0)
-        check(done.data == data, f"{blocks} blocks were read back otherwise")
-        host.process.kill()
+@case("host", "write-and-read", 8)
+@case("host", "write-and-read-by-r2t", 256)
+def write_and_read(bench: Bench, blocks: int) -> None:
+    """A write in capsule, or one by R2T, is seen behind the device and read back."""
+    shell, data = written(bench, blocks)
+    check(shell.run(f"read {VOLUME} 0 {blocks}") == data.hex(), "it was read back otherwise")
 
 
 @case("host", "write-zeroes")
 def write_zeroes(bench: Bench) -> None:
     """Zeroes where they were asked for and nowhere else."""
-    host, data = written(bench, 16)
-    done = host.send("io", WRITE_ZEROES, 1, (4, 0, 3))
-    equal("status", done.status, 0)
+    shell, data = written(bench, 16)
+    shell.run(f"write-zeroes {VOLUME} 4 4")
     wanted = data[: 4 * 512] + bytes(4 * 512) + data[8 * 512 :]
     check(bench.kernel.read_device(1, 0, 16 * 512) == wanted.hex(), "other blocks are zero")
 
 
 @case("host", "deallocate")
 def deallocate(bench: Bench) -> None:
-    """Two ranges in one command."""
-    host, data = written(bench, 32)
-    ranges = b"".join(
-        (0).to_bytes(4, "little") + (8).to_bytes(4, "little") + start.to_bytes(8, "little")
-        for start in (0, 16)
-    )
-    done = host.send("io", DATASET_MANAGEMENT, 1, (1, DEALLOCATE), data=ranges)
-    equal("status", done.status, 0)
+    """What was deallocated is gone, what is beside it is not."""
+    shell, data = written(bench, 32)
+    for lba in (0, 16):
+        shell.run(f"deallocate {VOLUME} {lba} 8")
     hole = bytes(8 * 512)
     wanted = hole + data[8 * 512 : 16 * 512] + hole + data[24 * 512 :]
     check(bench.kernel.read_device(1, 0, 32 * 512) == wanted.hex(), "other blocks are gone")
@@ -264,35 +227,39 @@ def deallocate(bench: Bench) -> None:
 @case("host", "compare-refused", kernel_log=(FAILED_CAPSULE,))
 def compare_refused(bench: Bench) -> None:
     """The kernel's target has no Compare: its status reaches the caller, the connection stays."""
-    host, data = written(bench, 8)
-    equal("status", host.send("io", COMPARE, 1, (0, 0, 7), data=data).code, INVALID_OPCODE)
-    equal("flush afterwards", host.send("io", FLUSH, 1).status, 0)
+    shell, _ = written(bench, 8)
+    answer = shell.ask(f"compare {VOLUME} 0 8")
+    check("SCT 0h, SC 01h" in answer, f"not Invalid Command Opcode: {answer}")
+    shell.run(f"flush {VOLUME}")
 
 
 @case("host", "flush")
 def flush(bench: Bench) -> None:
     """Flush of each namespace."""
-    host, _ = written(bench, 8)
-    for nsid in (1, 2):
-        equal(f"status for namespace {nsid}", host.send("io", FLUSH, nsid).status, 0)
+    shell, _ = written(bench, 8)
+    for name in sorted(shell.volumes()):
+        shell.run(f"flush {name}")
+
+
+@case("host", "end-of-volume")
+def end_of_volume(bench: Bench) -> None:
+    """The last block can be written and read; what goes beyond it is refused before it is sent."""
+    shell, _ = written(bench, 8)
+    last = bench.kernel.size_mib * MIB // 512 - 1
+    shell.run(f"write {VOLUME} {last} 1")
+    shell.run(f"read {VOLUME} {last} 1")
+    for command in ("read", "write"):
+        answer = shell.ask(f"{command} {VOLUME} {last} 2")
+        check("outside the volume" in answer, f"{command}: {answer[:200]}")
 
 
 @case("host", "abort-of-nothing")
 def abort(bench: Bench) -> None:
-    """Abort of a command that is not there succeeds and says that nothing was aborted."""
-    host = attached(bench)
-    done = host.send("admin", ABORT, 0, (0xFFF0 << 16 | 1,))
-    equal("status", done.status, 0)
-    equal("command aborted (bit 0: no)", done.result & 1, 1)
-
-
-@case("host", "lba-out-of-range", kernel_log=(FAILED_CAPSULE,))
-def out_of_range(bench: Bench) -> None:
-    """A read and a write behind the end fail (the kernel's target calls it an internal error)."""
-    host, data = written(bench, 8)
-    end = bench.kernel.size_mib * MIB // 512
-    read = host.send("io", READ, 1, (end, 0, 7), read_length=4096)
-    equal("status of read", read.code, INTERNAL_ERROR)
-    write = host.send("io", WRITE, 1, (end, 0, 7), data=data)
-    equal("status of write", write.code, INTERNAL_ERROR)
-    equal("flush afterwards", host.send("io", FLUSH, 1).status, 0)
+    """Abort of a command that is not there succeeds and says that nothing was aborted; the controller
+    has the keep-alive timeout that Connect asked for."""
+    answers = bench.programs.questions(bench.kernel_ports[0], nvmet.NQN)
+    equal("answers", len(answers), 2)
+    for status, _ in answers:
+        check("SCT 0h, SC 00h" in status, f"status {status}")
+    equal("command not aborted", answers[0][1] & 1, 1)
+    equal("KATO", answers[1][1], 5000)

@@ -92,13 +92,14 @@ class KernelHost:
         """Block device name (`nvme0n1`) by NSID."""
         script = (
             "for head in /sys/class/nvme-subsystem/nvme-subsys*; do\n"
-            f'[ "$(cat $head/subsysnqn)" = "{self.nqn}" ] || continue\n'
+            f'[ "$(cat $head/subsysnqn 2>/dev/null)" = "{self.nqn}" ] || continue\n'
             "for disk in $head/nvme*n*; do\n"
             'nsid=$(cat $disk/nsid 2>/dev/null) && echo "$nsid $(basename $disk)"\n'
             "done; done; true"
         )
-        pairs = (line.split() for line in self.guest.check(script).splitlines())
-        return {int(nsid): disk for nsid, disk in pairs}
+        # The file of a namespace that is only being made may be there and say nothing yet.
+        found = re.findall(r"^(\d+) (\S+)$", self.guest.check(script), re.MULTILINE)
+        return {int(nsid): disk for nsid, disk in found}
 
     def device(self, nsid: int = 1, timeout_s: float = 10) -> str:
         """The device file of a namespace, as soon as it is there and has a size."""

@@ -114,9 +114,10 @@ class Nvmet:
             exit 0"""
         self.guest.check(script, 30)
 
-    def set_ana(self, path: int, group: int, state: str) -> None:
-        """Sets the state of a group on the port of a path."""
-        self.guest.check(f"echo {state} > {ROOT}/ports/{path + 1}/ana_groups/{group}/ana_state")
+    def set_ana(self, path: int, state: str, *groups: int) -> None:
+        """Sets the state of groups on the port of a path."""
+        files = [f"{ROOT}/ports/{path + 1}/ana_groups/{group}/ana_state" for group in groups]
+        self.guest.check("\n".join(["set -e", *(f"echo {state} > {file}" for file in files)]))
 
     def ana(self, path: int, group: int) -> str:
         """The state of a group on the port of a path."""

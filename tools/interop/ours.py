@@ -3,11 +3,10 @@
 Everything that the cases know about the shape of our output is in this file.
 """
 
-import base64
 import json
+import re
 import signal
 import socket
-import struct
 import subprocess
 import time
 from dataclasses import dataclass
@@ -17,8 +16,12 @@ from typing import Any
 from guest import die_with_parent, wait_until
 
 NQN = "nqn.2026-01.io.pollux:interop"
-SERIAL = "POLLUX-INTEROP"
-MODEL = "Pollux target"
+# What `pollux target` reports if it is not told otherwise.
+SERIAL = "POLLUX00000000000001"
+MODEL = "Pollux NVMe/TCP target"
+NAMESPACE_MIB = 32
+SHELL = "examples/shell"
+CONTROLLER = "examples/controller"
 DISCOVERY_NQN = "nqn.2014-08.org.nvmexpress.discovery"
 MIB = 1 << 20
 
@@ -49,13 +52,13 @@ def namespace_uuid(nsid: int) -> str:
 class Process:
     """One of our programs while it runs; its output goes to a file."""
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
+    def __init__(self, arguments: list[str], log: Path, interactive: bool = False) -> None:
         self.arguments = arguments
         self.log = log
         with log.open("wb") as output:
             self.child = subprocess.Popen(
                 arguments,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if interactive else subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -158,17 +161,11 @@ class AnaGroup:
 
 
 @dataclass(frozen=True)
-class Completion:
-    """How a command sent by `bdev_nvme_send_cmd` was answered."""
+class DiscoveryLog:
+    """What `pollux discover` reads; the records' fields are named as nvme-cli does."""
 
-    status: int
-    result: int
-    data: bytes
-
-    @property
-    def code(self) -> tuple[int, int]:
-        """Status code type and status code."""
-        return (self.status >> 8 & 7, self.status & 0xFF)
+    generation: int
+    records: list[dict[str, Any]]
 
 
 def kernel_state(state: str) -> str:
@@ -241,11 +238,11 @@ class Programs:
         """The file of a program."""
         return str(self.bin_dir / program)
 
-    def start(self, program: str, *arguments: str) -> Process:
+    def start(self, program: str, *arguments: str, interactive: bool = False) -> Process:
         """Starts a program; the case need not end it."""
         self.count += 1
-        log = self.directory / f"{self.count:03}-{program}.log"
-        process = Process([self.path(program), *arguments], log)
+        log = self.directory / f"{self.count:03}-{Path(program).name}.log"
+        process = Process([self.path(program), *arguments], log, interactive)
         self.started.append(process)
         return process
 
@@ -283,9 +280,10 @@ class Programs:
         """Exit status and output of a `pollux identify` that is expected to fail."""
         return self.pollux("identify", "-r", transport_id(address, nqn), "--json")
 
-    def discover(self, address: tuple[str, int]) -> list[dict[str, Any]]:
-        """The entries that `pollux discover` reads."""
-        return list(self.read_json("discover", address, DISCOVERY_NQN)["records"])
+    def discovery_log(self, address: tuple[str, int]) -> DiscoveryLog:
+        """The discovery log of a port."""
+        document = self.read_json("discover", address, DISCOVERY_NQN)
+        return DiscoveryLog(int(document["genctr"]), list(document["records"]))
 
     def ana(self, address: tuple[str, int], nqn: str) -> dict[int, "AnaGroup"]:
         """The groups of the ANA log that `pollux ana` reads."""
@@ -301,95 +299,105 @@ class Programs:
         process = self.start("pollux-perf", *paths, *options, "--json", str(report))
         return PerfRun(process, report)
 
-    def host(self) -> "OurHost":
-        """Starts `pollux host`, which is managed by RPC."""
-        path = self.socket_path()
-        return OurHost(self.start("pollux", "host", "-r", str(path)), Rpc(path))
+    def questions(self, address: tuple[str, int], nqn: str) -> list[tuple[str, int]]:
+        """What `nvme-tcp/examples/controller.rs` was answered: status and result of each question."""
+        process = self.start(CONTROLLER, f"{address[0]}:{address[1]}", nqn)
+        process.wait(20)
+        found = re.findall(r"question \d: (.*), result (0x[0-9a-f]+)", process.output())
+        return [(status, int(result, 16)) for status, result in found]
 
-    def workload(self, *options: str) -> "OurHost":
-        """Starts `pollux-perf serve`, which attaches and runs when told to by RPC."""
-        path = self.socket_path()
-        process = self.start("pollux-perf", "serve", "-z", "-r", str(path), *options)
-        return OurHost(process, Rpc(path))
+    def shell(self, addresses: list[tuple[str, int]], nqn: str) -> "OurShell":
+        """Starts the shell over one path for each address."""
+        paths = [transport_id(one, nqn) for one in addresses]
+        return OurShell(self.start(SHELL, *paths, interactive=True))
 
-    def target(self, addresses: list[tuple[str, int]], *namespaces: str) -> "OurTarget":
+    def target(
+        self,
+        addresses: list[tuple[str, int]],
+        *namespaces: str,
+        states: tuple[str, ...] = (),
+        managed: bool = False,
+    ) -> "OurTarget":
         """Starts `pollux target` with a subsystem of one or more namespaces behind these listeners.
 
-        A namespace is `memory` or `file:PATH`; namespace N is called `bdevN`.
+        A namespace is `memory`, `null` or `file:PATH`. Either all is said by options, `states` (the ANA
+        states of the listeners) too, or the target is `managed`: set up by RPC, namespace N as `bdevN`,
+        and what a case changes while it runs needs that.
         """
-        path = self.socket_path()
-        target = OurTarget(self.start("pollux", "target", "-r", str(path)), Rpc(path), addresses)
-        target.rpc.wait_ready(target.process)
-        target.create(*namespaces)
-        return target
+        if managed:
+            path = self.socket_path()
+            process = self.start("pollux", "target", "-r", str(path))
+            target = OurTarget(process, Rpc(path), addresses)
+            target.rpc.wait_ready(process)
+            target.create(*namespaces)
+            return target
+        options = ["--nqn", NQN]
+        for address, port in addresses:
+            options += ["--listen", f"{address}:{port}"]
+        for (address, port), state in zip(addresses, states, strict=False):
+            options += ["--ana", f"{address}:{port}={state}"]
+        for backend in namespaces:
+            sized = backend if ":" in backend else f"{backend}:{NAMESPACE_MIB}M"
+            options += ["--namespace", sized]
+        process = self.start("pollux", "target", *options)
+
+        def listening() -> bool:
+            if not process.running():
+                raise ProgramFailed(f"pollux target ended: {process.tail()}")
+            return process.output().count("listening on") == len(addresses)
+
+        wait_until("the target to listen", 10, listening, 0.02)
+        return OurTarget(process, Rpc(self.socket_path()), addresses)
 
 
-class OurHost:
-    """A host of ours behind its RPC socket."""
+class OurShell:
+    """`multipath/examples/shell.rs`: single I/Os on the volumes of a host of ours."""
 
-    name = "Pollux"
-
-    def __init__(self, process: Process, rpc: Rpc) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
-        self.rpc = rpc
-        rpc.wait_ready(process)
+        self.lines = 0
+        self.answer()
 
-    def attach(self, address: tuple[str, int], nqn: str, **options: Any) -> list[str]:
-        """Attaches a path; returns the volumes."""
-        names = self.rpc.call(
-            "bdev_nvme_attach_controller",
-            name=self.name,
-            trtype="tcp",
-            adrfam="ipv4",
-            traddr=address[0],
-            trsvcid=str(address[1]),
-            subnqn=nqn,
-            **options,
-        )
-        return list(names)
+    def answer(self) -> str:
+        """Waits for the next line of its output."""
 
-    def send(
-        self,
-        kind: str,
-        opcode: int,
-        nsid: int = 0,
-        dwords: tuple[int, ...] = (),
-        data: bytes = b"",
-        read_length: int = 0,
-    ) -> Completion:
-        """Sends one command (`kind` is `io` or `admin`); `dwords` are CDW10 and following."""
-        command = struct.pack("<BBHI32x6I", opcode, 0, 0, nsid, *dwords, *[0] * (6 - len(dwords)))
-        more: dict[str, Any] = {}
-        if data:
-            more["data"] = base64.urlsafe_b64encode(data).decode()
-        if read_length:
-            more["data_len"] = read_length
-        answer = self.rpc.call(
-            "bdev_nvme_send_cmd",
-            name=self.name,
-            cmd_type=kind,
-            data_direction="c2h" if read_length else "h2c",
-            cmdbuf=base64.urlsafe_b64encode(command).decode(),
-            timeout_ms=5000,
-            **more,
-        )
-        result, status = struct.unpack("<I10xH", base64.urlsafe_b64decode(answer["cpl"]))
-        return Completion(status >> 1, result, base64.urlsafe_b64decode(answer.get("data", "")))
+        def line() -> str | None:
+            lines = self.process.output().splitlines(keepends=True)
+            if len(lines) > self.lines and lines[self.lines].endswith("\n"):
+                return lines[self.lines]
+            if not self.process.running():
+                raise ProgramFailed(f"the shell ended: {self.process.tail()}")
+            return None
+
+        found = wait_until("an answer of the shell", 15, line, 0.01)
+        self.lines += 1
+        return found.strip()
+
+    def ask(self, command: str) -> str:
+        """Sends a command and returns its answer: `ok` and what there is, or `failed: ` and why."""
+        stdin = self.process.child.stdin
+        if stdin is None:
+            raise ProgramFailed("the shell has no standard input")
+        stdin.write(f"{command}\n".encode())
+        stdin.flush()
+        return self.answer()
+
+    def run(self, command: str) -> str:
+        """Runs a command that must succeed; returns what came after `ok`."""
+        answer = self.ask(command)
+        status, _, rest = answer.partition(" ")
+        if status != "ok":
+            raise ProgramFailed(f"{command}: {answer[:300]}")
+        return rest
 
     def volumes(self) -> dict[str, int]:
         """Bytes by volume name."""
-        listed = self.rpc.call("bdev_get_bdevs")
-        return {one["name"]: one["num_blocks"] * one["block_size"] for one in listed}
-
-    def io_paths(self, volume: str) -> list[dict[str, Any]]:
-        """The paths of a volume on the first reactor."""
-        groups = self.rpc.call("bdev_nvme_get_io_paths")["poll_groups"]
-        paths = groups[0]["io_paths"] if groups else []
-        return [path for path in paths if path["bdev_name"] == volume]
+        pairs = (one.split("=") for one in self.run("volumes").split())
+        return {name: int(size) for name, size in pairs}
 
 
 class OurTarget:
-    """A target of ours behind its RPC socket."""
+    """A target of ours; all but its process is for one that is managed by RPC."""
 
     def __init__(self, process: Process, rpc: Rpc, addresses: list[tuple[str, int]]) -> None:
         self.process = process
@@ -413,7 +421,7 @@ class OurTarget:
         for path in range(len(self.addresses)):
             self.add_listener(path)
 
-    def create_bdev(self, name: str, backend: str, size_mib: int = 32) -> None:
+    def create_bdev(self, name: str, backend: str, size_mib: int = NAMESPACE_MIB) -> None:
         """Makes what is behind a namespace: `memory`, `null` or `file:PATH`, with 512 B blocks."""
         kind, _, path = backend.partition(":")
         blocks = size_mib * MIB // 512

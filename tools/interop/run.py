@@ -25,11 +25,12 @@ import target_cases  # noqa: E402
 import target_path_cases  # noqa: E402
 from bench import Bench  # noqa: E402
 from guest import GuestError  # noqa: E402
+from ours import CONTROLLER, SHELL  # noqa: E402
 from packages import PreparationError  # noqa: E402
 
 CASE_MODULES = (self_cases, host_cases, host_path_cases, target_cases, target_path_cases)
 DIRECTIONS = ("self", "host", "target")
-PROGRAMS = ("pollux", "pollux-perf")
+PROGRAMS = ("pollux", "pollux-perf", SHELL, CONTROLLER)
 HERE = Path(__file__).resolve().parent
 
 

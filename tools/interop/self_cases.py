@@ -34,7 +34,7 @@ def ana_states(bench: Bench) -> None:
     device = connect_both(bench)
     run = bench.initiator.start_fio(device, "--rw=randwrite --bs=4k --size=12m --iodepth=4")
     for state in (*STATES[1:], STATES[0]):
-        bench.kernel.set_ana(0, 1, state)
+        bench.kernel.set_ana(0, state, 1)
 
         def arrived(state: str = state) -> bool:
             return bench.initiator.paths(device)[0].ana_state == state

@@ -16,6 +16,10 @@ from bench import Bench
 from guest import CommandFailed, GuestError
 from ours import ProgramFailed, RpcError
 
+# What the kernel logs by itself now and then. A keep-alive that falls due while a controller is being removed
+# ends with a transport error (4) before it is sent, against any target.
+HARMLESS = (r"failed nvme_keep_alive_end_io error=4$",)
+
 
 class Failure(Exception):
     """Something was not as the case demands."""
@@ -133,7 +137,7 @@ def run_case(bench: Bench, candidate: Case) -> str | None:
     unexpected = [
         line
         for line in errors
-        if not any(re.search(pattern, line) for pattern in candidate.kernel_log)
+        if not any(re.search(pattern, line) for pattern in (*HARMLESS, *candidate.kernel_log))
     ]
     if reason is None and unexpected:
         reason = f"in the kernel's log: {unexpected[0]}"

@@ -6,19 +6,25 @@ import ours
 from bench import Bench
 from guest import MACHINE_ADDRESSES, wait_until
 from kernel_host import HOST_ID, HOST_NQN, KernelHost
-from ours import DISCOVERY_NQN, MIB, OurTarget, namespace_uuid
+from ours import DISCOVERY_NQN, MIB, NAMESPACE_MIB, OurTarget, namespace_uuid
 from suite import case, check, equal
 
 HOST = f"-q {HOST_NQN} -I {HOST_ID}"
-SIZE_MIB = 32
 
 
 def connected(
-    bench: Bench, *namespaces: str, options: str = "", paths: int = 2
+    bench: Bench,
+    *namespaces: str,
+    options: str = "",
+    paths: int = 2,
+    states: tuple[str, ...] = (),
+    managed: bool = False,
 ) -> tuple[OurTarget, str]:
     """A target with these namespaces (one in memory if none is named), connected to over `paths`
     paths; and the device of namespace 1."""
-    target = bench.programs.target(bench.our_ports, *(namespaces or ("memory",)))
+    target = bench.programs.target(
+        bench.our_ports, *(namespaces or ("memory",)), states=states, managed=managed
+    )
     for address in bench.our_ports[:paths]:
         bench.initiator.connect(address, options)
     device = bench.initiator.device(1)
@@ -52,7 +58,7 @@ def discover(bench: Bench) -> None:
 @case("target", "discover-referral")
 def discover_referral(bench: Bench) -> None:
     """A referral is a record of another discovery service."""
-    target = bench.programs.target(bench.our_ports, "memory")
+    target = bench.programs.target(bench.our_ports, "memory", managed=True)
     target.refer("192.0.2.7", "8009")
     address, port = bench.our_ports[0]
     records = entries(bench, f"-t tcp -a {address} -s {port}")
@@ -64,7 +70,7 @@ def discover_referral(bench: Bench) -> None:
 @case("target", "persistent-discovery")
 def persistent_discovery(bench: Bench) -> None:
     """A discovery controller stays connected; a change of the log raises a notice there."""
-    target = bench.programs.target(bench.our_ports[:1], "memory")
+    target = bench.programs.target(bench.our_ports[:1], "memory", managed=True)
     address, port = bench.our_ports[0]
     entries(bench, f"-t tcp -a {address} -s {port} --persistent --keep-alive-tmo=4")
     discovery = KernelHost(bench.guest, DISCOVERY_NQN)
@@ -125,13 +131,7 @@ def list_verbose(bench: Bench) -> None:
 @case("target", "list-subsystems")
 def list_subsystems(bench: Bench) -> None:
     """Two live paths, the second non-optimized."""
-    target, device = connected(bench)
-    target.set_ana(1, "non_optimized")
-    wait_until(
-        "non-optimized in sysfs",
-        2,
-        lambda: bench.initiator.paths(device)[1].ana_state == "non-optimized",
-    )
+    _, device = connected(bench, states=("optimized", "non_optimized"))
     text = bench.initiator.nvme(f"list-subsys {device}")
     check(ours.NQN in text, f"no {ours.NQN} in: {text}")
     for address, state in zip(MACHINE_ADDRESSES, ("optimized", "non-optimized"), strict=True):
@@ -164,7 +164,7 @@ def id_ns(bench: Bench) -> None:
     """Identify Namespace: size, block size, group."""
     _, device = connected(bench)
     found = bench.initiator.nvme_json(f"id-ns {device}")
-    equal("NSZE", found["nsze"], SIZE_MIB * MIB // 512)
+    equal("NSZE", found["nsze"], NAMESPACE_MIB * MIB // 512)
     equal("NCAP", found["ncap"], found["nsze"])
     block_format = found["lbafs"][found["flbas"] & 0xF]
     equal("LBA data size", block_format["ds"], 9)
@@ -175,7 +175,7 @@ def id_ns(bench: Bench) -> None:
 @case("target", "ns-descs")
 def ns_descs(bench: Bench) -> None:
     """The UUID that was set."""
-    _, device = connected(bench)
+    _, device = connected(bench, managed=True)
     found = bench.initiator.nvme(f"ns-descs {device}")
     check(namespace_uuid(1) in found, f"no {namespace_uuid(1)} in: {found}")
 
@@ -191,12 +191,10 @@ def list_ns(bench: Bench) -> None:
 @case("target", "ana-log")
 def ana_log(bench: Bench) -> None:
     """A group with the namespaces in it and the state of this listener."""
-    target, _ = connected(bench, "memory", "memory")
-    target.set_ana(0, "inaccessible")
-    target.set_ana(1, "inaccessible")
+    connected(bench, "memory", "memory", states=("non_optimized", "non_optimized"))
     log = bench.initiator.nvme_json(f"ana-log {controller(bench)}")
     groups = [group for group in log["ANA DESC LIST "] if group["nnsids"]]
-    equal("states", {group["state"] for group in groups}, {"inaccessible"})
+    equal("states", {group["state"] for group in groups}, {"non-optimized"})
     nsids = sorted(one["nsid"] for group in groups for one in group["NSIDS"])
     equal("NSIDs in the groups", nsids, [1, 2])
 
@@ -253,6 +251,18 @@ def effects_log(bench: Bench) -> None:
         check(value & bits == bits, f"effects of {name}: {value:#x}")
 
 
+@case("target", "properties")
+def properties(bench: Bench) -> None:
+    """Version, configuration and status while the controller is in use; a refusal for one that is not."""
+    connected(bench)
+    name = controller(bench)
+    for offset, wanted in ((0x08, r"value: 1[0-9a-f]{4}$"), (0x14, r"460061$"), (0x1C, r"value: 1$")):
+        found = bench.initiator.nvme(f"get-property {name} -o {offset}")
+        check(re.search(wanted, found), f"property {offset:#x} is not as {wanted!r}: {found}")
+    absent = bench.guest.run(f"nvme get-property {name} -o 0x20")
+    check("Invalid Field" in absent.output, f"a property that is not there: {absent.output}")
+
+
 @case("target", "get-feature-queues", 0x07, "number of queues")
 @case("target", "get-feature-aec", 0x0B, "asynchronous event configuration")
 @case("target", "get-feature-kato", 0x0F, "keep-alive timer")
@@ -292,10 +302,10 @@ def fio_trims(bench: Bench) -> None:
     _, device = connected(bench)
     run = bench.initiator.fio(
         device,
-        "--rw=randtrimwrite --bsrange=4k-64k --size=6m --iodepth=8 --fsync=16 --do_verify=0",
+        "--rw=randtrimwrite --bsrange=4k-64k --size=4m --iodepth=8 --fsync=16 --do_verify=0",
     )
     check(run.passed, run.explain())
-    run = bench.initiator.fio(device, "--rw=randrw --bsrange=512-64k --size=4m --iodepth=8 --fsync=8")
+    run = bench.initiator.fio(device, "--rw=randrw --bsrange=512-64k --size=3m --iodepth=8 --fsync=8")
     check(run.passed, run.explain())
 
 
@@ -303,7 +313,7 @@ def fio_trims(bench: Bench) -> None:
 def fio_large(bench: Bench) -> None:
     """Requests of a mebibyte, written by R2T."""
     _, device = connected(bench)
-    run = bench.initiator.fio(device, "--rw=write --bs=1m --size=16m --iodepth=4")
+    run = bench.initiator.fio(device, "--rw=write --bs=1m --size=12m --iodepth=4")
     check(run.passed, run.explain())
 
 
@@ -315,7 +325,7 @@ def policy(bench: Bench, name: str, busy: int) -> None:
     _, device = connected(bench)
     bench.initiator.set_policy(name)
     before = [path.ios for path in bench.initiator.paths(device)]
-    run = bench.initiator.fio(device, "--rw=randwrite --bs=4k --size=3m --iodepth=16")
+    run = bench.initiator.fio(device, "--rw=randwrite --bs=4k --size=2m --iodepth=16")
     check(run.passed, run.explain())
     after = [path.ios for path in bench.initiator.paths(device)]
     ios = [new - old for old, new in zip(before, after, strict=True)]
@@ -334,7 +344,7 @@ def connect_options(bench: Bench, options: str) -> None:
 @case("target", "corruption-is-found")
 def corruption(bench: Bench) -> None:
     """Negative control: data changed in the file behind the namespace is found by fio."""
-    backing = bench.backing_file(SIZE_MIB)
+    backing = bench.backing_file(NAMESPACE_MIB)
     _, device = connected(bench, f"file:{backing}")
     options = "--rw=randwrite --bs=4k --size=1m --iodepth=8"
     written = bench.initiator.fio(device, f"{options} --do_verify=0")
@@ -375,7 +385,7 @@ def io_commands(bench: Bench) -> None:
 def out_of_range(bench: Bench) -> None:
     """A read behind the end gets its status."""
     _, device = connected(bench)
-    end = SIZE_MIB * MIB // 512
+    end = NAMESPACE_MIB * MIB // 512
     result = bench.guest.run(f"nvme read {device} -s {end} -c 0 -z 512 -d /tmp/back")
     check(result.status != 0, "the read succeeded")
     check(re.search(r"(?i)LBA.?out.?of.?range|0x80\b", result.output), result.output.strip())

@@ -5,10 +5,10 @@ import time
 import ours
 from bench import Bench
 from guest import wait_until
-from kernel_host import HOST_NQN, Fio, FioRun
-from ours import MIB
+from kernel_host import HOST_NQN, Fio, FioRun, KernelHost
+from ours import MIB, NAMESPACE_MIB
 from suite import case, check, equal
-from target_cases import SIZE_MIB, connected, controller
+from target_cases import connected, controller
 
 # What the kernel's host says when a connection is lost, and when there is no path for a while.
 LOST = (
@@ -47,7 +47,7 @@ def wait_ana(bench: Bench, device: str, path: int, state: str) -> float:
 @case("target", "ana-inaccessible", "inaccessible")
 def ana_one_path(bench: Bench, state: str) -> None:
     """A change on one path and back is in sysfs within a second, fio notices nothing."""
-    target, device = connected(bench)
+    target, device = connected(bench, managed=True)
     run = load(bench, device, 3)
     for wanted in (state, "optimized"):
         target.set_ana(0, wanted)
@@ -59,7 +59,7 @@ def ana_one_path(bench: Bench, state: str) -> None:
 @case("target", "ana-moves-io")
 def ana_moves_io(bench: Bench) -> None:
     """All I/O goes where the optimized path is."""
-    target, device = connected(bench)
+    target, device = connected(bench, managed=True)
     run = load(bench, device, 5)
     for away, towards in ((0, 1), (1, 0)):
         target.set_ana(towards, "optimized")
@@ -77,7 +77,7 @@ def ana_moves_io(bench: Bench) -> None:
 @case("target", "ana-all-inaccessible")
 def ana_all_paths(bench: Bench) -> None:
     """Two seconds without a usable path: I/O is queued, none fails."""
-    target, device = connected(bench)
+    target, device = connected(bench, managed=True)
     run = load(bench, device, 4)
     for path in (0, 1):
         target.set_ana(path, "inaccessible")
@@ -95,7 +95,7 @@ def ana_all_paths(bench: Bench) -> None:
 @case("target", "ana-storm")
 def ana_storm(bench: Bench) -> None:
     """Forty changes in quick succession, one path usable at any time; the last state holds."""
-    target, device = connected(bench)
+    target, device = connected(bench, managed=True)
     run = load(bench, device, 4)
     for turn in range(20):
         path = turn % 2
@@ -112,7 +112,7 @@ def ana_storm(bench: Bench) -> None:
 @case("target", "listener-removed-and-added", kernel_log=LOST)
 def listener_removed(bench: Bench) -> None:
     """The path goes and comes back by the kernel's reconnect; fio notices nothing."""
-    target, device = connected(bench)
+    target, device = connected(bench, managed=True)
     run = load(bench, device, 7)
     target.remove_listener(0)
     bench.initiator.wait_paths(device, 1)
@@ -124,7 +124,7 @@ def listener_removed(bench: Bench) -> None:
 @case("target", "killed-and-restarted", kernel_log=LOST)
 def killed_and_restarted(bench: Bench) -> None:
     """SIGKILL under load; a new target on the same file goes on where the old one was."""
-    backing = bench.backing_file(SIZE_MIB)
+    backing = bench.backing_file(NAMESPACE_MIB)
     target, device = connected(bench, f"file:{backing}")
     run = load(bench, device, 7)
     target.process.kill()
@@ -144,7 +144,7 @@ def terminated(bench: Bench) -> None:
 @case("target", "namespace-added-and-removed", kernel_log=LOST)
 def namespace_added(bench: Bench) -> None:
     """A namespace appears and vanishes by notice alone."""
-    target, device = connected(bench)
+    target, device = connected(bench, managed=True)
     target.create_bdev("bdev2", "memory")
     target.add_namespace(2)
     added = bench.initiator.device(2, 5)
@@ -159,7 +159,7 @@ def namespace_added(bench: Bench) -> None:
 @case("target", "namespace-resized")
 def namespace_resized(bench: Bench) -> None:
     """The kernel sees the new size by notice alone."""
-    target, device = connected(bench, "null")
+    target, device = connected(bench, "null", managed=True)
     target.resize_namespace(1, 48)
     wait_until(
         "the new size",
@@ -199,7 +199,7 @@ cmp /tmp/before /tmp/after"""
 @case("target", "file-system-over-ana-changes", True)
 def file_system(bench: Bench, changes: bool) -> None:
     """Made, filled, checked, and the same after a remount over a new connection."""
-    target, device = connected(bench)
+    target, device = connected(bench, managed=changes)
     bench.guest.check(f"/usr/sbin/mke2fs -q -t ext4 {device}")
     job = bench.guest.start(FILL.format(device=device), 40)
     while changes and job.running():
@@ -220,7 +220,7 @@ def file_system(bench: Bench, changes: bool) -> None:
 @case("target", "blkdiscard-zero", "-z")
 def blkdiscard(bench: Bench, option: str) -> None:
     """The first half reads as zeroes, the second half is as it was."""
-    backing = bench.backing_file(SIZE_MIB)
+    backing = bench.backing_file(NAMESPACE_MIB)
     _, device = connected(bench, f"file:{backing}")
     half = 4 * MIB
     bench.guest.check(
@@ -239,7 +239,7 @@ def blkdiscard(bench: Bench, option: str) -> None:
 @case("target", "keep-alive")
 def keep_alive(bench: Bench) -> None:
     """Idle for three times KATO: the connection is the same as before."""
-    target, device = connected(bench, options="--keep-alive-tmo=2", paths=1)
+    target, device = connected(bench, options="--keep-alive-tmo=2", paths=1, managed=True)
     names = bench.initiator.controllers()
     time.sleep(6)
     equal("controllers", bench.initiator.controllers(), names)
@@ -251,7 +251,7 @@ def keep_alive(bench: Bench) -> None:
 @case("target", "keep-alive-expires", kernel_log=LOST)
 def keep_alive_expires(bench: Bench) -> None:
     """A host that stands still for longer than KATO is dropped, and comes back when it goes on."""
-    target, device = connected(bench, options="--keep-alive-tmo=2", paths=1)
+    target, device = connected(bench, options="--keep-alive-tmo=2", paths=1, managed=True)
     bench.guest.freeze()
     wait_until("the target to drop the controller", 10, lambda: target.controllers() == 0)
     bench.guest.thaw()
@@ -288,14 +288,28 @@ def packets_dropped(bench: Bench) -> None:
 @case("target", "host-not-allowed", kernel_log=LOST)
 def host_not_allowed(bench: Bench) -> None:
     """A stranger is refused, the host that is named gets in."""
-    target = bench.programs.target(bench.our_ports, "memory")
+    target = bench.programs.target(bench.our_ports, "memory", managed=True)
     target.allow_hosts("nqn.2026-01.io.pollux:somebody-else")
     refused = bench.guest.run("nvme " + bench.initiator.connect_arguments(bench.our_ports[0]))
     check(refused.status != 0, "the connection was accepted")
+    said = bench.guest.check("dmesg | tail -n 4")
+    check("is not allowed, hostnqn" in said, f"the kernel was told another reason: {said}")
     equal("controllers", target.controllers(), 0)
     target.allow_hosts(HOST_NQN)
     bench.initiator.connect(bench.our_ports[0])
     bench.initiator.device(1)
+
+
+@case("target", "unknown-subsystem", kernel_log=LOST)
+def unknown_subsystem(bench: Bench) -> None:
+    """The kernel is told which field of Connect was wrong."""
+    bench.programs.target(bench.our_ports, "memory")
+    stranger = KernelHost(bench.guest, f"{ours.NQN}-not")
+    refused = bench.guest.run("nvme " + stranger.connect_arguments(bench.our_ports[0]))
+    check(refused.status != 0, "the connection was accepted")
+    said = bench.guest.check("dmesg | tail -n 4")
+    wanted = f'Connect Invalid Data Parameter, subsysnqn "{stranger.nqn}"'
+    check(wanted in said, f"no {wanted!r} in: {said}")
 
 
 @case("target", "controller-reset")
@@ -312,7 +326,7 @@ def controller_reset(bench: Bench) -> None:
 @case("target", "disconnect-leaves-nothing")
 def disconnect(bench: Bench) -> None:
     """After a disconnect the target has no controller left."""
-    target, _ = connected(bench)
+    target, _ = connected(bench, managed=True)
     equal("controllers", target.controllers(), 2)
     bench.initiator.disconnect()
     wait_until("no controller at the target", 5, lambda: target.controllers() == 0)

@@ -2,8 +2,11 @@
 
 mod ana_cmd;
 mod discover_cmd;
+mod host_cmd;
 mod identify_cmd;
+mod manage;
 mod probe;
+mod rpc_cmd;
 mod target_args;
 mod target_cmd;
 
@@ -22,7 +25,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Target(target_args::TargetArgs),
+    Target(Box<target_args::TargetArgs>),
+    Host(Box<host_cmd::HostArgs>),
+    Rpc(rpc_cmd::RpcArgs),
     Identify(Box<identify_cmd::IdentifyArgs>),
     Discover(Box<discover_cmd::DiscoverArgs>),
     Ana(Box<ana_cmd::AnaArgs>),
@@ -58,7 +63,9 @@ fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Target(args) => target_cmd::run(&args),
+        Command::Target(args) => target_cmd::run(*args),
+        Command::Host(args) => host_cmd::run(&args),
+        Command::Rpc(args) => rpc_cmd::run(&args),
         Command::Identify(args) => identify_cmd::run(&args),
         Command::Discover(args) => discover_cmd::run(&args),
         Command::Ana(args) => ana_cmd::run(&args),

@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::target::Backend;
+use pollux_reactor::Idle;
+
+use crate::manage::ManageArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +21,8 @@ Examples:
       two paths to it, the second one not optimized
   pollux target --cores 0,1 --namespace null:1T --namespace file:/tmp/disk:1G --listen 0.0.0.0:4420
       two namespaces, served by reactors pinned to cores 0 and 1
+  pollux target -r /run/pollux.sock
+      nothing yet: everything is set up by JSON-RPC
 
 Stop it with Ctrl-C or SIGTERM. Exit code: 0, 1 (could not start), 2 (wrong usage).";
 
@@ -24,8 +30,9 @@ Stop it with Ctrl-C or SIGTERM. Exit code: 0, 1 (could not start), 2 (wrong usag
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TargetArgs {
-    /// Address to listen on; repeatable, each one is a path. Port 0 takes a free one.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4420", value_parser = parse_addr)]
+    /// Address to listen on; repeatable, each one is a path. Port 0 takes a free one. [default:
+    /// 127.0.0.1:4420, and none with --rpc-socket]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_addr)]
     pub listen: Vec<SocketAddr>,
 
     /// ANA state of one listener: optimized (the default), non_optimized, inaccessible,
@@ -33,9 +40,10 @@ pub struct TargetArgs {
     #[arg(long, value_name = "ADDR:PORT=STATE")]
     pub ana: Vec<ListenerState>,
 
-    /// Namespace: memory:SIZE, null:SIZE (reads zeroes, drops writes) or file:PATH[:SIZE] (with SIZE
-    /// the file is created or extended); repeatable. SIZE is in bytes or with K, M, G or T.
-    #[arg(long, value_name = "KIND:...", default_value = "memory:64M", value_parser = parse_backend)]
+    /// Namespace: memory:SIZE, null:SIZE (reads zeroes, drops writes) or file:PATH, file:PATH:SIZE (with SIZE
+    /// the file is created or extended); repeatable. SIZE is in bytes or with K, M, G or T. [default:
+    /// memory:64M, and none with --rpc-socket]
+    #[arg(long, value_name = "KIND:...", value_parser = parse_backend)]
     pub namespace: Vec<Backend>,
 
     /// Bytes per logical block of all namespaces: 512 or 4096.
@@ -54,6 +62,29 @@ pub struct TargetArgs {
     /// What a reactor does when it finds nothing to do. Default: spin with --cores, else park.
     #[arg(long)]
     pub idle: Option<IdlePolicy>,
+
+    #[command(flatten)]
+    pub manage: ManageArgs,
+}
+
+impl TargetArgs {
+    /// Puts the defaults in. A target that is managed starts empty unless something was asked for.
+    pub fn complete(&mut self) {
+        if self.manage.is_used() && self.listen.is_empty() && self.namespace.is_empty() {
+            return;
+        }
+        if self.listen.is_empty() {
+            self.listen.push(SocketAddr::from(([127, 0, 0, 1], 4420)));
+        }
+        if self.namespace.is_empty() {
+            self.namespace.push(Backend::Memory { bytes: 64 << 20 });
+        }
+    }
+
+    /// Nothing is to be set up before the first request.
+    pub fn is_empty(&self) -> bool {
+        self.listen.is_empty() && self.namespace.is_empty()
+    }
 }
 
 /// An idle policy.
@@ -65,6 +96,20 @@ pub enum IdlePolicy {
     Yield,
     /// Sleep after 100 microseconds without work until something arrives.
     Park,
+}
+
+/// Idle time after which a parking reactor sleeps.
+const PARK_AFTER: Duration = Duration::from_micros(100);
+
+impl IdlePolicy {
+    /// What was asked for; else to spin on cores that were chosen, and to park on others.
+    pub fn choose(asked: Option<Self>, on_chosen_cores: bool) -> Idle {
+        match (asked, on_chosen_cores) {
+            (Some(Self::Spin), _) | (None, true) => Idle::Spin,
+            (Some(Self::Yield), _) => Idle::Yield,
+            (Some(Self::Park), _) | (None, false) => Idle::Park { after: PARK_AFTER },
+        }
+    }
 }
 
 /// The ANA state of a listener.

@@ -1,24 +1,25 @@
 //! `pollux target`: a target as a process of its own.
 
 use std::io::{Write, stdout};
-use std::time::Duration;
 
 use anyhow::Context;
 use pollux_nvme_tcp::target::{
-    NamespaceConfig, SubsystemConfig, TargetError, TargetHandle, TargetReply, TargetRequest, target,
+    NamespaceConfig, SubsystemConfig, TargetError, TargetHandle, TargetReply, TargetRequest, rpc,
+    target,
 };
-use pollux_reactor::{Group, Idle, StartError};
+use pollux_reactor::rpc::Methods;
+use pollux_reactor::{Group, StartError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::UsageError;
+use crate::manage;
 use crate::target_args::{IdlePolicy, TargetArgs};
 
-/// Idle time after which a parking reactor sleeps.
-const PARK_AFTER: Duration = Duration::from_micros(100);
-
 /// Runs a target until SIGINT or SIGTERM.
-pub fn run(args: &TargetArgs) -> anyhow::Result<()> {
+pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
+    args.complete();
+    let args = &args;
     for wanted in &args.ana {
         if !args.listen.contains(&wanted.addr) {
             return Err(UsageError(format!(
@@ -35,27 +36,34 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<()> {
         Some(cores) => cores.0.iter().copied().map(Some).collect(),
         None => vec![None],
     };
-    let idle = match (args.idle, &args.cores) {
-        (Some(IdlePolicy::Spin), _) | (None, Some(_)) => Idle::Spin,
-        (Some(IdlePolicy::Yield), _) => Idle::Yield,
-        (Some(IdlePolicy::Park), _) | (None, None) => Idle::Park { after: PARK_AFTER },
-    };
+    let idle = IdlePolicy::choose(args.idle, args.cores.is_some());
     let (handle, parts) = target(cores.len());
     let mut group = Group::new();
     for (core, part) in cores.into_iter().zip(parts) {
         let reactor = group.add_reactor(core, idle);
         group.add_service(reactor, part.receiver, move || part.service);
     }
+    let failure = match args.manage.is_used() {
+        true => {
+            let mut methods = Methods::new();
+            rpc::register(&mut methods, handle.clone());
+            let stop = signals.handle();
+            Some(args.manage.add_server(methods, &mut group, 0, stop)?)
+        }
+        false => None,
+    };
     let running = group.start().map_err(|error| match error {
         StartError::NoSuchCore { .. } => UsageError(format!("--cores: {error}")).into(),
         error => anyhow::Error::new(error),
     })?;
 
-    configure(&handle, args)?;
+    if !args.is_empty() {
+        configure(&handle, args)?;
+    }
     signals.forever().next();
     running.stop();
     running.join();
-    Ok(())
+    manage::outcome(failure)
 }
 
 /// Sets up what the options say, and tells where the target listens.

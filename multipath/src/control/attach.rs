@@ -18,10 +18,15 @@ impl<M: Send + 'static> Control<M> {
     /// Starts an attach; its reply follows when the path is usable or has failed (rule B1.4).
     pub(super) fn attach(
         &mut self,
-        request: AttachRequest,
+        mut request: AttachRequest,
         reply: Reply<Attached>,
         cx: &mut Context<'_>,
     ) {
+        if request.options.adopt_policy
+            && let Some(first) = self.members.iter().find(|m| m.group == request.name)
+        {
+            request.options.policy = first.options.policy;
+        }
         if let Err(error) = self.check_attach(&request) {
             return reply(Err(error));
         }
@@ -44,7 +49,9 @@ impl<M: Send + 'static> Control<M> {
         let connect = ConnectOptions {
             keep_alive_ms: options.keep_alive_ms,
             digests: options.digests,
+            disable_sq_flow_control: !options.sq_flow_control,
             timeout: options.connect_timeout,
+            local: options.local,
             ..ConnectOptions::admin(request.transport.addr, subnqn, host)
         };
         self.members.push(Member {
@@ -65,7 +72,6 @@ impl<M: Send + 'static> Control<M> {
             incarnation: 0,
             queues_ready: 0,
             attach: Some(reply),
-            detach: Vec::new(),
             lost_at: None,
             excluded: false,
             last_error: None,
@@ -178,12 +184,7 @@ impl<M: Send + 'static> Control<M> {
             Ok(controller) => member.controller = Some(controller),
             Err(e) => {
                 let error = HostError::Socket(member.transport.to_string(), e.kind());
-                if member.attach.is_some() {
-                    return self.fail_attach(index, error);
-                }
-                member.last_error = Some(error.to_string());
-                member.lifecycle =
-                    Lifecycle::Waiting(now + member.options.recovery.reconnect_delay);
+                self.lose_by(index, error, now);
             }
         }
     }
@@ -192,17 +193,8 @@ impl<M: Send + 'static> Control<M> {
     pub(super) fn on_controller_ready(&mut self, index: usize, now: Time) {
         let needed = self.reactors.len();
         if let Err(error) = self.check_controller(index) {
-            let Some(member) = self.members.get_mut(index) else {
-                return;
-            };
-            if member.attach.is_some() {
-                return self.fail_attach(index, error);
-            }
             // What is at that address now is not what was attached: wait for it to come back.
-            member.last_error = Some(error.to_string());
-            member.lifecycle = Lifecycle::Waiting(now + member.options.recovery.reconnect_delay);
-            member.controller = None;
-            return;
+            return self.lose_by(index, error, now);
         }
         let Some(member) = self.members.get_mut(index) else {
             return;
@@ -287,6 +279,7 @@ impl<M: Send + 'static> Control<M> {
             let volumes = self.volumes_of(index);
             reply(Ok(Attached { volumes }));
         }
+        self.settle(id, Ok(()));
     }
 
     /// Makes the controller's paths match its active namespaces (rules B1.3, B10).
@@ -403,9 +396,7 @@ impl<M: Send + 'static> Control<M> {
             return;
         }
         let id = volume.info.id;
-        if let Some(volume) = self.volumes.get_mut(id) {
-            volume.info.blocks = blocks;
-        }
+        self.volumes.resize(id, blocks);
         self.broadcast(|| ToIo::ResizeVolume { volume: id, blocks });
     }
 
@@ -486,8 +477,6 @@ impl<M: Send + 'static> Control<M> {
         let id = member.id;
         self.broadcast(|| ToIo::RemoveController { controller: id });
         self.slots.give_back(id.slot);
-        for reply in member.detach {
-            reply(Ok(()));
-        }
+        self.gone(id);
     }
 }

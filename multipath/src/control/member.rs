@@ -22,6 +22,8 @@ pub(super) enum Lifecycle {
     Live,
     /// Lost; tried again at this time.
     Waiting(Time),
+    /// Lost, and not tried again by itself: there is no reconnect delay (rule B8.3).
+    Failed,
     /// Disconnected until it is enabled again.
     Disabled,
     /// Being shut down for good.
@@ -60,8 +62,6 @@ pub(super) struct Member {
     /// The attach that is not answered yet, and when it fails. A reconnect has no one to answer.
     pub attach: Option<Reply<Attached>>,
     pub attach_deadline: Time,
-    /// Answered when the controller is gone.
-    pub detach: Vec<Reply<()>>,
     /// When it was lost, until it is live again.
     pub lost_at: Option<Time>,
     pub excluded: bool,
@@ -84,7 +84,7 @@ impl Member {
         match self.lifecycle {
             Lifecycle::Connecting | Lifecycle::Queues => at.push(self.attach_deadline),
             Lifecycle::Waiting(retry) => at.push(retry),
-            Lifecycle::Live | Lifecycle::Disabled | Lifecycle::Stopping => {}
+            Lifecycle::Live | Lifecycle::Failed | Lifecycle::Disabled | Lifecycle::Stopping => {}
         }
         at.extend(self.loss_deadline());
         at.extend(self.exclusion_deadline());
@@ -92,9 +92,14 @@ impl Member {
         at.into_iter().min()
     }
 
-    /// When `ctrlr_loss_timeout_sec` runs out.
+    /// When `ctrlr_loss_timeout_sec` runs out. Without a reconnect delay each address has one try, however
+    /// long that takes.
     pub fn loss_deadline(&self) -> Option<Time> {
-        Some(self.lost_at? + self.options.recovery.controller_loss_timeout?)
+        let recovery = self.options.recovery;
+        if recovery.reconnect_delay.is_zero() {
+            return None;
+        }
+        Some(self.lost_at? + recovery.controller_loss_timeout?)
     }
 
     /// When `fast_io_fail_timeout_sec` runs out.
@@ -129,6 +134,7 @@ impl Member {
             Lifecycle::Connecting | Lifecycle::Queues if self.lost_at.is_none() => "connecting",
             Lifecycle::Live => "enabled",
             Lifecycle::Disabled => "disabled",
+            Lifecycle::Failed => "failed",
             Lifecycle::Stopping => "stopping",
             _ => "reconnecting",
         }

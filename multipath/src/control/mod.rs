@@ -5,17 +5,23 @@
 //! itself never touches an I/O.
 
 mod attach;
+mod discovery;
+mod discovery_log;
 mod member;
 mod requests;
 mod slots;
 mod volumes;
 
-use pollux_nvme_tcp::host::{ControllerError, ControllerEvent, Stage};
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+
+use pollux_nvme_tcp::host::{Completed, ControllerError, ControllerEvent, Stage};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::{Context, Outbox, Progress, Sender, Service, Time, TimerId};
 
+use self::discovery::{AttachResult, Discovery};
 use self::member::{Lifecycle, Member};
-use self::requests::StatusQuery;
+use self::requests::{StatusQuery, Waiter};
 use self::slots::Slots;
 use self::volumes::Volumes;
 use crate::messages::{ControlMessage, ControllerId, FromIo, IoMessage, ToIo, VolumeId};
@@ -35,6 +41,14 @@ pub(crate) struct Control<M: Send + 'static> {
     queries: Vec<StatusQuery>,
     query_next: u64,
     shutdown: Vec<Reply<()>>,
+    /// Requests that are answered when controllers have come to where they should be.
+    waiters: Vec<Waiter>,
+    /// Admin commands of requests, by their number.
+    admin: BTreeMap<u64, (ControllerId, Reply<Completed>)>,
+    admin_next: u64,
+    discoveries: Vec<Discovery>,
+    /// How the attaches of the discoveries have ended.
+    attach_results: (mpsc::Sender<AttachResult>, mpsc::Receiver<AttachResult>),
     timer: Option<(Time, TimerId)>,
     /// Nothing is due before this time.
     due: Time,
@@ -52,6 +66,11 @@ impl<M: Send + 'static> Control<M> {
             queries: Vec::new(),
             query_next: 0,
             shutdown: Vec::new(),
+            waiters: Vec::new(),
+            admin: BTreeMap::new(),
+            admin_next: 0,
+            discoveries: Vec::new(),
+            attach_results: mpsc::channel(),
             timer: None,
             due: Time::ZERO,
         }
@@ -148,43 +167,63 @@ impl<M: Send + 'static> Control<M> {
     /// A controller is lost: its I/O goes elsewhere, it is connected again (rule B8). An attach that was
     /// under way has failed.
     fn lose(&mut self, index: usize, error: &ControllerError, now: Time) {
+        let Some(member) = self.members.get(index) else {
+            return;
+        };
+        let error = HostError::Connect {
+            transport: member.transport.to_string(),
+            error: *error,
+        };
+        self.lose_by(index, error, now);
+    }
+
+    /// As [`lose`](Self::lose), for any reason.
+    fn lose_by(&mut self, index: usize, error: HostError, now: Time) {
         let Some(member) = self.members.get_mut(index) else {
             return;
         };
         if matches!(
             member.lifecycle,
-            Lifecycle::Waiting(_) | Lifecycle::Stopping
+            Lifecycle::Waiting(_) | Lifecycle::Failed | Lifecycle::Disabled | Lifecycle::Stopping
         ) {
             return;
         }
         let id = member.id;
-        member.last_error = Some(error.to_string());
+        let text = match &error {
+            // The address stands beside it.
+            HostError::Connect { error, .. } => error.to_string(),
+            error => error.to_string(),
+        };
+        member.last_error = Some(text.clone());
         if member.attach.is_some() {
-            let error = HostError::Connect {
-                transport: member.transport.to_string(),
-                error: *error,
-            };
             return self.fail_attach(index, error);
         }
         member.controller = None;
         member.queues_ready = 0;
-        let recovery = member.options.recovery;
+        self.cancel_admin(id);
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
         // The first try follows at once, as does one at each other address; further ones after the delay.
         let first = member.lost_at.is_none();
         member.lost_at.get_or_insert(now);
-        let delay = if member.next_address() || first {
-            std::time::Duration::ZERO
-        } else {
-            recovery.reconnect_delay
+        let at_once = member.next_address() || first;
+        let delay = member.options.recovery.reconnect_delay;
+        let recovering = at_once || !delay.is_zero();
+        member.lifecycle = match (recovering, at_once) {
+            (false, _) => Lifecycle::Failed,
+            (true, true) => Lifecycle::Waiting(now),
+            (true, false) => Lifecycle::Waiting(now + delay),
         };
-        member.lifecycle = Lifecycle::Waiting(now + delay);
         member.stop_anatt();
         self.broadcast(|| ToIo::Disconnect {
             controller: id,
-            recovering: true,
+            recovering,
         });
         if first {
-            self.record_all(now, index, &PathEventKind::Lost(error.to_string()));
+            self.record_all(now, index, &PathEventKind::Lost(text));
+        } else {
+            self.settle(id, Err(error));
         }
     }
 
@@ -201,7 +240,8 @@ impl<M: Send + 'static> Control<M> {
                 Some(_) => self.lose(index, &error, now),
                 None => {}
             },
-            ControllerEvent::DiscoveryLog | ControllerEvent::Admin(_) => {}
+            ControllerEvent::Admin(completed) => self.on_admin(completed),
+            ControllerEvent::DiscoveryLog => {}
         }
     }
 
@@ -318,7 +358,8 @@ impl<M: Send + 'static> Control<M> {
 
     /// Keeps one timer at the next deadline, so that a parked reactor wakes for it.
     fn arm_timer(&mut self, cx: &mut Context<'_>) {
-        let deadline = self.members.iter().filter_map(Member::deadline).min();
+        let members = self.members.iter().filter_map(Member::deadline);
+        let deadline = members.chain(self.discovery_deadline()).min();
         self.due = deadline.unwrap_or(Time::MAX);
         if self.timer.map(|(at, _)| at) == deadline {
             return;
@@ -369,6 +410,9 @@ impl<M: Send + 'static> Service for Control<M> {
                 index += 1;
             }
         }
+        if !self.discoveries.is_empty() {
+            progress = progress.or(self.poll_discoveries(cx));
+        }
         if now >= self.due {
             for index in (0..self.members.len()).rev() {
                 self.do_what_is_due(index, cx);
@@ -392,6 +436,7 @@ impl<M: Send + 'static> Service for Control<M> {
                 controller.close();
             }
         }
+        self.end_discoveries();
         for reply in self.shutdown.drain(..) {
             reply(Err(HostError::Cancelled("the host is stopping")));
         }

@@ -1,11 +1,11 @@
 //! What control is asked from outside, and the status that it gathers from the I/O reactors.
 
-use pollux_nvme_tcp::host::ControllerError;
+use pollux_nvme_tcp::host::{Completed, ControllerError, Request};
 use pollux_reactor::{Context, Time};
 
 use super::Control;
-use super::member::Lifecycle;
-use crate::messages::ToIo;
+use super::member::{Lifecycle, Member};
+use crate::messages::{ControllerId, ToIo};
 use crate::request::{ControllerChange, HostError, HostRequest, Reply};
 use crate::status::{ControllerStatus, PathEventKind, ReactorVolumeStatus, VolumeStatus};
 
@@ -15,6 +15,23 @@ pub(super) struct StatusQuery {
     missing: usize,
     parts: Vec<ReactorVolumeStatus>,
     reply: Reply<Vec<VolumeStatus>>,
+}
+
+/// A request that waits for controllers.
+pub(super) struct Waiter {
+    /// Those that are not there yet.
+    missing: Vec<ControllerId>,
+    until: Until,
+    /// What the first that did not get there says.
+    failure: Option<HostError>,
+    reply: Reply<()>,
+}
+
+/// What a [`Waiter`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Live,
+    Gone,
 }
 
 impl<M: Send + 'static> Control<M> {
@@ -32,7 +49,10 @@ impl<M: Send + 'static> Control<M> {
                 cntlid,
                 change,
                 reply,
-            } => reply(self.change(&name, cntlid, change, cx)),
+            } => match self.change(&name, cntlid, change, cx) {
+                Ok(missing) => self.wait(missing, Until::Live, reply),
+                Err(error) => reply(Err(error)),
+            },
             HostRequest::SetPolicy {
                 volume,
                 policy,
@@ -73,6 +93,12 @@ impl<M: Send + 'static> Control<M> {
             HostRequest::SetRetryLimit(limit) => {
                 self.broadcast(|| ToIo::SetRetryLimit { limit });
             }
+            HostRequest::SetFailback(failback) => {
+                self.broadcast(|| ToIo::SetFailback { failback });
+            }
+            HostRequest::Notifications(first, reply) => {
+                reply(Ok(self.volumes.notifications(first).cloned().collect()));
+            }
             HostRequest::Volumes(reply) => {
                 self.query_next += 1;
                 let id = self.query_next;
@@ -84,6 +110,16 @@ impl<M: Send + 'static> Control<M> {
                 });
                 self.broadcast(|| ToIo::Status { request: id });
             }
+            HostRequest::StartDiscovery(request, reply) => {
+                self.start_discovery(*request, reply, now);
+            }
+            HostRequest::StopDiscovery { name, reply } => self.stop_discovery(&name, reply, now),
+            HostRequest::Admin {
+                name,
+                command,
+                reply,
+            } => self.admin(&name, *command, reply),
+            HostRequest::Discoveries(reply) => reply(Ok(self.discovery_status())),
             HostRequest::Controllers(reply) => reply(Ok(self
                 .members
                 .iter()
@@ -92,6 +128,7 @@ impl<M: Send + 'static> Control<M> {
                     controller: m.id,
                     cntlid: m.cntlid,
                     transport: m.transport.clone(),
+                    options: m.options.clone(),
                     alternates: m.alternates.iter().cloned().collect(),
                     state: m.state_name(),
                     last_error: m.last_error.clone(),
@@ -99,6 +136,7 @@ impl<M: Send + 'static> Control<M> {
                 })
                 .collect())),
             HostRequest::Shutdown(reply) => {
+                self.end_discoveries();
                 self.shutdown.push(reply);
                 for index in (0..self.members.len()).rev() {
                     self.stop_member(index, now);
@@ -115,7 +153,7 @@ impl<M: Send + 'static> Control<M> {
         }
     }
 
-    fn detach(
+    pub(super) fn detach(
         &mut self,
         name: &str,
         addr: Option<std::net::SocketAddr>,
@@ -136,12 +174,15 @@ impl<M: Send + 'static> Control<M> {
             .filter(|m| m.group == name && addr.is_none_or(|a| a == m.transport.addr))
             .map(|m| m.id)
             .collect();
-        let Some((&last, _)) = doomed.split_last() else {
+        if doomed.is_empty() {
             return reply(Err(HostError::NotFound(format!("controller: '{name}'"))));
-        };
-        if let Some(member) = self.members.iter_mut().find(|m| m.id == last) {
-            member.detach.push(reply);
         }
+        self.stop_members(doomed, reply, now);
+    }
+
+    /// Ends controllers for good; answers when they are gone.
+    pub(super) fn stop_members(&mut self, doomed: Vec<ControllerId>, reply: Reply<()>, now: Time) {
+        self.wait(doomed.clone(), Until::Gone, reply);
         for id in doomed {
             if let Some(index) = self.member_index(id) {
                 self.stop_member(index, now);
@@ -186,7 +227,7 @@ impl<M: Send + 'static> Control<M> {
         cntlid: Option<u16>,
         change: ControllerChange,
         cx: &mut Context<'_>,
-    ) -> Result<(), HostError> {
+    ) -> Result<Vec<ControllerId>, HostError> {
         let chosen: Vec<usize> = (0..self.members.len())
             .filter(|&i| {
                 self.members
@@ -209,10 +250,10 @@ impl<M: Send + 'static> Control<M> {
         for &index in &chosen {
             match change {
                 ControllerChange::Enable if !disabled(self, index) => {
-                    return Err(HostError::Invalid("the controller is enabled already"));
+                    return Err(HostError::Already("the controller is enabled already"));
                 }
                 ControllerChange::Disable if disabled(self, index) => {
-                    return Err(HostError::Invalid("the controller is disabled already"));
+                    return Err(HostError::Already("the controller is disabled already"));
                 }
                 ControllerChange::Reset if disabled(self, index) => {
                     return Err(HostError::Invalid("the controller is disabled"));
@@ -220,17 +261,113 @@ impl<M: Send + 'static> Control<M> {
                 _ => {}
             }
         }
-        for index in chosen {
+        let ids: Vec<_> = chosen
+            .iter()
+            .filter_map(|&i| self.members.get(i).map(|m| m.id))
+            .collect();
+        for &id in &ids {
+            let Some(index) = self.member_index(id) else {
+                continue;
+            };
             match change {
-                ControllerChange::Reset => {
-                    let error = ControllerError::BadData("reset on request");
-                    self.lose(index, &error, cx.now());
-                }
+                ControllerChange::Reset => self.reset(index, cx),
                 ControllerChange::Disable => self.disable(index, cx.now()),
                 ControllerChange::Enable => self.connect(index, cx),
             }
         }
-        Ok(())
+        match change {
+            ControllerChange::Disable => Ok(Vec::new()),
+            ControllerChange::Reset | ControllerChange::Enable => Ok(ids),
+        }
+    }
+
+    fn reset(&mut self, index: usize, cx: &mut Context<'_>) {
+        match self.members.get(index).map(|m| m.lifecycle) {
+            // It is not connected: the next try is now.
+            Some(Lifecycle::Waiting(_) | Lifecycle::Failed) => self.connect(index, cx),
+            Some(_) => {
+                let error = ControllerError::BadData("reset on request");
+                self.lose(index, &error, cx.now());
+            }
+            None => {}
+        }
+    }
+
+    fn admin(&mut self, name: &str, mut command: Request, reply: Reply<Completed>) {
+        if !self.members.iter().any(|m| m.group == name) {
+            return reply(Err(HostError::NotFound(format!("controller: '{name}'"))));
+        }
+        let ready = |m: &&mut Member| m.group == name && m.lifecycle == Lifecycle::Live;
+        let member = self.members.iter_mut().find(ready);
+        let Some((id, controller)) = member.and_then(|m| Some((m.id, m.controller.as_mut()?)))
+        else {
+            return reply(Err(HostError::Cancelled("no controller is connected")));
+        };
+        self.admin_next += 1;
+        command.user = self.admin_next;
+        match controller.submit(command) {
+            Ok(()) => {
+                self.admin.insert(self.admin_next, (id, reply));
+            }
+            Err(_) => reply(Err(HostError::Cancelled("the admin queue is full"))),
+        }
+    }
+
+    pub(super) fn on_admin(&mut self, completed: Completed) {
+        if let Some((_, reply)) = self.admin.remove(&completed.request.user) {
+            reply(Ok(completed));
+        }
+    }
+
+    /// The admin queue is gone with all that was sent to it.
+    pub(super) fn cancel_admin(&mut self, id: ControllerId) {
+        let lost = self.admin.extract_if(.., |_, (of, _)| *of == id);
+        for (_, (_, reply)) in lost {
+            reply(Err(HostError::Cancelled("the controller was lost")));
+        }
+    }
+
+    /// Answers once all of `missing` have come to where they should be.
+    fn wait(&mut self, missing: Vec<ControllerId>, until: Until, reply: Reply<()>) {
+        if missing.is_empty() {
+            return reply(Ok(()));
+        }
+        self.waiters.push(Waiter {
+            missing,
+            until,
+            failure: None,
+            reply,
+        });
+    }
+
+    /// A controller carries I/O, or a try to connect it has failed.
+    pub(super) fn settle(&mut self, id: ControllerId, result: Result<(), HostError>) {
+        self.arrived(id, Until::Live, &result);
+    }
+
+    /// A controller was removed.
+    pub(super) fn gone(&mut self, id: ControllerId) {
+        self.cancel_admin(id);
+        self.arrived(id, Until::Gone, &Ok(()));
+        let error = HostError::Cancelled("the controller was detached");
+        self.arrived(id, Until::Live, &Err(error));
+    }
+
+    fn arrived(&mut self, id: ControllerId, until: Until, result: &Result<(), HostError>) {
+        for waiter in self.waiters.iter_mut().filter(|w| w.until == until) {
+            let before = waiter.missing.len();
+            waiter.missing.retain(|m| *m != id);
+            if waiter.missing.len() < before {
+                waiter.failure = waiter.failure.take().or(result.clone().err());
+            }
+        }
+        let (done, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition(|w| w.missing.is_empty());
+        self.waiters = left;
+        for waiter in done {
+            (waiter.reply)(waiter.failure.map_or(Ok(()), Err));
+        }
     }
 
     /// Closes a controller's queue pairs for as long as it is disabled: I/O neither uses nor awaits it.
@@ -243,6 +380,12 @@ impl<M: Send + 'static> Control<M> {
             return self.fail_attach(index, error);
         }
         let id = member.id;
+        let error = HostError::Cancelled("the controller was disabled");
+        self.cancel_admin(id);
+        self.settle(id, Err(error));
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
         member.lifecycle = Lifecycle::Disabled;
         member.controller = None;
         member.lost_at = None;
@@ -283,6 +426,8 @@ impl<M: Send + 'static> Control<M> {
             .map(|volume| VolumeStatus {
                 name: volume.info.name.clone(),
                 volume: volume.info.id,
+                nsid: volume.info.nsid,
+                ids: volume.ids,
                 blocks: volume.info.blocks,
                 block_size: volume.info.block_size(),
                 policy: volume.policy,

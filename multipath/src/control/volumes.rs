@@ -9,7 +9,7 @@ use super::slots::Slots;
 use crate::channels::VolumeInfo;
 use crate::messages::{ControllerId, VolumeId};
 use crate::policy::Policy;
-use crate::status::{PathEvent, PathEventKind};
+use crate::status::{Notification, NotificationKind, PathEvent, PathEventKind};
 use crate::transport_id::TransportId;
 
 /// Path events kept of each volume (rule B13.3).
@@ -61,13 +61,43 @@ impl Volume {
     }
 }
 
+/// Notifications kept.
+const NOTIFICATIONS_MAX: usize = 4096;
+
 #[derive(Default)]
 pub(super) struct Volumes {
     list: Vec<Volume>,
+    notifications: VecDeque<Notification>,
+    notified: u64,
     slots: Slots,
 }
 
 impl Volumes {
+    fn notify(&mut self, kind: NotificationKind, volume: String) {
+        if self.notifications.len() == NOTIFICATIONS_MAX {
+            self.notifications.pop_front();
+        }
+        self.notifications.push_back(Notification {
+            id: self.notified,
+            kind,
+            volume,
+        });
+        self.notified += 1;
+    }
+
+    /// Notifications from the number `first` on.
+    pub fn notifications(&self, first: u64) -> impl Iterator<Item = &Notification> {
+        self.notifications.iter().filter(move |n| n.id >= first)
+    }
+
+    pub fn resize(&mut self, id: VolumeId, blocks: u64) {
+        if let Some(volume) = self.get_mut(id) {
+            volume.info.blocks = blocks;
+            let name = volume.info.name.clone();
+            self.notify(NotificationKind::Resized, name);
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Volume> {
         self.list.iter()
     }
@@ -97,10 +127,12 @@ impl Volumes {
         // of one I/O.
         #[expect(clippy::cast_possible_truncation, reason = "wraps around, see above")]
         let generation = generation as u16;
+        let name = format!("{group}n{}", namespace.nsid);
+        self.notify(NotificationKind::Added, name.clone());
         self.list.push(Volume {
             info: VolumeInfo {
                 id: VolumeId { slot, generation },
-                name: format!("{group}n{}", namespace.nsid),
+                name,
                 nsid: namespace.nsid,
                 blocks: namespace.blocks,
                 block_shift: namespace.block_shift,
@@ -115,8 +147,9 @@ impl Volumes {
 
     pub fn remove(&mut self, id: VolumeId) {
         if let Some(index) = self.list.iter().position(|v| v.info.id == id) {
-            self.list.remove(index);
+            let volume = self.list.remove(index);
             self.slots.give_back(id.slot);
+            self.notify(NotificationKind::Removed, volume.info.name);
         }
     }
 }

@@ -1,5 +1,8 @@
 //! A target and a host on simulated reactors, and an application that keeps I/O going.
-#![allow(clippy::allow_attributes, reason = "whether it is unused depends on the test")]
+#![allow(
+    clippy::allow_attributes,
+    reason = "whether it is unused depends on the test"
+)]
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::cell::RefCell;

@@ -1,0 +1,134 @@
+//! Runs single I/Os by hand. Each argument is a path; each line of standard input a command, answered by one
+//! line: `volumes`, `flush VOLUME`, or `read|write|compare|write-zeroes|deallocate VOLUME LBA BLOCKS`.
+//!
+//! `write` and `compare` use bytes that count from 1 to 255 over and over. `read` answers in hexadecimal.
+//! `cargo run --example shell 'traddr:127.0.0.1 trsvcid:4420 subnqn:NQN'`, then `write disk1n1 0 8`.
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::BufRead;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use pollux_multipath::{Application, AttachRequest, Channels, Completion, Host, Io, Op};
+use pollux_nvme_tcp::host::HostIdentity;
+use pollux_reactor::{Context, Group, Idle, Progress};
+
+/// A command, as it was typed.
+struct Line(String);
+
+/// Runs on the I/O reactor, beside the queue pairs. One command at a time.
+struct Shell {
+    answers: Sender<String>,
+}
+
+impl Shell {
+    /// Carries a command out, as far as it can be without waiting. `None`: an I/O is under way.
+    fn run(line: &str, channels: &mut Channels) -> Result<Option<String>, String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (op, volume, lba, blocks) = match *words.as_slice() {
+            ["volumes"] => return Ok(Some(list(channels))),
+            ["flush", volume] => (Op::Flush, volume, "0", "0"),
+            ["read", volume, lba, blocks] => (Op::Read, volume, lba, blocks),
+            ["write", volume, lba, blocks] => (Op::Write, volume, lba, blocks),
+            ["compare", volume, lba, blocks] => (Op::Compare, volume, lba, blocks),
+            ["write-zeroes", volume, lba, blocks] => (Op::WriteZeroes, volume, lba, blocks),
+            ["deallocate", volume, lba, blocks] => (Op::Deallocate, volume, lba, blocks),
+            _ => return Err(format!("no such command: {line}")),
+        };
+        let lba = lba.parse().map_err(|e| format!("LBA '{lba}': {e}"))?;
+        let blocks: u32 = blocks
+            .parse()
+            .map_err(|e| format!("blocks '{blocks}': {e}"))?;
+        let volume = channels
+            .volumes()
+            .find(|info| info.name == volume)
+            .ok_or_else(|| format!("no volume '{volume}'"))?;
+        let id = volume.id;
+        let buffer: Vec<u8> = match op {
+            Op::Flush | Op::WriteZeroes | Op::Deallocate => Vec::new(),
+            Op::Read => vec![0; blocks as usize * volume.block_size() as usize],
+            Op::Write | Op::Compare => (1..=255)
+                .cycle()
+                .take(blocks as usize * volume.block_size() as usize)
+                .collect(),
+        };
+        match channels.submit(id, Io::new(op, lba, blocks, buffer)) {
+            Ok(()) => Ok(None),
+            Err((_, error)) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Name and bytes of every volume.
+fn list(channels: &Channels) -> String {
+    let mut text = "ok".to_owned();
+    for volume in channels.volumes() {
+        let bytes = volume.blocks * u64::from(volume.block_size());
+        // Writing to a string does not fail.
+        let _ = write!(text, " {}={bytes}", volume.name);
+    }
+    text
+}
+
+fn ended(done: Completion) -> String {
+    match (done.result, done.io.op) {
+        (Err(error), _) => format!("failed: {error}"),
+        (Ok(()), Op::Read) => done
+            .io
+            .buffer
+            .iter()
+            .fold("ok ".to_owned(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            }),
+        (Ok(()), _) => "ok".to_owned(),
+    }
+}
+
+impl Application for Shell {
+    type Message = Line;
+
+    fn on_message(&mut self, line: Line, channels: &mut Channels, _: &mut Context<'_>) {
+        let answer = match Self::run(&line.0, channels) {
+            Ok(None) => return,
+            Ok(Some(answer)) => answer,
+            Err(error) => format!("failed: {error}"),
+        };
+        let _ = self.answers.send(answer);
+    }
+
+    fn poll(&mut self, channels: &mut Channels, _: &mut Context<'_>) -> Progress {
+        let Some(done) = channels.next_completion() else {
+            return Progress::Idle;
+        };
+        // Whoever typed the command may be gone.
+        let _ = self.answers.send(ended(done));
+        Progress::Busy
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut group = Group::new();
+    let after = Duration::from_micros(100);
+    let reactor = group.add_reactor(None, Idle::Park { after });
+    let (answers, answer) = channel();
+    let app = move |_| Shell {
+        answers: answers.clone(),
+    };
+    let host = Host::install(&mut group, HostIdentity::random(), reactor, &[reactor], app);
+    let running = group.start()?;
+    for path in std::env::args().skip(1) {
+        let mut request = AttachRequest::new("disk", path.parse()?);
+        // Short, so that one who sits and thinks sees whether keep-alive does its work.
+        request.options.keep_alive_ms = 2000;
+        host.attach(request)?;
+    }
+    println!("ok");
+    for line in std::io::stdin().lock().lines() {
+        host.tell(0, Line(line?));
+        println!("{}", answer.recv()?);
+    }
+    host.shut_down()?;
+    running.stop();
+    Ok(())
+}

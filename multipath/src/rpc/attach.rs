@@ -1,0 +1,120 @@
+//! Attaching and detaching controllers.
+
+use std::time::Duration;
+
+use pollux_nvme_tcp::host::Digests;
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
+
+use super::options::Timeouts;
+use super::{ENOKEY, State, address, done, forward, policy};
+use crate::request::{AttachOptions, AttachRequest, HostRequest, Mode};
+use crate::transport_id::TransportId;
+
+/// `bdev_nvme_attach_controller`: answers with the names of the volumes once their path is usable.
+pub(super) fn attach(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let request = request(state, &mut call.params)?;
+    forward(
+        state,
+        call,
+        |reply| HostRequest::Attach(Box::new(request), reply),
+        |attached| Ok(attached.volumes.into_iter().map(|v| v.name).collect()),
+    )
+}
+
+fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError> {
+    let name: String = params.required("name")?;
+    address::transport_type(params)?;
+    let Some(addr) = address::socket(params)? else {
+        return Err(RpcError::invalid_params("'traddr' is missing"));
+    };
+    let subnqn = address::nqn(params, "subnqn")?;
+    let hostnqn = address::nqn(params, "hostnqn")?;
+    let local = address::ip(params, "hostaddr")?;
+    let mode = params.one_of(
+        "multipath",
+        &[
+            ("multipath", Mode::Multipath),
+            ("failover", Mode::Failover),
+            ("disable", Mode::Disable),
+        ],
+    )?;
+    let policy = policy::take_opts(params)?;
+    let timeouts = Timeouts::take(params)?;
+    let digests = Digests {
+        header: params.optional("hdgst")?.unwrap_or(false),
+        data: params.optional("ddgst")?.unwrap_or(false),
+    };
+    let timeout_us = params.optional("fabrics_connect_timeout_us")?;
+    let mut keys = Vec::new();
+    for name in ["psk", "dhchap_key", "dhchap_ctrlr_key"] {
+        keys.extend(params.optional::<String>(name)?);
+    }
+    params.unused::<String>(&["priority", "hostsvcid"])?;
+    params.unused::<u32>(&["num_io_queues", "max_bdevs"])?;
+    params.unused::<bool>(&["allow_unrecognized_csi", "disable_sq_flow_control"])?;
+    params.off(&["prchk_reftag", "prchk_guard"])?;
+    params.finish()?;
+    let Some(subnqn) = subnqn.filter(|nqn| !nqn.is_discovery()) else {
+        return Err(RpcError::invalid_params(
+            "'subnqn' of an NVM subsystem is needed",
+        ));
+    };
+    if let Some(key) = keys.first() {
+        return Err(RpcError::errno_of(ENOKEY, format!("key '{key}'")));
+    }
+    let defaults = AttachOptions::default();
+    let options = AttachOptions {
+        mode: mode.unwrap_or_default(),
+        digests,
+        keep_alive_ms: state
+            .options
+            .keep_alive_ms
+            .unwrap_or(defaults.keep_alive_ms),
+        connect_timeout: match timeout_us {
+            Some(us) if us > 0 => Duration::from_micros(us),
+            _ => defaults.connect_timeout,
+        },
+        recovery: timeouts.or(state.options.timeouts).recovery(),
+        policy: policy.or(state.options.policy).unwrap_or_default(),
+        adopt_policy: policy.is_none(),
+        local,
+        ..defaults
+    };
+    Ok(AttachRequest {
+        name,
+        transport: TransportId {
+            addr,
+            subnqn,
+            hostnqn,
+        },
+        options,
+    })
+}
+
+/// `bdev_nvme_detach_controller`: one address of a name or all; answers when it is gone.
+pub(super) fn detach(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let params = &mut call.params;
+    let name: String = params.required("name")?;
+    address::transport_type(params)?;
+    let addr = address::socket(params)?;
+    let subnqn = address::nqn(params, "subnqn")?;
+    params.unused::<String>(&["hostaddr", "hostsvcid"])?;
+    params.finish()?;
+    let transport = addr.map(|addr| TransportId {
+        addr,
+        // Names are of one subsystem: the address says it all.
+        subnqn: subnqn.unwrap_or_else(Nqn::discovery),
+        hostnqn: None,
+    });
+    forward(
+        state,
+        call,
+        |reply| HostRequest::Detach {
+            name,
+            transport,
+            reply,
+        },
+        done,
+    )
+}

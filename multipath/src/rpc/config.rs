@@ -1,0 +1,134 @@
+//! The calls that make the present state again.
+
+use pollux_reactor::rpc::{Answer, Call, Mail, Outcome, Responder};
+use serde_json::{Map, Value, json};
+
+use super::{State, discovery, error, options, policy};
+use crate::request::{HostRequest, Mode};
+use crate::status::{ControllerStatus, DiscoveryStatus, VolumeStatus};
+use crate::transport_id::TransportId;
+
+/// The subsystem `bdev`: options, discoveries, controllers, and policies that were changed since.
+pub(super) fn bdev(state: &mut State, call: &mut Call<State>) -> Outcome {
+    call.params.finish()?;
+    let responder = call.responder()?;
+    let mail = call.mail.clone();
+    // A host that has stopped drops the reply, and with it the responder.
+    let _ = (state.host)(HostRequest::Discoveries(Box::new(move |answer| {
+        let then = mail.clone();
+        mail.run(move |state| match answer {
+            Err(e) => responder.answer(Err(error(&e))),
+            Ok(discoveries) => with_discoveries(state, discoveries, then, responder),
+        });
+    })));
+    Ok(Answer::Later)
+}
+
+fn with_discoveries(
+    state: &State,
+    discoveries: Vec<DiscoveryStatus>,
+    mail: Mail<State>,
+    responder: Responder,
+) {
+    let _ = (state.host)(HostRequest::Controllers(Box::new(move |answer| {
+        mail.run(move |state| match answer {
+            Err(e) => responder.answer(Err(error(&e))),
+            Ok(controllers) => with_controllers(state, &discoveries, controllers, responder),
+        });
+    })));
+}
+
+fn with_controllers(
+    state: &State,
+    discoveries: &[DiscoveryStatus],
+    controllers: Vec<ControllerStatus>,
+    responder: Responder,
+) {
+    let mut calls: Vec<Value> = state.options.config().into_iter().collect();
+    calls.extend(discoveries.iter().map(discovery::config));
+    // What a discovery has found it finds again.
+    let is_found = |c: &&ControllerStatus| {
+        let mut found = discoveries.iter().flat_map(|d| &d.attached);
+        found.any(|(name, transport)| *name == c.name && transport.addr == c.transport.addr)
+    };
+    let own = controllers.iter().filter(|c| !is_found(c));
+    calls.extend(own.flat_map(attach_calls));
+    let _ = (state.host)(HostRequest::Volumes(Box::new(move |answer| {
+        responder.answer(match answer {
+            Err(e) => Err(error(&e)),
+            Ok(volumes) => {
+                calls.extend(volumes.iter().filter_map(|v| policy_call(v, &controllers)));
+                Ok(calls.into())
+            }
+        });
+    })));
+}
+
+/// One call for each address; none for a controller that is not attached yet.
+fn attach_calls(controller: &ControllerStatus) -> Vec<Value> {
+    if controller.state == "connecting" {
+        return Vec::new();
+    }
+    let alternates = &controller.alternates;
+    let mode = match controller.options.mode {
+        _ if !alternates.is_empty() => "failover",
+        Mode::Failover => "failover",
+        Mode::Multipath => "multipath",
+        Mode::Disable => "disable",
+    };
+    let all = std::iter::once(&controller.transport).chain(alternates);
+    all.map(|transport| attach_call(controller, transport, mode))
+        .collect()
+}
+
+fn attach_call(controller: &ControllerStatus, transport: &TransportId, mode: &str) -> Value {
+    let options = &controller.options;
+    let addr = transport.addr;
+    let mut params = Map::new();
+    let mut put = |name: &str, value: Value| {
+        params.insert(name.into(), value);
+    };
+    put("name", json!(controller.name));
+    put("trtype", json!("TCP"));
+    put(
+        "adrfam",
+        json!(if addr.is_ipv6() { "IPv6" } else { "IPv4" }),
+    );
+    put("traddr", json!(addr.ip().to_string()));
+    put("trsvcid", json!(addr.port().to_string()));
+    put("subnqn", json!(transport.subnqn.as_str()));
+    if let Some(nqn) = &transport.hostnqn {
+        put("hostnqn", json!(nqn.as_str()));
+    }
+    if let Some(local) = options.local {
+        put("hostaddr", json!(local.to_string()));
+    }
+    put("hdgst", json!(options.digests.header));
+    put("ddgst", json!(options.digests.data));
+    put("multipath", json!(mode));
+    put("multipath_opts", policy::show(options.policy));
+    options::show_recovery(options.recovery, &mut params);
+    json!({"method": "bdev_nvme_attach_controller", "params": params})
+}
+
+/// `None` if the volume still has the policy that it was attached with.
+fn policy_call(volume: &VolumeStatus, controllers: &[ControllerStatus]) -> Option<Value> {
+    let first = volume.reactors.first()?.paths.first()?.controller;
+    let attached = controllers.iter().find(|c| c.controller == first)?;
+    if attached.options.policy == volume.policy {
+        return None;
+    }
+    let mut params = Map::new();
+    params.insert("name".into(), json!(volume.name));
+    if let Value::Object(members) = policy::show(volume.policy) {
+        for (name, value) in members {
+            let name = if name == "min_io" {
+                "rr_min_io".into()
+            } else {
+                name
+            };
+            params.insert(name, value);
+        }
+    }
+    Some(json!({"method": "bdev_nvme_set_multipath_policy", "params": params}))
+}

@@ -1,0 +1,110 @@
+//! Discovery services that are followed.
+
+use std::time::Duration;
+
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
+use serde_json::{Map, Value, json};
+
+use super::options::{self, Timeouts};
+use super::{State, address, done, error, forward};
+use crate::request::{AttachOptions, DiscoveryRequest, HostError, HostRequest, Reply};
+use crate::status::DiscoveryStatus;
+use crate::transport_id::TransportId;
+
+const ETIMEDOUT: i32 = 110;
+
+/// `bdev_nvme_start_discovery`: answers at once, or with `wait_for_attach` when what is listed is attached.
+pub(super) fn start(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let params = &mut call.params;
+    let name: String = params.required("name")?;
+    address::transport_type(params)?;
+    let Some(addr) = address::socket(params)? else {
+        return Err(RpcError::invalid_params("'traddr' is missing"));
+    };
+    let hostnqn = address::nqn(params, "hostnqn")?;
+    let timeouts = Timeouts::take(params)?;
+    let attach_timeout_ms: u64 = params.optional("attach_timeout_ms")?.unwrap_or(0);
+    let wait_for_attach = params.optional("wait_for_attach")?.unwrap_or(false);
+    params.finish()?;
+    let defaults = AttachOptions::default();
+    let request = DiscoveryRequest {
+        name,
+        transport: TransportId {
+            addr,
+            subnqn: Nqn::discovery(),
+            hostnqn,
+        },
+        options: AttachOptions {
+            keep_alive_ms: state
+                .options
+                .keep_alive_ms
+                .unwrap_or(defaults.keep_alive_ms),
+            recovery: timeouts.or(state.options.timeouts).recovery(),
+            policy: state.options.policy.unwrap_or_default(),
+            adopt_policy: true,
+            ..defaults
+        },
+        // A time limit is for somebody who waits.
+        wait_for_attach: wait_for_attach || attach_timeout_ms > 0,
+        attach_timeout: (attach_timeout_ms > 0).then(|| Duration::from_millis(attach_timeout_ms)),
+    };
+    let responder = call.responder()?;
+    let reply: Reply<()> = Box::new(move |answer: Result<(), HostError>| {
+        responder.answer(match answer {
+            Ok(()) => done(()),
+            Err(e @ HostError::Timeout(_)) => Err(RpcError::errno_of(ETIMEDOUT, e)),
+            Err(e) => Err(error(&e)),
+        });
+    });
+    // A host that has stopped drops the reply, and with it the responder, which answers by itself.
+    let _ = (state.host)(HostRequest::StartDiscovery(Box::new(request), reply));
+    Ok(Answer::Later)
+}
+
+/// `bdev_nvme_stop_discovery`: answers when what it attached is gone.
+pub(super) fn stop(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let name: String = call.params.required("name")?;
+    call.params.finish()?;
+    forward(
+        state,
+        call,
+        |reply| HostRequest::StopDiscovery { name, reply },
+        done,
+    )
+}
+
+/// `bdev_nvme_get_discovery_info`
+pub(super) fn info(state: &mut State, call: &mut Call<State>) -> Outcome {
+    call.params.finish()?;
+    forward(state, call, HostRequest::Discoveries, |list| {
+        let show = |discovery: &DiscoveryStatus| {
+            let referrals: Vec<Value> = discovery
+                .referrals
+                .iter()
+                .map(|t| json!({"trid": address::show(t)}))
+                .collect();
+            json!({
+                "name": discovery.name,
+                "trid": address::show(&discovery.transport),
+                "referrals": referrals,
+            })
+        };
+        Ok(list.iter().map(show).collect())
+    })
+}
+
+/// The call that starts it again.
+pub(super) fn config(discovery: &DiscoveryStatus) -> Value {
+    let transport = &discovery.transport;
+    let mut params = Map::new();
+    params.insert("name".into(), json!(discovery.name));
+    if let Value::Object(members) = address::show_plain(transport) {
+        params.extend(members);
+    }
+    if let Some(nqn) = &transport.hostnqn {
+        params.insert("hostnqn".into(), json!(nqn.as_str()));
+    }
+    options::show_recovery(discovery.options.recovery, &mut params);
+    json!({"method": "bdev_nvme_start_discovery", "params": params})
+}

@@ -1,0 +1,180 @@
+//! Paths: their status, counters and history, and how volumes choose among them.
+
+use pollux_reactor::rpc::{Call, Outcome, RpcError};
+use serde_json::{Map, Value, json};
+
+use super::{State, address, done, forward, no_volume, policy};
+use crate::messages::ControllerId;
+use crate::request::HostRequest;
+use crate::status::{PathCounters, PathStatus, VolumeStatus};
+use crate::transport_id::TransportId;
+
+/// Keeps the volume that was asked for, or all.
+pub(super) fn chosen(
+    mut volumes: Vec<VolumeStatus>,
+    name: Option<&str>,
+) -> Result<Vec<VolumeStatus>, RpcError> {
+    if let Some(name) = name {
+        volumes.retain(|v| v.name == name);
+        if volumes.is_empty() {
+            return Err(no_volume(name));
+        }
+    }
+    Ok(volumes)
+}
+
+/// `bdev_nvme_get_io_paths`: one group for each I/O reactor, each as that reactor's table was at one moment.
+pub(super) fn io_paths(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let name: Option<String> = call.params.optional("name")?;
+    call.params.finish()?;
+    forward(state, call, HostRequest::Volumes, move |volumes| {
+        let volumes = chosen(volumes, name.as_deref())?;
+        let mut groups: Vec<(Vec<Value>, Map<String, Value>)> = Vec::new();
+        for volume in &volumes {
+            for part in &volume.reactors {
+                if groups.len() <= part.reactor {
+                    groups.resize_with(part.reactor + 1, Default::default);
+                }
+                let Some((paths, waiting)) = groups.get_mut(part.reactor) else {
+                    continue;
+                };
+                let shown = part.paths.iter().filter_map(|p| show(&volume.name, p));
+                paths.extend(shown);
+                waiting.insert(volume.name.clone(), part.waiting.into());
+            }
+        }
+        let groups: Vec<Value> = groups
+            .into_iter()
+            .enumerate()
+            .map(|(reactor, (paths, waiting))| {
+                json!({
+                    "thread": format!("io_reactor_{reactor}"),
+                    "io_paths": paths,
+                    "pollux": {"waiting_io": waiting},
+                })
+            })
+            .collect();
+        Ok(json!({"poll_groups": groups}))
+    })
+}
+
+/// `None`: its controller went away while the reactors were asked.
+fn show(volume: &str, path: &PathStatus) -> Option<Value> {
+    let transport = path.transport.as_ref()?;
+    Some(json!({
+        "bdev_name": volume,
+        "cntlid": path.cntlid,
+        "current": path.current,
+        "connected": path.connected,
+        "accessible": path.accessible,
+        "transport": address::show_plain(transport),
+        "pollux": {
+            "ana_state": path.ana_state.to_string(),
+            "ana_group": path.ana_group,
+            "epoch": path.epoch,
+            "log_pending": path.log_pending,
+            "anatt_expired": path.anatt_expired,
+            "anatt_remaining_ms": path.anatt_remaining.map(|left| millis(left.as_millis())),
+            "outstanding": path.outstanding,
+            "errors": path.counters.errors,
+        },
+    }))
+}
+
+fn millis(ms: u128) -> u64 {
+    u64::try_from(ms).unwrap_or(u64::MAX)
+}
+
+/// `bdev_nvme_get_path_iostat`: the counters of each path, all reactors together.
+pub(super) fn iostat(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let name: String = call.params.required("name")?;
+    call.params.finish()?;
+    forward(state, call, HostRequest::Volumes, move |volumes| {
+        let volumes = chosen(volumes, Some(&name))?;
+        let mut sums: Vec<(ControllerId, TransportId, PathCounters)> = Vec::new();
+        let paths = volumes.iter().flat_map(|v| &v.reactors);
+        for path in paths.flat_map(|part| &part.paths) {
+            let Some(transport) = &path.transport else {
+                continue;
+            };
+            match sums.iter_mut().find(|(id, ..)| *id == path.controller) {
+                Some((_, _, sum)) => sum.add(&path.counters),
+                None => sums.push((path.controller, transport.clone(), path.counters)),
+            }
+        }
+        let stats: Vec<Value> = sums
+            .iter()
+            .map(|(_, transport, sum)| json!({"trid": address::show(transport), "stat": counters(sum)}))
+            .collect();
+        Ok(json!({"name": name, "stats": stats}))
+    })
+}
+
+/// Counters as clients read them.
+pub(super) fn counters(sum: &PathCounters) -> Value {
+    json!({
+        "bytes_read": sum.read_bytes,
+        "num_read_ops": sum.reads,
+        "bytes_written": sum.write_bytes,
+        "num_write_ops": sum.writes,
+        "pollux": {"errors": sum.errors, "latency_ns": sum.latency_ns},
+    })
+}
+
+/// `bdev_nvme_set_multipath_policy`
+pub(super) fn set_policy(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let volume: String = call.params.required("name")?;
+    let policy = policy::take_required(&mut call.params)?;
+    call.params.finish()?;
+    forward(
+        state,
+        call,
+        |reply| HostRequest::SetPolicy {
+            volume,
+            policy,
+            reply,
+        },
+        done,
+    )
+}
+
+/// `bdev_nvme_set_preferred_path`
+pub(super) fn set_preferred(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let volume: String = call.params.required("name")?;
+    let cntlid: u16 = call.params.required("cntlid")?;
+    call.params.finish()?;
+    forward(
+        state,
+        call,
+        |reply| HostRequest::SetPreferredPath {
+            volume,
+            cntlid,
+            reply,
+        },
+        done,
+    )
+}
+
+/// `pollux_get_path_events`: what happened to the paths of one volume or of all, oldest first.
+pub(super) fn events(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let name: Option<String> = call.params.optional("name")?;
+    call.params.finish()?;
+    forward(state, call, HostRequest::Volumes, move |volumes| {
+        let volumes = chosen(volumes, name.as_deref())?;
+        let show = |volume: &VolumeStatus| {
+            let events: Vec<Value> = volume
+                .events
+                .iter()
+                .map(|event| {
+                    json!({
+                        "at_ns": event.at.as_nanos(),
+                        "transport": address::show(&event.transport),
+                        "event": event.kind.to_string(),
+                    })
+                })
+                .collect();
+            json!({"name": volume.name, "events": events})
+        };
+        Ok(volumes.iter().map(show).collect())
+    })
+}

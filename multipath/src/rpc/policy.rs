@@ -1,0 +1,78 @@
+//! Multipath policies as parameters and in answers.
+
+use pollux_reactor::rpc::{Params, RpcError};
+use serde_json::{Value, json};
+
+use crate::policy::{Policy, Selector};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    RoundRobin,
+    QueueDepth,
+}
+
+const POLICIES: [(&str, bool); 2] = [("active_passive", false), ("active_active", true)];
+
+/// Takes `policy`, which must be there, `selector` and `rr_min_io`.
+pub(super) fn take_required(params: &mut Params) -> Result<Policy, RpcError> {
+    let active_active = params.one_of("policy", &POLICIES)?;
+    let active_active =
+        active_active.ok_or_else(|| RpcError::invalid_params("'policy' is missing"))?;
+    take(active_active, params, "rr_min_io")
+}
+
+/// -32603 if they do not go together.
+fn take(active_active: bool, params: &mut Params, min_io_name: &str) -> Result<Policy, RpcError> {
+    let selector = params.one_of(
+        "selector",
+        &[
+            ("round_robin", Kind::RoundRobin),
+            ("queue_depth", Kind::QueueDepth),
+        ],
+    )?;
+    let min_io: Option<u32> = params.optional(min_io_name)?;
+    let clash = |what: String| Err(RpcError::internal(what));
+    if !active_active {
+        if selector.is_some() {
+            return clash("'selector' has no meaning for active_passive".into());
+        }
+        if min_io.is_some() {
+            return clash(format!("'{min_io_name}' has no meaning for active_passive"));
+        }
+        return Ok(Policy::ActivePassive);
+    }
+    match (selector.unwrap_or(Kind::RoundRobin), min_io) {
+        (Kind::QueueDepth, None) => Ok(Policy::ActiveActive(Selector::QueueDepth)),
+        (Kind::QueueDepth, Some(_)) => {
+            clash(format!("'{min_io_name}' has no meaning for queue_depth"))
+        }
+        (Kind::RoundRobin, Some(0)) => Err(params.invalid(min_io_name, "at least 1")),
+        (Kind::RoundRobin, min_io) => Ok(Policy::ActiveActive(Selector::RoundRobin {
+            min_io: min_io.unwrap_or(1),
+        })),
+    }
+}
+
+/// Takes the object `multipath_opts`; without a policy in it that is `active_passive`.
+pub(super) fn take_opts(params: &mut Params) -> Result<Option<Policy>, RpcError> {
+    let Some(mut opts) = params.object("multipath_opts")? else {
+        return Ok(None);
+    };
+    let active_active = opts.one_of("policy", &POLICIES)?.unwrap_or(false);
+    let policy = take(active_active, &mut opts, "min_io")?;
+    opts.finish()?;
+    Ok(Some(policy))
+}
+
+/// What [`take_opts`] takes.
+pub(super) fn show(policy: Policy) -> Value {
+    match policy {
+        Policy::ActivePassive => json!({"policy": policy.name()}),
+        Policy::ActiveActive(Selector::QueueDepth) => {
+            json!({"policy": policy.name(), "selector": "queue_depth"})
+        }
+        Policy::ActiveActive(Selector::RoundRobin { min_io }) => {
+            json!({"policy": policy.name(), "selector": "round_robin", "min_io": min_io})
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! `serve` as its clients see it, against a target in this process.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on panics")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_nvme_tcp::target::{
+    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+};
+use pollux_reactor::{Group, Idle, Running};
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_pollux-perf");
+const NQN: &str = "nqn.2014-08.org.example:disk1";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn nqn() -> Nqn {
+    Nqn::new(NQN).expect("an NQN")
+}
+
+/// A target with two namespaces behind one listener.
+struct Target {
+    handle: TargetHandle,
+    addr: SocketAddr,
+    running: Option<Running>,
+}
+
+impl Target {
+    fn new() -> Target {
+        let mut group = Group::new();
+        let (handle, parts) = target(1);
+        for part in parts {
+            let after = Duration::from_micros(50);
+            let reactor = group.add_reactor(None, Idle::Park { after });
+            group.add_service(reactor, part.receiver, move || part.service);
+        }
+        let running = group.start().expect("the target starts");
+        let call = |request| handle.call(request).expect("the target agrees");
+        call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));
+        for _ in 0..2 {
+            call(TargetRequest::AddNamespace {
+                nqn: nqn(),
+                nsid: None,
+                namespace: NamespaceConfig::new(Backend::Memory { bytes: 4 << 20 }, 512),
+            });
+        }
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let reply = call(TargetRequest::AddListener { nqn: nqn(), addr });
+        let TargetReply::Listener { addr } = reply else {
+            panic!("the address of the listener");
+        };
+        Target {
+            handle,
+            addr,
+            running: Some(running),
+        }
+    }
+
+    fn attach(&self) -> Value {
+        json!({
+            "name": "Nvme0",
+            "trtype": "tcp",
+            "traddr": self.addr.ip().to_string(),
+            "trsvcid": self.addr.port().to_string(),
+            "subnqn": NQN,
+        })
+    }
+
+    fn unlisten(&self) {
+        let request = TargetRequest::RemoveListener {
+            nqn: nqn(),
+            addr: self.addr,
+        };
+        self.handle.call(request).expect("the listener goes");
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+            running.join();
+        }
+    }
+}
+
+/// The program, and a connection to it.
+struct Serve {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Serve {
+    fn new(name: &str, args: &[&str]) -> Serve {
+        let socket =
+            std::env::temp_dir().join(format!("pollux-serve-{}-{name}", std::process::id()));
+        let child = Command::new(BINARY)
+            .args(["serve", "-z", "-r"])
+            .arg(&socket)
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        while !socket.exists() {
+            std::thread::yield_now();
+        }
+        Serve { child, socket }
+    }
+
+    fn client(&self) -> Client {
+        // The file is there a moment before the socket listens.
+        let stream = loop {
+            if let Ok(stream) = UnixStream::connect(&self.socket) {
+                break stream;
+            }
+        };
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Client {
+            reader: BufReader::new(stream.try_clone().expect("a second handle")),
+            writer: stream,
+        }
+    }
+
+    fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(status.expect("kill starts").success());
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().expect("the program ends").code()
+    }
+}
+
+struct Client {
+    writer: UnixStream,
+    reader: BufReader<UnixStream>,
+}
+
+impl Client {
+    fn send(&mut self, method: &str, params: &Value) {
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let text = request.to_string();
+        self.writer.write_all(text.as_bytes()).expect("sent");
+    }
+
+    fn answer(&mut self) -> Value {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).expect("an answer");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    fn call(&mut self, method: &str, params: &Value) -> Value {
+        self.send(method, params);
+        let answer = self.answer();
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    fn code(&mut self, method: &str, params: &Value) -> i64 {
+        self.send(method, params);
+        let answer = self.answer();
+        answer["error"]["code"].as_i64().expect("an error")
+    }
+
+    /// Until I/O is being done.
+    fn await_io(&mut self) {
+        let reads = |c: &mut Client| {
+            let stat = c.call("bdev_get_iostat", &json!({"names": ["Nvme0n1"]}));
+            stat["bdevs"][0]["num_read_ops"].as_u64().expect("a number")
+        };
+        let before = reads(self);
+        while reads(self) < before + 100 {}
+    }
+}
+
+#[test]
+fn a_run_on_all_volumes_is_answered_with_its_results() {
+    let target = Target::new();
+    let mut serve = Serve::new("run", &["-q", "8", "-o", "4096", "-w", "verify", "-t", "1"]);
+    let mut client = serve.client();
+    assert_eq!(
+        client.code("perform_tests", &json!({})),
+        -32602,
+        "no volume"
+    );
+    let volumes = client.call("bdev_nvme_attach_controller", &target.attach());
+    assert_eq!(volumes, json!(["Nvme0n1", "Nvme0n2"]));
+    let result = client.call("perform_tests", &json!({}));
+    assert_eq!(result["core_count"], 1);
+    let jobs = result["results"].as_array().expect("a list");
+    assert_eq!(jobs.len(), 2);
+    for (job, name) in jobs.iter().zip(["Nvme0n1", "Nvme0n2"]) {
+        for (member, value) in [
+            ("job", json!(name)),
+            ("core_mask", json!("0x1")),
+            ("workload", json!("verify")),
+            ("status", json!("finished")),
+            ("verify_range", json!({"start": 0, "length": 8192})),
+            ("queue_depth", json!(8)),
+            ("io_size", json!(4096)),
+            ("io_failed", json!(0)),
+            ("io_timeout", json!(0)),
+        ] {
+            assert_eq!(job[member], value, "{member}: {job}");
+        }
+        for member in [
+            "runtime",
+            "iops",
+            "mibps",
+            "avg_latency_us",
+            "min_latency_us",
+            "max_latency_us",
+        ] {
+            assert!(job[member].as_f64() > Some(0.0), "{member}: {job}");
+        }
+    }
+    for (params, depth, size) in [
+        (
+            json!({"queue_depth": 2, "time_in_sec": 1, "workload_type": "randrw", "io_size": "8192", "rw_percentage": 70}),
+            2,
+            8192,
+        ),
+        (
+            json!({"time_in_sec": 1, "workload_type": "randread", "io_size": 512}),
+            8,
+            512,
+        ),
+    ] {
+        let result = client.call("perform_tests", &params);
+        let job = &result["results"][1];
+        assert_eq!(
+            (&job["queue_depth"], &job["io_size"]),
+            (&json!(depth), &json!(size))
+        );
+        assert_eq!(job["workload"], params["workload_type"]);
+    }
+    for bad in [
+        json!({"queue_depth": 0}),
+        json!({"io_size": "100"}),
+        json!({"io_size": true}),
+        json!({"workload_type": "scribble"}),
+        json!({"rw_percentage": 50}),
+        json!({"time_in_sec": 0}),
+        json!({"depth": 1}),
+    ] {
+        assert_eq!(client.code("perform_tests", &bad), -32602, "{bad}");
+    }
+    serve.terminate();
+    assert_eq!(serve.exit_code(), Some(0));
+}
+
+#[test]
+fn sigterm_ends_a_run_with_its_results() {
+    let target = Target::new();
+    let mut serve = Serve::new("term", &["-q", "4", "-w", "randread", "-t", "600"]);
+    let mut client = serve.client();
+    client.call("bdev_nvme_attach_controller", &target.attach());
+    client.send("perform_tests", &json!({}));
+    // Another client is not held up by the run.
+    serve.client().await_io();
+    serve.terminate();
+    let answer = client.answer();
+    let job = &answer["result"]["results"][0];
+    assert_eq!(job["status"], "terminated", "{answer}");
+    assert!(job["iops"].as_f64() > Some(0.0), "{answer}");
+    assert_eq!(serve.exit_code(), Some(0));
+}
+
+#[test]
+fn the_first_failed_io_ends_a_run() {
+    let target = Target::new();
+    let mut serve = Serve::new("fail", &["-q", "4", "-w", "verify", "-t", "600"]);
+    let mut client = serve.client();
+    client.call("bdev_nvme_attach_controller", &target.attach());
+    client.send("perform_tests", &json!({}));
+    serve.client().await_io();
+    target.unlisten();
+    let answer = client.answer();
+    assert_eq!(answer["error"]["code"], -32603, "{answer}");
+    let text = answer["error"]["message"].as_str().expect("a text");
+    assert!(text.contains("controller lost"), "{text}");
+    serve.terminate();
+    assert_eq!(serve.exit_code(), Some(1));
+}
+
+#[test]
+fn with_f_a_run_goes_on_after_failed_io() {
+    let target = Target::new();
+    let mut serve = Serve::new("go-on", &["-f", "-q", "4", "-w", "verify", "-t", "3"]);
+    let mut client = serve.client();
+    client.call("bdev_nvme_attach_controller", &target.attach());
+    client.send("perform_tests", &json!({}));
+    serve.client().await_io();
+    target.unlisten();
+    let answer = client.answer();
+    let job = &answer["result"]["results"][0];
+    assert_eq!(job["status"], "finished", "{answer}");
+    assert!(job["io_failed"].as_u64() > Some(0), "{answer}");
+    serve.terminate();
+    assert_eq!(serve.exit_code(), Some(0));
+}
+
+/// Without `-z` the volumes of the configuration are run on at once.
+#[test]
+fn a_configuration_is_run_at_once() {
+    let target = Target::new();
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("serve-config.json");
+    let options = json!({"method": "bdev_nvme_set_options", "params": {"bdev_retry_count": -1}});
+    let attach = json!({"method": "bdev_nvme_attach_controller", "params": target.attach()});
+    let config = json!({"subsystems": [{"subsystem": "bdev", "config": [options, attach]}]});
+    std::fs::write(&file, config.to_string()).expect("written");
+    let run = |file: &PathBuf| {
+        Command::new(BINARY)
+            .args(["serve", "-t", "1", "-q", "4", "-w", "verify", "--json"])
+            .arg(file)
+            .output()
+            .expect("the program starts")
+    };
+    let output = run(&file);
+    assert!(output.status.success(), "{output:?}");
+    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(result["results"][0]["status"], "finished");
+
+    target.unlisten();
+    let output = run(&file);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.contains("entry 2 (bdev_nvme_attach_controller)"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn methods_wait_for_the_start_where_that_is_asked_for() {
+    let target = Target::new();
+    let mut serve = Serve::new("wait", &["--wait-for-rpc"]);
+    let mut client = serve.client();
+    client.call("bdev_nvme_set_options", &json!({"bdev_retry_count": 5}));
+    assert_eq!(
+        client.code("bdev_nvme_attach_controller", &target.attach()),
+        -1
+    );
+    client.call("framework_start_init", &json!({}));
+    client.call("bdev_nvme_attach_controller", &target.attach());
+    serve.terminate();
+    assert_eq!(serve.exit_code(), Some(0));
+    let mut rest = String::new();
+    let errors = serve.child.stderr.as_mut().expect("a pipe");
+    errors.read_to_string(&mut rest).expect("text");
+    assert_eq!(rest, "");
+}

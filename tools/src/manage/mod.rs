@@ -1,0 +1,94 @@
+//! What programs that are managed by JSON-RPC share: the options, and the server that they lead to.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use anyhow::Context;
+use clap::Args;
+use pollux_reactor::Group;
+use pollux_reactor::rpc::{Config, ConfigError, Methods, Server};
+use signal_hook::iterator::Handle;
+
+/// Options of management.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Management")]
+pub struct ManageArgs {
+    /// Unix socket on which JSON-RPC requests are served; its file is for this user only.
+    #[arg(short = 'r', long, value_name = "SOCKET")]
+    pub rpc_socket: Option<PathBuf>,
+
+    /// Loopback address on which JSON-RPC requests are served over TCP. Whoever can log in to this
+    /// machine can then manage this program.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub rpc_listen: Option<SocketAddr>,
+
+    /// File of JSON-RPC calls to be made at the start, in SPDK's format.
+    #[arg(short, long, visible_alias = "json", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Go on when a call of that file fails.
+    #[arg(long, requires = "config")]
+    pub ignore_config_errors: bool,
+
+    /// Wait for the call of framework_start_init before the file is read and most methods are allowed.
+    #[arg(long, requires = "rpc_socket")]
+    pub wait_for_rpc: bool,
+}
+
+/// The outcome of the start: nothing, or why it failed.
+pub type StartError = mpsc::Receiver<ConfigError>;
+
+impl ManageArgs {
+    /// Whether the program is managed at all.
+    pub fn is_used(&self) -> bool {
+        self.rpc_socket.is_some() || self.rpc_listen.is_some() || self.config.is_some()
+    }
+
+    /// Opens the sockets and reads the configuration, and adds the server to `reactor`. When the
+    /// configuration fails, `stop` ends the program's wait for signals and the reason is received.
+    pub fn add_server(
+        &self,
+        methods: Methods,
+        group: &mut Group,
+        reactor: usize,
+        stop: Handle,
+    ) -> anyhow::Result<StartError> {
+        let (failed, failure) = mpsc::channel();
+        let mut server = Server::new(methods);
+        if let Some(path) = &self.config {
+            let name = path.display();
+            let text = std::fs::read_to_string(path).with_context(|| name.to_string())?;
+            Config::parse(&text)
+                .and_then(|config| server.configure(config, self.ignore_config_errors))
+                .with_context(|| name.to_string())?;
+        }
+        if let Some(path) = &self.rpc_socket {
+            server.listen_unix(path)?;
+        }
+        if let Some(addr) = self.rpc_listen {
+            server.listen_tcp(addr)?;
+        }
+        if self.wait_for_rpc {
+            server.wait_for_start();
+        }
+        server.when_configured(move |result| {
+            if let Err(error) = result {
+                // The program waits for signals until it is told to stop, and looks here then.
+                let _ = failed.send(error);
+                stop.close();
+            }
+        });
+        let (receiver, service) = server.into_service();
+        group.add_service(reactor, receiver, move || service);
+        Ok(failure)
+    }
+}
+
+/// Turns what the start has left into the program's outcome.
+pub fn outcome(failure: Option<StartError>) -> anyhow::Result<()> {
+    match failure.and_then(|failure| failure.try_recv().ok()) {
+        Some(error) => Err(anyhow::Error::new(error).context("configuration")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,188 @@
+//! `pollux target` and `pollux host` under management, as processes: socket, configuration, `pollux rpc`, the end.
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+/// A directory that goes with the test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Dir {
+        let dir = format!("pollux-managed-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(dir);
+        std::fs::create_dir(&path).unwrap();
+        Dir(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        // What is left over is in the temporary directory anyway.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn pollux(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pollux"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// A program that is managed at a socket.
+struct Managed {
+    child: Child,
+    socket: String,
+}
+
+impl Managed {
+    /// Starts it and waits until it answers.
+    fn start(args: &[&str], socket: &str) -> Managed {
+        let child = pollux(args).args(["-r", socket]).spawn().unwrap();
+        let mut managed = Managed {
+            child,
+            socket: socket.to_owned(),
+        };
+        while managed.try_call("rpc_get_methods", "{}").0 != Some(0) {
+            let ended = managed.child.try_wait().unwrap();
+            assert!(ended.is_none(), "ended at its start: {ended:?}");
+        }
+        managed
+    }
+
+    /// Exit code, and what was printed.
+    fn try_call(&self, method: &str, params: &str) -> (Option<i32>, String, String) {
+        finish(&["rpc", method, params, "-r", &self.socket])
+    }
+
+    fn call(&self, method: &str, params: &Value) -> Value {
+        let (code, out, err) = self.try_call(method, &params.to_string());
+        assert_eq!(code, Some(0), "{method}: {err}");
+        serde_json::from_str(&out).unwrap()
+    }
+
+    fn end(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        let kill = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(kill.unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Managed {
+    fn drop(&mut self) {
+        // It has ended already if the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn finish(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = pollux(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn a_target_is_set_up_used_and_ended() {
+    let dir = Dir::new("target");
+    let socket = dir.file("target.sock");
+    let target = Managed::start(&["target"], &socket);
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // It starts empty: nothing but discovery.
+    let subsystems = target.call("nvmf_get_subsystems", &json!({}));
+    assert_eq!(subsystems.as_array().unwrap().len(), 1);
+    let nqn = "nqn.2014-08.org.example:disk";
+    target.call("nvmf_create_transport", &json!({"trtype": "tcp"}));
+    let disk = json!({"name": "Malloc0", "num_blocks": 2048, "block_size": 512});
+    target.call("bdev_malloc_create", &disk);
+    target.call(
+        "nvmf_create_subsystem",
+        &json!({"nqn": nqn, "allow_any_host": true}),
+    );
+    let namespace = json!({"nqn": nqn, "namespace": {"bdev_name": "Malloc0"}});
+    assert_eq!(target.call("nvmf_subsystem_add_ns", &namespace), 1);
+    let free = json!({"trtype": "tcp", "traddr": "127.0.0.1", "trsvcid": "0"});
+    let listener = json!({"nqn": nqn, "listen_address": free});
+    target.call("nvmf_subsystem_add_listener", &listener);
+    let listeners = target.call("nvmf_subsystem_get_listeners", &json!({"nqn": nqn}));
+
+    let host_socket = dir.file("host.sock");
+    let host = Managed::start(&["host"], &host_socket);
+    let mut attach = listeners[0]["address"].clone();
+    attach["name"] = "disk".into();
+    attach["subnqn"] = nqn.into();
+    let names = host.call("bdev_nvme_attach_controller", &attach);
+    assert_eq!(names, json!(["diskn1"]));
+    let controllers = target.call("nvmf_subsystem_get_controllers", &json!({"nqn": nqn}));
+    assert_eq!(controllers.as_array().unwrap().len(), 1);
+    assert_eq!(host.end(), Some(0));
+
+    // A second one at the same socket is refused, and does the first no harm.
+    let (code, _, text) = finish(&["target", "-r", &socket]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("somebody listens"), "{text}");
+    let (code, _, text) = target.try_call("nvmf_delete_subsystem", "{\"nqn\": 1}");
+    assert_eq!(code, Some(1));
+    assert!(text.contains("-32602") && text.contains("'nqn'"), "{text}");
+    let (code, _, text) = target.try_call("nvmf_delete_subsystem", "[1]");
+    assert_eq!(code, Some(2), "{text}");
+    assert_eq!(target.end(), Some(0));
+    assert!(!Path::new(&socket).exists() && !Path::new(&host_socket).exists());
+    let (code, _, text) = finish(&["rpc", "rpc_get_methods", "-r", &socket]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains(&socket), "{text}");
+}
+
+#[test]
+fn a_configuration_is_loaded_or_says_what_is_wrong() {
+    let dir = Dir::new("config");
+    let (socket, file) = (dir.file("target.sock"), dir.file("config.json"));
+    let config = |method: &str, blocks: u64| {
+        let params = json!({"name": "a", "num_blocks": blocks, "block_size": 512});
+        let call = json!({"method": method, "params": params});
+        json!({"subsystems": [{"subsystem": "bdev", "config": [call]}]}).to_string()
+    };
+    for (text, words) in [
+        ("{\n  \"subsystems\": [}".to_owned(), "line 2"),
+        (config("bdev_mallloc_create", 8), "bdev_mallloc_create"),
+        (
+            config("bdev_malloc_create", 0),
+            "entry 1 (bdev_malloc_create)",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let (code, _, text) = finish(&["target", "-r", &socket, "-c", &file]);
+        assert_eq!(code, Some(1));
+        assert!(text.contains(words), "{text}");
+        assert!(!Path::new(&socket).exists());
+    }
+    let ignored = Managed::start(&["target", "-c", &file, "--ignore-config-errors"], &socket);
+    assert_eq!(ignored.call("bdev_get_bdevs", &json!({})), json!([]));
+    assert_eq!(ignored.end(), Some(0));
+
+    std::fs::write(&file, config("bdev_malloc_create", 8)).unwrap();
+    let target = Managed::start(&["target", "--json", &file, "--wait-for-rpc"], &socket);
+    let (code, _, text) = target.try_call("bdev_get_bdevs", "{}");
+    assert_eq!(code, Some(1), "{text}");
+    target.call("framework_start_init", &json!({}));
+    assert_eq!(target.call("bdev_get_bdevs", &json!({}))[0]["name"], "a");
+    assert_eq!(
+        target.call("spdk_kill_instance", &json!({"sig_name": "SIGTERM"})),
+        true
+    );
+    let mut target = target;
+    assert_eq!(target.child.wait().unwrap().code(), Some(0));
+}
