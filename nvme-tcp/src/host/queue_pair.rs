@@ -416,6 +416,8 @@ impl QueuePair {
                         self.transmitter
                             .put_plain(&handshake::icreq(self.options.digests));
                         self.phase = Phase::Icresp;
+                        // The edge that told of the connection may have told of an answer as well.
+                        self.unread = true;
                         self.transmitter
                             .transmit(&mut self.stream, &mut self.table)?;
                     }
