@@ -92,6 +92,10 @@ pub enum RejectedReason {
 /// calls saved on all.
 const DEEP: usize = 8;
 
+/// Receives in a row that find nothing before a deep queue leaves it to the event poll. Between two batches
+/// of a peer that keeps up there are one or two.
+const TRIES_MAX: u8 = 8;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Tcp,
@@ -125,6 +129,8 @@ pub struct QueuePair {
     received_at: Time,
     /// Not before this time is a deep queue asked again; see `is_held_off`.
     receive_at: Time,
+    /// Receives in a row of a deep queue that found nothing.
+    found_nothing: u8,
     /// Commands that failed while their data was on the way.
     pub(super) deferred: usize,
     error: Option<QueueError>,
@@ -160,6 +166,7 @@ impl QueuePair {
             unread: true,
             received_at: now,
             receive_at: now,
+            found_nothing: 0,
             deferred: 0,
             error: None,
         })
@@ -298,9 +305,10 @@ impl QueuePair {
     /// Whether asking the socket now would most likely be a wasted system call.
     ///
     /// With nothing outstanding, nothing is expected; and a deep queue that just found nothing is asked
-    /// again after a quarter of the time that has passed since it last found something, so that a stall of
-    /// its peer costs it a handful of receives instead of millions. An edge from the event poll overrules
-    /// both, so neither can miss what has arrived for longer than that poll's period.
+    /// again after a quarter of the time that has passed since it last found something, and after some tries
+    /// not at all, so that a stall of its peer costs it a handful of receives instead of millions. An edge
+    /// from the event poll overrules both, so neither can miss what has arrived for longer than that poll's
+    /// period.
     #[inline]
     fn is_held_off(&mut self, now: Time) -> bool {
         if self.table.outstanding() > 0 && now >= self.receive_at {
@@ -315,9 +323,15 @@ impl QueuePair {
             Progress::Busy => {
                 self.received_at = now;
                 self.receive_at = now;
+                self.found_nothing = 0;
             }
             Progress::Idle if self.table.outstanding() >= DEEP => {
-                self.receive_at = now + (now - self.received_at) / 4;
+                self.found_nothing = self.found_nothing.saturating_add(1);
+                self.receive_at = if self.found_nothing < TRIES_MAX {
+                    now + (now - self.received_at) / 4
+                } else {
+                    Time::MAX
+                };
             }
             Progress::Idle => {}
         }
