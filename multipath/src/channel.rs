@@ -39,12 +39,7 @@ impl Path {
     /// Rule B2.2.
     #[inline]
     fn is_accessible(&self) -> bool {
-        self.state.active
-            && !self.log_pending
-            && matches!(
-                self.state.ana,
-                AnaState::OPTIMIZED | AnaState::NON_OPTIMIZED
-            )
+        self.state.active && !self.log_pending && self.state.ana.is_accessible()
     }
 
     #[inline]
@@ -154,9 +149,8 @@ impl Channel {
         if state.epoch <= path.state.epoch {
             return false;
         }
-        let unusable = |s: AnaState| matches!(s, AnaState::INACCESSIBLE | AnaState::CHANGE);
         // Repeated reports of inaccessible or change neither restart ANATT nor take its expiry back.
-        if !(unusable(state.ana) && unusable(path.state.ana)) {
+        if !(state.ana.is_transient() && path.state.ana.is_transient()) {
             path.anatt_expired = false;
         }
         path.state = state;

@@ -105,11 +105,6 @@ impl<M: Send + 'static> HostHandle<M> {
             })
     }
 
-    /// Number of I/O reactors.
-    pub fn reactors(&self) -> usize {
-        self.reactors.len()
-    }
-
     /// Sends a message to the application on the nth I/O reactor. False if the reactor has stopped or its
     /// mailbox is full.
     pub fn tell(&self, reactor: usize, message: M) -> bool {

@@ -145,8 +145,7 @@ impl MemberPath {
     /// Takes a new state over; starts, keeps or cancels ANATT (rules B4.1, B4.4). Returns the state before.
     pub fn apply(&mut self, ana: AnaState, group: u32, epoch: u64, anatt_at: Time) -> AnaState {
         let before = self.state.ana;
-        let transient = |s: AnaState| matches!(s, AnaState::INACCESSIBLE | AnaState::CHANGE);
-        if !transient(ana) {
+        if !ana.is_transient() {
             self.anatt_at = None;
             self.anatt_expired = false;
         } else if self.anatt_at.is_none() && !self.anatt_expired {

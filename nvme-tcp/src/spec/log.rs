@@ -242,6 +242,11 @@ impl AnaState {
         matches!(self, Self::OPTIMIZED | Self::NON_OPTIMIZED)
     }
 
+    /// A state that the group is meant to leave within ANATT (Base 2.1, 8.1.1).
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::INACCESSIBLE | Self::CHANGE)
+    }
+
     /// The status of an I/O command that the state forbids; None in a state in which I/O is
     /// processed.
     pub const fn refusal(self) -> Option<Status> {
