@@ -274,7 +274,11 @@ impl Channels {
                 if news {
                     self.control.post(ControlMessage::Io {
                         reactor: self.reactor,
-                        message: FromIo::AnaStatus { volume, controller },
+                        message: FromIo::AnaStatus {
+                            volume,
+                            controller,
+                            at: self.now,
+                        },
                     });
                 }
             }

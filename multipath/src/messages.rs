@@ -174,6 +174,7 @@ pub(crate) enum FromIo {
     AnaStatus {
         volume: VolumeId,
         controller: ControllerId,
+        at: Time,
     },
     /// A path state is in this reactor's table since `at`.
     Applied {

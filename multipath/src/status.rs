@@ -222,7 +222,11 @@ pub enum PathEventKind {
     AnaStatus {
         /// The I/O reactor.
         reactor: usize,
+        /// When it was seen there; the path was not used from then on.
+        at: Time,
     },
+    /// The controller announced (asynchronous event) that its ANA log has changed.
+    AnaNotice,
     /// ANATT ran out.
     AnattExpired,
     /// The controller was lost.
@@ -240,7 +244,10 @@ impl std::fmt::Display for PathEventKind {
             Self::Applied { epoch, reactor, .. } => {
                 write!(f, "epoch {epoch} applied on I/O reactor {reactor}")
             }
-            Self::AnaStatus { reactor } => write!(f, "ANA status seen on I/O reactor {reactor}"),
+            Self::AnaStatus { reactor, .. } => {
+                write!(f, "ANA status seen on I/O reactor {reactor}")
+            }
+            Self::AnaNotice => f.write_str("ANA change announced"),
             Self::AnattExpired => f.write_str("ANATT expired"),
             Self::Lost(why) => write!(f, "lost: {why}"),
             Self::Reconnected => f.write_str("reconnected"),

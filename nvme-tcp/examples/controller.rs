@@ -47,7 +47,10 @@ impl Asker {
                 cx.request_stop();
                 return;
             }
-            ControllerEvent::Ana | ControllerEvent::Namespaces | ControllerEvent::DiscoveryLog => {
+            ControllerEvent::AnaNotice
+            | ControllerEvent::Ana
+            | ControllerEvent::Namespaces
+            | ControllerEvent::DiscoveryLog => {
                 return;
             }
         };

@@ -185,7 +185,7 @@ impl DiscoveryService {
                 }
             }
             ControllerEvent::Ended(_) => self.lost(request, now),
-            ControllerEvent::Ana | ControllerEvent::Namespaces => {}
+            ControllerEvent::AnaNotice | ControllerEvent::Ana | ControllerEvent::Namespaces => {}
         }
         false
     }

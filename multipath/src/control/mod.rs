@@ -230,6 +230,9 @@ impl<M: Send + 'static> Control<M> {
     fn on_event(&mut self, index: usize, event: ControllerEvent, now: Time) {
         match event {
             ControllerEvent::Ready => self.on_controller_ready(index, now),
+            ControllerEvent::AnaNotice => {
+                self.record_all(now, index, &PathEventKind::AnaNotice);
+            }
             ControllerEvent::Ana => self.apply_ana(index, now),
             ControllerEvent::Namespaces => {
                 self.update_paths(index, now);
@@ -279,7 +282,11 @@ impl<M: Send + 'static> Control<M> {
                     self.lose(index, &error.into(), now);
                 }
             }
-            FromIo::AnaStatus { volume, controller } => {
+            FromIo::AnaStatus {
+                volume,
+                controller,
+                at,
+            } => {
                 if let Some(index) = self.member_index(controller) {
                     if let Some(c) = self
                         .members
@@ -288,7 +295,8 @@ impl<M: Send + 'static> Control<M> {
                     {
                         c.read_ana();
                     }
-                    self.record(now, index, volume, PathEventKind::AnaStatus { reactor });
+                    let kind = PathEventKind::AnaStatus { reactor, at };
+                    self.record(now, index, volume, kind);
                 }
             }
             FromIo::Applied {

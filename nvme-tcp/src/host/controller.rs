@@ -73,6 +73,8 @@ pub enum ControllerError {
 pub enum ControllerEvent {
     /// It is usable.
     Ready,
+    /// The controller announced that its ANA log has changed; it is read next.
+    AnaNotice,
     /// A new ANA log was read: [`Controller::ana`].
     Ana,
     /// The namespaces were read again: [`Controller::namespaces`].
@@ -507,7 +509,10 @@ impl Controller {
                 self.wants_namespaces = true;
                 self.wants_ana |= self.reports_ana();
             }
-            (NOTICE, 0x03) => self.wants_ana |= self.reports_ana(),
+            (NOTICE, 0x03) => {
+                self.wants_ana |= self.reports_ana();
+                self.events.push_back(ControllerEvent::AnaNotice);
+            }
             (NOTICE, 0xf0) => self.events.push_back(ControllerEvent::DiscoveryLog),
             _ => {}
         }

@@ -118,7 +118,10 @@ impl ProbeService {
                 cx.request_stop();
             }
             // Changes while we look: what is asked later sees them.
-            ControllerEvent::Ana | ControllerEvent::Namespaces | ControllerEvent::DiscoveryLog => {}
+            ControllerEvent::AnaNotice
+            | ControllerEvent::Ana
+            | ControllerEvent::Namespaces
+            | ControllerEvent::DiscoveryLog => {}
         }
     }
 
