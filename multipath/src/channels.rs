@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{Completed, Lost, Outcome, RejectedReason, Request, Transfer};
+use pollux_nvme_tcp::host::{
+    Completed, Lost, Outcome, RejectedReason, Request, Transfer, Withdrawn,
+};
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::{Context, Outbox, Progress, Sender, Time};
@@ -11,8 +13,9 @@ use pollux_reactor::{Context, Outbox, Progress, Sender, Time};
 use crate::channel::Channel;
 use crate::io::{Completion, Io, IoError, Op, SubmitError};
 use crate::link::{Link, News};
-use crate::messages::{ControlMessage, ControllerId, FromIo, ToIo, VolumeId};
-use crate::status::ReactorVolumeStatus;
+use crate::messages::{ControlMessage, ControllerId, FromIo, Question, ToIo, Told, VolumeId};
+use crate::request::FaultChange;
+use crate::status::{ReactorCounters, ReactorVolumeStatus};
 
 /// A volume as its users see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +68,19 @@ pub struct Channels {
     retry_limit: Option<u32>,
     failback: bool,
     waiting: bool,
+    counters: ReactorCounters,
     control: Outbox<ControlMessage>,
+}
+
+/// What [`Channels::abort`] could do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aborting {
+    /// No controller had the I/O; it has ended with Command Abort Requested.
+    Ended,
+    /// Its controller is asked to abort it. It ends with what the controller says: aborted, or done.
+    Asked,
+    /// There is no such I/O.
+    NotFound,
 }
 
 /// What becomes of a completion (rule B6).
@@ -104,6 +119,7 @@ impl Channels {
             retry_limit: Some(RETRY_LIMIT_DEFAULT),
             failback: true,
             waiting: false,
+            counters: ReactorCounters::default(),
             control: Outbox::new(control),
         }
     }
@@ -131,6 +147,11 @@ impl Channels {
             .get(usize::from(id.slot))
             .and_then(|c| c.as_ref())
             .map_or(0, |c| c.outstanding)
+    }
+
+    /// What was done with the queue pairs since the start.
+    pub fn counters(&self) -> ReactorCounters {
+        self.counters
     }
 
     /// Socket calls of the queue pairs that are connected now.
@@ -190,19 +211,24 @@ impl Channels {
             }
             channel.waiting.push_back(request);
             self.waiting = true;
+            self.counters.queued += 1;
             return;
         };
         let queue = link_mut(&mut self.links, id).and_then(Link::queue);
         let Some(queue) = queue else {
             channel.waiting.push_back(request);
             self.waiting = true;
+            self.counters.queued += 1;
             return;
         };
+        self.counters.submitted += 1;
         if let Err(rejected) = queue.submit(request) {
+            self.counters.submitted -= 1;
             match rejected.reason {
                 RejectedReason::QueueFull | RejectedReason::NotConnected => {
                     channel.waiting.push_back(rejected.request);
                     self.waiting = true;
+                    self.counters.queued += 1;
                 }
                 RejectedReason::BufferTooShort | RejectedReason::TooLarge => {
                     let error = IoError::Status(Status::INVALID_FIELD);
@@ -219,12 +245,14 @@ impl Channels {
         result: Result<(), IoError>,
     ) {
         let volume = VolumeId::unpack(request.owner);
+        let submitted = request.submitted;
+        let io = Io::from_request(request);
         if let Some(channel) = channel_of(&mut self.channels, volume) {
             channel.outstanding = channel.outstanding.saturating_sub(1);
+            channel.record_latency(io.op, self.now - submitted);
         }
-        let submitted = request.submitted;
         self.completions.push_back(Completion {
-            io: Io::from_request(request),
+            io,
             result,
             volume,
             path,
@@ -239,6 +267,7 @@ impl Channels {
             mut request,
             outcome,
         } = completed;
+        self.counters.completions += 1;
         let volume = VolumeId::unpack(request.owner);
         let Some(channel) = channel_of(&mut self.channels, volume) else {
             return self.finish(request, None, Err(IoError::Removed));
@@ -386,12 +415,19 @@ impl Channels {
             let incarnation = link.incarnation;
             let inbox = &mut self.inbox;
             let (did, news) = link.receive(now, &mut |completed| inbox.push(completed));
+            self.counters.receives += u64::from(did == Progress::Busy);
             progress = progress.or(did);
+            let is_aging = now >= link.age_at;
             self.drain_inbox(id);
             if let Some(news) = news {
                 self.report(id, incarnation, news);
             }
+            if is_aging {
+                self.age_commands(id);
+            }
         }
+        self.counters.polls += 1;
+        self.counters.idle_polls += u64::from(progress == Progress::Idle);
         while self.delayed.front().is_some_and(|d| d.at <= now) {
             if let Some(delayed) = self.delayed.pop_front() {
                 self.retry(delayed.request);
@@ -401,6 +437,86 @@ impl Channels {
             self.resume_waiting();
         }
         progress
+    }
+
+    /// Deals with the commands of one controller that were not answered in time (rule B9.1): an abort is
+    /// asked of control, whose queue it goes by; a reset begins here and now, as with any lost connection.
+    #[cold]
+    fn age_commands(&mut self, controller: ControllerId) {
+        let Some(link) = link_mut(&mut self.links, controller) else {
+            return;
+        };
+        let overdue = link.age(self.now);
+        let incarnation = link.incarnation;
+        let queue_id = link.queue_id();
+        let inbox = &mut self.inbox;
+        let news = overdue
+            .give_up
+            .then(|| link.give_up(&mut |completed| inbox.push(completed)));
+        self.counters.timeouts += overdue.count as u64;
+        if overdue.count > 0 {
+            self.post(FromIo::CommandTimeout {
+                controller,
+                incarnation,
+                commands: overdue.count,
+            });
+        }
+        if let Some(news) = news {
+            self.report(controller, incarnation, news);
+            self.drain_inbox(controller);
+        } else if !overdue.to_abort.is_empty() {
+            self.post(FromIo::Abort {
+                controller,
+                incarnation,
+                queue_id,
+                commands: overdue.to_abort,
+                overdue: true,
+            });
+        }
+    }
+
+    /// Aborts the first I/O of a volume on this reactor that was submitted with this `user` and has not
+    /// ended, wherever it is (rule B9.3). It ends in any case, in
+    /// [`next_completion`](Self::next_completion).
+    pub fn abort(&mut self, volume: VolumeId, user: u64) -> Aborting {
+        let owner = volume.pack();
+        let wanted = |request: &Request| request.owner == owner && request.user == user;
+        let waiting = channel_of(&mut self.channels, volume).and_then(|channel| {
+            let index = channel.waiting.iter().position(wanted)?;
+            channel.waiting.remove(index)
+        });
+        let delayed = || {
+            let index = self.delayed.iter().position(|d| wanted(&d.request))?;
+            Some(self.delayed.remove(index)?.request)
+        };
+        let mut found = waiting.or_else(delayed);
+        for link in self.links.iter_mut().flatten() {
+            if found.is_some() {
+                break;
+            }
+            let (controller, incarnation) = (link.id, link.incarnation);
+            let queue_id = link.queue_id();
+            match link.queue().and_then(|queue| queue.withdraw(wanted)) {
+                None => {}
+                Some(Withdrawn::Unsent(request)) => found = Some(request),
+                Some(Withdrawn::Sent(cid)) => {
+                    self.post(FromIo::Abort {
+                        controller,
+                        incarnation,
+                        queue_id,
+                        commands: vec![cid],
+                        overdue: false,
+                    });
+                    return Aborting::Asked;
+                }
+            }
+        }
+        let Some(request) = found else {
+            return Aborting::NotFound;
+        };
+        let error = IoError::Status(Status::ABORTED_BY_REQUEST);
+        self.finish(request, None, Err(error));
+        Aborting::Ended
     }
 
     /// The sending half of a turn.
@@ -478,6 +594,7 @@ impl Channels {
                 incarnation,
                 options,
                 retry_delays,
+                timeout,
             } => {
                 let slot = usize::from(controller.slot);
                 if self.links.len() <= slot {
@@ -486,7 +603,7 @@ impl Channels {
                 if let Some(place) = self.links.get_mut(slot) {
                     let link = place.get_or_insert_with(|| Box::new(Link::new(controller)));
                     link.retry_delays = retry_delays;
-                    if let Err(error) = link.connect(incarnation, *options, cx) {
+                    if let Err(error) = link.connect(incarnation, *options, timeout, cx) {
                         self.report(controller, incarnation, News::Lost(error));
                     }
                 }
@@ -582,9 +699,29 @@ impl Channels {
                     channel.set_failback(failback);
                 }
             }
-            ToIo::Status { request } => {
-                let volumes = self.status();
-                self.post(FromIo::Status { request, volumes });
+            ToIo::Fault { controller, change } => {
+                let queue = link_mut(&mut self.links, controller).and_then(Link::queue);
+                if let Some(queue) = queue {
+                    match change {
+                        FaultChange::Add(fault) => queue.add_fault(fault),
+                        FaultChange::Remove(opcode) => queue.remove_fault(opcode),
+                    }
+                }
+            }
+            ToIo::SetHistogram { volume, layout } => {
+                if let Some(channel) = channel_of(&mut self.channels, volume) {
+                    channel.set_histogram(layout);
+                }
+            }
+            ToIo::Ask { request, question } => {
+                let answer = match question {
+                    Question::Volumes => Told::Volumes(self.status()),
+                    Question::Counters => Told::Counters(self.counters),
+                    Question::Histogram(volume) => Told::Histogram(
+                        channel_of(&mut self.channels, volume).and_then(|c| c.histogram.clone()),
+                    ),
+                };
+                self.post(FromIo::Told { request, answer });
             }
         }
         self.resume_waiting();

@@ -46,6 +46,25 @@ impl PathCounters {
     }
 }
 
+/// What one I/O reactor has done with its queue pairs since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReactorCounters {
+    /// Turns.
+    pub polls: u64,
+    /// Turns in which no queue pair had received anything.
+    pub idle_polls: u64,
+    /// Times that a queue pair had received something.
+    pub receives: u64,
+    /// Commands that ended.
+    pub completions: u64,
+    /// Commands that were given to a queue pair.
+    pub submitted: u64,
+    /// I/Os that had to wait for a path or for room in its queue.
+    pub queued: u64,
+    /// Commands that were not answered within the command timeout.
+    pub timeouts: u64,
+}
+
 /// One path as one reactor sees it at the moment of the question.
 #[derive(Debug, Clone)]
 pub struct PathStatus {
@@ -229,6 +248,13 @@ pub enum PathEventKind {
     AnaNotice,
     /// ANATT ran out.
     AnattExpired,
+    /// Commands were not answered within the command timeout (rule B9.1).
+    CommandTimeout {
+        /// The I/O reactor; `None`: admin commands.
+        reactor: Option<usize>,
+        /// How many.
+        commands: usize,
+    },
     /// The controller was lost.
     Lost(String),
     /// The controller is connected again.
@@ -249,6 +275,14 @@ impl std::fmt::Display for PathEventKind {
             }
             Self::AnaNotice => f.write_str("ANA change announced"),
             Self::AnattExpired => f.write_str("ANATT expired"),
+            Self::CommandTimeout {
+                reactor: Some(reactor),
+                commands,
+            } => write!(f, "{commands} commands overdue on I/O reactor {reactor}"),
+            Self::CommandTimeout {
+                reactor: None,
+                commands,
+            } => write!(f, "{commands} admin commands overdue"),
             Self::Lost(why) => write!(f, "lost: {why}"),
             Self::Reconnected => f.write_str("reconnected"),
         }

@@ -321,7 +321,7 @@ fn options_hold_for_what_is_attached_later() {
     for (params, code) in [
         (json!({"bdev_retry_count": -2}), -32602),
         (json!({"fast_io_fail_timeout_sec": 9}), -22),
-        (json!({"timeout_us": 1}), -32602),
+        (json!({"timeout_admin_us": 1}), -22),
         (json!({"colour": 1}), -32602),
     ] {
         assert_eq!(h.error("bdev_nvme_set_options", params).0, code);

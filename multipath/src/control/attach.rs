@@ -51,6 +51,7 @@ impl<M: Send + 'static> Control<M> {
             digests: options.digests,
             disable_sq_flow_control: !options.sq_flow_control,
             timeout: options.connect_timeout,
+            tcp_timeout: options.tcp_connect_timeout,
             local: options.local,
             ..ConnectOptions::admin(request.transport.addr, subnqn, host)
         };
@@ -64,6 +65,7 @@ impl<M: Send + 'static> Control<M> {
                 connect,
                 io_queues: u16::try_from(self.reactors.len()).unwrap_or(u16::MAX),
                 io_queue_size: options.queue_size,
+                command_timeout: options.admin_timeout,
             },
             attach_deadline: cx.now() + options.connect_timeout,
             options,
@@ -206,6 +208,7 @@ impl<M: Send + 'static> Control<M> {
         member.cntlid = controller.id();
         let id = member.id;
         let incarnation = member.incarnation;
+        let timeout = member.options.io_timeout;
         let retry_delays = controller.identify().map_or([0; 3], |identify| {
             [
                 identify.crdt1.get(),
@@ -222,6 +225,7 @@ impl<M: Send + 'static> Control<M> {
                 incarnation,
                 options,
                 retry_delays,
+                timeout,
             }));
         }
     }

@@ -138,6 +138,7 @@ impl DiscoveryService {
         };
         let options = ControllerOptions {
             io_queue_size: connect.queue_size,
+            command_timeout: None,
             connect,
             io_queues: 0,
         };
@@ -185,7 +186,11 @@ impl DiscoveryService {
                 }
             }
             ControllerEvent::Ended(_) => self.lost(request, now),
-            ControllerEvent::AnaNotice | ControllerEvent::Ana | ControllerEvent::Namespaces => {}
+            ControllerEvent::AnaNotice
+            | ControllerEvent::Ana
+            | ControllerEvent::Namespaces
+            | ControllerEvent::Overdue(_)
+            | ControllerEvent::AbortFailed(_) => {}
         }
         false
     }

@@ -8,6 +8,7 @@ mod attach;
 mod discovery;
 mod discovery_log;
 mod member;
+mod queries;
 mod requests;
 mod slots;
 mod volumes;
@@ -21,7 +22,8 @@ use pollux_reactor::{Context, Outbox, Progress, Sender, Service, Time, TimerId};
 
 use self::discovery::{AttachResult, Discovery};
 use self::member::{Lifecycle, Member};
-use self::requests::{StatusQuery, Waiter};
+use self::queries::Query;
+use self::requests::Waiter;
 use self::slots::Slots;
 use self::volumes::Volumes;
 use crate::messages::{ControlMessage, ControllerId, FromIo, IoMessage, ToIo, VolumeId};
@@ -38,7 +40,7 @@ pub(crate) struct Control<M: Send + 'static> {
     volumes: Volumes,
     /// Grows with every path state that is sent out.
     epoch: u64,
-    queries: Vec<StatusQuery>,
+    queries: Vec<Query>,
     query_next: u64,
     shutdown: Vec<Reply<()>>,
     /// Requests that are answered when controllers have come to where they should be.
@@ -85,6 +87,12 @@ impl<M: Send + 'static> Control<M> {
 
     fn member_index(&self, id: ControllerId) -> Option<usize> {
         self.members.iter().position(|m| m.id == id)
+    }
+
+    /// The member, if this is its present connection.
+    fn incarnation(&self, id: ControllerId, incarnation: u32) -> Option<usize> {
+        let is_it = |m: &Member| m.id == id && m.incarnation == incarnation;
+        self.members.iter().position(is_it)
     }
 
     fn next_epoch(&mut self) -> u64 {
@@ -244,6 +252,16 @@ impl<M: Send + 'static> Control<M> {
                 None => {}
             },
             ControllerEvent::Admin(completed) => self.on_admin(completed),
+            ControllerEvent::Overdue(commands) => {
+                let reactor = None;
+                let kind = PathEventKind::CommandTimeout { reactor, commands };
+                self.record_all(now, index, &kind);
+            }
+            // What could not be aborted is ended with its connection (rule B9.1).
+            ControllerEvent::AbortFailed(status) => {
+                let step = "Abort";
+                self.lose(index, &ControllerError::Refused { step, status }, now);
+            }
             ControllerEvent::DiscoveryLog => {}
         }
     }
@@ -273,12 +291,7 @@ impl<M: Send + 'static> Control<M> {
                 incarnation,
                 error,
             } => {
-                if let Some(index) = self.member_index(controller)
-                    && self
-                        .members
-                        .get(index)
-                        .is_some_and(|m| m.incarnation == incarnation)
-                {
+                if let Some(index) = self.incarnation(controller, incarnation) {
                     self.lose(index, &error.into(), now);
                 }
             }
@@ -310,7 +323,34 @@ impl<M: Send + 'static> Control<M> {
                     self.record(now, index, volume, kind);
                 }
             }
-            FromIo::Status { request, volumes } => self.on_status(request, volumes, now),
+            FromIo::CommandTimeout {
+                controller,
+                incarnation,
+                commands,
+            } => {
+                if let Some(index) = self.incarnation(controller, incarnation) {
+                    let reactor = Some(reactor);
+                    let kind = PathEventKind::CommandTimeout { reactor, commands };
+                    self.record_all(now, index, &kind);
+                }
+            }
+            FromIo::Abort {
+                controller,
+                incarnation,
+                queue_id,
+                commands,
+                overdue,
+            } => {
+                let member = self
+                    .incarnation(controller, incarnation)
+                    .and_then(|index| self.members.get_mut(index));
+                if let Some(controller) = member.and_then(|m| m.controller.as_mut()) {
+                    for cid in commands {
+                        controller.abort(queue_id, cid, overdue);
+                    }
+                }
+            }
+            FromIo::Told { request, answer } => self.on_told(request, reactor, answer, now),
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{State, address, done, forward, no_volume, policy};
 use crate::messages::ControllerId;
 use crate::request::HostRequest;
-use crate::status::{PathCounters, PathStatus, VolumeStatus};
+use crate::status::{PathCounters, PathStatus, ReactorCounters, VolumeStatus};
 use crate::transport_id::TransportId;
 
 /// Keeps the volume that was asked for, or all.
@@ -48,7 +48,7 @@ pub(super) fn io_paths(state: &mut State, call: &mut Call<State>) -> Outcome {
             .enumerate()
             .map(|(reactor, (paths, waiting))| {
                 json!({
-                    "thread": format!("io_reactor_{reactor}"),
+                    "thread": thread_name(reactor),
                     "io_paths": paths,
                     "pollux": {"waiting_io": waiting},
                 })
@@ -83,6 +83,35 @@ fn show(volume: &str, path: &PathStatus) -> Option<Value> {
 
 fn millis(ms: u128) -> u64 {
     u64::try_from(ms).unwrap_or(u64::MAX)
+}
+
+/// `bdev_nvme_get_transport_statistics`: what each I/O reactor has done with its queue pairs.
+pub(super) fn transport_statistics(state: &mut State, call: &mut Call<State>) -> Outcome {
+    call.params.finish()?;
+    forward(state, call, HostRequest::Transport, |reactors| {
+        let show = |(reactor, counters): (usize, ReactorCounters)| {
+            json!({
+                "thread": thread_name(reactor),
+                "transports": [{
+                    "trname": "TCP",
+                    "polls": counters.polls,
+                    "idle_polls": counters.idle_polls,
+                    "socket_completions": counters.receives,
+                    "nvme_completions": counters.completions,
+                    "queued_requests": counters.queued,
+                    "submitted_requests": counters.submitted,
+                    "pollux": {"command_timeouts": counters.timeouts},
+                }],
+            })
+        };
+        let groups: Vec<Value> = reactors.into_iter().enumerate().map(show).collect();
+        Ok(json!({"poll_groups": groups}))
+    })
+}
+
+/// What stands for an I/O reactor where SPDK has a thread.
+fn thread_name(reactor: usize) -> String {
+    format!("io_reactor_{reactor}")
 }
 
 /// `bdev_nvme_get_path_iostat`: the counters of each path, all reactors together.

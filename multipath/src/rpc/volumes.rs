@@ -161,6 +161,26 @@ fn sum(volume: &VolumeStatus) -> PathCounters {
     sum
 }
 
+/// `bdev_examine`: nothing is made of volumes here, so there is nothing to be found on them.
+pub(super) fn examine(_: &mut State, call: &mut Call<State>) -> Outcome {
+    call.params.required::<String>("name")?;
+    call.params.finish()?;
+    Ok(Answer::Now(Value::Bool(true)))
+}
+
+/// `bdev_set_options`: sizes of pools that there are none of.
+pub(super) fn set_options(_: &mut State, call: &mut Call<State>) -> Outcome {
+    call.params.unused::<u32>(&[
+        "bdev_io_pool_size",
+        "bdev_io_cache_size",
+        "iobuf_small_cache_size",
+        "iobuf_large_cache_size",
+    ])?;
+    call.params.unused::<bool>(&["bdev_auto_examine"])?;
+    call.params.finish()?;
+    Ok(Answer::Now(Value::Bool(true)))
+}
+
 /// `bdev_wait_for_examine`: volumes are complete as soon as they are there.
 pub(super) fn wait_for_examine(_: &mut State, call: &mut Call<State>) -> Outcome {
     call.params.finish()?;
