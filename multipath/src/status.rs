@@ -1,5 +1,6 @@
 //! What can be asked of a host: volumes, paths, controllers, and what happened to them (rule B13).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::NamespaceIds;
@@ -94,7 +95,7 @@ pub struct PathStatus {
     /// Controller identifier (CNTLID); filled in by control.
     pub cntlid: u16,
     /// Where the controller is; filled in by control.
-    pub transport: Option<TransportId>,
+    pub transport: Option<Arc<TransportId>>,
     /// Time until ANATT runs out, if it runs; filled in by control (rule B4.5).
     pub anatt_remaining: Option<Duration>,
 }
@@ -207,7 +208,7 @@ pub struct PathEvent {
     /// The path's controller.
     pub controller: ControllerId,
     /// Where the controller is.
-    pub transport: TransportId,
+    pub transport: Arc<TransportId>,
     /// What happened.
     pub kind: PathEventKind,
 }

@@ -58,7 +58,7 @@ impl<M: Send + 'static> Control<M> {
         self.members.push(Member {
             id: ControllerId { slot, generation },
             group: request.name,
-            transport: request.transport,
+            transport: request.transport.into(),
             alternates: VecDeque::new(),
             addresses_tried: 0,
             controller_options: ControllerOptions {

@@ -1,5 +1,7 @@
 //! What control cannot answer from what it knows itself: it asks every I/O reactor.
 
+use std::sync::Arc;
+
 use pollux_reactor::Time;
 
 use super::Control;
@@ -89,7 +91,7 @@ impl<M: Send + 'static> Control<M> {
         for path in parts.iter_mut().flat_map(|part| &mut part.paths) {
             if let Some(member) = self.members.iter().find(|m| m.id == path.controller) {
                 path.cntlid = member.cntlid;
-                path.transport = Some(member.transport.clone());
+                path.transport = Some(Arc::clone(&member.transport));
             }
         }
         self.volumes

@@ -9,6 +9,7 @@ use super::queries::Then;
 use crate::messages::{ControllerId, Question, ToIo};
 use crate::request::{ControllerChange, FaultChange, HostError, HostRequest, Reply};
 use crate::status::{ControllerStatus, PathEventKind};
+use crate::transport_id::TransportId;
 
 /// A request that waits for controllers.
 pub(super) struct Waiter {
@@ -135,7 +136,7 @@ impl<M: Send + 'static> Control<M> {
                     name: m.group.clone(),
                     controller: m.id,
                     cntlid: m.cntlid,
-                    transport: m.transport.clone(),
+                    transport: TransportId::clone(&m.transport),
                     options: m.options.clone(),
                     alternates: m.alternates.iter().cloned().collect(),
                     state: m.state_name(),

@@ -1,5 +1,7 @@
 //! Paths: their status, counters and history, and how volumes choose among them.
 
+use std::sync::Arc;
+
 use pollux_reactor::rpc::{Call, Outcome, RpcError};
 use serde_json::{Map, Value, json};
 
@@ -120,7 +122,7 @@ pub(super) fn iostat(state: &mut State, call: &mut Call<State>) -> Outcome {
     call.params.finish()?;
     forward(state, call, HostRequest::Volumes, move |volumes| {
         let volumes = chosen(volumes, Some(&name))?;
-        let mut sums: Vec<(ControllerId, TransportId, PathCounters)> = Vec::new();
+        let mut sums: Vec<(ControllerId, Arc<TransportId>, PathCounters)> = Vec::new();
         let paths = volumes.iter().flat_map(|v| &v.reactors);
         for path in paths.flat_map(|part| &part.paths) {
             let Some(transport) = &path.transport else {
@@ -128,7 +130,7 @@ pub(super) fn iostat(state: &mut State, call: &mut Call<State>) -> Outcome {
             };
             match sums.iter_mut().find(|(id, ..)| *id == path.controller) {
                 Some((_, _, sum)) => sum.add(&path.counters),
-                None => sums.push((path.controller, transport.clone(), path.counters)),
+                None => sums.push((path.controller, Arc::clone(transport), path.counters)),
             }
         }
         let stats: Vec<Value> = sums
