@@ -431,7 +431,7 @@ fn address(path: &PathReport) -> String {
     clippy::cast_sign_loss,
     reason = "a rate or a mean: not negative, far below 2^64, and `as` saturates"
 )]
-fn rounded(value: f64) -> u64 {
+pub fn rounded(value: f64) -> u64 {
     value.round() as u64
 }
 

@@ -1,13 +1,14 @@
 //! `ana`: status under fire. ANA changes on both listeners at a fixed pace, whatever becomes of those before, while
 //! verified I/O runs on two reactors and a client asks for the status as fast as it is answered.
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::bail;
 use hdrhistogram::Histogram;
 use pollux_multipath::{Policy, Selector};
 use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_nvme_tcp::target::TargetRequest;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, Layout};
@@ -25,8 +26,10 @@ use crate::workload::Workload;
 const EVERY: Duration = Duration::from_millis(1);
 /// So long the I/O and the client run before the first change and after the last.
 const MARGIN: Duration = Duration::from_millis(200);
+/// The longest that a signal waits to be noticed.
+const NOTICE: Duration = Duration::from_millis(100);
 
-/// Each step changes one listener, the first and the second in turn. I/O has to move at most steps; at one point no path
+/// Each step changes one listener, the first and the second in turn. I/O has to move at most steps; at two points no path
 /// is accessible and it has to wait; and at times both paths are of one class.
 const STEPS: [AnaState; 12] = {
     use AnaState as S;
@@ -37,12 +40,12 @@ const STEPS: [AnaState; 12] = {
         S::INACCESSIBLE,
         S::NON_OPTIMIZED,
         S::OPTIMIZED,
-        S::INACCESSIBLE,
+        S::CHANGE,
         S::INACCESSIBLE,
         S::OPTIMIZED,
         S::NON_OPTIMIZED,
-        S::CHANGE,
-        S::OPTIMIZED,
+        S::NON_OPTIMIZED,
+        S::INACCESSIBLE,
     ]
 };
 
@@ -55,7 +58,7 @@ pub(super) const POLICIES: [Policy; 2] = [
 pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
     let layout = Layout::spread(&setup.cores);
     let about = "ANA changes 1 ms apart under verified I/O, status asked for all the time";
-    let mut section = Section::new("ana", about, &layout);
+    let mut section = Section::new("ana", about, Some(&layout));
     let mut parts = Vec::new();
     for policy in POLICIES {
         if setup.stopped() {
@@ -101,14 +104,7 @@ fn part(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::Resu
         ),
     );
     section.line("  apart", spread(&fired.apart));
-    section.line(
-        "  IOPS meanwhile",
-        format!(
-            "{}, longest gap {}",
-            grouped((under_fire.ios as f64 / under_fire.seconds.max(1e-9)) as u64),
-            crate::report::duration(under_fire.longest_gap_ns)
-        ),
-    );
+    section.line("  IOPS meanwhile", under_fire.shown());
     let io = section.io("  I/O", &totals);
     let status = polled.report(section, "  status");
     if let Some(refusal) = &fired.refusal {
@@ -123,7 +119,7 @@ fn part(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::Resu
         "refused": fired.refused,
         "apart_ns": spread_json(&fired.apart),
         "seconds_under_fire": under_fire.seconds,
-        "iops_under_fire": under_fire.ios as f64 / under_fire.seconds.max(1e-9),
+        "iops_under_fire": under_fire.iops,
         "longest_gap_ns": under_fire.longest_gap_ns,
         "answers_under_fire": answers,
         "io": io,
@@ -141,15 +137,33 @@ struct Fired {
     apart: Histogram<u64>,
 }
 
-/// Sends all changes, then restores the states of the start.
-fn fire(setup: &Setup<'_>, bench: &Bench) -> anyhow::Result<Fired> {
-    let steps = STEPS.iter().enumerate().cycle();
-    let requests = steps
-        .take(setup.args.changes as usize)
-        .map(|(index, &state)| bench.embedded.change(index % 2, state))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let sent = requests.len() as u64;
-    let (told, news) = mpsc::channel();
+impl Fired {
+    fn note(&mut self, told: Told) {
+        match told {
+            Told::Answered(answer) => {
+                self.answered += 1;
+                if let Err(error) = answer {
+                    self.refused += 1;
+                    self.refusal.get_or_insert(error);
+                }
+            }
+            Told::Sent(at_ns) => {
+                self.sent += at_ns.len() as u64;
+                for pair in at_ns.windows(2) {
+                    if let [one, next] = pair {
+                        self.apart.saturating_record(next.saturating_sub(*one));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn pace(
+    bench: &Bench,
+    requests: Vec<TargetRequest>,
+    told: mpsc::Sender<Told>,
+) -> anyhow::Result<()> {
     let pace = Pace {
         requests,
         every: EVERY,
@@ -158,31 +172,43 @@ fn fire(setup: &Setup<'_>, bench: &Bench) -> anyhow::Result<Fired> {
     if bench.pacer.send(pace).is_err() {
         bail!("the target's reactor takes no messages any more");
     }
+    Ok(())
+}
+
+/// Sends all changes, then restores the states of the start.
+fn fire(setup: &Setup<'_>, bench: &Bench) -> anyhow::Result<Fired> {
+    let steps = STEPS.iter().enumerate().cycle();
+    let requests = steps
+        .take(setup.args.changes as usize)
+        .map(|(index, &state)| bench.embedded.change(index % 2, state))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let (told, news) = mpsc::channel();
+    pace(bench, requests, told.clone())?;
     let mut fired = Fired {
-        sent,
+        sent: 0,
         answered: 0,
         refused: 0,
         refusal: None,
         apart: latency_histogram(),
     };
+    // For an early end. The pacer and the answers that are still to come have the other senders.
+    let mut own = Some(told);
     let deadline = now() + EVERY * setup.args.changes + PATIENCE;
-    // The channel ends with the last reply.
-    while let Ok(told) = news.recv_timeout(deadline.saturating_duration_since(now())) {
-        match told {
-            Told::Answered(answer) => {
-                fired.answered += 1;
-                if let Err(error) = answer {
-                    fired.refused += 1;
-                    fired.refusal.get_or_insert(error);
+    while now() < deadline {
+        if setup.stopped()
+            && let Some(told) = own.take()
+        {
+            pace(bench, Vec::new(), told)?;
+        }
+        match news.recv_timeout(NOTICE) {
+            Ok(told) => {
+                fired.note(told);
+                if fired.sent > 0 {
+                    own = None;
                 }
             }
-            Told::Sent(at_ns) => {
-                for pair in at_ns.windows(2) {
-                    if let [one, next] = pair {
-                        fired.apart.saturating_record(next.saturating_sub(*one));
-                    }
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     bench.embedded.set(0, AnaState::OPTIMIZED)?;

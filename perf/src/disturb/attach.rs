@@ -27,7 +27,7 @@ pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
     let layout = Layout::beside(&setup.cores);
     let about =
         "attaches to peers that do not answer run into their deadline, I/O on the same reactor";
-    let mut section = Section::new("attach", about, &layout);
+    let mut section = Section::new("attach", about, Some(&layout));
     on_bench(
         &mut section,
         &layout,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -83,9 +83,10 @@ impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "target on core {}, control and JSON-RPC on core {}, I/O on core {}; clients wherever the system puts them",
+            "target on core {}, control and JSON-RPC on core {}, I/O on {} {}; clients wherever the system puts them",
             self.target,
             self.control,
+            if self.io.len() == 1 { "core" } else { "cores" },
             join(&self.io)
         )
     }
@@ -131,10 +132,15 @@ impl Bench {
     pub fn start(layout: &Layout, policy: Policy) -> anyhow::Result<Self> {
         let mut group = Group::new();
         let mut by_core = BTreeMap::new();
+        // With a core for everything, clients would wait for the end of whole scheduler slices.
+        let idle = match layout.io.iter().all(|&core| core == layout.target) {
+            true => Idle::Yield,
+            false => Idle::Spin,
+        };
         let mut reactor = |group: &mut Group, core: usize| -> usize {
             *by_core
                 .entry(core)
-                .or_insert_with(|| group.add_reactor(Some(core), Idle::Spin))
+                .or_insert_with(|| group.add_reactor(Some(core), idle))
         };
         let target = reactor(&mut group, layout.target);
         let control = reactor(&mut group, layout.control);
@@ -210,11 +216,6 @@ impl Bench {
     /// A client of the management interface.
     pub fn client(&self) -> anyhow::Result<Client> {
         Client::connect(&self.socket)
-    }
-
-    /// Where the management interface is.
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// I/O reactors.

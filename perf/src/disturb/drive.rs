@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::bench::Bench;
 use crate::clock::{now, sleep_until};
 use crate::job::{Collected, JobMessage, News, Start};
+use crate::report::{duration, grouped, rounded};
 use crate::run::{Work, plans, random_seed};
 use crate::session::Volume;
 use crate::size::IoSizes;
@@ -39,6 +40,17 @@ pub struct Slice {
     pub longest_gap_ns: u64,
     /// The longer gaps between completions.
     pub gaps: Vec<Gap>,
+}
+
+impl Slice {
+    /// For a line of a table.
+    pub fn shown(&self) -> String {
+        format!(
+            "{}, longest gap between completions {}",
+            grouped(rounded(self.iops)),
+            duration(self.longest_gap_ns)
+        )
+    }
 }
 
 /// All counters since the start.

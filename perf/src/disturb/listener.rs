@@ -14,7 +14,7 @@ use super::poller::Poller;
 use super::results::{Section, spread, spread_json};
 use super::{PATIENCE, Setup, on_bench, progress};
 use crate::clock::{now, sleep_until};
-use crate::report::{duration, grouped};
+use crate::report::grouped;
 use crate::stats::latency_histogram;
 use crate::workload::Workload;
 
@@ -28,7 +28,7 @@ const TELL_EVERY: u32 = 25;
 pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
     let layout = Layout::spread(&setup.cores);
     let about = "the optimized listener removed and added under verified I/O, status asked for all the time";
-    let mut section = Section::new("listener", about, &layout);
+    let mut section = Section::new("listener", about, Some(&layout));
     let mut parts = Vec::new();
     for policy in POLICIES {
         if setup.stopped() {
@@ -82,15 +82,7 @@ fn part(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::Resu
     section.line("  removals", grouped(removals.into()));
     section.line("  seen on the other path", spread(&left));
     section.line("  seen back", spread(&back));
-    let iops = slice.ios as f64 / slice.seconds.max(1e-9);
-    section.line(
-        "  IOPS meanwhile",
-        format!(
-            "{}, longest gap {}",
-            grouped(iops as u64),
-            duration(slice.longest_gap_ns)
-        ),
-    );
+    section.line("  IOPS meanwhile", slice.shown());
     let io = section.io("  I/O", &totals);
     let status = polled.report(section, "  status");
     Ok(json!({
@@ -98,7 +90,7 @@ fn part(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::Resu
         "removals": removals,
         "seen_on_the_other_path_ns": spread_json(&left),
         "seen_back_ns": spread_json(&back),
-        "iops": iops,
+        "iops": slice.iops,
         "longest_gap_ns": slice.longest_gap_ns,
         "io": io,
         "status": status,

@@ -89,8 +89,17 @@ pub fn run(args: &DisturbArgs, stop: &AtomicBool) -> anyhow::Result<Disturbed> {
             Scenario::BlackHole => black_hole::run(&setup),
             Scenario::Attach => attach::run(&setup),
             Scenario::Status => status::run(&setup),
-        }?;
+        }
+        // What the others have measured is not lost.
+        .unwrap_or_else(|error| Section::failed(scenario.name(), &error));
         section.finish(begun.elapsed(), setup.stopped());
+        if matches!(scenario, Scenario::BlackHole | Scenario::Attach) {
+            // Here no client of ours competes with the reactors.
+            doubts.extend(
+                machine::interrupted(section.preemptions, section.time)
+                    .map(|text| format!("{}: {text}", section.name())),
+            );
+        }
         for failure in &section.failures {
             progress(&format!("{}: FAILED: {failure}", scenario.name()));
         }

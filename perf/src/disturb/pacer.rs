@@ -24,7 +24,7 @@ pub struct Pace {
 pub enum Told {
     /// A request was answered.
     Answered(Result<(), String>),
-    /// All were sent, at these times by the reactor's clock.
+    /// The schedule is over: so many were sent, at these times by the reactor's clock.
     Sent(Vec<u64>),
 }
 
@@ -86,7 +86,11 @@ impl Work {
 impl Service for Pacer {
     type Message = Pace;
 
+    /// A new schedule ends the one before; an empty one only does that.
     fn on_message(&mut self, pace: Pace, cx: &mut Context<'_>) {
+        if let Some(work) = self.work.take() {
+            let _ = work.pace.told.send(Told::Sent(work.sent_ns));
+        }
         self.work = Some(Work {
             sent_ns: Vec::with_capacity(pace.requests.len()),
             pace,

@@ -54,6 +54,8 @@ struct Times {
     by_notice: Histogram<u64>,
     /// Those whose first sign was an I/O that came back with an ANA status.
     by_status: Histogram<u64>,
+    /// Changes that a read of the log found which something else had caused.
+    without_sign: u64,
     /// From the table of a reactor to its first completion.
     resumed: Vec<Histogram<u64>>,
 }
@@ -62,7 +64,7 @@ pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
     let layout = Layout::spread(&setup.cores);
     let about =
         "ANA changes one at a time: first sign to last path table, path available to first I/O";
-    let mut section = Section::new("reaction", about, &layout);
+    let mut section = Section::new("reaction", about, Some(&layout));
     on_bench(
         &mut section,
         &layout,
@@ -79,6 +81,7 @@ fn measure(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::R
         all: latency_histogram(),
         by_notice: latency_histogram(),
         by_status: latency_histogram(),
+        without_sign: 0,
         resumed: vec![latency_histogram(); bench.reactors()],
     };
     let steps = ROUNDS.iter().flatten().cycle().enumerate();
@@ -115,6 +118,10 @@ fn measure(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::R
     section.line("first sign to last table", spread(&times.all));
     section.line("  from the notice", spread(&times.by_notice));
     section.line("  from an ANA status", spread(&times.by_status));
+    if times.without_sign > 0 {
+        let text = "times a log read for another reason brought it first";
+        section.line("  without a sign", format!("{} {text}", times.without_sign));
+    }
     for (reactor, resumed) in times.resumed.iter().enumerate() {
         section.line(&format!("table to I/O, reactor {reactor}"), spread(resumed));
     }
@@ -124,6 +131,7 @@ fn measure(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::R
     section.put("sign_to_last_table_ns", spread_json(&times.all));
     section.put("notice_to_last_table_ns", spread_json(&times.by_notice));
     section.put("ana_status_to_last_table_ns", spread_json(&times.by_status));
+    section.put("changes_without_sign", times.without_sign.into());
     section.put("table_to_first_io_ns", json!(resumed));
     section.put("io", io);
     Ok(())
@@ -160,16 +168,8 @@ fn step(
             "{state} was not applied on every reactor{waiting}"
         )));
     };
-    let (status, reaction) = match reaction(&status, controller, state, since, bench.reactors()) {
-        Some(reaction) => (status, Some(reaction)),
-        // The tables are right already, and the news of it on the way to control.
-        None => {
-            sleep_until(now() + SETTLE);
-            let status = bench.status()?;
-            let reaction = reaction(&status, controller, state, since, bench.reactors());
-            (status, reaction)
-        }
-    };
+    // A reactor's answer comes to control after its word that the state is applied, so the events are there.
+    let reaction = reaction(&status, controller, state, since, bench.reactors());
     let Some(reaction) = reaction else {
         let events: Vec<String> = new_events(&status, controller, since)
             .map(|event| event.kind.to_string())
@@ -179,31 +179,37 @@ fn step(
             events.join(", ")
         )));
     };
-    let took = reaction.took_ns();
-    times.all.saturating_record(took);
-    match reaction.by_status {
-        true => times.by_status.saturating_record(took),
-        false => times.by_notice.saturating_record(took),
-    }
+    times.note(&reaction);
     if place == RESUMES {
         return resumed(drive, times, &reaction);
     }
     Ok(Ok(()))
 }
 
-/// The way of one change through the events.
-struct Reaction {
-    first_sign: Time,
-    by_status: bool,
-    /// Each reactor's.
-    applied: Vec<Time>,
+impl Times {
+    fn note(&mut self, reaction: &Reaction) {
+        let last = reaction.applied.iter().max().copied();
+        let last = last.unwrap_or(Time::ZERO);
+        let Some((first_sign, by_status)) = reaction.sign.filter(|&(at, _)| at <= last) else {
+            self.without_sign += 1;
+            return;
+        };
+        let took = last.saturating_since(first_sign).as_nanos();
+        let took = u64::try_from(took).unwrap_or(u64::MAX);
+        self.all.saturating_record(took);
+        match by_status {
+            true => self.by_status.saturating_record(took),
+            false => self.by_notice.saturating_record(took),
+        }
+    }
 }
 
-impl Reaction {
-    fn took_ns(&self) -> u64 {
-        let last = self.applied.iter().max().copied().unwrap_or(Time::ZERO);
-        u64::try_from(last.saturating_since(self.first_sign).as_nanos()).unwrap_or(u64::MAX)
-    }
+/// The way of one change through the events.
+struct Reaction {
+    /// The first sign, and whether it was an ANA status.
+    sign: Option<(Time, bool)>,
+    /// Each reactor's.
+    applied: Vec<Time>,
 }
 
 fn new_events(
@@ -233,7 +239,7 @@ fn reaction(
         PathEventKind::AnaStatus { at, .. } => Some((at, true)),
         _ => None,
     });
-    let (first_sign, by_status) = signs.min()?;
+    let sign = signs.min();
     let applied: Vec<Time> = (0..reactors)
         .map_while(|wanted| {
             events().find_map(|event| match event.kind {
@@ -246,11 +252,7 @@ fn reaction(
             })
         })
         .collect();
-    (applied.len() == reactors).then_some(Reaction {
-        first_sign,
-        by_status,
-        applied,
-    })
+    (applied.len() == reactors).then_some(Reaction { sign, applied })
 }
 
 /// Waits for the I/O of every reactor: the gap between completions that spans the moment of its table ends with the first.

@@ -45,11 +45,11 @@ pub struct Section {
 
 impl Section {
     /// Nothing yet.
-    pub fn new(name: &'static str, about: &'static str, layout: &Layout) -> Self {
+    pub fn new(name: &'static str, about: &'static str, layout: Option<&Layout>) -> Self {
         Self {
             name,
             about,
-            layout: layout.to_string(),
+            layout: layout.map(Layout::to_string).unwrap_or_default(),
             lines: Vec::new(),
             members: Map::new(),
             failures: Vec::new(),
@@ -59,9 +59,22 @@ impl Section {
         }
     }
 
+    /// A scenario that could not be carried through.
+    pub fn failed(name: &'static str, error: &anyhow::Error) -> Self {
+        let mut section = Self::new(name, "did not come to its end", None);
+        section.fail(format!("{error:#}"));
+        section
+    }
+
+    /// The name on the command line.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// A line of the table.
     pub fn line(&mut self, label: &str, text: impl Into<String>) {
-        self.lines.push(format!("    {label:<26}{}", text.into()));
+        let line = format!("    {label:<26}{}", text.into());
+        self.lines.push(line.trim_end().to_owned());
     }
 
     /// Lines of the table that have their own shape.
@@ -163,7 +176,9 @@ impl Disturbed {
         writeln!(out, "{}, Linux {}", self.machine.cpu, self.machine.kernel)?;
         for section in &self.sections {
             writeln!(out, "\n  {}: {}", section.name, section.about)?;
-            writeln!(out, "    {}", section.layout)?;
+            if !section.layout.is_empty() {
+                writeln!(out, "    {}", section.layout)?;
+            }
             for line in &section.lines {
                 writeln!(out, "{line}")?;
             }

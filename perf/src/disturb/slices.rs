@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::drive::{Drive, Slice};
 use super::{Setup, progress};
-use crate::report::{duration, grouped};
+use crate::report::{duration, grouped, rounded};
 use crate::stats::{LatencySummary, latency_histogram};
 
 /// Two neighbours.
@@ -55,11 +55,11 @@ pub fn alternate(
         if setup.stopped() {
             break;
         }
-        let rounded = |slice: &Slice| grouped(whole(slice.iops));
+        let iops = |slice: &Slice| grouped(rounded(slice.iops));
         progress(&format!(
             "{name}: pair {number} of {pairs}: {} IOPS undisturbed, {} disturbed",
-            rounded(&undisturbed),
-            rounded(&disturbed)
+            iops(&undisturbed),
+            iops(&disturbed)
         ));
         comparison.pairs.push(Pair {
             undisturbed,
@@ -69,8 +69,13 @@ pub fn alternate(
     Ok(comparison)
 }
 
-/// What is compared: a name, and how it is read off a slice.
-const MEASURES: [(&str, fn(&Slice) -> f64); 5] = [
+/// How a number is read off a slice.
+type Measure = fn(&Slice) -> f64;
+/// One slice of a pair.
+type Side = fn(&Pair) -> &Slice;
+
+/// What is compared.
+const MEASURES: [(&str, Measure); 5] = [
     ("iops", |slice| slice.iops),
     ("p50", |slice| quantile(slice, 0.5)),
     ("p99", |slice| quantile(slice, 0.99)),
@@ -93,7 +98,7 @@ impl Comparison {
             let (iops, latency, gap_ns) = self.side(side);
             rows.push(format!(
                 "{label:<14}{:>12}{:>12}{:>12}{:>12}{:>14}",
-                grouped(whole(iops)),
+                grouped(rounded(iops)),
                 duration(latency.p50),
                 duration(latency.p99),
                 duration(latency.p999),
@@ -151,7 +156,7 @@ impl Comparison {
     }
 
     /// Mean IOPS, latency of all I/Os, longest gap.
-    fn side(&self, side: fn(&Pair) -> &Slice) -> (f64, LatencySummary, u64) {
+    fn side(&self, side: Side) -> (f64, LatencySummary, u64) {
         let mut latency = latency_histogram();
         let (mut ios, mut gap_ns) = (0.0, 0);
         let mut seconds = 0.0;
@@ -167,7 +172,7 @@ impl Comparison {
     }
 
     /// Disturbed by undisturbed, pair by pair. `None` without a pair in which there is something to divide by.
-    fn ratio(&self, measure: fn(&Slice) -> f64) -> Option<Ratio> {
+    fn ratio(&self, measure: Measure) -> Option<Ratio> {
         let ratios = self.pairs.iter().filter_map(|pair| {
             let base = measure(&pair.undisturbed);
             (base > 0.0).then(|| measure(&pair.disturbed) / base)
@@ -176,7 +181,7 @@ impl Comparison {
     }
 }
 
-const SIDES: [(&str, fn(&Pair) -> &Slice); 2] = [
+const SIDES: [(&str, Side); 2] = [
     ("undisturbed", |pair| &pair.undisturbed),
     ("disturbed", |pair| &pair.disturbed),
 ];
@@ -195,15 +200,6 @@ fn spread_of(mut values: Vec<f64>) -> Option<Ratio> {
         least: *values.first()?,
         most: *values.last()?,
     })
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "for display; the cast saturates"
-)]
-fn whole(number: f64) -> u64 {
-    number.round() as u64
 }
 
 #[cfg(test)]

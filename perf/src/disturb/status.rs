@@ -18,7 +18,7 @@ const EVERY: Duration = Duration::from_millis(10);
 pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
     let layout = Layout::beside(&setup.cores);
     let about = "I/O while a client asks for the status of all paths 100 times a second";
-    let mut section = Section::new("status", about, &layout);
+    let mut section = Section::new("status", about, Some(&layout));
     on_bench(
         &mut section,
         &layout,
