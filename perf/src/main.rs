@@ -1,4 +1,5 @@
-//! pollux-perf: NVMe/TCP load over one volume with several paths, and the bare TCP floor to compare with.
+//! pollux-perf: NVMe/TCP load over one volume with several paths, the bare TCP floor to
+//! compare with, and what disturbances cost.
 
 mod cli;
 mod clock;

@@ -16,11 +16,10 @@ Examples:
   pollux-perf disturb ana listener --changes 20000 --removals 500
   pollux-perf disturb attach --attach-timeout 5 --rounds 3
 
-Each measurement is its own undisturbed reference: slices without and with the disturbance take turns, and the ratio is
-the median of the ratios of neighbours.
+Slices of time without and with the disturbance take turns; ratios are medians over neighbours.
 
-Exit code: 0 nothing was wrong, however slow it was; 1 an I/O error, wrong or lost data, or a status that contradicts
-itself; 2 usage.";
+Exit code: 0 nothing was wrong, however slow it was; 1 an I/O error, wrong or lost data, a status
+that contradicts itself, a path or an attach that does not do what it must; 2 usage.";
 
 /// Measure what disturbances cost I/O, on an embedded target with two paths
 #[derive(Args, Debug)]

@@ -15,6 +15,7 @@ use pollux_multipath::{
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_reactor::rpc::{Methods, Server};
 use pollux_reactor::{Group, Idle, Running, Sender, mailbox};
+use serde_json::{Value, json};
 
 use super::client::Client;
 use super::pacer::{Pace, Pacer};
@@ -71,6 +72,13 @@ impl Layout {
             control: last,
             io: vec![last],
         }
+    }
+}
+
+impl Layout {
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({"target": self.target, "control": self.control, "io": self.io})
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Section {
     /// What is done, in one line.
     about: &'static str,
     /// Which core does what.
-    layout: String,
+    layout: Option<Layout>,
     lines: Vec<String>,
     members: Map<String, Value>,
     /// What was wrong.
@@ -49,7 +49,7 @@ impl Section {
         Self {
             name,
             about,
-            layout: layout.map(Layout::to_string).unwrap_or_default(),
+            layout: layout.cloned(),
             lines: Vec::new(),
             members: Map::new(),
             failures: Vec::new(),
@@ -130,7 +130,10 @@ impl Section {
     fn json(&self) -> Value {
         let mut object = Map::new();
         object.insert("about".to_owned(), self.about.into());
-        object.insert("cores".to_owned(), self.layout.clone().into());
+        object.insert(
+            "cores".to_owned(),
+            self.layout.as_ref().map(Layout::json).into(),
+        );
         object.insert("seconds".to_owned(), self.time.as_secs_f64().into());
         object.insert("stopped".to_owned(), self.stopped.into());
         object.insert("preemptions".to_owned(), self.preemptions.into());
@@ -176,8 +179,8 @@ impl Disturbed {
         writeln!(out, "{}, Linux {}", self.machine.cpu, self.machine.kernel)?;
         for section in &self.sections {
             writeln!(out, "\n  {}: {}", section.name, section.about)?;
-            if !section.layout.is_empty() {
-                writeln!(out, "    {}", section.layout)?;
+            if let Some(layout) = &section.layout {
+                writeln!(out, "    {layout}")?;
             }
             for line in &section.lines {
                 writeln!(out, "{line}")?;
@@ -227,4 +230,59 @@ pub fn spread_json(histogram: &Histogram<u64>) -> Value {
         "p999": summary.p999,
         "max": summary.max,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disturbed(sections: Vec<Section>) -> Disturbed {
+        Disturbed {
+            options: json!({}),
+            sections,
+            machine: Machine::default(),
+            doubts: vec!["a slow clock".to_owned()],
+        }
+    }
+
+    #[test]
+    fn what_was_wrong_is_counted_and_shown() {
+        let layout = Layout::spread(&[0, 1]);
+        let mut section = Section::new("ana", "changes", Some(&layout));
+        let mut totals = Totals {
+            submitted: 10,
+            completed: 10,
+            ..Totals::default()
+        };
+        let io = section.io("I/O", &totals);
+        section.put("io", io);
+        assert_eq!(disturbed(vec![section]).failures(), 0);
+
+        (totals.completed, totals.miscompares) = (9, 1);
+        let mut bad = Section::new("listener", "removals", Some(&layout));
+        bad.io("I/O", &totals);
+        bad.fail("no answer");
+        let lost = Section::failed("status", &anyhow::anyhow!("no reactor"));
+        let results = disturbed(vec![bad, lost]);
+        assert_eq!(
+            results.failures(),
+            4,
+            "a miscompare, a loss, no answer, no reactor"
+        );
+        let (json, table) = (results.json(), results.table());
+        assert_eq!(json["failures"], 4);
+        assert_eq!(json["scenarios"]["listener"]["cores"]["io"], json!([1, 0]));
+        assert_eq!(
+            json["scenarios"]["status"]["failures"],
+            json!(["no reactor"])
+        );
+        for text in [
+            "FAILED: 1 miscompares",
+            "FAILED: no answer",
+            "FAILED: 4",
+            "a slow clock",
+        ] {
+            assert!(table.contains(text), "{text} is not in {table}");
+        }
+    }
 }

@@ -32,6 +32,9 @@ struct Ratio {
     most: f64,
 }
 
+/// What a job does first is not measured.
+const WARM_UP: Duration = Duration::from_millis(200);
+
 /// Measures `pairs` times: a slice of `time` without the disturbance, and what `disturbed` measures with it.
 ///
 /// # Errors
@@ -46,6 +49,7 @@ pub fn alternate(
     mut disturbed: impl FnMut(&mut Drive<'_>) -> anyhow::Result<Slice>,
 ) -> anyhow::Result<Comparison> {
     let mut comparison = Comparison { pairs: Vec::new() };
+    drive.slice(WARM_UP, setup.stop)?;
     for number in 1..=pairs {
         let undisturbed = drive.slice(time, setup.stop)?;
         if setup.stopped() {
