@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::Context;
-use pollux_multipath::{Host, HostHandle, HostRequest};
+use pollux_multipath::{Host, HostHandle};
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_reactor::rpc::{Config, ConfigError, Methods, Responder, RpcError, Server};
 use pollux_reactor::{Group, Idle, Running, StartError};
@@ -20,14 +20,12 @@ use pollux_reactor::{Group, Idle, Running, StartError};
 pub use self::args::ServeArgs;
 use self::workload_run::{Failure, Orders};
 use crate::job::{JobMessage, Jobs};
-use crate::{EXIT_FAILURE, Usage};
+use crate::{EXIT_FAILURE, Usage, session};
 
 /// Idle time after which a reactor without a core of its own sleeps.
 const PARK_AFTER: Duration = Duration::from_micros(100);
 /// The longest that a signal waits to be noticed.
 const NOTICE: Duration = Duration::from_millis(50);
-/// The longest that controllers may take to be told good-bye.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 
 /// What the main thread is told.
 enum Command {
@@ -58,7 +56,7 @@ pub fn run(args: &ServeArgs, stop: &AtomicBool) -> anyhow::Result<ExitCode> {
     let result = serve(args, &mut bench, &inbox, stop);
     // What has come meanwhile is answered as cancelled.
     drop(inbox);
-    end(&bench.host, running);
+    session::end(&bench.host, running);
     result
 }
 
@@ -175,19 +173,4 @@ fn serve(
         }
     }
     Ok(code)
-}
-
-/// Ends all connections and threads in order.
-fn end(host: &HostHandle<JobMessage>, running: Running) {
-    let (done, ended) = mpsc::channel();
-    let reply = Box::new(move |_| {
-        // Whoever waited too long no longer listens.
-        let _ = done.send(());
-    });
-    // Refused only by a host that has stopped, which has nothing left to end.
-    if host.request(HostRequest::Shutdown(reply)).is_ok() {
-        let _ = ended.recv_timeout(SHUTDOWN_MAX);
-    }
-    running.stop();
-    running.join();
 }
