@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use pollux_multipath::{Host, HostHandle, HostRequest};
 use pollux_nvme_tcp::host::HostIdentity;
-use pollux_reactor::rpc::{Config, ConfigError, Methods, Responder, RpcError, Server};
+use pollux_reactor::rpc::{Config, ConfigError, Methods, Responder, RpcError, Server, observe};
 use pollux_reactor::{Group, Idle, Running, StartError};
 
 pub use self::args::ServeArgs;
@@ -84,6 +84,7 @@ fn start(args: &ServeArgs, commands: &mpsc::Sender<Command>) -> anyhow::Result<(
     let mut methods = Methods::new();
     pollux_multipath::rpc::register(&mut methods, host.clone());
     methods::register(&mut methods, args.orders(), commands.clone());
+    observe(&mut methods, &mut group);
     let (receiver, service) = server(args, methods, commands)?.into_service();
     group.add_service(control, receiver, move || service);
     let running = group.start().map_err(|error| match error {

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use anyhow::Context;
 use clap::Args;
 use pollux_reactor::Group;
-use pollux_reactor::rpc::{Config, ConfigError, Methods, Server};
+use pollux_reactor::rpc::{Config, ConfigError, Methods, Server, observe};
 use signal_hook::iterator::Handle;
 
 /// Options of management.
@@ -49,12 +49,13 @@ impl ManageArgs {
     /// configuration fails, `stop` ends the program's wait for signals and the reason is received.
     pub fn add_server(
         &self,
-        methods: Methods,
+        mut methods: Methods,
         group: &mut Group,
         reactor: usize,
         stop: Handle,
     ) -> anyhow::Result<StartError> {
         let (failed, failure) = mpsc::channel();
+        observe(&mut methods, group);
         let mut server = Server::new(methods);
         if let Some(path) = &self.config {
             let name = path.display();
