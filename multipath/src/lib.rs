@@ -29,6 +29,9 @@ mod select;
 mod status;
 mod transport_id;
 
+/// The flag of this crate's lines in the log.
+pub const LOG_FLAG: &str = "bdev_nvme";
+
 pub use channels::{Channels, VolumeInfo};
 pub use host::{Host, HostHandle};
 pub use io::{Completion, Io, IoError, NoPath, Op, SubmitError};

@@ -68,6 +68,7 @@
 mod context;
 mod counters;
 mod idle;
+pub mod logging;
 mod mailbox;
 mod net;
 mod observer;

@@ -60,6 +60,9 @@ mod request;
 mod scan;
 mod server;
 
+/// The flag of management in the log.
+pub const LOG_FLAG: &str = "rpc";
+
 pub use config::{Config, ConfigError};
 pub use endpoint::EndpointError;
 pub use error::RpcError;
