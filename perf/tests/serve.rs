@@ -349,6 +349,8 @@ fn methods_wait_for_the_start_where_that_is_asked_for() {
         client.code("bdev_nvme_attach_controller", &target.attach()),
         -1
     );
+    // Nothing but what is wrong.
+    client.call("log_set_print_level", &json!({"level": "WARNING"}));
     client.call("framework_start_init", &json!({}));
     client.call("bdev_nvme_attach_controller", &target.attach());
     serve.terminate();

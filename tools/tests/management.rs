@@ -1,6 +1,7 @@
 //! `pollux target` and `pollux host` under management, as processes: socket, configuration, `pollux rpc`, the end.
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -289,4 +290,92 @@ fn every_program_tells_how_its_reactors_are() {
         assert!(text.contains("-32601"), "{text}");
         assert_eq!(managed.end(), Some(0));
     }
+}
+
+#[test]
+fn paths_are_shown_to_people_and_to_programs() {
+    let dir = Dir::new("paths");
+    let nqn = "nqn.2014-08.org.example:paths";
+    let (target, attach) = target_with_a_disk(&dir.file("target.sock"), nqn);
+    let socket = dir.file("host.sock");
+    let (code, _, err) = finish(&["paths", "-r", &socket]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains(&socket), "{err}");
+    let host = Managed::start_with(&["host"], &socket, Stdio::null());
+    assert_eq!(finish(&["paths", "-r", &socket]).1, "no volume\n");
+    host.call("bdev_nvme_attach_controller", &attach);
+
+    let (code, out, err) = finish(&["paths", "-r", &socket]);
+    assert_eq!(code, Some(0), "{err}");
+    let lines: Vec<&str> = out.lines().collect();
+    let header = "diskn1: 1 MiB (2048 blocks of 512 bytes), active_passive, 0 I/Os waiting";
+    assert_eq!(lines[0], header);
+    let addr = format!("127.0.0.1:{}", attach["trsvcid"].as_str().unwrap());
+    let words: Vec<&str> = lines[2].split_whitespace().collect();
+    let rest = [
+        "1",
+        "optimized",
+        "yes",
+        "yes",
+        "yes",
+        "0",
+        "0",
+        "0",
+        "0",
+        "enabled",
+    ];
+    assert_eq!(words, [&[addr.as_str()], &rest[..]].concat());
+    assert_eq!(lines.len(), 3);
+    let (_, out, _) = finish(&["paths", "--json", "-r", &socket, "diskn1"]);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document[0]["paths"][0]["address"], addr);
+    assert_eq!(document[0]["paths"][0].get("rate"), None);
+
+    let (code, _, err) = finish(&["paths", "-r", &socket, "diskn2"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("diskn2"), "{err}");
+    let (code, _, err) = finish(&["paths", "-r", &socket, "-w", "0"]);
+    assert_eq!(code, Some(2), "{err}");
+    assert_eq!((host.end(), target.end()), (Some(0), Some(0)));
+}
+
+#[test]
+fn watching_goes_on_while_the_host_is_gone() {
+    let dir = Dir::new("watch");
+    let nqn = "nqn.2014-08.org.example:watch";
+    let (target, attach) = target_with_a_disk(&dir.file("target.sock"), nqn);
+    let socket = dir.file("host.sock");
+    let host = || {
+        let host = Managed::start_with(&["host"], &socket, Stdio::null());
+        host.call("bdev_nvme_attach_controller", &attach);
+        host
+    };
+    let first = host();
+    let mut child = pollux(&["paths", "-r", &socket, "--watch", "0.05", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut looks = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut news = BufReader::new(child.stderr.take().unwrap()).lines();
+    // It ends with the test if that fails.
+    let watch = Managed {
+        child,
+        socket: socket.clone(),
+    };
+    let mut look = || serde_json::from_str::<Value>(&looks.next().unwrap().unwrap()).unwrap();
+    for _ in 0..2 {
+        let seen = look();
+        assert_eq!(seen[0]["name"], "diskn1");
+        assert_eq!(seen[0]["paths"][0]["rate"]["iops"], 0.0);
+    }
+    assert_eq!(first.end(), Some(0));
+    let gone = news.next().unwrap().unwrap();
+    assert!(gone.contains("the host is gone"), "{gone}");
+    let second = host();
+    let back = news.next().unwrap().unwrap();
+    assert!(back.contains("again"), "{back}");
+    while look()[0]["paths"][0]["rate"].is_null() {}
+    assert_eq!(watch.end(), Some(0));
+    assert_eq!((second.end(), target.end()), (Some(0), Some(0)));
 }
