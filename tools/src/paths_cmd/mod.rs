@@ -27,12 +27,15 @@ Examples:
   pollux paths -r /run/pollux-host.sock --watch disk1n1
   pollux paths -r /run/pollux-host.sock --watch 0.5 --json | jq '.[].paths[].rate'
 
-CONNECTED, ACCESSIBLE and CURRENT (the next I/O could go there) are as the I/O reactors see them: yes, no, or on
-which of them. OUTSTANDING is the sum of all reactors. READS, WRITES and ERRORS count since the path was added;
+CONNECTED, ACCESSIBLE and CURRENT (the next I/O could go there) are as the I/O reactors
+see them: yes, no, or on which of them. OUTSTANDING is what is on the path's connections,
+from all volumes that share them. READS, WRITES and ERRORS count since the path was added;
 with --watch, ERRORS counts since the last look.
 
-With --watch it goes on until Ctrl-C, redraws in place on a terminal, says so when the host goes away and goes on
-when the host is back. Exit code: 0, 1 (nobody answers, or no such volume), 2 (wrong usage).";
+With --watch it goes on until Ctrl-C, redraws in place on a terminal, says so when the
+host goes away, and goes on when the host is back.
+
+Exit code: 0, 1 (nobody answers, or no such volume), 2 (wrong usage).";
 
 /// Print the volumes of a running host with their paths.
 #[derive(Debug, Args)]
