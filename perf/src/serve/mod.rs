@@ -59,6 +59,7 @@ pub fn run(args: &ServeArgs, stop: &AtomicBool) -> anyhow::Result<ExitCode> {
     let (commands, inbox) = mpsc::channel();
     let flags = [multipath::LOG_FLAG, host::LOG_FLAG, rpc::LOG_FLAG];
     let log = logging::start(&flags).context("log")?;
+    log.set_print_level(args.log_level);
     let (mut bench, running) = start(args, &commands, log)?;
     let result = serve(args, &mut bench, &inbox, stop);
     // What has come meanwhile is answered as cancelled.

@@ -18,6 +18,7 @@
 mod methods;
 
 use std::io::{self, Write};
+use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
@@ -87,6 +88,22 @@ impl Level {
             Level::Info => LevelFilter::Debug,
             Level::Debug => LevelFilter::Trace,
         }
+    }
+}
+
+/// There is no level of this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("one of ERROR, WARNING, NOTICE, INFO and DEBUG is expected")]
+pub struct UnknownLevel;
+
+impl FromStr for Level {
+    type Err = UnknownLevel;
+
+    /// Takes a name in any letter case.
+    fn from_str(text: &str) -> Result<Level, UnknownLevel> {
+        let mut names = Level::NAMES.iter();
+        let named = names.find(|(name, _)| name.eq_ignore_ascii_case(text));
+        named.map(|&(_, level)| level).ok_or(UnknownLevel)
     }
 }
 
@@ -342,6 +359,16 @@ mod tests {
             Line::Flushed(_) => None,
         };
         lines.try_iter().filter_map(text).collect()
+    }
+
+    #[test]
+    fn levels_have_names() {
+        for (name, level) in Level::NAMES {
+            assert_eq!(level.name(), name);
+            assert_eq!(name.to_lowercase().parse(), Ok(level));
+            assert!(UnknownLevel.to_string().contains(name));
+        }
+        assert_eq!("LOUD".parse::<Level>(), Err(UnknownLevel));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //!
 //! What can be called stands in [`Methods`]: modules, each with a state that only the server's reactor touches, and
 //! functions on that state. A closure that runs on another reactor gets back to the state by [`Mail`].
+//! [`observe`] adds those that tell how the reactors are, and [`logging`](crate::logging) those that say how much is
+//! logged.
 //!
 //! ```
 //! use pollux_reactor::rpc::{Answer, Call, Methods, Outcome, Phase, Server};

@@ -38,18 +38,8 @@ pub struct ManageArgs {
 
     /// How much is said on standard error: ERROR, WARNING, NOTICE, INFO or DEBUG. The last two are of the
     /// parts of the program that log_set_flag names.
-    #[arg(long, value_name = "LEVEL", default_value = "NOTICE", value_parser = parse_level)]
+    #[arg(long, value_name = "LEVEL", default_value = "NOTICE")]
     pub log_level: Level,
-}
-
-fn parse_level(text: &str) -> Result<Level, String> {
-    let named = Level::NAMES
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(text));
-    named.map(|&(_, level)| level).ok_or_else(|| {
-        let names: Vec<&str> = Level::NAMES.iter().map(|&(name, _)| name).collect();
-        format!("one of {}", names.join(", "))
-    })
 }
 
 /// Writes the last lines of the log when the program ends, in whichever way.
