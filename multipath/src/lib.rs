@@ -30,6 +30,9 @@ mod select;
 mod status;
 mod transport_id;
 
+/// The flag of this crate's lines in the log.
+pub const LOG_FLAG: &str = "bdev_nvme";
+
 pub use channels::{Aborting, Channels, VolumeInfo};
 pub use histogram::{HistogramLayout, LatencyHistogram};
 pub use host::{Host, HostHandle};

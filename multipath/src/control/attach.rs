@@ -7,8 +7,8 @@ use pollux_nvme_tcp::spec::identify::ctrl::CMIC_MULTI_CONTROLLER;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::{Context, Time};
 
-use super::Control;
 use super::member::{Lifecycle, Member, MemberPath};
+use super::{Control, journal};
 use crate::messages::{ControllerId, PathState, ToIo};
 use crate::request::{AttachRequest, Attached, AttachedVolume, HostError, Mode, Reply};
 use crate::status::PathEventKind;
@@ -280,6 +280,7 @@ impl<M: Send + 'static> Control<M> {
             self.record_all(now, index, &PathEventKind::Reconnected);
         }
         if let Some(reply) = reply {
+            journal::attached(self.members.get(index));
             let volumes = self.volumes_of(index);
             reply(Ok(Attached { volumes }));
         }
@@ -346,6 +347,7 @@ impl<M: Send + 'static> Control<M> {
             self.resize_volume(&group, namespace.nsid);
         }
         if let Some(member) = self.members.get_mut(index) {
+            journal::left_out(member, &left_out);
             member.left_out = left_out;
         }
     }
@@ -426,6 +428,7 @@ impl<M: Send + 'static> Control<M> {
 
     /// An attach has failed: the member goes, the reply says why, everything else is as it was.
     pub(super) fn fail_attach(&mut self, index: usize, error: HostError) {
+        journal::not_attached(self.members.get(index), &error);
         if let Some(member) = self.members.get_mut(index) {
             if let Some(mut controller) = member.controller.take() {
                 controller.close();
@@ -440,6 +443,7 @@ impl<M: Send + 'static> Control<M> {
 
     /// Ends a controller for good: its paths go first, so that its I/O finds another one.
     pub(super) fn stop_member(&mut self, index: usize, now: Time) {
+        journal::detached(self.members.get(index));
         let volumes: Vec<_> = self
             .members
             .get(index)

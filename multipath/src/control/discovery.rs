@@ -9,8 +9,8 @@ use pollux_nvme_tcp::host::{
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::{Context, Progress, Time};
 
-use super::Control;
 use super::discovery_log::{LogReader, Record};
+use super::{Control, journal};
 use crate::request::{AttachRequest, DiscoveryRequest, HostError, Reply};
 use crate::status::DiscoveryStatus;
 use crate::transport_id::TransportId;
@@ -154,6 +154,9 @@ impl DiscoveryService {
     fn lost(&mut self, request: &DiscoveryRequest, now: Time) {
         self.controller = None;
         self.reader = None;
+        if !self.failed {
+            journal::discovery_lost(&request.name, self.addr);
+        }
         self.failed = true;
         self.at = now + request.retry_delay();
     }

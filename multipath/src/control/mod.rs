@@ -7,6 +7,7 @@
 mod attach;
 mod discovery;
 mod discovery_log;
+mod journal;
 mod member;
 mod queries;
 mod requests;
@@ -105,11 +106,13 @@ impl<M: Send + 'static> Control<M> {
             return;
         };
         if let Some(volume) = self.volumes.get_mut(volume) {
+            journal::path_event(member, &volume.info.name, &kind);
             volume.record(now, member.id, &member.transport, kind);
         }
     }
 
     fn record_all(&mut self, now: Time, index: usize, kind: &PathEventKind) {
+        journal::controller_event(self.members.get(index), kind);
         let volumes: Vec<_> = self
             .members
             .get(index)
@@ -231,6 +234,7 @@ impl<M: Send + 'static> Control<M> {
         if first {
             self.record_all(now, index, &PathEventKind::Lost(text));
         } else {
+            journal::still_lost(self.members.get(index), &text);
             self.settle(id, Err(error));
         }
     }
@@ -362,6 +366,7 @@ impl<M: Send + 'static> Control<M> {
         };
         let id = member.id;
         if member.loss_deadline().is_some_and(|at| now >= at) {
+            journal::given_up(member);
             member.lost_at = None;
             return self.stop_member(index, now);
         }

@@ -17,6 +17,9 @@ mod steps;
 mod table;
 mod transmit;
 
+/// The flag of the host's lines in the log.
+pub const LOG_FLAG: &str = "nvme";
+
 pub use admin::AdminCommand;
 pub use ana_log::{AnaGroup, AnaLog};
 pub use controller::{

@@ -395,6 +395,8 @@ impl AnaRead {
             Ok(log) => controller.ana = Some(log),
             Err(why) => {
                 controller.bad_ana_logs += u64::from(whole);
+                let remote = controller.options().connect.remote;
+                log::warn!(target: super::LOG_FLAG, "{remote}: bad ANA log: {why}");
                 self.tries += 1;
                 // A bad log is read again once; one that moved under the reader, a few times.
                 let tries_max = if whole { 2 } else { ANA_TRIES_MAX };

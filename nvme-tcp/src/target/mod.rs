@@ -79,6 +79,9 @@ use self::linger::Lingering;
 use self::links::Links;
 use self::message::Envelope;
 
+/// The flag of the target's lines in the log.
+pub const LOG_FLAG: &str = "nvmf";
+
 pub use self::ana::{ANA_GROUP_MAX, ANATT_SECS};
 pub use self::backend::{Backend, Disk};
 pub use self::handle::TargetHandle;

@@ -12,9 +12,12 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::Context;
-use pollux_multipath::{Host, HostHandle};
-use pollux_nvme_tcp::host::HostIdentity;
-use pollux_reactor::rpc::{Config, ConfigError, Methods, Responder, RpcError, Server};
+use pollux_multipath::{self as multipath, Host, HostHandle};
+use pollux_nvme_tcp::host::{self, HostIdentity};
+use pollux_reactor::logging::{self, Logging};
+use pollux_reactor::rpc::{
+    self, Config, ConfigError, Methods, Responder, RpcError, Server, observe,
+};
 use pollux_reactor::{Group, Idle, Running, StartError};
 
 pub use self::args::ServeArgs;
@@ -52,15 +55,23 @@ struct Bench {
 /// Reactors, sockets or the configuration could not be set up.
 pub fn run(args: &ServeArgs, stop: &AtomicBool) -> anyhow::Result<ExitCode> {
     let (commands, inbox) = mpsc::channel();
-    let (mut bench, running) = start(args, &commands)?;
+    let flags = [multipath::LOG_FLAG, host::LOG_FLAG, rpc::LOG_FLAG];
+    let log = logging::start(&flags).context("log")?;
+    log.set_print_level(args.log_level);
+    let (mut bench, running) = start(args, &commands, log)?;
     let result = serve(args, &mut bench, &inbox, stop);
     // What has come meanwhile is answered as cancelled.
     drop(inbox);
     session::end(&bench.host, running);
+    log.flush();
     result
 }
 
-fn start(args: &ServeArgs, commands: &mpsc::Sender<Command>) -> anyhow::Result<(Bench, Running)> {
+fn start(
+    args: &ServeArgs,
+    commands: &mpsc::Sender<Command>,
+    log: Logging,
+) -> anyhow::Result<(Bench, Running)> {
     let mut group = Group::new();
     let cores: Vec<Option<usize>> = match &args.cores {
         Some(list) => list.cores().iter().copied().map(Some).collect(),
@@ -80,8 +91,10 @@ fn start(args: &ServeArgs, commands: &mpsc::Sender<Command>) -> anyhow::Result<(
     let identity = HostIdentity::random();
     let host = Host::install(&mut group, identity, control, &reactors, |_| Jobs::new());
     let mut methods = Methods::new();
-    pollux_multipath::rpc::register(&mut methods, host.clone());
+    multipath::rpc::register(&mut methods, host.clone());
     methods::register(&mut methods, args.orders(), commands.clone());
+    observe(&mut methods, &mut group);
+    log.register(&mut methods);
     let (receiver, service) = server(args, methods, commands)?.into_service();
     group.add_service(control, receiver, move || service);
     let running = group.start().map_err(|error| match error {
