@@ -258,6 +258,8 @@ pub enum PathEventKind {
     },
     /// The controller was lost.
     Lost(String),
+    /// The controller's connections were closed on request: because it is reset, disabled or so.
+    Closed(&'static str),
     /// The controller is connected again.
     Reconnected,
 }
@@ -284,6 +286,7 @@ impl std::fmt::Display for PathEventKind {
                 reactor: None,
                 commands,
             } => write!(f, "{commands} admin commands overdue"),
+            Self::Closed(why) => write!(f, "{why} on request"),
             Self::Lost(why) => write!(f, "lost: {why}"),
             Self::Reconnected => f.write_str("reconnected"),
         }

@@ -16,7 +16,7 @@ pub(super) fn controller_event(member: Option<&Member>, kind: &PathEventKind) {
         PathEventKind::Lost(_) | PathEventKind::CommandTimeout { .. } => {
             log::warn!(target: LOG_FLAG, "{name} {addr}: {kind}")
         }
-        PathEventKind::Reconnected => log::info!(target: LOG_FLAG, "{name} {addr}: {kind}"),
+        PathEventKind::Reconnected | PathEventKind::Closed(_) => log::info!(target: LOG_FLAG, "{name} {addr}: {kind}"),
         _ => log::debug!(target: LOG_FLAG, "{name} {addr}: {kind}"),
     }
 }
@@ -26,6 +26,7 @@ pub(super) fn path_event(member: &Member, volume: &str, kind: &PathEventKind) {
     let addr = member.transport.addr;
     match kind {
         PathEventKind::Lost(_)
+        | PathEventKind::Closed(_)
         | PathEventKind::Reconnected
         | PathEventKind::CommandTimeout { .. }
         | PathEventKind::AnaNotice => {}

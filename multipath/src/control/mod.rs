@@ -232,7 +232,14 @@ impl<M: Send + 'static> Control<M> {
             recovering,
         });
         if first {
-            self.record_all(now, index, &PathEventKind::Lost(text));
+            let kind = match error {
+                HostError::Connect {
+                    error: ControllerError::OnRequest(what),
+                    ..
+                } => PathEventKind::Closed(what),
+                _ => PathEventKind::Lost(text),
+            };
+            self.record_all(now, index, &kind);
         } else {
             journal::still_lost(self.members.get(index), &text);
             self.settle(id, Err(error));

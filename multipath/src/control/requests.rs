@@ -239,7 +239,7 @@ impl<M: Send + 'static> Control<M> {
         if member.transport.addr != addr {
             return Err(HostError::NotFound(format!("controller: at {addr}")));
         }
-        let error = ControllerError::BadData("address detached");
+        let error = ControllerError::OnRequest("address detached");
         self.lose(index, &error, now);
         if let Some(member) = self.members.get_mut(index) {
             if member.transport.addr == addr {
@@ -271,25 +271,23 @@ impl<M: Send + 'static> Control<M> {
                 None => format!("controller: '{name}'"),
             }));
         }
-        let disabled = |this: &Self, i: usize| {
-            this.members
-                .get(i)
-                .is_some_and(|m| m.lifecycle == Lifecycle::Disabled)
-        };
-        // All or none: what does not apply to one of them is done to none.
-        for &index in &chosen {
-            match change {
-                ControllerChange::Enable if !disabled(self, index) => {
-                    return Err(HostError::Already("the controller is enabled already"));
+        // Of a whole name, those that are as wanted already are passed over.
+        let chosen: Vec<usize> = chosen
+            .into_iter()
+            .filter(|&i| {
+                let lifecycle = self.members.get(i).map(|m| m.lifecycle);
+                let disabled = lifecycle == Some(Lifecycle::Disabled);
+                disabled == (change == ControllerChange::Enable)
+            })
+            .collect();
+        if chosen.is_empty() {
+            return Err(match change {
+                ControllerChange::Enable => HostError::Already("the controller is enabled already"),
+                ControllerChange::Disable => {
+                    HostError::Already("the controller is disabled already")
                 }
-                ControllerChange::Disable if disabled(self, index) => {
-                    return Err(HostError::Already("the controller is disabled already"));
-                }
-                ControllerChange::Reset if disabled(self, index) => {
-                    return Err(HostError::Invalid("the controller is disabled"));
-                }
-                _ => {}
-            }
+                ControllerChange::Reset => HostError::Invalid("the controller is disabled"),
+            });
         }
         let ids: Vec<_> = chosen
             .iter()
@@ -316,7 +314,7 @@ impl<M: Send + 'static> Control<M> {
             // It is not connected: the next try is now.
             Some(Lifecycle::Waiting(_) | Lifecycle::Failed) => self.connect(index, cx),
             Some(_) => {
-                let error = ControllerError::BadData("reset on request");
+                let error = ControllerError::OnRequest("reset");
                 self.lose(index, &error, cx.now());
             }
             None => {}
@@ -427,7 +425,7 @@ impl<M: Send + 'static> Control<M> {
         self.record_all(
             now,
             index,
-            &PathEventKind::Lost("disabled on request".into()),
+            &PathEventKind::Closed("disabled"),
         );
     }
 }

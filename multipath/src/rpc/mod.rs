@@ -20,6 +20,7 @@ mod paths;
 mod policy;
 mod volumes;
 
+use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::rpc::{Answer, Call, Methods, Outcome, Phase, RpcError};
 use serde_json::Value;
 
@@ -127,6 +128,11 @@ fn error(error: &HostError) -> RpcError {
         HostError::Cancelled(_) => return RpcError::internal(error.to_string()),
     };
     RpcError::errno_of(number, error)
+}
+
+/// An ANA state as clients spell it.
+fn ana_name(state: AnaState) -> String {
+    state.to_string().replace('-', "_")
 }
 
 /// No such volume.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pollux_reactor::rpc::{Call, Outcome, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{State, address, done, forward, no_volume, policy};
+use super::{State, address, ana_name, done, forward, no_volume, policy};
 use crate::messages::ControllerId;
 use crate::request::HostRequest;
 use crate::status::{PathCounters, PathStatus, ReactorCounters, VolumeStatus};
@@ -71,7 +71,7 @@ fn show(volume: &str, path: &PathStatus) -> Option<Value> {
         "accessible": path.accessible,
         "transport": address::show_plain(transport),
         "pollux": {
-            "ana_state": path.ana_state.to_string(),
+            "ana_state": ana_name(path.ana_state),
             "ana_group": path.ana_group,
             "epoch": path.epoch,
             "log_pending": path.log_pending,

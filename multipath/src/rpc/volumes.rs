@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::paths::{chosen, counters};
-use super::{State, address, forward, no_volume};
+use super::{State, address, ana_name, forward, no_volume};
 use crate::request::HostRequest;
 use crate::status::{NotificationKind, PathCounters, VolumeStatus};
 
@@ -47,7 +47,7 @@ fn show(volume: &VolumeStatus) -> Value {
                 "ctrlr_data": {"cntlid": path.cntlid, "ana_reporting": path.ana_group != 0},
                 "ns_data": {
                     "id": volume.nsid,
-                    "ana_state": path.ana_state.to_string(),
+                    "ana_state": ana_name(path.ana_state),
                     "anagrpid": path.ana_group,
                 },
             }))

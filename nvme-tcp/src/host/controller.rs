@@ -95,6 +95,9 @@ pub enum ControllerError {
     /// A step was not answered in time.
     #[error("{0}: no answer in time")]
     Timeout(&'static str),
+    /// The owner wanted it so.
+    #[error("{0} on request")]
+    OnRequest(&'static str),
     /// An answer makes no sense.
     #[error("{0}")]
     BadData(&'static str),
