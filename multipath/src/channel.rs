@@ -8,13 +8,14 @@ use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 
 use crate::channels::VolumeInfo;
+use crate::counters::{CounterReset, PathCounters};
 use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::io::{NoPath, Op};
 use crate::link::Link;
 use crate::messages::{ControllerId, PathState};
 use crate::policy::Policy;
 use crate::select::{Candidate, Selection};
-use crate::status::{PathCounters, PathStatus, ReactorVolumeStatus};
+use crate::status::{PathStatus, ReactorVolumeStatus};
 
 /// A path as its reactor holds it (rule B2.1). Only this reactor writes it.
 #[derive(Debug)]
@@ -190,6 +191,16 @@ impl Channel {
         if let Some(index) = self.paths.iter().position(|p| p.controller == controller) {
             self.removed.add(&self.paths.remove(index).counters);
             self.selection.path_removed(index);
+        }
+    }
+
+    pub fn reset_counters(&mut self, what: CounterReset) {
+        let paths = self.paths.iter_mut().map(|path| &mut path.counters);
+        for counters in paths.chain([&mut self.removed]) {
+            counters.reset(what);
+        }
+        if what != CounterReset::Extremes {
+            self.errors.clear();
         }
     }
 

@@ -17,6 +17,7 @@
 mod channel;
 mod channels;
 mod control;
+mod counters;
 mod histogram;
 mod host;
 mod io;
@@ -34,6 +35,7 @@ mod transport_id;
 pub const LOG_FLAG: &str = "bdev_nvme";
 
 pub use channels::{Aborting, Channels, VolumeInfo};
+pub use counters::{CounterReset, OpCounters, PathCounters};
 pub use histogram::{HistogramLayout, LatencyHistogram};
 pub use host::{Host, HostHandle};
 pub use io::{Completion, Io, IoError, NoPath, Op, SubmitError};
@@ -45,7 +47,7 @@ pub use request::{
     FaultChange, HostError, HostRequest, Mode, Recovery, Reply,
 };
 pub use status::{
-    ControllerStatus, DiscoveryStatus, Notification, NotificationKind, PathCounters, PathEvent,
-    PathEventKind, PathStatus, ReactorCounters, ReactorVolumeStatus, VolumeStatus,
+    ControllerStatus, DiscoveryStatus, Notification, NotificationKind, PathEvent, PathEventKind,
+    PathStatus, ReactorCounters, ReactorVolumeStatus, VolumeStatus,
 };
 pub use transport_id::{TransportId, TransportIdError};

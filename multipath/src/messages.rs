@@ -5,6 +5,7 @@ use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Time;
 
 use crate::channels::VolumeInfo;
+use crate::counters::CounterReset;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::policy::Policy;
 use crate::request::{FaultChange, HostRequest};
@@ -151,9 +152,10 @@ pub(crate) enum ToIo {
 }
 
 /// What an I/O reactor is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Question {
-    Volumes,
+    /// The counters of these volumes begin anew then.
+    Volumes(Option<(Vec<VolumeId>, CounterReset)>),
     Counters,
     Histogram(VolumeId),
 }

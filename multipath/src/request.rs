@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pollux_nvme_tcp::host::{CommandTimeout, Completed, ControllerError, Digests, Fault, Request};
 
+use crate::counters::CounterReset;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::messages::VolumeId;
 use crate::policy::Policy;
@@ -312,6 +313,24 @@ pub enum HostRequest {
     SetFailback(bool),
     /// Status of all volumes.
     Volumes(Reply<Vec<VolumeStatus>>),
+    /// Answer once there is a volume of this name, or [`HostError::NotFound`] after a time without.
+    AwaitVolume {
+        /// Its name.
+        name: String,
+        /// How long to wait at most.
+        timeout: Duration,
+        /// Answer.
+        reply: Reply<()>,
+    },
+    /// Status of all volumes, and then begin the counters of some anew.
+    ResetCounters {
+        /// Names of the volumes; empty: all.
+        volumes: Vec<String>,
+        /// Which counters.
+        what: CounterReset,
+        /// Answer; the last that is told of what was counted.
+        reply: Reply<Vec<VolumeStatus>>,
+    },
     /// What has happened to volumes, from the one with this number on.
     Notifications(u64, Reply<Vec<Notification>>),
     /// Follow a discovery service.

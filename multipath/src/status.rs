@@ -8,44 +8,11 @@ use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
+use crate::counters::PathCounters;
 use crate::messages::{ControllerId, VolumeId};
 use crate::policy::Policy;
 use crate::request::AttachOptions;
 use crate::transport_id::TransportId;
-
-/// Counters of one path on one reactor since it was added.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PathCounters {
-    /// Reads that succeeded.
-    pub reads: u64,
-    /// Writes and other commands that succeeded.
-    pub writes: u64,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub write_bytes: u64,
-    /// Completions with an error, and commands lost with the connection.
-    pub errors: u64,
-    /// Sum of the latencies of all that succeeded, from first submission to completion, in ns.
-    pub latency_ns: u64,
-}
-
-impl PathCounters {
-    /// I/Os that succeeded.
-    pub fn ios(&self) -> u64 {
-        self.reads + self.writes
-    }
-
-    /// Adds another reactor's counters of the same path.
-    pub fn add(&mut self, other: &Self) {
-        self.reads += other.reads;
-        self.writes += other.writes;
-        self.read_bytes += other.read_bytes;
-        self.write_bytes += other.write_bytes;
-        self.errors += other.errors;
-        self.latency_ns += other.latency_ns;
-    }
-}
 
 /// What one I/O reactor has done with its queue pairs since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -134,6 +101,8 @@ pub struct VolumeStatus {
     pub block_size: u32,
     /// How it selects paths.
     pub policy: Policy,
+    /// When control put this together, by the reactor's clock.
+    pub at: Time,
     /// A snapshot from each I/O reactor.
     pub reactors: Vec<ReactorVolumeStatus>,
     /// The last path events, oldest first (rule B13.3).

@@ -16,7 +16,9 @@ pub(super) fn controller_event(member: Option<&Member>, kind: &PathEventKind) {
         PathEventKind::Lost(_) | PathEventKind::CommandTimeout { .. } => {
             log::warn!(target: LOG_FLAG, "{name} {addr}: {kind}")
         }
-        PathEventKind::Reconnected | PathEventKind::Closed(_) => log::info!(target: LOG_FLAG, "{name} {addr}: {kind}"),
+        PathEventKind::Reconnected | PathEventKind::Closed(_) => {
+            log::info!(target: LOG_FLAG, "{name} {addr}: {kind}")
+        }
         _ => log::debug!(target: LOG_FLAG, "{name} {addr}: {kind}"),
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Control<M: Send + 'static> {
     shutdown: Vec<Reply<()>>,
     /// Requests that are answered when controllers have come to where they should be.
     waiters: Vec<Waiter>,
+    /// Requests that are answered when a volume appears, and when they have failed.
+    awaited: Vec<(String, Time, Reply<()>)>,
     /// Admin commands of requests, by their number.
     admin: BTreeMap<u64, (ControllerId, Reply<Completed>)>,
     admin_next: u64,
@@ -70,6 +72,7 @@ impl<M: Send + 'static> Control<M> {
             query_next: 0,
             shutdown: Vec::new(),
             waiters: Vec::new(),
+            awaited: Vec::new(),
             admin: BTreeMap::new(),
             admin_next: 0,
             discoveries: Vec::new(),
@@ -419,7 +422,11 @@ impl<M: Send + 'static> Control<M> {
     /// Keeps one timer at the next deadline, so that a parked reactor wakes for it.
     fn arm_timer(&mut self, cx: &mut Context<'_>) {
         let members = self.members.iter().filter_map(Member::deadline);
-        let deadline = members.chain(self.discovery_deadline()).min();
+        let awaited = self.awaited.iter().map(|(_, until, _)| *until);
+        let deadline = members
+            .chain(self.discovery_deadline())
+            .chain(awaited)
+            .min();
         self.due = deadline.unwrap_or(Time::MAX);
         if self.timer.map(|(at, _)| at) == deadline {
             return;
@@ -480,6 +487,9 @@ impl<M: Send + 'static> Service for Control<M> {
             self.arm_timer(cx);
         } else if progress == Progress::Busy {
             self.arm_timer(cx);
+        }
+        if !self.awaited.is_empty() {
+            self.answer_awaited(now);
         }
         self.finish_shutdown();
         for reactor in &mut self.reactors {

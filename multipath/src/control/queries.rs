@@ -38,7 +38,7 @@ impl<M: Send + 'static> Control<M> {
         });
         self.broadcast(|| ToIo::Ask {
             request: id,
-            question,
+            question: question.clone(),
         });
     }
 
@@ -104,6 +104,7 @@ impl<M: Send + 'static> Control<M> {
                 blocks: volume.info.blocks,
                 block_size: volume.info.block_size(),
                 policy: volume.policy,
+                at: now,
                 reactors: parts
                     .iter()
                     .filter(|part| part.volume == volume.info.id)

@@ -93,7 +93,24 @@ impl<M: Send + 'static> Control<M> {
             HostRequest::Notifications(first, reply) => {
                 reply(Ok(self.volumes.notifications(first).cloned().collect()));
             }
-            HostRequest::Volumes(reply) => self.ask(Question::Volumes, Then::Volumes(reply)),
+            HostRequest::Volumes(reply) => {
+                self.ask(Question::Volumes(None), Then::Volumes(reply));
+            }
+            HostRequest::AwaitVolume {
+                name,
+                timeout,
+                reply,
+            } => self.awaited.push((name, now + timeout, reply)),
+            HostRequest::ResetCounters {
+                volumes,
+                what,
+                reply,
+            } => {
+                let wanted = |name: &String| volumes.is_empty() || volumes.contains(name);
+                let ids = self.volumes.iter().filter(|v| wanted(&v.info.name));
+                let ids = ids.map(|v| v.info.id).collect();
+                self.ask(Question::Volumes(Some((ids, what))), Then::Volumes(reply));
+            }
             HostRequest::Transport(reply) => self.ask(Question::Counters, Then::Counters(reply)),
             HostRequest::SetHistogram {
                 volume,
@@ -151,6 +168,21 @@ impl<M: Send + 'static> Control<M> {
                     self.stop_member(index, now);
                 }
             }
+        }
+    }
+
+    /// Answers those who waited for a volume that is there now, or for too long.
+    pub(super) fn answer_awaited(&mut self, now: Time) {
+        let volumes = &self.volumes;
+        let over = |name: &str, until| volumes.by_name(name).is_some() || now >= until;
+        for (name, _, reply) in self
+            .awaited
+            .extract_if(.., |(name, until, _)| over(name, *until))
+        {
+            reply(match volumes.by_name(&name) {
+                Some(_) => Ok(()),
+                None => Err(HostError::NotFound(format!("volume: '{name}'"))),
+            });
         }
     }
 
@@ -422,10 +454,6 @@ impl<M: Send + 'static> Control<M> {
             controller: id,
             recovering: false,
         });
-        self.record_all(
-            now,
-            index,
-            &PathEventKind::Closed("disabled"),
-        );
+        self.record_all(now, index, &PathEventKind::Closed("disabled"));
     }
 }

@@ -5,13 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use pollux_reactor::rpc::{Call, Outcome, RpcError};
 use serde_json::json;
 
-use super::{EFAULT, EINVAL, State, done, forward};
+use super::{EFAULT, EINVAL, State, TICKS_PER_SEC, done, forward};
 use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::io::Op;
 use crate::request::HostRequest;
-
-/// Ticks of the clock that latencies are counted in.
-const TICKS_PER_SEC: u64 = 1_000_000_000;
 
 /// `bdev_enable_histogram`: begins or ends to count; what was counted before is forgotten.
 pub(super) fn enable(state: &mut State, call: &mut Call<State>) -> Outcome {

@@ -15,6 +15,7 @@ mod controllers;
 mod discovery;
 mod faults;
 mod histogram;
+mod iostat;
 mod options;
 mod paths;
 mod policy;
@@ -27,6 +28,9 @@ use serde_json::Value;
 use self::options::Options;
 use crate::host::HostHandle;
 use crate::request::{HostError, HostRequest, Reply};
+
+/// Ticks of the clock that times and latencies are told in.
+const TICKS_PER_SEC: u64 = 1_000_000_000;
 
 const EIO: i32 = 5;
 const EFAULT: i32 = 14;
@@ -58,7 +62,7 @@ pub fn register<M: Send + 'static>(methods: &mut Methods, host: HostHandle<M>) {
         .method("bdev_examine", Phase::Any, volumes::examine)
         .method("bdev_get_bdevs", run, volumes::list)
         .method("bdev_get_histogram", run, histogram::get)
-        .method("bdev_get_iostat", run, volumes::iostat)
+        .method("bdev_get_iostat", run, iostat::get)
         .method("bdev_nvme_add_error_injection", run, faults::add)
         .method("bdev_nvme_attach_controller", run, attach::attach)
         .method("bdev_nvme_detach_controller", run, attach::detach)
@@ -72,7 +76,7 @@ pub fn register<M: Send + 'static>(methods: &mut Methods, host: HostHandle<M>) {
         .method("bdev_nvme_get_controllers", run, controllers::list)
         .method("bdev_nvme_get_discovery_info", run, discovery::info)
         .method("bdev_nvme_get_io_paths", run, paths::io_paths)
-        .method("bdev_nvme_get_path_iostat", run, paths::iostat)
+        .method("bdev_nvme_get_path_iostat", run, iostat::paths)
         .method(
             "bdev_nvme_get_transport_statistics",
             run,
@@ -86,6 +90,7 @@ pub fn register<M: Send + 'static>(methods: &mut Methods, host: HostHandle<M>) {
         .method("bdev_nvme_set_preferred_path", run, paths::set_preferred)
         .method("bdev_nvme_start_discovery", run, discovery::start)
         .method("bdev_nvme_stop_discovery", run, discovery::stop)
+        .method("bdev_reset_iostat", run, iostat::reset)
         .method("bdev_set_options", Phase::Startup, volumes::set_options)
         .method("bdev_wait_for_examine", run, volumes::wait_for_examine)
         .method("notify_get_notifications", run, volumes::notifications)

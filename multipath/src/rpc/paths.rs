@@ -1,15 +1,11 @@
 //! Paths: their status, counters and history, and how volumes choose among them.
 
-use std::sync::Arc;
-
 use pollux_reactor::rpc::{Call, Outcome, RpcError};
 use serde_json::{Map, Value, json};
 
 use super::{State, address, ana_name, done, forward, no_volume, policy};
-use crate::messages::ControllerId;
 use crate::request::HostRequest;
-use crate::status::{PathCounters, PathStatus, ReactorCounters, VolumeStatus};
-use crate::transport_id::TransportId;
+use crate::status::{PathStatus, ReactorCounters, VolumeStatus};
 
 /// Keeps the volume that was asked for, or all.
 pub(super) fn chosen(
@@ -114,42 +110,6 @@ pub(super) fn transport_statistics(state: &mut State, call: &mut Call<State>) ->
 /// What stands for an I/O reactor where SPDK has a thread.
 fn thread_name(reactor: usize) -> String {
     format!("io_reactor_{reactor}")
-}
-
-/// `bdev_nvme_get_path_iostat`: the counters of each path, all reactors together.
-pub(super) fn iostat(state: &mut State, call: &mut Call<State>) -> Outcome {
-    let name: String = call.params.required("name")?;
-    call.params.finish()?;
-    forward(state, call, HostRequest::Volumes, move |volumes| {
-        let volumes = chosen(volumes, Some(&name))?;
-        let mut sums: Vec<(ControllerId, Arc<TransportId>, PathCounters)> = Vec::new();
-        let paths = volumes.iter().flat_map(|v| &v.reactors);
-        for path in paths.flat_map(|part| &part.paths) {
-            let Some(transport) = &path.transport else {
-                continue;
-            };
-            match sums.iter_mut().find(|(id, ..)| *id == path.controller) {
-                Some((_, _, sum)) => sum.add(&path.counters),
-                None => sums.push((path.controller, Arc::clone(transport), path.counters)),
-            }
-        }
-        let stats: Vec<Value> = sums
-            .iter()
-            .map(|(_, transport, sum)| json!({"trid": address::show(transport), "stat": counters(sum)}))
-            .collect();
-        Ok(json!({"name": name, "stats": stats}))
-    })
-}
-
-/// Counters as clients read them.
-pub(super) fn counters(sum: &PathCounters) -> Value {
-    json!({
-        "bytes_read": sum.read_bytes,
-        "num_read_ops": sum.reads,
-        "bytes_written": sum.write_bytes,
-        "num_write_ops": sum.writes,
-        "pollux": {"errors": sum.errors, "latency_ns": sum.latency_ns},
-    })
 }
 
 /// `bdev_nvme_set_multipath_policy`

@@ -1,20 +1,20 @@
 //! All volumes and controllers of one I/O reactor, and the way of an I/O through them.
 
+mod orders;
+mod overdue;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{
-    Completed, Lost, Outcome, RejectedReason, Request, Transfer, Withdrawn,
-};
-use pollux_nvme_tcp::spec::opcode::nvm;
+use pollux_nvme_tcp::host::{Completed, Lost, Outcome, RejectedReason, Request};
 use pollux_nvme_tcp::spec::status::Status;
-use pollux_reactor::{Context, Outbox, Progress, Sender, Time};
+use pollux_reactor::{Outbox, Progress, Sender, Time};
 
+pub use self::overdue::Aborting;
 use crate::channel::Channel;
 use crate::io::{Completion, Io, IoError, Op, SubmitError};
 use crate::link::{Link, News};
-use crate::messages::{ControlMessage, ControllerId, FromIo, Question, ToIo, Told, VolumeId};
-use crate::request::FaultChange;
+use crate::messages::{ControlMessage, ControllerId, FromIo, VolumeId};
 use crate::status::{ReactorCounters, ReactorVolumeStatus};
 
 /// A volume as its users see it.
@@ -70,17 +70,6 @@ pub struct Channels {
     waiting: bool,
     counters: ReactorCounters,
     control: Outbox<ControlMessage>,
-}
-
-/// What [`Channels::abort`] could do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Aborting {
-    /// No controller had the I/O; it has ended with Command Abort Requested.
-    Ended,
-    /// Its controller is asked to abort it. It ends with what the controller says: aborted, or done.
-    Asked,
-    /// There is no such I/O.
-    NotFound,
 }
 
 /// What becomes of a completion (rule B6).
@@ -274,7 +263,7 @@ impl Channels {
         };
         if outcome.is_success() {
             if let Some(path) = channel.path_mut(controller) {
-                count(&mut path.counters, &request, self.now);
+                path.counters.count(&request, self.now);
             }
             return self.finish(request, Some(controller), Ok(()));
         }
@@ -439,86 +428,6 @@ impl Channels {
         progress
     }
 
-    /// Deals with the commands of one controller that were not answered in time (rule B9.1): an abort is
-    /// asked of control, whose queue it goes by; a reset begins here and now, as with any lost connection.
-    #[cold]
-    fn age_commands(&mut self, controller: ControllerId) {
-        let Some(link) = link_mut(&mut self.links, controller) else {
-            return;
-        };
-        let overdue = link.age(self.now);
-        let incarnation = link.incarnation;
-        let queue_id = link.queue_id();
-        let inbox = &mut self.inbox;
-        let news = overdue
-            .give_up
-            .then(|| link.give_up(&mut |completed| inbox.push(completed)));
-        self.counters.timeouts += overdue.count as u64;
-        if overdue.count > 0 {
-            self.post(FromIo::CommandTimeout {
-                controller,
-                incarnation,
-                commands: overdue.count,
-            });
-        }
-        if let Some(news) = news {
-            self.report(controller, incarnation, news);
-            self.drain_inbox(controller);
-        } else if !overdue.to_abort.is_empty() {
-            self.post(FromIo::Abort {
-                controller,
-                incarnation,
-                queue_id,
-                commands: overdue.to_abort,
-                overdue: true,
-            });
-        }
-    }
-
-    /// Aborts the first I/O of a volume on this reactor that was submitted with this `user` and has not
-    /// ended, wherever it is (rule B9.3). It ends in any case, in
-    /// [`next_completion`](Self::next_completion).
-    pub fn abort(&mut self, volume: VolumeId, user: u64) -> Aborting {
-        let owner = volume.pack();
-        let wanted = |request: &Request| request.owner == owner && request.user == user;
-        let waiting = channel_of(&mut self.channels, volume).and_then(|channel| {
-            let index = channel.waiting.iter().position(wanted)?;
-            channel.waiting.remove(index)
-        });
-        let delayed = || {
-            let index = self.delayed.iter().position(|d| wanted(&d.request))?;
-            Some(self.delayed.remove(index)?.request)
-        };
-        let mut found = waiting.or_else(delayed);
-        for link in self.links.iter_mut().flatten() {
-            if found.is_some() {
-                break;
-            }
-            let (controller, incarnation) = (link.id, link.incarnation);
-            let queue_id = link.queue_id();
-            match link.queue().and_then(|queue| queue.withdraw(wanted)) {
-                None => {}
-                Some(Withdrawn::Unsent(request)) => found = Some(request),
-                Some(Withdrawn::Sent(cid)) => {
-                    self.post(FromIo::Abort {
-                        controller,
-                        incarnation,
-                        queue_id,
-                        commands: vec![cid],
-                        overdue: false,
-                    });
-                    return Aborting::Asked;
-                }
-            }
-        }
-        let Some(request) = found else {
-            return Aborting::NotFound;
-        };
-        let error = IoError::Status(Status::ABORTED_BY_REQUEST);
-        self.finish(request, None, Err(error));
-        Aborting::Ended
-    }
-
     /// The sending half of a turn.
     #[inline]
     pub(crate) fn transmit(&mut self) {
@@ -583,195 +492,6 @@ impl Channels {
             message,
         });
     }
-
-    /// Applies a message from control. What it frees or fails among the waiting I/Os happens in this same
-    /// turn (rules B7.2, B7.3).
-    pub(crate) fn on_control(&mut self, message: ToIo, cx: &mut Context<'_>) {
-        self.now = cx.now();
-        match message {
-            ToIo::Connect {
-                controller,
-                incarnation,
-                options,
-                retry_delays,
-                timeout,
-            } => {
-                let slot = usize::from(controller.slot);
-                if self.links.len() <= slot {
-                    self.links.resize_with(slot + 1, || None);
-                }
-                if let Some(place) = self.links.get_mut(slot) {
-                    let link = place.get_or_insert_with(|| Box::new(Link::new(controller)));
-                    link.retry_delays = retry_delays;
-                    if let Err(error) = link.connect(incarnation, *options, timeout, cx) {
-                        self.report(controller, incarnation, News::Lost(error));
-                    }
-                }
-            }
-            ToIo::Enable { controller } => {
-                if let Some(link) = link_mut(&mut self.links, controller) {
-                    link.enable();
-                }
-            }
-            ToIo::Disconnect {
-                controller,
-                recovering,
-            } => self.disconnect(controller, recovering),
-            ToIo::Exclude { controller } => {
-                if let Some(link) = link_mut(&mut self.links, controller) {
-                    link.excluded = true;
-                }
-            }
-            ToIo::RemoveController { controller } => {
-                self.disconnect(controller, false);
-                if let Some(place) = self.links.get_mut(usize::from(controller.slot))
-                    && place.as_ref().is_some_and(|l| l.id == controller)
-                {
-                    *place = None;
-                }
-            }
-            ToIo::AddVolume { info, policy } => {
-                let slot = usize::from(info.id.slot);
-                if self.channels.len() <= slot {
-                    self.channels.resize_with(slot + 1, || None);
-                }
-                if let Some(place) = self.channels.get_mut(slot) {
-                    let mut channel = Channel::new(info, policy);
-                    channel.set_failback(self.failback);
-                    *place = Some(Box::new(channel));
-                }
-            }
-            ToIo::ResizeVolume { volume, blocks } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.info.blocks = blocks;
-                }
-            }
-            ToIo::RemoveVolume { volume } => self.remove_volume(volume),
-            ToIo::AddPath {
-                volume,
-                controller,
-                state,
-            } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.add_path(controller, state);
-                    self.applied(volume, controller, state.epoch);
-                }
-            }
-            ToIo::SetPath {
-                volume,
-                controller,
-                state,
-            } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume)
-                    && channel.set_path(controller, state)
-                {
-                    self.applied(volume, controller, state.epoch);
-                }
-            }
-            ToIo::AnattExpired {
-                volume,
-                controller,
-                epoch,
-            } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.anatt_expired(controller, epoch);
-                }
-            }
-            ToIo::RemovePath { volume, controller } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.remove_path(controller);
-                }
-            }
-            ToIo::SetPolicy { volume, policy } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.set_policy(policy);
-                }
-            }
-            ToIo::SetPreferred { volume, controller } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.set_preferred(controller);
-                }
-            }
-            ToIo::SetRetryLimit { limit } => self.retry_limit = limit,
-            ToIo::SetFailback { failback } => {
-                self.failback = failback;
-                for channel in self.channels.iter_mut().flatten() {
-                    channel.set_failback(failback);
-                }
-            }
-            ToIo::Fault { controller, change } => {
-                let queue = link_mut(&mut self.links, controller).and_then(Link::queue);
-                if let Some(queue) = queue {
-                    match change {
-                        FaultChange::Add(fault) => queue.add_fault(fault),
-                        FaultChange::Remove(opcode) => queue.remove_fault(opcode),
-                    }
-                }
-            }
-            ToIo::SetHistogram { volume, layout } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.set_histogram(layout);
-                }
-            }
-            ToIo::Ask { request, question } => {
-                let answer = match question {
-                    Question::Volumes => Told::Volumes(self.status()),
-                    Question::Counters => Told::Counters(self.counters),
-                    Question::Histogram(volume) => Told::Histogram(
-                        channel_of(&mut self.channels, volume).and_then(|c| c.histogram.clone()),
-                    ),
-                };
-                self.post(FromIo::Told { request, answer });
-            }
-        }
-        self.resume_waiting();
-    }
-
-    fn applied(&mut self, volume: VolumeId, controller: ControllerId, epoch: u64) {
-        let at = self.now;
-        self.post(FromIo::Applied {
-            volume,
-            controller,
-            epoch,
-            at,
-        });
-    }
-
-    fn disconnect(&mut self, controller: ControllerId, recovering: bool) {
-        let Some(link) = link_mut(&mut self.links, controller) else {
-            return;
-        };
-        link.recovering = recovering;
-        let inbox = &mut self.inbox;
-        link.disconnect(&mut |completed| inbox.push(completed));
-        self.drain_inbox(controller);
-    }
-
-    /// What waits for the volume fails now; what is on the way fails when it comes back.
-    fn remove_volume(&mut self, volume: VolumeId) {
-        let place = self.channels.get_mut(usize::from(volume.slot));
-        let Some(channel) = place
-            .filter(|place| place.as_ref().is_some_and(|c| c.info.id == volume))
-            .and_then(Option::take)
-        else {
-            return;
-        };
-        for request in channel.waiting {
-            self.finish(request, None, Err(IoError::Removed));
-        }
-    }
-
-    /// Closes everything; what was outstanding is completed.
-    pub(crate) fn close(&mut self) {
-        let volumes: Vec<_> = self.volumes().map(|info| info.id).collect();
-        for volume in volumes {
-            self.remove_volume(volume);
-        }
-        let links: Vec<_> = self.links.iter().flatten().map(|l| l.id).collect();
-        for link in links {
-            self.disconnect(link, false);
-        }
-    }
 }
 
 #[inline]
@@ -800,20 +520,6 @@ fn check(io: &Io, info: &VolumeInfo) -> Result<(), SubmitError> {
         return Err(SubmitError::BufferTooShort);
     }
     Ok(())
-}
-
-#[inline]
-fn count(counters: &mut crate::status::PathCounters, request: &Request, now: Time) {
-    counters.latency_ns += now.as_nanos().saturating_sub(request.submitted.as_nanos());
-    if request.command.opcode == nvm::READ {
-        counters.reads += 1;
-        counters.read_bytes += request.length as u64;
-    } else {
-        counters.writes += 1;
-        if request.transfer == Transfer::ToController {
-            counters.write_bytes += request.length as u64;
-        }
-    }
 }
 
 #[cfg(test)]
