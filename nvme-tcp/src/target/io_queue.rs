@@ -6,13 +6,16 @@
 
 use std::collections::VecDeque;
 
-use pollux_reactor::Progress;
+use pollux_reactor::{Context, Progress};
 use zerocopy::FromBytes;
 
 use super::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
+use super::held::{Held, Ruling};
 use super::io_command::{Namespaces, Plan, RANGES_MAX, Range, execute, namespace, plan};
 use super::io_data::Incoming;
-use super::read::ReadCursor;
+use super::io_layers::layers_of;
+use super::layers::Corruption;
+use super::read::{Intact, ReadCursor, Spoil};
 use super::staging::{BUFFERS, StagingPool, Transfer};
 use super::status::{QpairCounters, QpairStatus};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
@@ -36,8 +39,9 @@ const HOT_POLLS: u32 = 4096;
 
 /// A command that is answered piece by piece.
 #[derive(Debug, Clone, Copy)]
-enum Work {
+pub(super) enum Work {
     Read(ReadCursor),
+    ReadSpoiled(ReadCursor, Corruption),
     /// Zeroes what `IoQueue::ranges` lists.
     Zero {
         cid: u16,
@@ -59,11 +63,12 @@ pub(super) struct IoQueue {
     pub(super) transfers: [Option<Transfer>; BUFFERS],
     /// Commands that wait for a staging buffer.
     pub(super) waiting: VecDeque<Sqe>,
-    /// `transfers` in use plus `waiting`.
+    /// `transfers` in use plus `waiting` plus what is held.
     pub(super) outstanding: usize,
     pub(super) incoming: Option<Incoming>,
-    work: Option<Work>,
+    pub(super) work: Option<Work>,
     pub(super) ranges: Vec<Range>,
+    pub(super) held: Held,
     empty_polls: u32,
     staging_waits: u64,
     pub(super) counters: QpairCounters,
@@ -85,6 +90,7 @@ impl IoQueue {
             incoming: None,
             work: None,
             ranges: Vec::with_capacity(RANGES_MAX),
+            held: Held::default(),
             empty_polls: 0,
             staging_waits: 0,
             counters: QpairCounters::default(),
@@ -108,23 +114,26 @@ impl IoQueue {
         self.staging_waits
     }
 
-    /// Gives the staging buffers back.
-    pub(super) fn release(&mut self, pool: &mut StagingPool) {
+    /// Gives the staging buffers back and forgets what is held.
+    pub(super) fn release(&mut self, pool: &mut StagingPool, cx: &mut Context<'_>) {
+        self.held.clear(cx);
         for transfer in self.transfers.iter_mut().filter_map(Option::take) {
             pool.give(transfer.buffer);
         }
     }
 
-    /// Aborts a command that waits for its R2T. Returns whether there was one.
+    /// Aborts a command that waits for its R2T or is held by a layer. Returns whether there was one.
     pub(super) fn abort(&mut self, cid: u16) -> bool {
-        let Some(at) = self.waiting.iter().position(|s| s.cid.get() == cid) else {
-            return false;
-        };
         // Without room for the answer the abort is refused rather than queued.
         if !self.conn.out.has_room() {
             return false;
         }
-        self.waiting.remove(at);
+        if let Some(at) = self.waiting.iter().position(|s| s.cid.get() == cid) {
+            self.waiting.remove(at);
+            self.held.take_ruling(cid);
+        } else if !self.held.take(cid) {
+            return false;
+        }
         self.outstanding -= 1;
         self.complete(cid, Err(Status::ABORTED_BY_REQUEST), 0);
         true
@@ -136,9 +145,11 @@ impl IoQueue {
         &mut self,
         namespaces: &Namespaces,
         pool: &mut StagingPool,
+        cx: &mut Context<'_>,
     ) -> Result<Progress, End> {
         if self.empty_polls >= HOT_POLLS {
-            if !self.conn.stream.take_ready() && self.is_at_rest() {
+            let due = self.held.may_be_due(cx.now());
+            if !due && !self.conn.stream.take_ready() && self.is_at_rest() {
                 return Ok(Progress::Idle);
             }
             self.empty_polls = 0;
@@ -146,7 +157,7 @@ impl IoQueue {
         let mut progress = Progress::Idle;
         for _ in 0..ROUNDS_MAX {
             let (received, more) = self.receive()?;
-            match self.process(namespaces, pool) {
+            match self.process(namespaces, pool, cx) {
                 Ok(true) => progress = Progress::Busy,
                 Ok(false) => {}
                 Err(end) => {
@@ -162,6 +173,9 @@ impl IoQueue {
             if !more {
                 break;
             }
+        }
+        if !self.held.is_idle() {
+            self.held.set_timer(cx);
         }
         let progress = progress.or(self.conn.flush()?);
         self.empty_polls = match progress {
@@ -204,8 +218,13 @@ impl IoQueue {
 
     /// Works on what was received until more is needed or answers find no room. Returns whether anything
     /// was done.
-    fn process(&mut self, namespaces: &Namespaces, pool: &mut StagingPool) -> Result<bool, End> {
-        let mut busy = false;
+    fn process(
+        &mut self,
+        namespaces: &Namespaces,
+        pool: &mut StagingPool,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, End> {
+        let mut busy = !self.held.is_idle() && self.release_held(namespaces, cx);
         let mut zeroed = 0;
         loop {
             if !self.conn.out.has_room() {
@@ -213,14 +232,21 @@ impl IoQueue {
             }
             if let Some(work) = self.work {
                 match work {
-                    Work::Read(cursor) => {
-                        if !self.advance_read(cursor, namespaces, &mut busy) {
+                    Work::Read(mut cursor) => {
+                        if !self.advance_read(&mut cursor, &Intact, namespaces, &mut busy) {
+                            self.work = Some(Work::Read(cursor));
+                            return Ok(busy);
+                        }
+                    }
+                    Work::ReadSpoiled(mut cursor, corruption) => {
+                        if !self.advance_read(&mut cursor, &corruption, namespaces, &mut busy) {
+                            self.work = Some(Work::ReadSpoiled(cursor, corruption));
                             return Ok(busy);
                         }
                     }
                     Work::Zero { cid, nsid } => {
                         busy = true;
-                        if !self.advance_zero(cid, nsid, namespaces, &mut zeroed) {
+                        if !self.advance_zero(cid, nsid, namespaces, &mut zeroed, cx) {
                             return Ok(true);
                         }
                     }
@@ -232,7 +258,7 @@ impl IoQueue {
                 continue;
             }
             if self.incoming.is_some() {
-                if !self.take_data(namespaces, pool, &mut busy) {
+                if !self.take_data(namespaces, pool, &mut busy, cx) {
                     return Ok(busy);
                 }
                 continue;
@@ -248,7 +274,7 @@ impl IoQueue {
                     if self.conn.rx.data().len() < frame.total_len {
                         return Ok(busy);
                     }
-                    self.capsule(&frame, namespaces, pool)?;
+                    self.capsule(&frame, namespaces, pool, cx)?;
                 }
                 PduType::H2C_DATA => {
                     if self.conn.rx.data().len() < frame.data_offset {
@@ -282,6 +308,7 @@ impl IoQueue {
         frame: &Frame,
         namespaces: &Namespaces,
         pool: &mut StagingPool,
+        cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let bytes = self.conn.rx.data();
         let Ok((capsule, _)) = CapsuleCmd::read_from_prefix(bytes) else {
@@ -314,12 +341,25 @@ impl IoQueue {
         } else {
             plan(&sqe, namespaces)
         };
+        if namespaces.are_layered()
+            && let Ok(plan) = result
+            && let Some(layers) = layers_of(namespaces, &sqe)
+        {
+            let data = if in_capsule {
+                data.into()
+            } else {
+                Box::default()
+            };
+            self.descend((sqe, plan, data), layers, namespaces, cx);
+            self.conn.rx.consume(frame.total_len);
+            return Ok(());
+        }
         match result {
             Ok(Plan::Done) => self.complete(cid, Ok(()), 0),
             Ok(Plan::Read { offset, len }) => {
                 let mut cursor = ReadCursor::new(cid, sqe.nsid.get(), offset, len);
                 // Most reads fit; the others stay behind as work.
-                if !self.try_read(&mut cursor, namespaces) {
+                if !self.try_read(&mut cursor, &Intact, namespaces) {
                     self.work = Some(Work::Read(cursor));
                 }
             }
@@ -354,23 +394,46 @@ impl IoQueue {
 
     /// Completes a command whose data came, or goes on to zero its ranges.
     pub(super) fn conclude(&mut self, sqe: &Sqe, result: Result<(), Status>) {
-        let cid = sqe.cid.get();
-        if result.is_ok() && sqe.opcode == nvm::DATASET_MANAGEMENT && !self.ranges.is_empty() {
-            self.work = Some(Work::Zero {
-                cid,
-                nsid: sqe.nsid.get(),
-            });
+        if self.goes_on_to_zero(sqe, result) {
             return;
         }
+        self.count_write(sqe, result);
+        self.complete(sqe.cid.get(), result, 0);
+    }
+
+    /// Whether ranges are left to zero, which is then the work.
+    #[inline]
+    pub(super) fn goes_on_to_zero(&mut self, sqe: &Sqe, result: Result<(), Status>) -> bool {
+        let goes_on =
+            result.is_ok() && sqe.opcode == nvm::DATASET_MANAGEMENT && !self.ranges.is_empty();
+        if goes_on {
+            self.work = Some(Work::Zero {
+                cid: sqe.cid.get(),
+                nsid: sqe.nsid.get(),
+            });
+        }
+        goes_on
+    }
+
+    #[inline]
+    pub(super) fn count_write(&mut self, sqe: &Sqe, result: Result<(), Status>) {
         if result.is_ok() && sqe.opcode == nvm::WRITE {
             self.counters.writes += 1;
             self.counters.bytes_written += u64::from(sqe.sgl.length.get());
         }
-        self.complete(cid, result, 0);
+    }
+
+    /// What layers have said about a command that is carried out, if they have.
+    #[inline]
+    pub(super) fn ruling(&mut self, cid: u16) -> Option<Ruling> {
+        if !self.held.has_rulings() {
+            return None;
+        }
+        self.held.take_ruling(cid)
     }
 
     #[inline]
-    fn complete(&mut self, cid: u16, result: Result<(), Status>, dw0: u32) {
+    pub(super) fn complete(&mut self, cid: u16, result: Result<(), Status>, dw0: u32) {
         let status = result.err().unwrap_or(Status::SUCCESS);
         if result.is_err() {
             self.counters.failed += 1;
@@ -394,7 +457,7 @@ impl IoQueue {
     #[cold]
     fn is_in_use(&self, cid: u16) -> bool {
         let transfers = self.transfers.iter().flatten().map(|t| &t.sqe);
-        transfers.chain(&self.waiting).any(|s| s.cid.get() == cid)
+        transfers.chain(&self.waiting).any(|s| s.cid.get() == cid) || self.held.contains(cid)
     }
 
     /// Fabrics commands on an I/O queue.
@@ -418,10 +481,18 @@ impl IoQueue {
     }
 
     #[inline]
-    fn try_read(&mut self, cursor: &mut ReadCursor, namespaces: &Namespaces) -> bool {
+    pub(super) fn try_read<S: Spoil>(
+        &mut self,
+        cursor: &mut ReadCursor,
+        spoil: &S,
+        namespaces: &Namespaces,
+    ) -> bool {
         let cqe = self.cqe(cursor.cid, Status::SUCCESS);
         let result = match namespace(namespaces, cursor.nsid) {
-            Ok(view) => cursor.advance(&mut self.conn.out, &view.store, cqe, self.flow_control),
+            Ok(view) => {
+                let out = &mut self.conn.out;
+                cursor.advance(out, &view.store, spoil, cqe, self.flow_control)
+            }
             Err(status) => Err(status),
         };
         match result {
@@ -438,17 +509,18 @@ impl IoQueue {
         }
     }
 
-    /// Sends more of a large read. Returns whether it is finished.
-    fn advance_read(
+    /// Sends more of a large read. Returns whether it is finished; then it is not the work any more.
+    fn advance_read<S: Spoil>(
         &mut self,
-        mut cursor: ReadCursor,
+        cursor: &mut ReadCursor,
+        spoil: &S,
         namespaces: &Namespaces,
         busy: &mut bool,
     ) -> bool {
         let left = cursor.left();
-        let finished = self.try_read(&mut cursor, namespaces);
+        self.work = None;
+        let finished = self.try_read(cursor, spoil, namespaces);
         *busy |= finished || cursor.left() < left;
-        self.work = (!finished).then_some(Work::Read(cursor));
         finished
     }
 
@@ -460,6 +532,7 @@ impl IoQueue {
         nsid: u32,
         namespaces: &Namespaces,
         zeroed: &mut u64,
+        cx: &Context<'_>,
     ) -> bool {
         while let Some(range) = self.ranges.last_mut() {
             if *zeroed >= ZERO_STEP {
@@ -472,8 +545,7 @@ impl IoQueue {
                     .map_err(|_| Status::WRITE_FAULT)
             });
             if let Err(status) = result {
-                self.work = None;
-                self.complete(cid, Err(status), 0);
+                self.end_zero(cid, nsid, Err(status), cx);
                 return true;
             }
             *zeroed += step;
@@ -483,8 +555,15 @@ impl IoQueue {
                 self.ranges.pop();
             }
         }
-        self.work = None;
-        self.complete(cid, Ok(()), 0);
+        self.end_zero(cid, nsid, Ok(()), cx);
         true
+    }
+
+    fn end_zero(&mut self, cid: u16, nsid: u32, result: Result<(), Status>, cx: &Context<'_>) {
+        self.work = None;
+        match self.ruling(cid) {
+            None => self.complete(cid, result, 0),
+            Some(ruling) => self.settle(cid, nsid, result, ruling.delay, cx),
+        }
     }
 }
