@@ -10,7 +10,8 @@ use pollux_reactor::Context;
 
 use super::held::{Ruling, Task, Then, Until};
 use super::io_command::{Namespaces, Plan, Range, execute, plan};
-use super::io_queue::{IoQueue, Work};
+use super::io_queue::IoQueue;
+use super::io_work::Work;
 use super::layers::{Descent, Layers, Reached};
 use super::read::{Intact, ReadCursor};
 use crate::spec::opcode::nvm;

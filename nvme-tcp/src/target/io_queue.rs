@@ -11,11 +11,11 @@ use zerocopy::FromBytes;
 
 use super::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
 use super::held::{Held, Ruling};
-use super::io_command::{Namespaces, Plan, RANGES_MAX, Range, execute, namespace, plan};
+use super::io_command::{Namespaces, Plan, RANGES_MAX, Range, execute, plan};
 use super::io_data::Incoming;
 use super::io_layers::layers_of;
-use super::layers::Corruption;
-use super::read::{Intact, ReadCursor, Spoil};
+use super::io_work::Work;
+use super::read::{Intact, ReadCursor};
 use super::staging::{BUFFERS, StagingPool, Transfer};
 use super::status::{QpairCounters, QpairStatus};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
@@ -30,24 +30,9 @@ const ROUNDS_MAX: u32 = 8;
 /// From this length on, payload is received straight into its staging buffer.
 const DIRECT_MIN: usize = 4096;
 
-/// Bytes zeroed per poll.
-const ZERO_STEP: u64 = 1 << 20;
-
 /// Empty polls after which a queue is only read when the reactor has seen an event for it: idle
 /// connections then cost no system calls.
 const HOT_POLLS: u32 = 4096;
-
-/// A command that is answered piece by piece.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Work {
-    Read(ReadCursor),
-    ReadSpoiled(ReadCursor, Corruption),
-    /// Zeroes what `IoQueue::ranges` lists.
-    Zero {
-        cid: u16,
-        nsid: u32,
-    },
-}
 
 /// An I/O queue pair.
 #[derive(Debug)]
@@ -57,7 +42,7 @@ pub(super) struct IoQueue {
     /// Entries of the submission queue.
     entries: u16,
     /// The host did not disable SQ flow control: SQHD is reported, and every read has a response.
-    flow_control: bool,
+    pub(super) flow_control: bool,
     sqhd: u16,
     /// By transfer tag.
     pub(super) transfers: [Option<Transfer>; BUFFERS],
@@ -446,7 +431,7 @@ impl IoQueue {
     }
 
     #[inline]
-    fn cqe(&self, cid: u16, status: Status) -> Cqe {
+    pub(super) fn cqe(&self, cid: u16, status: Status) -> Cqe {
         Cqe {
             sqhd: if self.flow_control { self.sqhd } else { 0 }.into(),
             ..Cqe::new(cid, status)
@@ -478,92 +463,5 @@ impl IoQueue {
         self.complete(cid, result, 0);
         self.conn.rx.consume(total_len);
         Ok(())
-    }
-
-    #[inline]
-    pub(super) fn try_read<S: Spoil>(
-        &mut self,
-        cursor: &mut ReadCursor,
-        spoil: &S,
-        namespaces: &Namespaces,
-    ) -> bool {
-        let cqe = self.cqe(cursor.cid, Status::SUCCESS);
-        let result = match namespace(namespaces, cursor.nsid) {
-            Ok(view) => {
-                let out = &mut self.conn.out;
-                cursor.advance(out, &view.store, spoil, cqe, self.flow_control)
-            }
-            Err(status) => Err(status),
-        };
-        match result {
-            Ok(true) => {
-                self.counters.reads += 1;
-                self.counters.bytes_read += cursor.len();
-                true
-            }
-            Ok(false) => false,
-            Err(status) => {
-                self.complete(cursor.cid, Err(status), 0);
-                true
-            }
-        }
-    }
-
-    /// Sends more of a large read. Returns whether it is finished; then it is not the work any more.
-    fn advance_read<S: Spoil>(
-        &mut self,
-        cursor: &mut ReadCursor,
-        spoil: &S,
-        namespaces: &Namespaces,
-        busy: &mut bool,
-    ) -> bool {
-        let left = cursor.left();
-        self.work = None;
-        let finished = self.try_read(cursor, spoil, namespaces);
-        *busy |= finished || cursor.left() < left;
-        finished
-    }
-
-    /// Zeroes a piece of what `ranges` lists. Returns whether it is finished; stops for this poll when
-    /// enough was zeroed.
-    fn advance_zero(
-        &mut self,
-        cid: u16,
-        nsid: u32,
-        namespaces: &Namespaces,
-        zeroed: &mut u64,
-        cx: &Context<'_>,
-    ) -> bool {
-        while let Some(range) = self.ranges.last_mut() {
-            if *zeroed >= ZERO_STEP {
-                return false;
-            }
-            let step = range.len.min(ZERO_STEP - *zeroed);
-            let result = namespace(namespaces, nsid).and_then(|view| {
-                view.store
-                    .write_zeroes(range.offset, usize::try_from(step).unwrap_or(0))
-                    .map_err(|_| Status::WRITE_FAULT)
-            });
-            if let Err(status) = result {
-                self.end_zero(cid, nsid, Err(status), cx);
-                return true;
-            }
-            *zeroed += step;
-            range.offset += step;
-            range.len -= step;
-            if range.len == 0 {
-                self.ranges.pop();
-            }
-        }
-        self.end_zero(cid, nsid, Ok(()), cx);
-        true
-    }
-
-    fn end_zero(&mut self, cid: u16, nsid: u32, result: Result<(), Status>, cx: &Context<'_>) {
-        self.work = None;
-        match self.ruling(cid) {
-            None => self.complete(cid, result, 0),
-            Some(ruling) => self.settle(cid, nsid, result, ruling.delay, cx),
-        }
     }
 }

@@ -61,6 +61,7 @@ mod io_data;
 mod io_layers;
 mod io_part;
 mod io_queue;
+mod io_work;
 mod layers;
 mod linger;
 mod links;

@@ -58,14 +58,6 @@ impl Kind {
             Kind::Error { .. } => "Error Injection Disk",
         }
     }
-
-    /// The disk that it lies on.
-    pub(super) fn base(&self) -> Option<&str> {
-        match self {
-            Kind::Delay { base, .. } | Kind::Error { base, .. } => Some(base),
-            Kind::Malloc | Kind::Null | Kind::Aio { .. } => None,
-        }
-    }
 }
 
 /// Who uses a disk.
