@@ -285,9 +285,17 @@ impl World {
         let cntlid = self.fabrics_connect(&mut admin, 0, 32, CNTLID_DYNAMIC);
         let enable = PropertySet::new(property::CC, 0x0046_0001);
         assert!(self.command(&mut admin, enable.into(), &[]).0.is_success());
+        admin.cntlid = cntlid;
         let mut io = self.open(ddgst);
         self.fabrics_connect(&mut io, 1, entries, cntlid);
         (admin, io)
+    }
+
+    /// One more I/O queue of a controller.
+    pub fn io_queue(&mut self, admin: &Queue, qid: u16) -> Queue {
+        let mut io = self.open(false);
+        self.fabrics_connect(&mut io, qid, 128, admin.cntlid);
+        io
     }
 
     fn fabrics_connect(&mut self, queue: &mut Queue, qid: u16, entries: u32, cntlid: u16) -> u16 {
@@ -323,6 +331,7 @@ impl World {
                 initialized: false,
             },
             next_cid: 100,
+            cntlid: 0,
         };
         drop(wires);
         let mut out = Vec::new();
@@ -486,6 +495,8 @@ pub struct Queue {
     tx: TxFraming,
     rx: RxFraming,
     next_cid: u16,
+    /// Of an admin queue's controller.
+    cntlid: u16,
 }
 
 /// A received PDU: where its parts are, and its bytes.
