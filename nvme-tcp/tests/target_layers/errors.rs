@@ -175,7 +175,8 @@ fn a_byte_is_changed_on_its_way() {
     assert!(w.command(&mut io, write(1, 0, 1), one).0.is_success());
     assert_eq!(w.read(&mut io, 1, 0, 1), change(one, 511));
     // Ranges to deallocate are no data.
-    w.inject(DISK, "unmap", "corrupt_data", json!({"corrupt_value": 1}));
+    let start = json!({"corrupt_offset": 8, "corrupt_value": 1});
+    w.inject(DISK, "unmap", "corrupt_data", start);
     let (dsm, range) = deallocate(1, 0, 1);
     assert!(w.command(&mut io, dsm, &range).0.is_success());
     assert_eq!(w.read(&mut io, 1, 0, 1), [0; 512]);
@@ -339,4 +340,19 @@ fn what_is_pending_ends_with_its_namespace() {
     assert!(w.finish(&io, all, &[]).0.status().is_success());
     let (status, _) = w.command(&mut io, read(1, 0, 1), &[]);
     assert_eq!(status.code(), Status::INVALID_NAMESPACE);
+}
+
+#[test]
+fn what_is_pending_ends_when_its_namespace_leaves_the_disk() {
+    let mut w = world("leaves");
+    let (admin, mut first) = w.connect(false);
+    let mut second = w.io_queue(&admin, 2);
+    w.inject(DISK, "read", "pending", json!({"num": 2}));
+    let held = [&mut first, &mut second].map(|queue| w.submit(queue, read(1, 0, 1), &[]));
+    let remove = json!({"nqn": crate::world::NQN, "nsid": 1});
+    w.call("nvmf_subsystem_remove_ns", remove);
+    for (queue, cid) in [&first, &second].into_iter().zip(held) {
+        let (cqe, _) = w.finish(queue, cid, &[]);
+        assert_eq!(cqe.status().code(), Status::INVALID_NAMESPACE);
+    }
 }
