@@ -63,7 +63,7 @@ impl IoQueue {
         let (cid, nsid) = (sqe.cid.get(), sqe.nsid.get());
         let others = self.outstanding;
         match descent.go_on(sqe.opcode, others, cx.rng()) {
-            Reached::Bottom => match planned.map_or_else(|| plan(&sqe, namespaces), Ok) {
+            Reached::Bottom => match planned.map_or_else(|| plan_again(&task, namespaces), Ok) {
                 Ok(plan) => self.carry_out(*task, plan, namespaces, cx),
                 Err(status) => self.settle(cid, nsid, Err(status), task.descent.delay, cx),
             },
@@ -210,6 +210,16 @@ impl IoQueue {
         }
         busy
     }
+}
+
+/// What is to be done for a command that was held on its way. Its namespace may have changed meanwhile; if it is on another
+/// disk now, the command was not meant for that.
+fn plan_again(task: &Task, namespaces: &Namespaces) -> Result<Plan, Status> {
+    let layers = layers_of(namespaces, &task.sqe);
+    if task.sqe.nsid.get() != NSID_ALL && !task.descent.is_through(layers.as_ref()) {
+        return Err(Status::INVALID_NAMESPACE.with_dnr());
+    }
+    plan(&task.sqe, namespaces)
 }
 
 /// Changes the data that a host has sent, if the layers say so; never the ranges of a Dataset Management command.

@@ -1,8 +1,8 @@
 //! One I/O queue pair: the state machine from received bytes to queued answers.
 //!
-//! Commands are parsed where they were received and carried out at once. Three kinds take longer: large
-//! reads, and zeroing, are worked off piece by piece ([`Work`]) while later commands wait; writes with an
-//! R2T wait in a table until their data has come.
+//! Commands are parsed where they were received and carried out at once. Some take longer: large reads, and
+//! zeroing, are worked off piece by piece ([`Work`]) while later commands wait; writes with an R2T wait in a
+//! table until their data has come; commands of namespaces with layers may be held ([`Held`]).
 
 use std::collections::VecDeque;
 

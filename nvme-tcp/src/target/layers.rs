@@ -320,6 +320,11 @@ impl Descent {
         }
     }
 
+    /// Whether these are the layers that it goes through.
+    pub(super) fn is_through(&self, layers: Option<&Layers>) -> bool {
+        are_same(Some(&self.layers), layers)
+    }
+
     /// Goes on, for a command that has this many others beside it on its queue.
     pub(super) fn go_on(&mut self, opcode: u8, others: usize, rng: &mut Rng) -> Reached {
         while let Some(layer) = self.layers.get(self.at) {

@@ -356,3 +356,18 @@ fn what_is_pending_ends_when_its_namespace_leaves_the_disk() {
         assert_eq!(cqe.status().code(), Status::INVALID_NAMESPACE);
     }
 }
+
+#[test]
+fn what_was_held_does_not_go_to_another_disk() {
+    let mut w = world("another");
+    let (_admin, mut io) = w.connect(false);
+    let place = |nsid: u32| json!({"nqn": crate::world::NQN, "nsid": nsid});
+    w.call("nvmf_subsystem_remove_ns", place(2));
+    w.inject(DISK, "write", "nomem", json!({}));
+    let held = w.submit(&mut io, write(1, 0, 1), &[7; 512]);
+    w.call("nvmf_subsystem_remove_ns", place(1));
+    assert_eq!(w.add_ns("Malloc1"), 1);
+    let (cqe, _) = w.finish(&io, held, &[]);
+    assert_eq!(cqe.status().code(), Status::INVALID_NAMESPACE);
+    assert_eq!(w.read(&mut io, 1, 0, 1), [0; 512]);
+}
