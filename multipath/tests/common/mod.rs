@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use pollux_multipath::{
     Application, AttachOptions, AttachRequest, Attached, Channels, Completion, ControllerChange,
-    ControllerStatus, Host, HostError, HostHandle, HostRequest, Io, Op, Policy, Recovery,
-    TransportId, VolumeId, VolumeStatus,
+    ControllerStatus, Host, HostError, HostHandle, HostRequest, Io, Op, PathStatus, Policy,
+    Recovery, TransportId, VolumeId, VolumeStatus,
 };
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
@@ -319,17 +319,17 @@ impl World {
     }
 
     /// Decides what becomes of each command from now on.
-    pub fn on_command(&mut self, decide: impl FnMut(&SeenCommand) -> Verdict + 'static) {
+    pub fn on_command(&self, decide: impl FnMut(&SeenCommand) -> Verdict + 'static) {
         self.tap.borrow_mut().on_command = Some(Box::new(decide));
     }
 
     /// Changes data on its way to the host from now on.
-    pub fn on_data(&mut self, change: impl FnMut(&SeenCommand, &mut [u8]) + 'static) {
+    pub fn on_data(&self, change: impl FnMut(&SeenCommand, &mut [u8]) + 'static) {
         self.tap.borrow_mut().on_data = Some(Box::new(change));
     }
 
     /// Lets the tap see that it was told something.
-    pub fn wake_tap(&mut self) {
+    pub fn wake_tap(&self) {
         assert!(self.wire.as_ref().is_some_and(|wire| wire.send(()).is_ok()));
     }
 
@@ -499,6 +499,33 @@ impl World {
                     .collect()
             })
             .collect()
+    }
+
+    /// Lets go what the tap holds.
+    pub fn release(&self) {
+        self.tap.borrow_mut().hold = false;
+        self.wake_tap();
+    }
+
+    /// Runs until a condition holds, for at most a minute of virtual time.
+    pub fn run_until(&mut self, what: &str, mut condition: impl FnMut(&Tap) -> bool) {
+        let tap = self.tap.clone();
+        let held = self
+            .sim
+            .run_until(Duration::from_secs(60), || condition(&tap.borrow()));
+        assert!(held, "in a minute of virtual time: {what}");
+    }
+
+    /// What a reactor says of a path of the first volume.
+    pub fn path(&mut self, reactor: usize, path: u16) -> PathStatus {
+        let status = self.status();
+        let mut reactors = status[0].reactors.iter();
+        let view = reactors.find(|r| r.reactor == reactor).expect("its answer");
+        let mut found = view
+            .paths
+            .iter()
+            .filter(|p| p.transport.as_ref().unwrap().addr == addr(path));
+        found.next().expect("such a path").clone()
     }
 
     /// Runs until the paths look as wanted on every reactor.

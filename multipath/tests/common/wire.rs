@@ -10,7 +10,7 @@ use std::rc::Rc;
 use pollux_nvme_tcp::pdu::TxFraming;
 use pollux_nvme_tcp::spec::Cqe;
 use pollux_nvme_tcp::spec::opcode::{FABRICS, admin, nvm};
-use pollux_nvme_tcp::spec::pdu::{CapsuleResp, PduType};
+use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleResp, PduType};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::{Context, Listener, Progress, Service, Stream, Time};
 
@@ -90,11 +90,13 @@ impl Seen {
 }
 
 /// What becomes of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Pass,
     /// The host gets this status, the target nothing.
     Answer(Status),
+    /// The host gets this data and success, the target nothing.
+    Data(Vec<u8>),
     /// Stays here until [`Tap::hold`] is false.
     Hold,
     /// Stays here for ever.
@@ -245,7 +247,7 @@ impl Passage {
         if !tap.hold {
             self.to_target.extend(self.held.drain(..).flatten());
         }
-        if let Some(&(path, result)) = tap.events.front()
+        while let Some(&(path, result)) = tap.events.front()
             && path == self.path
             && let Some(cid) = self.event_requests.pop_front()
         {
@@ -295,6 +297,13 @@ impl Passage {
                 self.held.push(pdu);
             }
             Verdict::Answer(status) => self.answer(cid, 0, status),
+            Verdict::Data(data) => {
+                let len = u32::try_from(data.len()).unwrap();
+                let header = C2hData::new(cid, 0, len, C2hData::LAST_PDU);
+                TxFraming::default().put_header(&mut self.to_host, &header, data.len());
+                self.to_host.extend(data);
+                self.answer(cid, 0, Status::SUCCESS);
+            }
             Verdict::Lose if seen.is_event_request() => self.event_requests.push_back(cid),
             Verdict::Lose => {}
         }
