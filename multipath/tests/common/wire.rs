@@ -10,7 +10,7 @@ use std::rc::Rc;
 use pollux_nvme_tcp::pdu::TxFraming;
 use pollux_nvme_tcp::spec::Cqe;
 use pollux_nvme_tcp::spec::opcode::{FABRICS, admin, nvm};
-use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleResp, PduType};
+use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleResp, PduType, flags};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::{Context, Listener, Progress, Service, Stream, Time};
 
@@ -119,6 +119,8 @@ pub struct Tap {
     pub seen: Vec<Seen>,
     /// Connections that are open now, of hosts and to the target.
     pub open: usize,
+    /// The header of the next PDU from the target that belongs to an I/O queue gets a wrong bit.
+    pub spoil_header: bool,
     /// Results of events to complete lost event requests with, by path.
     pub events: VecDeque<(u16, u32)>,
 }
@@ -299,7 +301,7 @@ impl Passage {
             Verdict::Answer(status) => self.answer(cid, 0, status),
             Verdict::Data(data) => {
                 let len = u32::try_from(data.len()).unwrap();
-                let header = C2hData::new(cid, 0, len, C2hData::LAST_PDU);
+                let header = C2hData::new(cid, 0, len, flags::LAST_PDU);
                 TxFraming::default().put_header(&mut self.to_host, &header, data.len());
                 self.to_host.extend(data);
                 self.answer(cid, 0, Status::SUCCESS);
@@ -319,6 +321,10 @@ impl Passage {
             if let Some(seen) = self.commands.get(&cid) {
                 on_data(seen, &mut pdu[from..from + len]);
             }
+        }
+        if self.qid != 0 && std::mem::take(&mut tap.spoil_header) {
+            // In a reserved byte: nothing but the digest tells.
+            pdu[12] ^= 1;
         }
         self.to_host.extend(pdu);
     }
