@@ -101,6 +101,8 @@ pub enum Verdict {
     Hold,
     /// Stays here for ever.
     Lose,
+    /// Goes on to the target, but its completion does not come back.
+    Mute,
 }
 
 type OnCommand = Box<dyn FnMut(&Seen) -> Verdict>;
@@ -117,6 +119,8 @@ pub struct Tap {
     pub hold: bool,
     /// All commands, in order.
     pub seen: Vec<Seen>,
+    /// Connections that were made, by path.
+    pub accepted: Vec<(u16, Time)>,
     /// Connections that are open now, of hosts and to the target.
     pub open: usize,
     /// The header of the next PDU from the target that belongs to an I/O queue gets a wrong bit.
@@ -142,6 +146,7 @@ struct Passage {
     to_target: Vec<u8>,
     commands: BTreeMap<u16, Seen>,
     held: Vec<Vec<u8>>,
+    muted: Vec<u16>,
     /// Event requests that were lost here.
     event_requests: VecDeque<u16>,
     /// One side has ended; what it sent still goes to the other.
@@ -192,6 +197,7 @@ impl Service for Wire {
             while let Ok(Some((host, _))) = listener.accept(cx.net()) {
                 let target = cx.net().connect(behind(*path), None).unwrap();
                 self.passages.push(Passage::new(*path, host, target));
+                self.tap.borrow_mut().accepted.push((*path, cx.now()));
                 progress = Progress::Busy;
             }
         }
@@ -219,6 +225,7 @@ impl Passage {
             to_target: Vec::new(),
             commands: BTreeMap::new(),
             held: Vec::new(),
+            muted: Vec::new(),
             event_requests: VecDeque::new(),
             ended: false,
         }
@@ -294,6 +301,10 @@ impl Passage {
                 self.commands.insert(cid, seen);
                 self.to_target.extend(pdu);
             }
+            Verdict::Mute => {
+                self.muted.push(cid);
+                self.to_target.extend(pdu);
+            }
             Verdict::Hold => {
                 self.commands.insert(cid, seen);
                 self.held.push(pdu);
@@ -320,6 +331,13 @@ impl Passage {
             let len = u32::from_le_bytes(pdu[16..20].try_into().unwrap()) as usize;
             if let Some(seen) = self.commands.get(&cid) {
                 on_data(seen, &mut pdu[from..from + len]);
+            }
+        }
+        if PduType(pdu[0]) == PduType::CAPSULE_RESP {
+            let cid = u16::from_le_bytes([pdu[20], pdu[21]]);
+            if let Some(index) = self.muted.iter().position(|&muted| muted == cid) {
+                self.muted.swap_remove(index);
+                return;
             }
         }
         if self.qid != 0 && std::mem::take(&mut tap.spoil_header) {
