@@ -1,6 +1,10 @@
 //! What is left after a detach: nothing (rule B11).
 #![expect(unsafe_code, reason = "a counting allocator cannot be had without")]
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
 
 mod common;
 

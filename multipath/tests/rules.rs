@@ -188,24 +188,21 @@ fn table(tests: &[Test]) -> String {
         };
         let file = test.file.trim_end_matches(".rs");
         for rule in &test.rules {
-            let line = format!("`{file}` {}{mark}", test.name);
-            held.entry(rule).or_default().push(line);
+            let row = format!("{}{mark} | {file}", test.name);
+            held.entry(rule).or_default().push(row);
         }
     }
     let mut out = String::from(
         "# The rules of multipath behaviour and the tests that hold them\n\n\
          Written by `tests/rules.rs` from the doc comments of the workspace's tests; to write it again:\n\n\
-         ```text\nPOLLUX_UPDATE_RULES=1 cargo test -p pollux-multipath --test rules\n```\n",
+         ```text\nPOLLUX_UPDATE_RULES=1 cargo test -p pollux-multipath --test rules\n```\n\n\
+         | Rule | Test | In |\n|---|---|---|\n",
     );
     for (rule, title) in RULES {
-        write!(out, "\n## {rule} {title}\n\n").unwrap();
-        match held.get(rule) {
-            None => out.push_str("None yet.\n"),
-            Some(tests) => {
-                for test in tests {
-                    writeln!(out, "- {test}").unwrap();
-                }
-            }
+        writeln!(out, "| **{rule}** | **{title}** | |").unwrap();
+        let none = ["none yet |".to_owned()];
+        for row in held.get(rule).map_or(&none[..], Vec::as_slice) {
+            writeln!(out, "| {rule} | {row} |").unwrap();
         }
     }
     out

@@ -5,6 +5,7 @@
 )]
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+pub mod ask;
 pub mod hand;
 pub mod wire;
 
@@ -16,8 +17,8 @@ use std::time::Duration;
 
 use pollux_multipath::{
     Application, AttachOptions, AttachRequest, Attached, Channels, Completion, ControllerChange,
-    ControllerStatus, Host, HostError, HostHandle, HostRequest, Io, Op, PathStatus, Policy,
-    Recovery, TransportId, VolumeId, VolumeStatus,
+    ControllerStatus, Host, HostError, HostHandle, HostRequest, Io, Op, Recovery, TransportId,
+    VolumeId, VolumeStatus,
 };
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
@@ -28,7 +29,7 @@ use pollux_nvme_tcp::target::{
 use pollux_reactor::{Context, Progress, Sender, Simulation, Time, mailbox};
 
 use self::hand::{BY_HAND, Ended, Hand};
-use self::wire::{Seen as SeenCommand, Tap, Verdict, Wire, behind};
+use self::wire::{Tap, Wire, behind};
 
 pub const BLOCK: usize = 512;
 pub const BLOCK_SIZE: u32 = 512;
@@ -318,21 +319,6 @@ impl World {
         });
     }
 
-    /// Decides what becomes of each command from now on.
-    pub fn on_command(&self, decide: impl FnMut(&SeenCommand) -> Verdict + 'static) {
-        self.tap.borrow_mut().on_command = Some(Box::new(decide));
-    }
-
-    /// Changes data on its way to the host from now on.
-    pub fn on_data(&self, change: impl FnMut(&SeenCommand, &mut [u8]) + 'static) {
-        self.tap.borrow_mut().on_data = Some(Box::new(change));
-    }
-
-    /// Lets the tap see that it was told something.
-    pub fn wake_tap(&self) {
-        assert!(self.wire.as_ref().is_some_and(|wire| wire.send(()).is_ok()));
-    }
-
     pub fn target(&mut self, request: TargetRequest) -> TargetReply {
         let (sender, receiver) = mpsc::channel();
         self.target.request(
@@ -369,19 +355,6 @@ impl World {
         self.wait(answer)
     }
 
-    /// Asks for an attach without waiting for its end.
-    pub fn start_attach(
-        &mut self,
-        request: AttachRequest,
-    ) -> mpsc::Receiver<Result<Attached, HostError>> {
-        let (sender, receiver) = mpsc::channel();
-        self.request(HostRequest::Attach(
-            Box::new(request),
-            Box::new(move |answer| sender.send(answer).unwrap()),
-        ));
-        receiver
-    }
-
     pub fn attach(&mut self, path: u16) -> Attached {
         self.attach_with(path, options()).unwrap()
     }
@@ -389,21 +362,6 @@ impl World {
     pub fn detach(&mut self, path: Option<u16>) -> Result<(), HostError> {
         let answer = self.start_detach("Nvme0", path);
         self.wait(answer)
-    }
-
-    /// Asks for a detach without waiting for its end.
-    pub fn start_detach(
-        &mut self,
-        name: &str,
-        path: Option<u16>,
-    ) -> mpsc::Receiver<Result<(), HostError>> {
-        let (sender, receiver) = mpsc::channel();
-        self.request(HostRequest::Detach {
-            name: name.into(),
-            transport: path.map(transport),
-            reply: Box::new(move |answer| sender.send(answer).unwrap()),
-        });
-        receiver
     }
 
     pub fn request(&mut self, request: HostRequest) {
@@ -425,52 +383,6 @@ impl World {
     ) -> Result<(), HostError> {
         let answer = self.start_change(cntlid, change);
         self.wait(answer)
-    }
-
-    /// Asks for a change without waiting for its end.
-    pub fn start_change(
-        &mut self,
-        cntlid: Option<u16>,
-        change: ControllerChange,
-    ) -> mpsc::Receiver<Result<(), HostError>> {
-        let (sender, receiver) = mpsc::channel();
-        self.request(HostRequest::Change {
-            name: "Nvme0".into(),
-            cntlid,
-            change,
-            reply: Box::new(move |answer| sender.send(answer).unwrap()),
-        });
-        receiver
-    }
-
-    /// Sets the policy of the first volume.
-    pub fn set_policy(&mut self, policy: Policy) {
-        let (sender, receiver) = mpsc::channel();
-        self.request(HostRequest::SetPolicy {
-            volume: "Nvme0n1".into(),
-            policy,
-            reply: Box::new(move |answer| sender.send(answer).unwrap()),
-        });
-        self.wait(receiver).unwrap();
-    }
-
-    /// Makes a path the preferred one of the first volume.
-    pub fn prefer(&mut self, path: u16) {
-        let cntlid = self.controller(path).cntlid;
-        let (sender, receiver) = mpsc::channel();
-        self.request(HostRequest::SetPreferredPath {
-            volume: "Nvme0n1".into(),
-            cntlid,
-            reply: Box::new(move |answer| sender.send(answer).unwrap()),
-        });
-        self.wait(receiver).unwrap();
-    }
-
-    /// The controller that a path leads to.
-    pub fn controller(&mut self, path: u16) -> ControllerStatus {
-        let list = self.controllers();
-        let found = list.into_iter().find(|c| c.transport.addr == addr(path));
-        found.expect("a controller at the address")
     }
 
     pub fn controllers(&mut self) -> Vec<ControllerStatus> {
@@ -499,33 +411,6 @@ impl World {
                     .collect()
             })
             .collect()
-    }
-
-    /// Lets go what the tap holds.
-    pub fn release(&self) {
-        self.tap.borrow_mut().hold = false;
-        self.wake_tap();
-    }
-
-    /// Runs until a condition holds, for at most a minute of virtual time.
-    pub fn run_until(&mut self, what: &str, mut condition: impl FnMut(&Tap) -> bool) {
-        let tap = self.tap.clone();
-        let held = self
-            .sim
-            .run_until(Duration::from_secs(60), || condition(&tap.borrow()));
-        assert!(held, "in a minute of virtual time: {what}");
-    }
-
-    /// What a reactor says of a path of the first volume.
-    pub fn path(&mut self, reactor: usize, path: u16) -> PathStatus {
-        let status = self.status();
-        let mut reactors = status[0].reactors.iter();
-        let view = reactors.find(|r| r.reactor == reactor).expect("its answer");
-        let mut found = view
-            .paths
-            .iter()
-            .filter(|p| p.transport.as_ref().unwrap().addr == addr(path));
-        found.next().expect("such a path").clone()
     }
 
     /// Runs until the paths look as wanted on every reactor.

@@ -1,20 +1,14 @@
-//! Resets, reconnects and what happens meanwhile (rules B8 and B9.2).
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+//! Resets, reconnects and what happens meanwhile (rule B8).
 
-mod common;
-
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
-use common::wire::{Seen, Verdict};
-use common::{World, addr, options, transport};
+use crate::common::wire::{Seen, Verdict};
+use crate::common::{World, addr, options, transport};
 use pollux_multipath::{
-    AttachOptions, AttachRequest, ControllerChange, HostError, Mode, Op, Policy, Recovery, Selector,
+    AttachOptions, AttachRequest, ControllerChange, HostError, Op, Policy, Recovery, Selector,
 };
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_reactor::Time;
 
 const T: bool = true;
 const F: bool = false;
@@ -444,100 +438,4 @@ fn whatever_the_network_does_io_goes_on() {
         w.finish();
         assert!(w.seen.borrow().errors.is_empty(), "{what}");
     }
-}
-
-/// B9.2: Keep Alive goes out at half of KATO, and a controller that leaves one unanswered is reset when KATO is over;
-/// its I/O goes elsewhere.
-#[test]
-fn keep_alive_goes_out_at_half_of_kato() {
-    let mut w = World::tapped(850, 2, 1, 0);
-    let options = AttachOptions {
-        keep_alive_ms: 4000,
-        ..options()
-    };
-    for path in 0..2 {
-        w.attach_with(path, options.clone()).unwrap();
-    }
-    w.sim.run_for(Duration::from_secs(21));
-    let times = |w: &World| {
-        let tap = w.tap.borrow();
-        let alive = tap.seen.iter().filter(|s| s.path == 0 && s.is_keep_alive());
-        alive.map(|s| s.at).collect::<Vec<_>>()
-    };
-    let sent = times(&w);
-    assert_eq!(sent.len(), 10);
-    for pair in sent.windows(2) {
-        let apart = pair[1].saturating_since(pair[0]);
-        assert!(apart >= ms(2000) && apart < ms(2005), "{apart:?}");
-    }
-    w.on_command(
-        // The target gets it and is content; the host hears nothing of it.
-        |seen| match seen.path == 0 && (seen.is_keep_alive() || seen.is_io()) {
-            true => Verdict::Mute,
-            false => Verdict::Pass,
-        },
-    );
-    let id = w.submit(0, Op::Write, 0);
-    w.expect_ended(&[id], Duration::from_secs(7));
-    assert_eq!(w.carried_by(id), Some(1));
-    let last = *times(&w).last().unwrap();
-    let took = w.ended(id).unwrap().1.saturating_since(last);
-    assert!(took >= ms(3990) && took < ms(4010), "{took:?}");
-    let error = w.controller(0).last_error.unwrap();
-    assert!(error.contains("keep-alive"), "{error}");
-    // It is connected again; the other one never was.
-    w.sim.run_for(ms(100));
-    w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
-    assert_eq!(connects(&w, 1), 2);
-}
-
-/// B9.2: a controller that answers each Keep Alive late, but within KATO, is not reset; without KATO none is sent.
-#[test]
-fn a_slow_answer_to_keep_alive_is_an_answer() {
-    let mut w = World::new(851, 1, 1, 0);
-    let with = |keep_alive_ms| AttachOptions {
-        keep_alive_ms,
-        ..options()
-    };
-    w.attach_with(0, with(4000)).unwrap();
-    w.sim.network().set_latency(ms(900));
-    w.sim.run_for(Duration::from_secs(60));
-    assert_eq!(w.controller(0).last_error, None);
-    assert_eq!(w.controller(0).state, "enabled");
-
-    let mut w = World::tapped(852, 1, 1, 0);
-    w.attach_with(0, with(0)).unwrap();
-    w.sim.run_for(Duration::from_secs(60));
-    assert_eq!(w.tap.borrow().count(Seen::is_keep_alive), 0);
-}
-
-/// B12: a name in failover mode has one connection; alternates are addresses only.
-#[test]
-fn alternates_are_not_connected() {
-    let mut w = World::tapped(860, 3, 2, 4);
-    let failover = AttachOptions {
-        mode: Mode::Failover,
-        recovery: slow(),
-        ..options()
-    };
-    for path in 0..3 {
-        w.attach_with(path, failover.clone()).unwrap();
-    }
-    w.expect_progress(20);
-    assert_eq!((connects(&w, 1), connects(&w, 2)), (0, 0));
-    assert_eq!(w.controllers().len(), 1);
-    // The next address at once, not after the reconnect delay; and the one after it as well.
-    let start = w.sim.now();
-    w.unlisten(1);
-    w.unlisten(0);
-    w.expect_progress(20);
-    assert!(w.sim.now().saturating_since(start) < ms(100));
-    assert_eq!(w.controllers()[0].transport.addr, addr(2));
-    let alternates: Vec<_> = w.controllers()[0]
-        .alternates
-        .iter()
-        .map(|t| t.addr)
-        .collect();
-    assert_eq!(alternates, [addr(0), addr(1)]);
-    w.finish();
 }

@@ -1,11 +1,8 @@
 //! The ANA transition time (rule B4), to the millisecond of virtual time.
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::World;
+use crate::common::World;
 use pollux_multipath::{ControllerChange, IoError, NoPath, Op};
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::log::AnaState;

@@ -1,15 +1,12 @@
-//! Reading the ANA log (rule B3) and what a path is without it (rule B2): when, how often, and what it changes.
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
+//! Reading the ANA log (rule B3): when, how often, and what it changes.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::wire::{Seen, Verdict};
-use common::{World, addr, nqn};
-use pollux_multipath::{Op, PathEventKind};
+use crate::common::wire::{Seen, Verdict};
+use crate::common::{World, addr, nqn};
+use pollux_multipath::Op;
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
@@ -193,7 +190,8 @@ const STATE: usize = GROUP + 16;
 /// B3.3: a log with one thing wrong changes no path and is read again once; a good one is applied after it.
 #[test]
 fn a_bad_log_changes_nothing_and_is_read_again_once() {
-    let spoils: [(&str, fn(&mut [u8])); 6] = [
+    type Spoil = fn(&mut [u8]);
+    let spoils: [(&str, Spoil); 6] = [
         ("more groups than bytes", |d| d[8..10].fill(0xff)),
         ("more namespaces than bytes", |d| {
             d[GROUP + 4..GROUP + 8].fill(0xff)
@@ -271,7 +269,7 @@ fn the_first_log_may_be_bad_once() {
                 data[STATE] = 0xe;
             }
         });
-        let attached = w.attach_with(0, common::options());
+        let attached = w.attach_with(0, crate::common::options());
         assert_eq!(attached.is_ok(), usable, "{attached:?}");
         if let Err(error) = attached {
             assert!(error.to_string().contains("ANA log"), "{error}");
@@ -361,11 +359,7 @@ fn a_scan_of_namespaces_does_not_bring_the_path_back() {
         _ => Verdict::Pass,
     });
     w.tap.borrow_mut().hold = true;
-    w.target(TargetRequest::ResizeNamespace {
-        nqn: nqn(),
-        nsid: 1,
-        bytes: 4096 * 512,
-    });
+    w.resize_namespace(1, 4096);
     w.run_until("the scan", |t| {
         t.count(|s| s.path == 0 && s.is_identify(cns::ACTIVE_NAMESPACE_LIST)) == 2
     });
@@ -473,72 +467,4 @@ fn a_log_that_changes_between_its_parts_is_read_again() {
     assert!(reads(&w, 0) >= 6, "{}", reads(&w, 0));
     w.expect_progress(20);
     w.finish();
-}
-
-/// B2.2: without ANA reporting every active namespace is optimized, and no log is read.
-#[test]
-fn without_ana_reporting_every_namespace_is_optimized() {
-    let mut w = World::tapped(214, 2, 2, 4);
-    w.on_data(|seen, data| {
-        if seen.is_identify(cns::CONTROLLER) && seen.path == 0 {
-            data[76] &= !(1 << 3);
-        }
-    });
-    w.ana(0, AnaState::NON_OPTIMIZED);
-    w.attach(0);
-    w.attach(1);
-    w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
-    let path = w.path(0, 0);
-    assert_eq!((path.ana_state, path.ana_group), (AnaState::OPTIMIZED, 0));
-    assert_eq!(reads(&w, 0), 0);
-    w.expect_progress(20);
-    w.finish();
-}
-
-/// B2.2: of the five ANA states two are accessible.
-#[test]
-fn optimized_and_non_optimized_are_accessible() {
-    let mut w = settled(215, 2);
-    for (state, accessible) in [
-        (AnaState::NON_OPTIMIZED, T),
-        (AnaState::INACCESSIBLE, F),
-        (AnaState::OPTIMIZED, T),
-        (AnaState::PERSISTENT_LOSS, F),
-        (AnaState::CHANGE, F),
-        (AnaState::OPTIMIZED, T),
-    ] {
-        w.ana(0, state);
-        let current = state == AnaState::OPTIMIZED;
-        w.expect_paths(&[(0, current, T, accessible), (1, !current, T, T)]);
-        w.sim.run_for(Duration::from_millis(10));
-        for reactor in 0..2 {
-            assert_eq!(w.path(reactor, 0).ana_state, state);
-        }
-    }
-}
-
-/// B2.1, B3.5: each state that is applied carries a higher epoch than the one before, and every reactor comes to hold
-/// the same one.
-#[test]
-fn epochs_grow_and_reach_every_reactor() {
-    let mut w = settled(216, 3);
-    let mut last = w.path(0, 0).epoch;
-    for state in [AnaState::NON_OPTIMIZED, AnaState::OPTIMIZED].repeat(3) {
-        w.ana(0, state);
-        w.sim.run_for(Duration::from_millis(10));
-        let epochs: Vec<_> = (0..3).map(|r| w.path(r, 0).epoch).collect();
-        assert!(epochs[0] > last, "{epochs:?} after {last}");
-        assert_eq!(epochs, [epochs[0]; 3]);
-        last = epochs[0];
-    }
-    // A path that is made again does not start over.
-    w.detach(Some(0)).unwrap();
-    w.attach(0);
-    assert!(w.path(0, 0).epoch > last);
-    let status = w.status();
-    let applied = status[0].events.iter().filter_map(|e| match e.kind {
-        PathEventKind::Ana { epoch, .. } => Some(epoch),
-        _ => None,
-    });
-    assert!(applied.is_sorted());
 }

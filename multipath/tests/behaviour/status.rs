@@ -1,12 +1,9 @@
 //! What status tells of volumes, paths and their history (rule B13).
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::wire::Verdict;
-use common::{BLOCK, World, addr, options};
+use crate::common::wire::Verdict;
+use crate::common::{BLOCK, World, addr, options};
 use pollux_multipath::{
     AttachOptions, ControllerChange, Op, PathEventKind as Kind, Policy, Recovery, Selector,
 };

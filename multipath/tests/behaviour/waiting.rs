@@ -1,12 +1,9 @@
 //! What I/O waits for, when it goes on, and when it fails (rule B7).
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::wire::Verdict;
-use common::{World, addr, nqn, options};
+use crate::common::wire::Verdict;
+use crate::common::{World, addr, nqn, options};
 use pollux_multipath::{
     AttachOptions, ControllerChange, IoError, NoPath, Op, PathEventKind, Recovery,
 };

@@ -1,14 +1,11 @@
 //! What becomes of each completion (rule B6), row by row and end to end.
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::wire::{Seen, Verdict};
-use common::{BLOCK, World, addr, options};
+use crate::common::wire::{Seen, Verdict};
+use crate::common::{BLOCK, World, addr, options};
 use pollux_multipath::{
     AttachOptions, ControllerChange, HostRequest, IoError, Op, Policy, Selector,
 };

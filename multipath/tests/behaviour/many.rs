@@ -1,14 +1,10 @@
 //! Many channels: several reactors, names, volumes and paths at once, with all that can happen to them.
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{BLOCK_SIZE, World, addr, nqn, options, transport};
+use crate::common::{World, addr, options, transport};
 use pollux_multipath::{AttachOptions, AttachRequest, Policy, Selector};
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_nvme_tcp::target::{Backend, NamespaceConfig, TargetRequest};
 
 const NAMES: u16 = 3;
 const PATHS: u16 = 4;
@@ -37,11 +33,7 @@ fn attach(w: &mut World, path: u16) {
 /// Three names with four paths each to two namespaces, on four reactors: six volumes, 96 paths of channels.
 fn world(seed: u64) -> World {
     let mut w = World::new(seed, NAMES * PATHS, REACTORS, 12);
-    w.target(TargetRequest::AddNamespace {
-        nqn: nqn(),
-        nsid: Some(2),
-        namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, BLOCK_SIZE),
-    });
+    w.add_namespace(2, 2048);
     *w.on.borrow_mut() = false;
     for path in 0..NAMES * PATHS {
         attach(&mut w, path);

@@ -1,15 +1,10 @@
-//! Selection of paths (rules B2.3 and B5) and what status says of it (rule B13.2), seen on the wire.
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
+//! Selection of paths (rule B5) and what status says of it (rule B13.2), seen on the wire.
 
 use std::time::Duration;
 
-use common::wire::{Seen, Verdict};
-use common::{World, addr, options};
-use pollux_multipath::{
-    AttachOptions, ControllerChange, HostRequest, Op, Policy, Recovery, Selector,
-};
+use crate::common::wire::{Seen, Verdict};
+use crate::common::{World, addr, options};
+use pollux_multipath::{AttachOptions, HostRequest, Op, Policy, Selector};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 
@@ -52,76 +47,6 @@ fn one_by_one(w: &mut World, reactor: usize, count: u64) -> Vec<u16> {
         assert_eq!(w.io(reactor, Op::Read, lba), Ok(()));
     }
     used(w)
-}
-
-/// B2.3, B5.1: for each thing that keeps a path from being available, I/O goes by the other one, though that is
-/// non-optimized; and comes back when it is over.
-#[test]
-fn a_path_that_is_not_available_carries_nothing() {
-    for policy in [Policy::ActivePassive, robin(1), QUEUE_DEPTH] {
-        let mut w = world(400, 2, 2, policy);
-        w.ana(1, AnaState::NON_OPTIMIZED);
-        w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
-        assert_eq!(one_by_one(&mut w, 0, 4), [0; 4], "{policy}");
-        // Not accessible.
-        w.ana(0, AnaState::INACCESSIBLE);
-        w.expect_paths(&[(0, F, T, F), (1, T, T, T)]);
-        assert_eq!(one_by_one(&mut w, 0, 4), [1; 4], "{policy}");
-        w.ana(0, AnaState::OPTIMIZED);
-        w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
-        // Not connected.
-        w.unlisten(0);
-        w.expect_paths(&[(0, F, F, T), (1, T, T, T)]);
-        assert_eq!(one_by_one(&mut w, 1, 4), [1; 4], "{policy}");
-        w.listen(0);
-        w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
-        // Being reset: connected only when all of it is in place.
-        let cntlid = w.controller(0).cntlid;
-        w.on_command(|seen| match seen.path == 0 && seen.is_ana_log() {
-            true => Verdict::Hold,
-            false => Verdict::Pass,
-        });
-        w.tap.borrow_mut().hold = true;
-        let reset = w.start_change(Some(cntlid), ControllerChange::Reset);
-        w.expect_paths(&[(0, F, F, T), (1, T, T, T)]);
-        w.sim.run_for(Duration::from_millis(200));
-        assert_eq!(one_by_one(&mut w, 0, 4), [1; 4], "{policy}");
-        w.release();
-        w.wait(reset).unwrap();
-        w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
-        assert_eq!(one_by_one(&mut w, 1, 4), [0; 4], "{policy}");
-    }
-}
-
-/// B2.1, B2.3: a path that was excluded by fast-I/O-fail is available again once it is connected.
-#[test]
-fn an_excluded_path_comes_back_with_its_connection() {
-    let mut w = World::tapped(401, 1, 2, 0);
-    let recovery = Recovery {
-        reconnect_delay: Duration::from_secs(1),
-        controller_loss_timeout: None,
-        fast_io_fail_timeout: Some(Duration::from_secs(2)),
-    };
-    w.attach_with(
-        0,
-        AttachOptions {
-            recovery,
-            ..options()
-        },
-    )
-    .unwrap();
-    w.unlisten(0);
-    w.sim.run_for(Duration::from_secs(3));
-    assert!(w.io(1, Op::Read, 0).is_err());
-    w.listen(0);
-    w.expect_paths(&[(0, T, T, T)]);
-    assert_eq!(w.io(1, Op::Read, 0), Ok(()));
-    // The time starts anew with the next loss.
-    w.unlisten(0);
-    w.sim.run_for(Duration::from_millis(1500));
-    let id = w.submit(0, Op::Read, 0);
-    w.sim.run_for(Duration::from_millis(100));
-    assert_eq!(w.ended(id), None);
 }
 
 /// B5.1: a retry selects from the table of its own moment.

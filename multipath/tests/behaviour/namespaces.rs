@@ -1,15 +1,12 @@
 //! Namespaces that appear, grow and vanish while I/O goes on (rules B10 and B3.6).
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::wire::{Seen, Verdict};
-use common::{BLOCK, BLOCK_SIZE, World, nqn};
+use crate::common::wire::{Seen, Verdict};
+use crate::common::{BLOCK, World};
 use pollux_multipath::{HostRequest, IoError, NotificationKind, Op, VolumeId};
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_nvme_tcp::target::{Backend, NamespaceConfig, TargetRequest};
+use pollux_nvme_tcp::target::TargetRequest;
 
 const T: bool = true;
 const F: bool = false;
@@ -21,31 +18,6 @@ fn world(seed: u64, paths: u16, io: usize, depth: usize) -> World {
     }
     w.sim.run_for(Duration::from_millis(20));
     w
-}
-
-fn add(w: &mut World, nsid: u32, blocks: u64) {
-    w.target(TargetRequest::AddNamespace {
-        nqn: nqn(),
-        nsid: Some(nsid),
-        namespace: NamespaceConfig::new(
-            Backend::Memory {
-                bytes: blocks * u64::from(BLOCK_SIZE),
-            },
-            BLOCK_SIZE,
-        ),
-    });
-}
-
-fn remove(w: &mut World, nsid: u32) {
-    w.target(TargetRequest::RemoveNamespace { nqn: nqn(), nsid });
-}
-
-fn resize(w: &mut World, nsid: u32, blocks: u64) {
-    w.target(TargetRequest::ResizeNamespace {
-        nqn: nqn(),
-        nsid,
-        bytes: blocks * u64::from(BLOCK_SIZE),
-    });
 }
 
 /// Enough for a log read and a few steps on a quiet network.
@@ -73,7 +45,7 @@ fn namespaces_come_and_go_without_a_reset() {
     let mut w = world(900, 3, 4, 4);
     let before = connects(&w);
     w.expect_progress(50);
-    add(&mut w, 7, 64);
+    w.add_namespace(7, 64);
     settle(&mut w);
     assert_eq!(names(&mut w), ["Nvme0n1", "Nvme0n7"]);
     let seven = volume(&mut w, "Nvme0n7");
@@ -93,7 +65,7 @@ fn namespaces_come_and_go_without_a_reset() {
         assert!(ended.buffer == pattern && ended.result.is_ok());
     }
     w.expect_progress(50);
-    remove(&mut w, 7);
+    w.remove_namespace(7);
     settle(&mut w);
     assert_eq!(names(&mut w), ["Nvme0n1"]);
     w.expect_progress(50);
@@ -107,7 +79,7 @@ fn namespaces_come_and_go_without_a_reset() {
 fn io_on_a_namespace_that_vanishes_says_so() {
     for waiting in [false, true] {
         let mut w = world(901, 2, 2, 0);
-        add(&mut w, 2, 64);
+        w.add_namespace(2, 64);
         settle(&mut w);
         let two = volume(&mut w, "Nvme0n2");
         if waiting {
@@ -128,7 +100,7 @@ fn io_on_a_namespace_that_vanishes_says_so() {
             .collect();
         settle(&mut w);
         assert!(ids.iter().all(|id| w.ended(*id).is_none()));
-        remove(&mut w, 2);
+        w.remove_namespace(2);
         settle(&mut w);
         assert_eq!(names(&mut w), ["Nvme0n1"]);
         w.release();
@@ -156,7 +128,7 @@ fn io_that_waits_for_its_retry_hears_of_the_removal() {
     });
     let id = w.submit(0, Op::Write, 0);
     settle(&mut w);
-    remove(&mut w, 1);
+    w.remove_namespace(1);
     w.expect_ended(&[id], Duration::from_secs(1));
     assert_eq!(w.ended(id).unwrap().0, Err(IoError::Removed));
 }
@@ -169,7 +141,7 @@ fn a_volume_grows_everywhere() {
     let first = volume(&mut w, "Nvme0n1");
     for blocks in [4096, 5000] {
         w.tap.borrow_mut().seen.clear();
-        resize(&mut w, 1, blocks);
+        w.resize_namespace(1, blocks);
         settle(&mut w);
         assert_eq!(w.status()[0].blocks, blocks);
         assert_eq!(volume(&mut w, "Nvme0n1"), first, "the same volume");
@@ -211,12 +183,12 @@ fn a_volume_grows_everywhere() {
 #[test]
 fn a_namespace_that_comes_back_is_a_new_volume() {
     let mut w = world(904, 2, 2, 0);
-    add(&mut w, 2, 64);
+    w.add_namespace(2, 64);
     settle(&mut w);
     let old = volume(&mut w, "Nvme0n2");
-    remove(&mut w, 2);
+    w.remove_namespace(2);
     settle(&mut w);
-    add(&mut w, 2, 32);
+    w.add_namespace(2, 32);
     settle(&mut w);
     let new = volume(&mut w, "Nvme0n2");
     assert_ne!(old, new);
@@ -242,11 +214,11 @@ fn a_namespace_that_vanishes_behind_one_controller_takes_one_path() {
         }
     });
     // Any change makes the list be read again.
-    resize(&mut w, 1, 4096);
+    w.resize_namespace(1, 4096);
     w.expect_paths(&[(1, T, T, T)]);
     w.expect_progress(20);
     w.tap.borrow_mut().on_data = None;
-    resize(&mut w, 1, 4100);
+    w.resize_namespace(1, 4100);
     w.expect_paths(&[(1, T, T, T), (0, F, T, T)]);
     w.expect_progress(20);
     w.finish();
@@ -260,10 +232,10 @@ fn many_changes_end_as_the_last_says() {
         for round in 0..20u32 {
             let nsid = 2 + round % 3;
             match round % 6 {
-                0..3 => add(&mut w, nsid, 64),
-                _ => remove(&mut w, nsid),
+                0..3 => w.add_namespace(nsid, 64),
+                _ => w.remove_namespace(nsid),
             }
-            resize(&mut w, 1, 2048 + u64::from(round));
+            w.resize_namespace(1, 2048 + u64::from(round));
             w.sim.run_for(Duration::from_micros(u64::from(round) * 130));
         }
         settle(&mut w);
