@@ -72,7 +72,7 @@ fn check(w: &mut World) {
 /// and attached, on all of it: every status is true in itself, every I/O ends well, with its own data.
 #[test]
 fn many_channels_stay_true_to_their_rules() {
-    for seed in 1200..1204 {
+    for seed in 1200..1202 {
         let mut w = world(seed);
         w.expect_progress(500);
         let states = [

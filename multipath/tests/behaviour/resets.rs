@@ -318,14 +318,14 @@ fn a_reset_during_an_attach_is_answered() {
 /// B8.4: a detach at every point of a reset takes the controller away for good; the reset is answered.
 #[test]
 fn a_detach_during_a_reset_removes_the_controller() {
-    for step in 0..40u64 {
+    for step in 0..20u64 {
         let mut w = World::tapped(760 + step, 2, 2, 4);
         w.attach(0);
         w.attach(1);
         w.expect_progress(20);
         let cntlid = w.controller(0).cntlid;
         let reset = w.start_change(Some(cntlid), ControllerChange::Reset);
-        w.sim.run_for(Duration::from_micros(150 * step));
+        w.sim.run_for(Duration::from_micros(300 * step));
         w.detach(Some(0)).unwrap();
         let result = w.wait(reset);
         assert!(
@@ -379,7 +379,7 @@ fn a_disable_during_a_reset_holds() {
         w.change(Some(cntlid), ControllerChange::Disable).unwrap();
         // Answered one way or the other.
         let _ = w.wait(reset);
-        w.sim.run_for(Duration::from_secs(2));
+        w.sim.run_for(ms(200));
         w.expect_paths(&[(0, F, F, T), (1, T, T, T)]);
         w.change(Some(cntlid), ControllerChange::Enable).unwrap();
         w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
