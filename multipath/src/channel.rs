@@ -272,3 +272,153 @@ fn candidate(paths: &[Path], index: usize, links: &[Option<Box<Link>>]) -> Candi
         |path| path.candidate(links),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::VolumeId;
+
+    const ID: ControllerId = ControllerId {
+        slot: 0,
+        generation: 1,
+    };
+
+    fn state(epoch: u64, ana: AnaState) -> PathState {
+        PathState {
+            epoch,
+            ana,
+            group: 1,
+            active: true,
+        }
+    }
+
+    /// A channel with one path of a controller that is being connected.
+    fn channel(ana: AnaState) -> (Channel, Vec<Option<Box<Link>>>) {
+        let info = VolumeInfo {
+            id: VolumeId {
+                slot: 0,
+                generation: 1,
+            },
+            name: "Nvme0n1".into(),
+            nsid: 1,
+            blocks: 8,
+            block_shift: 9,
+        };
+        let mut channel = Channel::new(info, Policy::ActivePassive);
+        channel.add_path(ID, state(5, ana));
+        (channel, vec![Some(Box::new(Link::new(ID)))])
+    }
+
+    /// B3.5: a state with an older epoch, or the same, is dropped.
+    #[test]
+    fn an_older_epoch_is_dropped() {
+        let (mut c, links) = channel(AnaState::OPTIMIZED);
+        for epoch in [1, 4, 5] {
+            assert!(!c.set_path(ID, state(epoch, AnaState::INACCESSIBLE)));
+            assert_eq!(c.status(0, &links).paths[0].ana_state, AnaState::OPTIMIZED);
+        }
+        assert!(c.set_path(ID, state(6, AnaState::INACCESSIBLE)));
+        assert!(!c.set_path(ID, state(5, AnaState::OPTIMIZED)));
+        let path = &c.status(0, &links).paths[0];
+        assert_eq!((path.ana_state, path.epoch), (AnaState::INACCESSIBLE, 6));
+    }
+
+    /// B3.4, B3.5: an older state does not end the wait for the log either.
+    #[test]
+    fn an_older_epoch_is_no_answer_to_an_ana_status() {
+        let (mut c, links) = channel(AnaState::OPTIMIZED);
+        c.path_mut(ID).unwrap().log_pending = true;
+        assert!(!c.set_path(ID, state(5, AnaState::OPTIMIZED)));
+        assert!(c.status(0, &links).paths[0].log_pending);
+        assert!(c.set_path(ID, state(6, AnaState::OPTIMIZED)));
+        assert!(!c.status(0, &links).paths[0].log_pending);
+    }
+
+    /// B4.2: an expiry that a newer state has overtaken is void, whatever that state is.
+    #[test]
+    fn an_expiry_of_an_older_epoch_is_void() {
+        for newer in [
+            AnaState::OPTIMIZED,
+            AnaState::NON_OPTIMIZED,
+            AnaState::INACCESSIBLE,
+            AnaState::CHANGE,
+            AnaState::PERSISTENT_LOSS,
+        ] {
+            let (mut c, links) = channel(AnaState::INACCESSIBLE);
+            assert!(c.set_path(ID, state(6, newer)));
+            c.anatt_expired(ID, 5);
+            assert!(!c.status(0, &links).paths[0].anatt_expired, "{newer}");
+        }
+    }
+
+    /// B4.2, B4.3: an expiry of the present epoch counts, for as long as the path is inaccessible or in change.
+    #[test]
+    fn an_expiry_of_the_present_epoch_counts() {
+        let (mut c, links) = channel(AnaState::INACCESSIBLE);
+        assert_eq!(c.hopeless(&links), None);
+        c.anatt_expired(ID, 5);
+        assert_eq!(c.hopeless(&links), Some(NoPath::AnattExpired));
+        assert!(c.set_path(ID, state(6, AnaState::CHANGE)));
+        assert_eq!(c.hopeless(&links), Some(NoPath::AnattExpired));
+        assert!(c.set_path(ID, state(7, AnaState::OPTIMIZED)));
+        assert_eq!(c.hopeless(&links), None);
+    }
+
+    /// B3.5: what is meant for a path that was made again does not reach its successor.
+    #[test]
+    fn a_message_for_another_controller_of_the_same_place_is_dropped() {
+        let (mut c, links) = channel(AnaState::INACCESSIBLE);
+        let predecessor = ControllerId {
+            slot: 0,
+            generation: 0,
+        };
+        assert!(!c.set_path(predecessor, state(9, AnaState::OPTIMIZED)));
+        c.anatt_expired(predecessor, 5);
+        let path = &c.status(0, &links).paths[0];
+        assert!(!path.accessible && !path.anatt_expired);
+    }
+
+    /// B7.1: each reason not to wait for a path, and that one path that may become available is enough to wait for.
+    #[test]
+    fn io_waits_while_one_path_may_become_available() {
+        let second = ControllerId {
+            slot: 1,
+            generation: 2,
+        };
+        type Make = fn(&mut Channel, &mut Vec<Option<Box<Link>>>);
+        let rows: [(NoPath, Make); 6] = [
+            (NoPath::NoPaths, |c, _| c.remove_path(ID)),
+            (NoPath::ControllerLost, |_, links| links[0] = None),
+            (NoPath::ControllerLost, |_, links| {
+                links[0].as_mut().unwrap().recovering = false;
+            }),
+            (NoPath::FastIoFail, |_, links| {
+                links[0].as_mut().unwrap().excluded = true;
+            }),
+            (NoPath::PersistentLoss, |c, _| {
+                c.set_path(ID, state(6, AnaState::PERSISTENT_LOSS));
+            }),
+            (NoPath::AnattExpired, |c, _| {
+                c.set_path(ID, state(6, AnaState::CHANGE));
+                c.anatt_expired(ID, 6);
+            }),
+        ];
+        for (why, make) in rows {
+            let (mut c, mut links) = channel(AnaState::OPTIMIZED);
+            assert_eq!(c.hopeless(&links), None);
+            make(&mut c, &mut links);
+            assert_eq!(c.hopeless(&links), Some(why));
+            links.push(Some(Box::new(Link::new(second))));
+            c.add_path(second, state(1, AnaState::INACCESSIBLE));
+            assert_eq!(c.hopeless(&links), None, "{why}");
+        }
+        let (mut c, links) = channel(AnaState::OPTIMIZED);
+        let inactive = PathState {
+            active: false,
+            ..state(6, AnaState::OPTIMIZED)
+        };
+        c.set_path(ID, inactive);
+        assert_eq!(c.hopeless(&links), Some(NoPath::NamespaceInactive));
+        assert!(!c.status(0, &links).paths[0].accessible, "B2.2: inactive");
+    }
+}

@@ -15,7 +15,7 @@ use pollux_multipath::{AttachOptions, ControllerChange, HostError, Mode, Recover
 const T: bool = true;
 const F: bool = false;
 
-/// B6, B8: a listener that goes takes its path along; its I/O goes elsewhere, and comes back with it.
+/// B6, B8.1: a listener that goes takes its path along; its I/O goes elsewhere, and comes back with it.
 #[test]
 fn io_moves_when_a_listener_goes_and_comes_back() {
     for seed in 10..16 {

@@ -27,11 +27,12 @@ use pollux_nvme_tcp::spec::features::fid;
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{PduType, flags};
 
+use broken::table::{report, run_all, wrong_header_digest};
 use broken::{Checked, Received, check_term_req, describe, noise};
 use device::serve;
 use nonsense::{Nonsense, Outlook};
 use peer::{Event, Events, Order, Peer, TestHost};
-use to_host::{At, Expect, READ_LEN, Row, Stage, WRITE_LEN, icresp, row};
+use to_host::{At, Expect, READ_LEN, Row, SHORT, Stage, WRITE_LEN, icresp, row};
 
 fn request(stage: Stage) -> Option<Request> {
     let block =
@@ -87,7 +88,9 @@ fn bring_up(row: &Row, host: &TestHost) -> Checked<(Peer, Events, At)> {
         header: dgst & 1 != 0,
         data: dgst & 2 != 0,
     };
-    options.timeout = row.timeout.unwrap_or(options.timeout);
+    if matches!(row.expect, Expect::Ends(QueueError::Timeout(_))) {
+        options.timeout = SHORT;
+    }
     let (mut peer, events) = host.queue(options)?;
     let (mut cid, mut old_cid) = (0, 0);
     match row.stage {
@@ -185,20 +188,12 @@ fn expect_term(
 
 fn run(row: &Row, host: &TestHost) -> Checked<()> {
     let (mut peer, events, at) = bring_up(row, host)?;
-    let pdus = (row.bytes)(&at);
-    let all = pdus.concat();
-    let offending = pdus.last().cloned().unwrap_or_default();
-    if row.slowly {
-        peer.wire.send_slowly(&all)?;
-    } else {
-        peer.wire.send(&all)?;
-    }
+    let offending = row.send(&mut peer.wire, &at)?;
     match row.expect {
         Expect::Term(fes, fei) => expect_term(&mut peer, &events, (fes, fei), &offending),
         Expect::HeaderDigest => {
-            let at = usize::from(offending[2]);
-            let sent = offending[at..at + 4].try_into().map(u32::from_le_bytes);
-            expect_term(&mut peer, &events, (3, sent.unwrap_or(0)), &offending)
+            let expected = wrong_header_digest(&offending);
+            expect_term(&mut peer, &events, expected, &offending)
         }
         Expect::Ends(expected) => {
             let error = expect_error(&events)?;
@@ -250,16 +245,6 @@ fn goes_on(host: &TestHost, peer: &mut Peer, events: &Events) -> Checked<()> {
     expect_end(peer)
 }
 
-/// Reports all rows that failed.
-fn report(failures: &[String], rows: usize) {
-    let count = failures.len();
-    assert!(
-        failures.is_empty(),
-        "{count} of {rows} rows:\n{}",
-        failures.join("\n")
-    );
-}
-
 #[test]
 fn broken_bytes_end_as_the_specification_says_and_disturb_nobody() {
     let table = to_host::table();
@@ -269,17 +254,15 @@ fn broken_bytes_end_as_the_specification_says_and_disturb_nobody() {
     assert!(broken.count() >= 60);
     let mut host = TestHost::start();
     host.check().unwrap();
-    let mut failures = Vec::new();
-    for row in &table {
-        if let Err(what) = run(row, &host) {
-            failures.push(format!("{} ({:?}): {what}", row.name, row.stage));
-        }
+    let rows = table
+        .iter()
+        .map(|row| (format!("{} ({:?})", row.name, row.stage), row));
+    let run = |row: &Row, host: &TestHost| {
+        let result = run(row, host);
         host.order(Order::Close);
-        if let Err(what) = host.check() {
-            failures.push(format!("{} disturbs another connection: {what}", row.name));
-            break;
-        }
-    }
+        result
+    };
+    let failures = run_all(rows, &mut host, run, TestHost::check);
     host.stop();
     report(&failures, table.len());
 }
@@ -394,23 +377,20 @@ fn judge(host: &TestHost, events: &Events, outlook: &Outlook) -> Checked<()> {
     }
 }
 
+/// B3.3 where it is about ANA logs: what a controller says of itself that makes no sense.
 #[test]
 fn nonsense_in_admin_answers_is_refused_or_made_do_with() {
     let mut host = TestHost::start();
     host.check().unwrap();
     let table = nonsense::table();
-    let rows = table.len();
-    let mut failures = Vec::new();
-    for row in table {
-        let name = row.name;
-        if let Err(what) = run_controller(&host, row) {
-            failures.push(format!("{name}: {what}"));
-        }
-        if let Err(what) = host.check() {
-            failures.push(format!("{name} disturbs another connection: {what}"));
-            break;
-        }
-    }
+    let count = table.len();
+    let rows = table.into_iter().map(|row| (row.name.to_owned(), row));
+    let failures = run_all(
+        rows,
+        &mut host,
+        |row, host| run_controller(host, row),
+        TestHost::check,
+    );
     host.stop();
-    report(&failures, rows);
+    report(&failures, count);
 }

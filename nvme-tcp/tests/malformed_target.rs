@@ -21,6 +21,7 @@ use pollux_nvme_tcp::spec::pdu::{CapsuleCmd, Icreq, PduType};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Sqe};
 
+use broken::table::{report, run_all, wrong_header_digest};
 use broken::{Checked, DEADLINE, Received, check_term_req, describe, noise, pdu};
 use client::{
     Client, Healthy, TestTarget, completion, host_nqn, invalid_parameter, succeeded, write_by_r2t,
@@ -124,20 +125,11 @@ fn goes_on(client: &mut Client, stage: Stage, target: &TestTarget) -> Checked<()
 
 fn run(row: &Row, target: &TestTarget, healthy: &Healthy, qid: u16) -> Checked<()> {
     let (mut client, at) = bring_up(row, target, healthy, qid)?;
-    let pdus = (row.bytes)(&at);
-    let all = pdus.concat();
-    let offending = pdus.last().cloned().unwrap_or_default();
-    if row.slowly {
-        client.wire.send_slowly(&all)?;
-    } else {
-        client.wire.send(&all)?;
-    }
+    let offending = row.send(&mut client.wire, &at)?;
     match row.expect {
         Expect::Term(fes, fei) => expect_term(&mut client, (fes, fei), &offending),
         Expect::HeaderDigest => {
-            let at = usize::from(offending[2]);
-            let sent = offending[at..at + 4].try_into().map(u32::from_le_bytes);
-            expect_term(&mut client, (3, sent.unwrap_or(0)), &offending)
+            expect_term(&mut client, wrong_header_digest(&offending), &offending)
         }
         Expect::StatusThenTerm(status, fes, fei) => {
             expect_status(&mut client, &at, status)?;
@@ -189,16 +181,16 @@ fn broken_bytes_end_as_the_specification_says_and_disturb_nobody() {
     let target = TestTarget::start();
     let mut healthy = Healthy::connect(&target).unwrap();
     healthy.check().unwrap();
-    let mut failures = Vec::new();
-    for (row, qid) in table.iter().zip((2..=120).cycle()) {
-        if let Err(what) = run(row, &target, &healthy, qid) {
-            failures.push(format!("{} ({:?}): {what}", row.name, row.stage));
-        }
-        if let Err(what) = healthy.check() {
-            failures.push(format!("{} disturbs another connection: {what}", row.name));
-            break;
-        }
-    }
+    let rows = table.iter().zip((2..=120).cycle()).map(|(row, qid)| {
+        let name = format!("{} ({:?})", row.name, row.stage);
+        (name, (row, qid))
+    });
+    let mut failures = run_all(
+        rows,
+        &mut healthy,
+        |(row, qid), healthy| run(row, &target, healthy, qid),
+        Healthy::check,
+    );
     if let Err(what) = wait_for_the_ends(&target) {
         failures.push(what);
     }
@@ -211,13 +203,7 @@ fn broken_bytes_end_as_the_specification_says_and_disturb_nobody() {
         failures.push(format!("{noted} faults noted instead of {expected}"));
     }
     target.stop();
-    assert!(
-        failures.is_empty(),
-        "{} of {} rows:\n{}",
-        failures.len(),
-        table.len(),
-        failures.join("\n")
-    );
+    report(&failures, table.len());
 }
 
 /// A valid exchange with a few bytes changed, of every kind: whatever it means now, the target answers or

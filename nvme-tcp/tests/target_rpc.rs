@@ -1,14 +1,12 @@
 //! The target's management methods, from the socket to the target and back.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::time::Duration;
+mod rpc_client;
 
 use pollux_nvme_tcp::target::{rpc, target};
 use pollux_reactor::rpc::{Config, Methods, Server};
 use pollux_reactor::{Group, Idle, Running};
+use rpc_client::{Client, socket};
 use serde_json::{Value, json};
 
 const NQN: &str = "nqn.2014-08.org.example:disk";
@@ -17,7 +15,7 @@ const HOST: &str = "nqn.2014-08.org.example:host";
 /// A target on two reactors, and a client of its management.
 struct Managed {
     running: Option<Running>,
-    client: BufReader<UnixStream>,
+    client: Client,
 }
 
 impl Managed {
@@ -26,8 +24,7 @@ impl Managed {
     }
 
     fn configured(name: &str, config: Config) -> Managed {
-        let file = format!("pollux-target-rpc-{}-{name}", std::process::id());
-        let path: PathBuf = std::env::temp_dir().join(file);
+        let path = socket(&format!("target-{name}"));
         let (handle, parts) = target(2);
         let mut methods = Methods::new();
         rpc::register(&mut methods, handle);
@@ -43,37 +40,18 @@ impl Managed {
         // Not the target's home, so that answers really travel.
         group.add_service(1, receiver, move || service);
         let running = group.start().unwrap();
-        let stream = UnixStream::connect(&path).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
         Managed {
             running: Some(running),
-            client: BufReader::new(stream),
+            client: Client::connect(&path),
         }
     }
 
-    fn answer(&mut self, method: &str, params: Value) -> Value {
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        let text = request.to_string();
-        self.client.get_mut().write_all(text.as_bytes()).unwrap();
-        let mut line = String::new();
-        self.client.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
-    }
-
     fn call(&mut self, method: &str, params: Value) -> Value {
-        let answer = self.answer(method, params);
-        assert!(answer["error"].is_null(), "{method}: {answer}");
-        answer["result"].clone()
+        self.client.call(method, &params)
     }
 
     fn error(&mut self, method: &str, params: Value) -> (i64, String) {
-        let answer = self.answer(method, params);
-        let error = &answer["error"];
-        let message = error["message"].as_str();
-        let message = message.unwrap_or_else(|| panic!("{method} must fail: {answer}"));
-        (error["code"].as_i64().unwrap(), message.to_owned())
+        self.client.error(method, &params)
     }
 
     /// A transport, a subsystem and a disk of 1 MiB.

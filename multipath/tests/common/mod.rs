@@ -5,6 +5,10 @@
 )]
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+pub mod ask;
+pub mod hand;
+pub mod wire;
+
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,7 +18,7 @@ use std::time::Duration;
 use pollux_multipath::{
     Application, AttachOptions, AttachRequest, Attached, Channels, Completion, ControllerChange,
     ControllerStatus, Host, HostError, HostHandle, HostRequest, Io, Op, Recovery, TransportId,
-    VolumeStatus,
+    VolumeId, VolumeStatus,
 };
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
@@ -22,7 +26,10 @@ use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
     Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
 };
-use pollux_reactor::{Context, Progress, Simulation};
+use pollux_reactor::{Context, Progress, Sender, Simulation, Time, mailbox};
+
+use self::hand::{BY_HAND, Ended, Hand};
+use self::wire::{Tap, Wire, behind};
 
 pub const BLOCK: usize = 512;
 pub const BLOCK_SIZE: u32 = 512;
@@ -43,12 +50,15 @@ pub struct Seen {
 pub struct Pump {
     pub seen: Rc<RefCell<Seen>>,
     pub on: Rc<RefCell<bool>>,
-    depth: usize,
+    pub hand: Rc<RefCell<Hand>>,
+    reactor: usize,
     idle: Vec<Slot>,
     busy: usize,
 }
 
 struct Slot {
+    /// The volume that it was written on.
+    volume: Option<VolumeId>,
     lba: u64,
     generation: u64,
     buffer: Vec<u8>,
@@ -66,14 +76,17 @@ impl Pump {
         depth: usize,
         seen: Rc<RefCell<Seen>>,
         on: Rc<RefCell<bool>>,
+        hand: Rc<RefCell<Hand>>,
     ) -> Self {
         let first = (reactor * depth) as u64;
         Self {
             seen,
             on,
-            depth,
+            hand,
+            reactor,
             idle: (0..depth as u64)
                 .map(|i| Slot {
+                    volume: None,
                     lba: first + i,
                     generation: 0,
                     buffer: vec![0; BLOCK],
@@ -84,7 +97,16 @@ impl Pump {
         }
     }
 
-    fn take(&mut self, completion: Completion) {
+    fn take(&mut self, completion: Completion, at: Time) {
+        if completion.io.user & BY_HAND != 0 {
+            return self.hand.borrow_mut().ended.push(Ended {
+                id: completion.io.user & !BY_HAND,
+                result: completion.result,
+                path: completion.path,
+                at,
+                buffer: completion.io.buffer,
+            });
+        }
         let mut seen = self.seen.borrow_mut();
         self.busy -= 1;
         seen.done += 1;
@@ -100,6 +122,7 @@ impl Pump {
             seen.miscompares += 1;
         }
         self.idle.push(Slot {
+            volume: Some(completion.volume),
             lba,
             generation,
             buffer: completion.io.buffer,
@@ -113,18 +136,33 @@ impl Application for Pump {
 
     fn on_message(&mut self, (): (), _: &mut Channels, _: &mut Context<'_>) {}
 
-    fn poll(&mut self, channels: &mut Channels, _: &mut Context<'_>) -> Progress {
+    fn poll(&mut self, channels: &mut Channels, cx: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
         while let Some(completion) = channels.next_completion() {
-            self.take(completion);
+            self.take(completion, cx.now());
             progress = Progress::Busy;
         }
-        let Some(volume) = channels.volumes().next().map(|v| v.id) else {
+        let volumes: Vec<_> = channels.volumes().map(|v| v.id).collect();
+        let Some(&first) = volumes.first() else {
             return progress;
         };
+        let by_hand = self.hand.borrow_mut().todo.remove(&self.reactor);
+        for (volume, io) in by_hand.unwrap_or_default() {
+            let volume = volume.unwrap_or(first);
+            channels.submit(volume, io).map_err(|(_, e)| e).unwrap();
+            progress = Progress::Busy;
+        }
         while *self.on.borrow()
             && let Some(mut slot) = self.idle.pop()
         {
+            // Each block keeps to its volume for as long as that is there.
+            let volume = match slot.volume.filter(|v| volumes.contains(v)) {
+                Some(volume) => volume,
+                None => {
+                    slot.reading = false;
+                    volumes[usize::try_from(slot.lba).unwrap() % volumes.len()]
+                }
+            };
             if !slot.reading {
                 slot.generation += 1;
                 slot.buffer = fill(slot.lba, slot.generation);
@@ -160,6 +198,14 @@ pub fn options() -> AttachOptions {
     }
 }
 
+pub fn transport(path: u16) -> TransportId {
+    TransportId {
+        addr: addr(path),
+        subnqn: nqn(),
+        hostnqn: None,
+    }
+}
+
 pub fn addr(path: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 4420 + path))
 }
@@ -171,10 +217,23 @@ pub struct World {
     pub host: HostHandle<()>,
     pub seen: Rc<RefCell<Seen>>,
     pub on: Rc<RefCell<bool>>,
+    pub hand: Rc<RefCell<Hand>>,
+    pub tap: Rc<RefCell<Tap>>,
+    /// Wakes the tap; without one, the target listens itself.
+    wire: Option<Sender<()>>,
 }
 
 impl World {
     pub fn new(seed: u64, paths: u16, io: usize, depth: usize) -> Self {
+        Self::build(seed, paths, io, depth, false)
+    }
+
+    /// With a tap between host and target.
+    pub fn tapped(seed: u64, paths: u16, io: usize, depth: usize) -> Self {
+        Self::build(seed, paths, io, depth, true)
+    }
+
+    fn build(seed: u64, paths: u16, io: usize, depth: usize, tapped: bool) -> Self {
         let mut sim = Simulation::new(seed);
         // Slow enough that the clock jumps most of the time.
         sim.network().set_latency(Duration::from_micros(200));
@@ -187,8 +246,16 @@ impl World {
         let on = Rc::new(RefCell::new(true));
         let control = sim.add_reactor();
         let reactors: Vec<_> = (0..io).map(|_| sim.add_reactor()).collect();
+        let hand = Rc::new(RefCell::new(Hand::default()));
         let host = Host::simulate(&mut sim, HostIdentity::random(), control, &reactors, |i| {
-            Pump::new(i, depth, seen.clone(), on.clone())
+            Pump::new(i, depth, seen.clone(), on.clone(), hand.clone())
+        });
+        let tap = Rc::new(RefCell::new(Tap::default()));
+        let wire = tapped.then(|| {
+            let (sender, receiver) = mailbox(16);
+            let reactor = sim.add_reactor();
+            sim.add_service(reactor, receiver, Wire::new(paths, tap.clone()));
+            sender
         });
         let mut world = Self {
             sim,
@@ -196,6 +263,9 @@ impl World {
             host,
             seen,
             on,
+            hand,
+            tap,
+            wire,
         };
         let mut subsystem = SubsystemConfig::new(nqn());
         subsystem.ana_reporting = true;
@@ -216,25 +286,35 @@ impl World {
         world
     }
 
+    /// Where the target listens for a path.
+    fn listener(&self, path: u16) -> SocketAddr {
+        match self.wire {
+            Some(_) => behind(path),
+            None => addr(path),
+        }
+    }
+
     pub fn listen(&mut self, path: u16) {
-        self.target(TargetRequest::AddListener {
-            nqn: nqn(),
-            addr: addr(path),
-        });
+        let addr = self.listener(path);
+        self.target(TargetRequest::AddListener { nqn: nqn(), addr });
     }
 
     pub fn unlisten(&mut self, path: u16) {
-        self.target(TargetRequest::RemoveListener {
-            nqn: nqn(),
-            addr: addr(path),
-        });
+        let addr = self.listener(path);
+        self.target(TargetRequest::RemoveListener { nqn: nqn(), addr });
     }
 
     pub fn ana(&mut self, path: u16, state: AnaState) {
+        self.ana_of(path, None, state);
+    }
+
+    /// Sets the state of one ANA group.
+    pub fn ana_of(&mut self, path: u16, group: Option<u32>, state: AnaState) {
+        let addr = self.listener(path);
         self.target(TargetRequest::SetAnaState {
             nqn: nqn(),
-            addr: addr(path),
-            group: None,
+            addr,
+            group,
             state,
         });
     }
@@ -249,7 +329,7 @@ impl World {
     }
 
     /// Steps until the reply is there, for at most a minute of virtual time.
-    fn wait<T>(&mut self, receiver: mpsc::Receiver<T>) -> T {
+    pub fn wait<T>(&mut self, receiver: mpsc::Receiver<T>) -> T {
         let mut got = None;
         let answered = self.sim.run_until(Duration::from_secs(60), || {
             got = got.take().or_else(|| receiver.try_recv().ok());
@@ -264,21 +344,15 @@ impl World {
         path: u16,
         options: AttachOptions,
     ) -> Result<Attached, HostError> {
-        let (sender, receiver) = mpsc::channel();
-        let request = AttachRequest {
-            name: "Nvme0".into(),
-            transport: TransportId {
-                addr: addr(path),
-                subnqn: nqn(),
-                hostnqn: None,
-            },
+        self.attach_request(AttachRequest {
             options,
-        };
-        self.request(HostRequest::Attach(
-            Box::new(request),
-            Box::new(move |answer| sender.send(answer).unwrap()),
-        ));
-        self.wait(receiver)
+            ..AttachRequest::new("Nvme0", transport(path))
+        })
+    }
+
+    pub fn attach_request(&mut self, request: AttachRequest) -> Result<Attached, HostError> {
+        let answer = self.start_attach(request);
+        self.wait(answer)
     }
 
     pub fn attach(&mut self, path: u16) -> Attached {
@@ -286,17 +360,8 @@ impl World {
     }
 
     pub fn detach(&mut self, path: Option<u16>) -> Result<(), HostError> {
-        let (sender, receiver) = mpsc::channel();
-        self.request(HostRequest::Detach {
-            name: "Nvme0".into(),
-            transport: path.map(|path| TransportId {
-                addr: addr(path),
-                subnqn: nqn(),
-                hostnqn: None,
-            }),
-            reply: Box::new(move |answer| sender.send(answer).unwrap()),
-        });
-        self.wait(receiver)
+        let answer = self.start_detach("Nvme0", path);
+        self.wait(answer)
     }
 
     pub fn request(&mut self, request: HostRequest) {
@@ -316,14 +381,8 @@ impl World {
         cntlid: Option<u16>,
         change: ControllerChange,
     ) -> Result<(), HostError> {
-        let (sender, receiver) = mpsc::channel();
-        self.request(HostRequest::Change {
-            name: "Nvme0".into(),
-            cntlid,
-            change,
-            reply: Box::new(move |answer| sender.send(answer).unwrap()),
-        });
-        self.wait(receiver)
+        let answer = self.start_change(cntlid, change);
+        self.wait(answer)
     }
 
     pub fn controllers(&mut self) -> Vec<ControllerStatus> {

@@ -3,6 +3,8 @@
 //!
 //! What fails here is described by a text, so that a test can name the row of its table.
 
+pub mod table;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;

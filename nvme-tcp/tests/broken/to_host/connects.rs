@@ -5,8 +5,8 @@ use pollux_nvme_tcp::spec::pdu::flags;
 use pollux_nvme_tcp::spec::status::Status;
 
 use super::{
-    At, CCCID, CQE_CID, Expect, FLAGS, HLEN, OUT_OF_RANGE, PLEN, Row, SEQUENCE, SHORT, Stage,
-    TERMINATED, icresp, row, term_req,
+    At, CCCID, CQE_CID, Expect, FLAGS, HLEN, OUT_OF_RANGE, PLEN, Row, SEQUENCE, Stage, TERMINATED,
+    icresp, row, term_req,
 };
 use crate::broken::Spoil;
 
@@ -61,13 +61,10 @@ pub fn table() -> Vec<Row> {
         answer("C2HTermReq", TERMINATED, |_| term_req()),
         answer("nothing", Expect::Cut, |_| Vec::new()),
         answer("23 bytes", Expect::Cut, |at| at.success().cut(23)),
-        Row {
-            timeout: Some(SHORT),
-            ..answer(
-                "silence",
-                Expect::Ends(QueueError::Timeout("answer to Connect")),
-                |_| Vec::new(),
-            )
-        },
+        answer(
+            "silence",
+            Expect::Ends(QueueError::Timeout("answer to Connect")),
+            |_| Vec::new(),
+        ),
     ]
 }

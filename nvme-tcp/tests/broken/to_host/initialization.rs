@@ -5,8 +5,7 @@ use pollux_nvme_tcp::pdu::TxFraming;
 use pollux_nvme_tcp::spec::pdu::{Icreq, PduType, flags};
 
 use super::{
-    Expect, FLAGS, HLEN, PLEN, Row, SEQUENCE, SHORT, Stage, TERMINATED, TYPE, field, icresp, row,
-    term_req,
+    Expect, FLAGS, HLEN, PLEN, Row, SEQUENCE, Stage, TERMINATED, TYPE, field, icresp, row, term_req,
 };
 use crate::broken::{Spoil, bare, noise, pdu};
 
@@ -98,22 +97,16 @@ pub fn table() -> Vec<Row> {
         first("1 byte", Expect::Cut, || icresp().cut(1)),
         first("8 bytes", Expect::Cut, || icresp().cut(8)),
         first("127 bytes", Expect::Cut, || icresp().cut(127)),
-        Row {
-            timeout: Some(SHORT),
-            ..first(
-                "silence",
-                Expect::Ends(QueueError::Timeout("ICResp")),
-                Vec::new,
-            )
-        },
-        Row {
-            timeout: Some(SHORT),
-            ..first(
-                "half of it, and silence",
-                Expect::Ends(QueueError::Timeout("ICResp")),
-                || icresp().cut(64),
-            )
-        },
+        first(
+            "silence",
+            Expect::Ends(QueueError::Timeout("ICResp")),
+            Vec::new,
+        ),
+        first(
+            "half of it, and silence",
+            Expect::Ends(QueueError::Timeout("ICResp")),
+            || icresp().cut(64),
+        ),
         Row {
             slowly: true,
             ..first("byte by byte", Expect::Ready, icresp)

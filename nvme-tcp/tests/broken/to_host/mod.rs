@@ -15,7 +15,7 @@ use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleResp, Icresp, PduType, R2t, Ter
 use pollux_nvme_tcp::spec::status::Status;
 use zerocopy::FromZeros;
 
-use crate::broken::pdu;
+use crate::broken::{pdu, table};
 
 /// How far a connection has come before the controller sends the bytes of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,43 +131,26 @@ impl At {
     }
 }
 
-pub type Bytes = Box<dyn Fn(&At) -> Vec<Vec<u8>>>;
+pub type Row = table::Row<Stage, Expect, At>;
 
-pub struct Row {
-    pub name: String,
-    pub stage: Stage,
-    pub expect: Expect,
-    /// PDUs, the last of which is at fault.
-    pub bytes: Bytes,
-    /// Send byte by byte.
-    pub slowly: bool,
-    /// The host's limit for connecting.
-    pub timeout: Option<Duration>,
-}
-
-pub fn rows(
-    name: impl Into<String>,
-    stage: Stage,
-    expect: Expect,
-    bytes: impl Fn(&At) -> Vec<Vec<u8>> + 'static,
-) -> Row {
-    Row {
-        name: name.into(),
-        stage,
-        expect,
-        bytes: Box::new(bytes),
-        slowly: false,
-        timeout: None,
-    }
-}
-
+/// A row of one PDU.
 pub fn row(
     name: impl Into<String>,
     stage: Stage,
     expect: Expect,
     bytes: impl Fn(&At) -> Vec<u8> + 'static,
 ) -> Row {
-    rows(name, stage, expect, move |at| vec![bytes(at)])
+    Row::new(name, stage, expect, move |at| vec![bytes(at)])
+}
+
+/// A row of several PDUs.
+pub fn rows(
+    name: impl Into<String>,
+    stage: Stage,
+    expect: Expect,
+    bytes: impl Fn(&At) -> Vec<Vec<u8>> + 'static,
+) -> Row {
+    Row::new(name, stage, expect, bytes)
 }
 
 pub fn icresp() -> Vec<u8> {

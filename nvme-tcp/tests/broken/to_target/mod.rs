@@ -16,7 +16,7 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Nqn, SglDescriptor, Sqe};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::broken::pdu;
+use crate::broken::{pdu, table};
 use crate::client::connect_data;
 
 /// How far a connection has come before it sends the bytes of its row.
@@ -133,40 +133,26 @@ impl At {
     }
 }
 
-pub type Bytes = Box<dyn Fn(&At) -> Vec<Vec<u8>>>;
+pub type Row = table::Row<Stage, Expect, At>;
 
-pub struct Row {
-    pub name: String,
-    pub stage: Stage,
-    pub expect: Expect,
-    /// PDUs, the last of which is at fault.
-    pub bytes: Bytes,
-    /// Send byte by byte.
-    pub slowly: bool,
-}
-
-pub fn rows(
-    name: impl Into<String>,
-    stage: Stage,
-    expect: Expect,
-    bytes: impl Fn(&At) -> Vec<Vec<u8>> + 'static,
-) -> Row {
-    Row {
-        name: name.into(),
-        stage,
-        expect,
-        bytes: Box::new(bytes),
-        slowly: false,
-    }
-}
-
+/// A row of one PDU.
 pub fn row(
     name: impl Into<String>,
     stage: Stage,
     expect: Expect,
     bytes: impl Fn(&At) -> Vec<u8> + 'static,
 ) -> Row {
-    rows(name, stage, expect, move |at| vec![bytes(at)])
+    Row::new(name, stage, expect, move |at| vec![bytes(at)])
+}
+
+/// A row of several PDUs.
+pub fn rows(
+    name: impl Into<String>,
+    stage: Stage,
+    expect: Expect,
+    bytes: impl Fn(&At) -> Vec<Vec<u8>> + 'static,
+) -> Row {
+    Row::new(name, stage, expect, bytes)
 }
 
 /// A row with a command of its own and no data.

@@ -1,0 +1,24 @@
+//! The rules of multipath behaviour, one by one, on simulated reactors in virtual time. `RULES.md` says which test
+//! holds which rule.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
+mod ana_log;
+mod anatt;
+mod attach;
+#[path = "../common/mod.rs"]
+mod common;
+mod completions;
+mod failover;
+mod identity;
+mod keep_alive;
+mod many;
+mod namespaces;
+mod path_state;
+mod resets;
+mod selection;
+mod status;
+mod waiting;

@@ -1,0 +1,109 @@
+//! Attaches that are refused.
+
+use serde_json::json;
+
+use crate::world::World;
+
+/// B1.2, B8.3: each refusal has the code that clients look at, and leaves nothing behind.
+#[test]
+fn attaches_that_are_refused() {
+    let mut w = World::new("refused");
+    let senseless = [
+        (json!({"trsvcid": "0"}), -32602),
+        (json!({"trsvcid": 4420}), -32602),
+        (json!({"trtype": "RDMA"}), -32602),
+        (json!({"trtype": "pcie"}), -32602),
+        (json!({"traddr": "nowhere"}), -32602),
+        (json!({"adrfam": "ipv6"}), -32602),
+        (json!({"subnqn": null}), -32602),
+        (json!({"hostnqn": "me"}), -32602),
+        (json!({"multipath": "both"}), -32602),
+        (json!({"hdgst": 1}), -32602),
+        (json!({"color": "red"}), -32602),
+        (json!({"prchk_guard": true}), -32602),
+        (json!({"psk": "key0"}), -126),
+        (json!({"dhchap_key": "none"}), -126),
+        (json!({"ctrlr_loss_timeout_sec": -1}), -22),
+        (json!({"ctrlr_loss_timeout_sec": -2}), -32602),
+        (
+            json!({"ctrlr_loss_timeout_sec": -2, "reconnect_delay_sec": 1}),
+            -32602,
+        ),
+        (
+            json!({"reconnect_delay_sec": 0, "ctrlr_loss_timeout_sec": 5}),
+            -22,
+        ),
+        (
+            json!({"reconnect_delay_sec": 5, "ctrlr_loss_timeout_sec": 4}),
+            -22,
+        ),
+        (
+            json!({"multipath_opts": {"policy": "active_passive", "selector": "round_robin"}}),
+            -32603,
+        ),
+        (
+            json!({"multipath_opts": {"policy": "active_active", "min_io": 0}}),
+            -32602,
+        ),
+        (
+            json!({"multipath_opts": {"polity": "active_active"}}),
+            -32602,
+        ),
+    ];
+    for (more, code) in senseless.clone() {
+        let text = more.to_string();
+        assert_eq!(w.attach_code(0, more), code, "{text}");
+    }
+    let other = "nqn.2014-08.org.example:other";
+    for more in [json!({"subnqn": other}), json!({"trsvcid": "1"})] {
+        let text = more.to_string();
+        assert_eq!(w.attach_code(0, more), -5, "{text}");
+    }
+    assert_eq!(w.call("bdev_nvme_get_controllers", json!({})), json!([]));
+
+    let robin = json!({"policy": "active_active", "selector": "round_robin", "min_io": 4});
+    assert_eq!(
+        w.attach(0, json!({"multipath_opts": robin})),
+        json!(["Nvme0n1"])
+    );
+    for (more, code) in senseless {
+        let text = more.to_string();
+        assert_eq!(w.attach_code(1, more), code, "{text}");
+    }
+    let with = |policy, selector| json!({"policy": policy, "selector": selector});
+    for (path, more, code) in [
+        (0, json!({}), -114),
+        (1, json!({"multipath": "disable"}), -114),
+        (1, json!({"subnqn": other}), -22),
+        (1, json!({"hostnqn": "nqn.2014-08.org.example:host"}), -22),
+        (
+            1,
+            json!({"multipath_opts": with("active_active", "queue_depth")}),
+            -22,
+        ),
+        (
+            1,
+            json!({"multipath_opts": {"policy": "active_passive"}}),
+            -22,
+        ),
+    ] {
+        let text = more.to_string();
+        assert_eq!(w.attach_code(path, more), code, "{text}");
+    }
+    assert_eq!(w.paths(), [[(0, true)], [(0, true)]]);
+    assert_eq!(
+        w.attach(1, json!({"multipath": "multipath"})),
+        json!(["Nvme0n1"])
+    );
+    assert_eq!(w.states(), ["enabled", "enabled"]);
+    // What is not given is taken from the controllers that are there.
+    let config = w.call("framework_get_config", json!({"name": "bdev"}));
+    let attached: Vec<_> = config
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|c| c["method"] == "bdev_nvme_attach_controller")
+        .map(|c| c["params"]["multipath_opts"].clone())
+        .collect();
+    assert_eq!(attached, [robin.clone(), robin]);
+}

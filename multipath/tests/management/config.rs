@@ -1,0 +1,85 @@
+//! Options, and the configuration that can be saved and loaded.
+
+use serde_json::json;
+
+use crate::world::World;
+
+/// Options hold for what is attached later, and what `framework_get_config` gives makes the same again.
+#[test]
+fn the_configuration_can_be_loaded_again() {
+    let mut w = World::new("config");
+    let opts = json!({"policy": "active_active", "selector": "round_robin", "min_io": 16});
+    w.call(
+        "bdev_nvme_set_options",
+        json!({"multipath_opts": opts, "bdev_retry_count": -1, "delay_cmd_submit": true}),
+    );
+    // What is not given keeps its value.
+    w.call(
+        "bdev_nvme_set_options",
+        json!({"reconnect_delay_sec": 3, "ctrlr_loss_timeout_sec": 5}),
+    );
+    w.call(
+        "bdev_nvme_set_options",
+        json!({"reconnect_delay_sec": 2, "ctrlr_loss_timeout_sec": 9}),
+    );
+    for (params, code) in [
+        (json!({"bdev_retry_count": -2}), -32602),
+        (json!({"timeout_admin_us": 5}), -22),
+        (json!({"fast_io_fail_timeout_sec": 9}), -22),
+        (
+            json!({"reconnect_delay_sec": 2, "ctrlr_loss_timeout_sec": 1}),
+            -22,
+        ),
+        (
+            json!({"multipath_opts": {"policy": "active_passive", "selector": "queue_depth"}}),
+            -32603,
+        ),
+        (json!({"speed": 1}), -32602),
+    ] {
+        let text = params.to_string();
+        assert_eq!(w.fail("bdev_nvme_set_options", params).0, code, "{text}");
+    }
+    w.attach(0, json!({}));
+    w.attach(1, json!({"reconnect_delay_sec": 3}));
+    let (code, text) = w.fail("bdev_nvme_set_options", json!({"bdev_retry_count": 3}));
+    assert_eq!(
+        (code, text.as_str()),
+        (
+            -1,
+            "RPC not permitted with nvme controllers already attached"
+        )
+    );
+    w.call(
+        "bdev_nvme_set_multipath_policy",
+        json!({"name": "Nvme0n1", "policy": "active_active", "selector": "queue_depth"}),
+    );
+
+    let config = w.call("framework_get_config", json!({"name": "bdev"}));
+    let calls = config.as_array().unwrap().clone();
+    let methods: Vec<_> = calls
+        .iter()
+        .map(|c| c["method"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        methods,
+        [
+            "bdev_nvme_set_options",
+            "bdev_nvme_attach_controller",
+            "bdev_nvme_attach_controller",
+            "bdev_nvme_set_multipath_policy"
+        ]
+    );
+    assert_eq!(calls[0]["params"]["bdev_retry_count"], -1);
+    assert_eq!(calls[1]["params"]["multipath_opts"], opts);
+    assert_eq!(calls[1]["params"]["reconnect_delay_sec"], 2);
+    assert_eq!(calls[1]["params"]["ctrlr_loss_timeout_sec"], 9);
+    assert_eq!(calls[2]["params"]["reconnect_delay_sec"], 3);
+    w.call("bdev_nvme_detach_controller", json!({"name": "Nvme0"}));
+    for call in &calls {
+        w.call(call["method"].as_str().unwrap(), call["params"].clone());
+    }
+    assert_eq!(
+        w.call("framework_get_config", json!({"name": "bdev"})),
+        config
+    );
+}

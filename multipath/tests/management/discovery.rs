@@ -1,0 +1,126 @@
+//! Discovery services that are followed.
+
+use std::net::SocketAddr;
+
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_nvme_tcp::target::{Referral, TargetRequest};
+use serde_json::json;
+
+use crate::world::{World, listen, nqn};
+
+/// What a discovery service lists is attached, and detached when it is listed no more.
+#[test]
+fn a_discovery_service_is_followed() {
+    let mut w = World::new("discovery");
+    let entry = w.listeners[0];
+    let start = |name: &str, addr: SocketAddr| {
+        json!({
+            "name": name,
+            "trtype": "tcp",
+            "adrfam": "ipv4",
+            "traddr": addr.ip().to_string(),
+            "trsvcid": addr.port().to_string(),
+            "wait_for_attach": true,
+        })
+    };
+    w.call("bdev_nvme_start_discovery", start("Nvme", entry));
+    assert_eq!(
+        w.paths(),
+        [[(0, true), (1, false)], [(0, true), (1, false)]]
+    );
+    let other = w.listeners[1];
+    for params in [start("Nvme", other), start("Other", entry)] {
+        assert_eq!(w.fail("bdev_nvme_start_discovery", params).0, -17);
+    }
+    let info = w.call("bdev_nvme_get_discovery_info", json!({}));
+    assert_eq!(info[0]["name"], "Nvme");
+    assert_eq!(info[0]["trid"]["trsvcid"], entry.port().to_string());
+    assert_eq!(info[0]["referrals"], json!([]));
+    let config = w.call("framework_get_config", json!({"name": "bdev"}));
+    let methods: Vec<_> = config
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["method"].clone())
+        .collect();
+    assert_eq!(methods, ["bdev_nvme_start_discovery"]);
+
+    w.target
+        .call(TargetRequest::RemoveListener {
+            nqn: nqn(),
+            addr: other,
+        })
+        .unwrap();
+    while w.states().len() != 1 {
+        std::thread::yield_now();
+    }
+    let new = listen(&w.target, 0);
+    w.listeners.push(new);
+    while w.states() != ["enabled", "enabled"] {
+        std::thread::yield_now();
+    }
+    assert_eq!(
+        w.paths(),
+        [[(0, true), (2, false)], [(0, true), (2, false)]]
+    );
+
+    w.call("bdev_nvme_stop_discovery", json!({"name": "Nvme"}));
+    assert_eq!(w.call("bdev_nvme_get_controllers", json!({})), json!([]));
+    assert_eq!(w.call("bdev_nvme_get_discovery_info", json!({})), json!([]));
+    assert_eq!(
+        w.fail("bdev_nvme_stop_discovery", json!({"name": "Nvme"}))
+            .0,
+        -19
+    );
+
+    // Accepts connections, by way of its backlog, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut params = start("Late", silent.local_addr().unwrap());
+    params["attach_timeout_ms"] = json!(50);
+    assert_eq!(w.fail("bdev_nvme_start_discovery", params).0, -110);
+    assert_eq!(w.call("bdev_nvme_get_discovery_info", json!({})), json!([]));
+}
+
+/// Referrals are followed as well.
+#[test]
+fn a_referral_is_followed() {
+    let elsewhere = World::new("referred");
+    let mut w = World::new("referring");
+    let referral = elsewhere.listeners[0];
+    w.target
+        .call(TargetRequest::AddReferral(Referral {
+            addr: referral,
+            subnqn: Nqn::discovery(),
+        }))
+        .unwrap();
+    let entry = w.listeners[0];
+    w.call(
+        "bdev_nvme_start_discovery",
+        json!({
+            "name": "Nvme",
+            "trtype": "tcp",
+            "traddr": entry.ip().to_string(),
+            "trsvcid": entry.port().to_string(),
+        }),
+    );
+    let all = [&w.listeners[..], &elsewhere.listeners[..]].concat();
+    loop {
+        let list = w.call("bdev_nvme_get_controllers", json!({}));
+        let ports: Vec<_> = list[0]["ctrlrs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|c| c["trid"]["trsvcid"].as_str().unwrap().to_owned())
+            .collect();
+        if all
+            .iter()
+            .all(|addr| ports.contains(&addr.port().to_string()))
+        {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    let info = w.call("bdev_nvme_get_discovery_info", json!({}));
+    let port = referral.port().to_string();
+    assert_eq!(info[0]["referrals"][0]["trid"]["trsvcid"], port);
+}

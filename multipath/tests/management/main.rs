@@ -1,0 +1,11 @@
+//! The host's management methods, from the socket to a target on real connections and back.
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod attach;
+mod config;
+mod controllers;
+mod discovery;
+mod paths;
+#[path = "../../../nvme-tcp/tests/rpc_client/mod.rs"]
+mod rpc_client;
+mod world;

@@ -1,0 +1,222 @@
+//! A target with two listeners and a managed host, and a client of the host.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pollux_multipath::{Application, Channels, Host, rpc};
+use pollux_nvme_tcp::host::HostIdentity;
+use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_nvme_tcp::target::{
+    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+};
+use pollux_reactor::rpc::{Methods, Server};
+use pollux_reactor::{Context, Group, Idle, Progress, Running};
+use serde_json::{Value, json};
+
+use crate::rpc_client::{Client, socket};
+
+pub const NQN: &str = "nqn.2014-08.org.example:disk1";
+
+/// Does no I/O.
+struct Onlooker;
+
+impl Application for Onlooker {
+    type Message = ();
+    fn on_message(&mut self, (): (), _: &mut Channels, _: &mut Context<'_>) {}
+    fn poll(&mut self, _: &mut Channels, _: &mut Context<'_>) -> Progress {
+        Progress::Idle
+    }
+}
+
+pub struct World {
+    pub target: TargetHandle,
+    pub listeners: Vec<SocketAddr>,
+    socket: PathBuf,
+    running: Option<Running>,
+    client: Client,
+}
+
+impl World {
+    pub fn new(name: &str) -> World {
+        let mut group = Group::new();
+        let idle = Idle::Park {
+            after: Duration::from_micros(50),
+        };
+        let first = group.add_reactor(None, idle);
+        let second = group.add_reactor(None, idle);
+        let (target, parts) = target(1);
+        for part in parts {
+            group.add_service(first, part.receiver, move || part.service);
+        }
+        let io = [first, second];
+        let host = Host::install(&mut group, HostIdentity::random(), second, &io, |_| {
+            Onlooker
+        });
+        let mut methods = Methods::new();
+        rpc::register(&mut methods, host);
+        let socket = socket(&format!("host-{name}"));
+        let mut server = Server::new(methods);
+        server.listen_unix(&socket).unwrap();
+        let (receiver, service) = server.into_service();
+        // Not where control is, so that answers really travel.
+        group.add_service(first, receiver, move || service);
+        let running = group.start().unwrap();
+
+        let mut subsystem = SubsystemConfig::new(nqn());
+        subsystem.ana_reporting = true;
+        target
+            .call(TargetRequest::CreateSubsystem(subsystem))
+            .unwrap();
+        target
+            .call(TargetRequest::AddNamespace {
+                nqn: nqn(),
+                nsid: None,
+                namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
+            })
+            .unwrap();
+        let listeners = (0..2).map(|_| listen(&target, 0)).collect();
+        World {
+            client: Client::connect(&socket),
+            target,
+            listeners,
+            socket,
+            running: Some(running),
+        }
+    }
+
+    pub fn call(&mut self, method: &str, params: Value) -> Value {
+        self.client.call(method, &params)
+    }
+
+    /// The code and the text of an error.
+    pub fn fail(&mut self, method: &str, params: Value) -> (i64, String) {
+        self.client.error(method, &params)
+    }
+
+    /// Parameters of an attach, with others over them.
+    pub fn params(&self, path: usize, more: Value) -> Value {
+        let addr = self.listeners[path];
+        let mut params = json!({
+            "name": "Nvme0",
+            "trtype": "TCP",
+            "adrfam": "ipv4",
+            "traddr": addr.ip().to_string(),
+            "trsvcid": addr.port().to_string(),
+            "subnqn": NQN,
+        });
+        for (name, value) in more.as_object().unwrap() {
+            params[name] = value.clone();
+        }
+        params
+    }
+
+    pub fn attach(&mut self, path: usize, more: Value) -> Value {
+        let params = self.params(path, more);
+        self.call("bdev_nvme_attach_controller", params)
+    }
+
+    pub fn attach_code(&mut self, path: usize, more: Value) -> i64 {
+        let params = self.params(path, more);
+        self.fail("bdev_nvme_attach_controller", params).0
+    }
+
+    pub fn cntlids(&mut self) -> Vec<u64> {
+        let list = self.call("bdev_nvme_get_controllers", json!({"name": "Nvme0"}));
+        let list = list[0]["ctrlrs"].as_array().unwrap().clone();
+        list.iter().map(|c| c["cntlid"].as_u64().unwrap()).collect()
+    }
+
+    pub fn states(&mut self) -> Vec<String> {
+        let list = self.call("bdev_nvme_get_controllers", json!({}));
+        let list = list[0]["ctrlrs"].as_array().unwrap().clone();
+        list.iter()
+            .map(|c| c["state"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Sets the state that a listener reports for all groups.
+    pub fn set_ana(&self, path: usize, state: AnaState) {
+        let request = TargetRequest::SetAnaState {
+            nqn: nqn(),
+            addr: self.listeners[path],
+            group: None,
+            state,
+        };
+        self.target.call(request).unwrap();
+    }
+
+    /// Of each reactor and path in attach order: the listener; current, connected, accessible.
+    fn views(&mut self) -> Vec<Vec<(usize, [bool; 3])>> {
+        let answer = self.call("bdev_nvme_get_io_paths", json!({"name": "Nvme0n1"}));
+        let groups = answer["poll_groups"].as_array().unwrap().clone();
+        let view = |path: &Value| {
+            assert_eq!(path["bdev_name"], "Nvme0n1");
+            let port = path["transport"]["trsvcid"].as_str().unwrap();
+            let mut listeners = self.listeners.iter();
+            let index = listeners.position(|l| l.port().to_string() == port);
+            let flags = ["current", "connected", "accessible"];
+            (
+                index.unwrap(),
+                flags.map(|flag| path[flag].as_bool().unwrap()),
+            )
+        };
+        let paths = |group: &Value| {
+            let paths = group["io_paths"].as_array().unwrap();
+            paths.iter().map(view).collect()
+        };
+        groups.iter().map(paths).collect()
+    }
+
+    /// (listener, current) of each path, on each reactor; all are connected and accessible.
+    pub fn paths(&mut self) -> Vec<Vec<(usize, bool)>> {
+        let view = |(index, [current, connected, accessible]): (usize, [bool; 3])| {
+            assert!(connected && accessible);
+            (index, current)
+        };
+        let views = self.views().into_iter();
+        views
+            .map(|paths| paths.into_iter().map(view).collect())
+            .collect()
+    }
+
+    /// Waits until both reactors report these paths: current, connected, accessible.
+    pub fn await_paths(&mut self, wanted: &[[bool; 3]]) {
+        let mut seen = Vec::new();
+        // Some 20 s; what is awaited comes with the first few of them.
+        for _ in 0..200_000 {
+            seen = self.views();
+            let like = |paths: &Vec<(usize, [bool; 3])>| {
+                paths.iter().map(|p| p.1).eq(wanted.iter().copied())
+            };
+            if seen.len() == 2 && seen.iter().all(like) {
+                return;
+            }
+        }
+        panic!("{seen:?} instead of {wanted:?}");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+            running.join();
+            assert!(!self.socket.exists(), "the socket is removed at the end");
+        }
+    }
+}
+
+pub fn nqn() -> Nqn {
+    Nqn::new(NQN).unwrap()
+}
+
+pub fn listen(target: &TargetHandle, port: u16) -> SocketAddr {
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    let request = TargetRequest::AddListener { nqn: nqn(), addr };
+    match target.call(request).unwrap() {
+        TargetReply::Listener { addr } => addr,
+        _ => panic!("the address of the listener"),
+    }
+}
