@@ -17,13 +17,22 @@ use crate::policy::Policy;
 use crate::select::{Candidate, Selection};
 use crate::status::{PathStatus, ReactorVolumeStatus};
 
+/// Whether a completion carried an ANA status that no ANA log has explained yet (rule B2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pending {
+    No,
+    /// Control was told; it says which log to wait for.
+    Told,
+    /// For this read of the log, or a later one. What comes of an earlier read may be older than the status.
+    Read(u64),
+}
+
 /// A path as its reactor holds it (rule B2.1). Only this reactor writes it.
 #[derive(Debug)]
 pub(crate) struct Path {
     pub controller: ControllerId,
     pub state: PathState,
-    /// A completion carried an ANA status: not used until a newer state arrives.
-    pub log_pending: bool,
+    pub pending: Pending,
     pub anatt_expired: bool,
     pub counters: PathCounters,
 }
@@ -33,7 +42,7 @@ impl Path {
         Self {
             controller,
             state,
-            log_pending: false,
+            pending: Pending::No,
             anatt_expired: false,
             counters: PathCounters::default(),
         }
@@ -42,7 +51,14 @@ impl Path {
     /// Rule B2.2.
     #[inline]
     fn is_accessible(&self) -> bool {
-        self.state.active && !self.log_pending && self.state.ana.is_accessible()
+        self.state.active && self.pending == Pending::No && self.state.ana.is_accessible()
+    }
+
+    /// The log that is waited for has come, if the state is of that one.
+    fn settle(&mut self) {
+        if matches!(self.pending, Pending::Read(read) if self.state.log_read >= read) {
+            self.pending = Pending::No;
+        }
     }
 
     #[inline]
@@ -131,14 +147,46 @@ impl Channel {
         }
     }
 
-    /// Selects the path of the next I/O (rule B5.1): from the table, every time.
+    /// Selects the path of the next I/O (rule B5.1): from the table, every time. `avoid` has a bit for each
+    /// path that has just failed it, by place in the table, and is heeded as far as there are others.
     #[inline]
-    pub fn pick(&mut self, links: &[Option<Box<Link>>]) -> Option<ControllerId> {
+    pub fn pick(&mut self, links: &[Option<Box<Link>>], avoid: u32) -> Option<ControllerId> {
         let paths = &self.paths;
-        let index = self
+        let pick = self
             .selection
-            .pick(paths.len(), |i| candidate(paths, i, links))?;
+            .pick(paths.len(), |i| allowed(paths, i, links, avoid));
+        let index = match pick {
+            None if avoid != 0 => self
+                .selection
+                .pick(paths.len(), |i| candidate(paths, i, links)),
+            pick => pick,
+        }?;
         self.paths.get(index).map(|p| p.controller)
+    }
+
+    /// What to avoid after a path has failed an I/O; `None` if there is no other path for it now.
+    pub fn avoid(
+        &self,
+        links: &[Option<Box<Link>>],
+        avoid: u32,
+        controller: ControllerId,
+    ) -> Option<u32> {
+        let failed = self.paths.iter().position(|p| p.controller == controller);
+        let avoid = avoid | failed.map_or(0, bit);
+        (0..self.paths.len())
+            .any(|i| allowed(&self.paths, i, links, avoid).available)
+            .then_some(avoid)
+    }
+
+    /// Puts an I/O among the waiting ones, at its place in the order of submission.
+    pub fn wait(&mut self, request: Request) {
+        let place = match self.waiting.back() {
+            Some(last) if last.sequence > request.sequence => self
+                .waiting
+                .partition_point(|r| r.sequence < request.sequence),
+            _ => self.waiting.len(),
+        };
+        self.waiting.insert(place, request);
     }
 
     /// Why an I/O without an available path must not wait; `None` while some path may become available.
@@ -174,8 +222,26 @@ impl Channel {
             path.anatt_expired = false;
         }
         path.state = state;
-        path.log_pending = false;
+        path.settle();
         true
+    }
+
+    /// Which read of the ANA log explains the ANA status that was seen on a path.
+    pub fn await_log(&mut self, controller: ControllerId, read: u64) {
+        if let Some(path) = self.path_mut(controller)
+            && path.pending == Pending::Told
+        {
+            path.pending = Pending::Read(read);
+            path.settle();
+        }
+    }
+
+    /// The controller's connection is gone: what a new one reads decides afresh, as it does at control.
+    pub fn disconnected(&mut self, controller: ControllerId) {
+        if let Some(path) = self.path_mut(controller) {
+            path.pending = Pending::No;
+            path.anatt_expired = false;
+        }
     }
 
     /// ANATT ran out for the state of `epoch`; void if a newer state was applied (rule B4.2).
@@ -241,7 +307,7 @@ impl Channel {
                 ana_state: path.state.ana,
                 ana_group: path.state.group,
                 epoch: path.state.epoch,
-                log_pending: path.log_pending,
+                log_pending: path.pending != Pending::No,
                 anatt_expired: path.anatt_expired,
                 outstanding: view(index).outstanding,
                 counters: path.counters,
@@ -259,6 +325,24 @@ impl Channel {
             paths,
         }
     }
+}
+
+/// The bit of a path in a set of paths to avoid; those behind the 32nd are not avoided.
+#[inline]
+fn bit(index: usize) -> u32 {
+    u32::try_from(index)
+        .ok()
+        .and_then(|index| 1u32.checked_shl(index))
+        .unwrap_or(0)
+}
+
+#[inline]
+fn allowed(paths: &[Path], index: usize, links: &[Option<Box<Link>>], avoid: u32) -> Candidate {
+    let mut candidate = candidate(paths, index, links);
+    if avoid != 0 && avoid & bit(index) != 0 {
+        candidate.available = false;
+    }
+    candidate
 }
 
 #[inline]
@@ -285,6 +369,7 @@ mod tests {
 
     fn state(epoch: u64, ana: AnaState) -> PathState {
         PathState {
+            log_read: 1,
             epoch,
             ana,
             group: 1,
@@ -323,15 +408,36 @@ mod tests {
         assert_eq!((path.ana_state, path.epoch), (AnaState::INACCESSIBLE, 6));
     }
 
-    /// B3.4, B3.5: an older state does not end the wait for the log either.
+    /// B3.4, B3.5: the wait for the log ends with a state of the read that control names, or of a later one; a newer
+    /// epoch with what an older read told does not end it.
     #[test]
-    fn an_older_epoch_is_no_answer_to_an_ana_status() {
+    fn only_a_log_read_after_the_ana_status_explains_it() {
+        let pending = |c: &Channel, links: &[_]| c.status(0, links).paths[0].log_pending;
+        let by_read = |epoch, log_read| PathState {
+            log_read,
+            ..state(epoch, AnaState::OPTIMIZED)
+        };
         let (mut c, links) = channel(AnaState::OPTIMIZED);
-        c.path_mut(ID).unwrap().log_pending = true;
-        assert!(!c.set_path(ID, state(5, AnaState::OPTIMIZED)));
-        assert!(c.status(0, &links).paths[0].log_pending);
-        assert!(c.set_path(ID, state(6, AnaState::OPTIMIZED)));
-        assert!(!c.status(0, &links).paths[0].log_pending);
+        c.path_mut(ID).unwrap().pending = Pending::Told;
+        assert!(!c.set_path(ID, by_read(5, 9)), "an older epoch");
+        assert!(c.set_path(ID, by_read(6, 1)));
+        assert!(pending(&c, &links), "control has not said what to wait for");
+        c.await_log(ID, 3);
+        assert!(c.set_path(ID, by_read(7, 2)));
+        assert!(pending(&c, &links), "begun before the status was seen");
+        assert!(c.set_path(ID, by_read(8, 3)));
+        assert!(!pending(&c, &links));
+        c.await_log(ID, 4);
+        assert!(!pending(&c, &links), "nothing was asked");
+        // The log may come before the word which one it has to be.
+        c.path_mut(ID).unwrap().pending = Pending::Told;
+        assert!(c.set_path(ID, by_read(9, 4)));
+        c.await_log(ID, 4);
+        assert!(!pending(&c, &links));
+        // A new connection begins anew.
+        c.path_mut(ID).unwrap().pending = Pending::Read(9);
+        c.disconnected(ID);
+        assert!(!pending(&c, &links));
     }
 
     /// B4.2: an expiry that a newer state has overtaken is void, whatever that state is.

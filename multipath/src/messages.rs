@@ -55,6 +55,8 @@ pub(crate) struct PathState {
     pub group: u32,
     /// The namespace is active behind this controller.
     pub active: bool,
+    /// The number of the read of the ANA log that this comes from, on the controller's present connection.
+    pub log_read: u64,
 }
 
 /// From control to an I/O reactor.
@@ -107,6 +109,12 @@ pub(crate) enum ToIo {
         volume: VolumeId,
         controller: ControllerId,
         state: PathState,
+    },
+    /// The answer to [`FromIo::AnaStatus`]: what this read of the ANA log, or a later one, tells holds again.
+    AwaitLog {
+        volume: VolumeId,
+        controller: ControllerId,
+        read: u64,
     },
     /// ANATT ran out for the state of `epoch` (rule B4.2).
     AnattExpired {
@@ -201,7 +209,7 @@ pub(crate) enum FromIo {
         incarnation: u32,
         error: QueueError,
     },
-    /// A completion carried an ANA status; the path is not used until a newer state arrives.
+    /// A completion carried an ANA status; the path is not used until a log that was read after it arrives.
     AnaStatus {
         volume: VolumeId,
         controller: ControllerId,

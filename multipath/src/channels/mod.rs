@@ -11,7 +11,7 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::{Outbox, Progress, Sender, Time};
 
 pub use self::overdue::Aborting;
-use crate::channel::Channel;
+use crate::channel::{Channel, Pending};
 use crate::io::{Completion, Io, IoError, Op, SubmitError};
 use crate::link::{Link, News};
 use crate::messages::{ControlMessage, ControllerId, FromIo, VolumeId};
@@ -68,6 +68,8 @@ pub struct Channels {
     retry_limit: Option<u32>,
     failback: bool,
     waiting: bool,
+    /// I/Os submitted, which gives each its place in the order.
+    sequence: u64,
     counters: ReactorCounters,
     control: Outbox<ControlMessage>,
 }
@@ -108,6 +110,7 @@ impl Channels {
             retry_limit: Some(RETRY_LIMIT_DEFAULT),
             failback: true,
             waiting: false,
+            sequence: 0,
             counters: ReactorCounters::default(),
             control: Outbox::new(control),
         }
@@ -172,12 +175,14 @@ impl Channels {
         let mut request = io.into_request(channel.info.nsid, channel.info.block_shift);
         request.owner = volume.pack();
         request.submitted = self.now;
+        self.sequence += 1;
+        request.sequence = self.sequence;
         channel.outstanding += 1;
         if channel.waiting.is_empty() {
             self.dispatch(request);
         } else {
             // Behind those that wait for the same thing.
-            channel.waiting.push_back(request);
+            channel.wait(request);
         }
         Ok(())
     }
@@ -194,18 +199,18 @@ impl Channels {
         let Some(channel) = channel_of(&mut self.channels, VolumeId::unpack(request.owner)) else {
             return self.finish(request, None, Err(IoError::Removed));
         };
-        let Some(id) = channel.pick(&self.links) else {
+        let Some(id) = channel.pick(&self.links, request.avoid) else {
             if let Some(why) = channel.hopeless(&self.links) {
                 return self.finish(request, None, Err(IoError::NoPath(why)));
             }
-            channel.waiting.push_back(request);
+            channel.wait(request);
             self.waiting = true;
             self.counters.queued += 1;
             return;
         };
         let queue = link_mut(&mut self.links, id).and_then(Link::queue);
         let Some(queue) = queue else {
-            channel.waiting.push_back(request);
+            channel.wait(request);
             self.waiting = true;
             self.counters.queued += 1;
             return;
@@ -215,7 +220,7 @@ impl Channels {
             self.counters.submitted -= 1;
             match rejected.reason {
                 RejectedReason::QueueFull | RejectedReason::NotConnected => {
-                    channel.waiting.push_back(rejected.request);
+                    channel.wait(rejected.request);
                     self.waiting = true;
                     self.counters.queued += 1;
                 }
@@ -284,12 +289,12 @@ impl Channels {
             path.counters.errors += 1;
             if let Outcome::Completed { status, .. } = outcome
                 && status.is_ana()
+                && path.state.group != 0
             {
                 // In the same turn, before control has read anything (rule B3.4).
                 ana = true;
-                let news = !path.log_pending;
-                path.log_pending = true;
-                if news {
+                if path.pending != Pending::Told {
+                    path.pending = Pending::Told;
                     self.control.post(ControlMessage::Io {
                         reactor: self.reactor,
                         message: FromIo::AnaStatus {
@@ -305,20 +310,31 @@ impl Channels {
             Outcome::Completed { status, .. } => (disposition(status), IoError::Status(status)),
             Outcome::Lost(Lost::Connection { .. }) => (Disposition::OtherPath, IoError::Data),
             Outcome::Lost(Lost::DataDigest | Lost::ShortData) => {
+                // A path error as well; but where every path spoils the data, that is not tried for ever.
+                if let Some(avoid) = channel.avoid(&self.links, request.avoid, controller) {
+                    request.avoid = avoid;
+                    return self.retry(request);
+                }
+                request.avoid = 0;
                 (Disposition::Retry(0), IoError::Data)
             }
         };
         match what {
             Disposition::Done => self.finish(request, Some(controller), Ok(())),
             Disposition::Failed => self.finish(request, Some(controller), Err(error)),
-            Disposition::OtherPath => {
-                let lost = matches!(outcome, Outcome::Lost(_));
-                if ana || lost || channel.pick(&self.links) != Some(controller) {
+            Disposition::OtherPath if ana || matches!(outcome, Outcome::Lost(_)) => {
+                self.retry(request);
+            }
+            Disposition::OtherPath => match channel.avoid(&self.links, request.avoid, controller) {
+                Some(avoid) => {
+                    request.avoid = avoid;
                     self.retry(request);
-                } else {
+                }
+                None => {
+                    request.avoid = 0;
                     self.retry_later(request, PATH_ERROR_DELAY);
                 }
-            }
+            },
             Disposition::Retry(crd) => {
                 if self
                     .retry_limit
@@ -344,11 +360,11 @@ impl Channels {
         Duration::from_millis(u64::from(units) * 100)
     }
 
-    /// Selects again, behind those that wait already.
+    /// Selects again, in its turn among those that wait already.
     fn retry(&mut self, request: Request) {
         match channel_of(&mut self.channels, VolumeId::unpack(request.owner)) {
             Some(channel) if !channel.waiting.is_empty() => {
-                channel.waiting.push_back(request);
+                channel.wait(request);
                 self.waiting = true;
             }
             _ => self.dispatch(request),
@@ -378,8 +394,7 @@ impl Channels {
                     break;
                 };
                 if channel.waiting.len() == before {
-                    // It found no place and went to the end; back to the front with it.
-                    channel.waiting.rotate_right(1);
+                    // It found no path, and stands where it stood.
                     break;
                 }
             }
@@ -462,6 +477,10 @@ impl Channels {
             return;
         }
         let mut inbox = std::mem::take(&mut self.inbox);
+        // What a lost connection hands back comes in the order of its slots.
+        if let Some(Outcome::Lost(Lost::Connection { .. })) = inbox.last().map(|c| c.outcome) {
+            inbox.sort_unstable_by_key(|completed| completed.request.sequence);
+        }
         for completed in inbox.drain(..) {
             self.on_completed(controller, completed);
         }

@@ -1,8 +1,10 @@
 //! What control has an I/O reactor do.
 
+use std::collections::VecDeque;
+
 use pollux_reactor::Context;
 
-use super::{Channels, channel_of, link_mut};
+use super::{Channels, Delayed, channel_of, link_mut};
 use crate::channel::Channel;
 use crate::io::IoError;
 use crate::link::{Link, News};
@@ -94,6 +96,15 @@ impl Channels {
                     self.applied(volume, controller, state.epoch);
                 }
             }
+            ToIo::AwaitLog {
+                volume,
+                controller,
+                read,
+            } => {
+                if let Some(channel) = channel_of(&mut self.channels, volume) {
+                    channel.await_log(controller, read);
+                }
+            }
             ToIo::AnattExpired {
                 volume,
                 controller,
@@ -178,6 +189,9 @@ impl Channels {
             return;
         };
         link.recovering = recovering;
+        for channel in self.channels.iter_mut().flatten() {
+            channel.disconnected(controller);
+        }
         let inbox = &mut self.inbox;
         link.disconnect(&mut |completed| inbox.push(completed));
         self.drain_inbox(controller);
@@ -192,7 +206,17 @@ impl Channels {
         else {
             return;
         };
-        for request in channel.waiting {
+        let owner = volume.pack();
+        let (delayed, others) = std::mem::take(&mut self.delayed)
+            .into_iter()
+            .partition(|d| d.request.owner == owner);
+        self.delayed = others;
+        let delayed: VecDeque<Delayed> = delayed;
+        for request in channel
+            .waiting
+            .into_iter()
+            .chain(delayed.into_iter().map(|d| d.request))
+        {
             self.finish(request, None, Err(IoError::Removed));
         }
     }

@@ -9,7 +9,7 @@ use pollux_reactor::{Context, Time};
 
 use super::member::{Lifecycle, Member, MemberPath};
 use super::{Control, journal};
-use crate::messages::{ControllerId, PathState, ToIo};
+use crate::messages::{ControllerId, PathState, ToIo, VolumeId};
 use crate::request::{AttachRequest, Attached, AttachedVolume, HostError, Mode, Reply};
 use crate::status::PathEventKind;
 use crate::transport_id::TransportId;
@@ -344,7 +344,7 @@ impl<M: Send + 'static> Control<M> {
                     }
                 }
             }
-            self.resize_volume(&group, namespace.nsid);
+            self.resize_volume(volume);
         }
         if let Some(member) = self.members.get_mut(index) {
             journal::left_out(member, &left_out);
@@ -356,7 +356,7 @@ impl<M: Send + 'static> Control<M> {
         &mut self,
         index: usize,
         controller: ControllerId,
-        volume: crate::messages::VolumeId,
+        volume: VolumeId,
         namespace: &Namespace,
         now: Time,
     ) {
@@ -367,6 +367,7 @@ impl<M: Send + 'static> Control<M> {
             ana: AnaState::INACCESSIBLE,
             group: namespace.ana_group,
             active: true,
+            log_read: 0,
         };
         if let Some(member) = self.members.get_mut(index) {
             member.paths.push(MemberPath {
@@ -386,28 +387,25 @@ impl<M: Send + 'static> Control<M> {
     }
 
     /// The smallest capacity that any path reports holds (rule B1.3).
-    fn resize_volume(&mut self, group: &str, nsid: u32) {
-        let smallest = self
-            .members
-            .iter()
-            .filter(|m| m.group == group)
-            .filter_map(|m| m.controller.as_ref())
-            .filter_map(|c| c.namespaces().find(|n| n.nsid == nsid))
-            .map(|n| n.blocks)
-            .min();
-        let Some((blocks, volume)) = smallest.zip(self.volumes.by_nsid(group, nsid)) else {
+    fn resize_volume(&mut self, id: VolumeId) {
+        let reported = |m: &Member| {
+            let path = m.paths.iter().find(|p| p.volume == id)?;
+            let mut namespaces = m.controller.as_ref()?.namespaces();
+            namespaces.find(|n| n.nsid == path.nsid).map(|n| n.blocks)
+        };
+        let smallest = self.members.iter().filter_map(reported).min();
+        let Some((blocks, volume)) = smallest.zip(self.volumes.get(id)) else {
             return;
         };
         if volume.info.blocks == blocks {
             return;
         }
-        let id = volume.info.id;
         self.volumes.resize(id, blocks);
         self.broadcast(|| ToIo::ResizeVolume { volume: id, blocks });
     }
 
     /// Takes one path away; the volume goes with its last.
-    fn remove_path(&mut self, index: usize, volume: crate::messages::VolumeId, now: Time) {
+    fn remove_path(&mut self, index: usize, volume: VolumeId, now: Time) {
         self.record(now, index, volume, PathEventKind::Removed);
         let Some(member) = self.members.get_mut(index) else {
             return;
@@ -423,6 +421,7 @@ impl<M: Send + 'static> Control<M> {
             self.broadcast(|| ToIo::RemoveVolume { volume });
         } else {
             self.broadcast(|| ToIo::RemovePath { volume, controller });
+            self.resize_volume(volume);
         }
     }
 

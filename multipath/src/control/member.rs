@@ -145,7 +145,8 @@ impl Member {
 
 impl MemberPath {
     /// Takes a new state over; starts, keeps or cancels ANATT (rules B4.1, B4.4). Returns the state before.
-    pub fn apply(&mut self, ana: AnaState, group: u32, epoch: u64, anatt_at: Time) -> AnaState {
+    pub fn apply(&mut self, state: PathState, anatt_at: Time) -> AnaState {
+        let ana = state.ana;
         let before = self.state.ana;
         if !ana.is_transient() {
             self.anatt_at = None;
@@ -153,12 +154,7 @@ impl MemberPath {
         } else if self.anatt_at.is_none() && !self.anatt_expired {
             self.anatt_at = Some(anatt_at);
         }
-        self.state = PathState {
-            epoch,
-            ana,
-            group,
-            active: true,
-        };
+        self.state = state;
         before
     }
 
@@ -171,6 +167,16 @@ impl MemberPath {
 mod tests {
     use super::*;
 
+    fn state(ana: AnaState, epoch: u64) -> PathState {
+        PathState {
+            epoch,
+            ana,
+            group: 1,
+            active: true,
+            log_read: epoch,
+        }
+    }
+
     fn path() -> MemberPath {
         MemberPath {
             volume: VolumeId {
@@ -178,12 +184,7 @@ mod tests {
                 generation: 1,
             },
             nsid: 1,
-            state: PathState {
-                epoch: 1,
-                ana: AnaState::OPTIMIZED,
-                group: 1,
-                active: true,
-            },
+            state: state(AnaState::OPTIMIZED, 1),
             anatt_at: None,
             anatt_expired: false,
         }
@@ -197,15 +198,15 @@ mod tests {
     fn anatt_starts_once_and_is_cancelled_by_an_accessible_state() {
         let mut p = path();
         assert_eq!(
-            p.apply(AnaState::INACCESSIBLE, 1, 2, T1),
+            p.apply(state(AnaState::INACCESSIBLE, 2), T1),
             AnaState::OPTIMIZED
         );
         assert_eq!(p.anatt_at, Some(T1));
-        p.apply(AnaState::CHANGE, 1, 3, T2);
+        p.apply(state(AnaState::CHANGE, 3), T2);
         assert_eq!(p.anatt_at, Some(T1), "not restarted");
-        p.apply(AnaState::NON_OPTIMIZED, 1, 4, T2);
+        p.apply(state(AnaState::NON_OPTIMIZED, 4), T2);
         assert_eq!(p.anatt_at, None);
-        p.apply(AnaState::CHANGE, 1, 5, T2);
+        p.apply(state(AnaState::CHANGE, 5), T2);
         assert_eq!(p.anatt_at, Some(T2));
     }
 
@@ -213,12 +214,12 @@ mod tests {
     #[test]
     fn an_expired_anatt_is_not_restarted_by_further_reports() {
         let mut p = path();
-        p.apply(AnaState::INACCESSIBLE, 1, 2, T1);
+        p.apply(state(AnaState::INACCESSIBLE, 2), T1);
         p.anatt_at = None;
         p.anatt_expired = true;
-        p.apply(AnaState::INACCESSIBLE, 1, 3, T2);
+        p.apply(state(AnaState::INACCESSIBLE, 3), T2);
         assert_eq!((p.anatt_at, p.anatt_expired), (None, true));
-        p.apply(AnaState::OPTIMIZED, 1, 4, T2);
+        p.apply(state(AnaState::OPTIMIZED, 4), T2);
         assert!(!p.anatt_expired);
     }
 
@@ -226,8 +227,8 @@ mod tests {
     #[test]
     fn persistent_loss_runs_no_timer() {
         let mut p = path();
-        p.apply(AnaState::INACCESSIBLE, 1, 2, T1);
-        p.apply(AnaState::PERSISTENT_LOSS, 1, 3, T2);
+        p.apply(state(AnaState::INACCESSIBLE, 2), T1);
+        p.apply(state(AnaState::PERSISTENT_LOSS, 3), T2);
         assert_eq!(p.anatt_at, None);
     }
 }

@@ -27,7 +27,7 @@ use self::queries::Query;
 use self::requests::Waiter;
 use self::slots::Slots;
 use self::volumes::Volumes;
-use crate::messages::{ControlMessage, ControllerId, FromIo, IoMessage, ToIo, VolumeId};
+use crate::messages::{ControlMessage, ControllerId, FromIo, IoMessage, PathState, ToIo, VolumeId};
 use crate::request::{HostError, Reply};
 use crate::status::PathEventKind;
 use pollux_nvme_tcp::host::HostIdentity;
@@ -139,6 +139,7 @@ impl<M: Send + 'static> Control<M> {
         };
         let anatt_at = now + controller.anatt();
         let log = controller.ana();
+        let log_read = controller.ana_reads();
         let states: Vec<_> = member
             .paths
             .iter()
@@ -160,8 +161,14 @@ impl<M: Send + 'static> Control<M> {
             let Some(path) = self.members.get_mut(index).and_then(|m| m.path_mut(volume)) else {
                 continue;
             };
-            let before = path.apply(ana, group, epoch, anatt_at);
-            let state = path.state;
+            let state = PathState {
+                epoch,
+                ana,
+                group,
+                active: true,
+                log_read,
+            };
+            let before = path.apply(state, anatt_at);
             self.broadcast(|| ToIo::SetPath {
                 volume,
                 controller: id,
@@ -315,12 +322,14 @@ impl<M: Send + 'static> Control<M> {
                 at,
             } => {
                 if let Some(index) = self.member_index(controller) {
-                    if let Some(c) = self
-                        .members
-                        .get_mut(index)
-                        .and_then(|m| m.controller.as_mut())
-                    {
-                        c.read_ana();
+                    let member = self.members.get_mut(index);
+                    let read = member.and_then(|m| Some(m.controller.as_mut()?.read_ana()));
+                    if let Some((read, reactor)) = read.zip(self.reactors.get_mut(reactor)) {
+                        reactor.post(IoMessage::control(ToIo::AwaitLog {
+                            volume,
+                            controller,
+                            read,
+                        }));
                     }
                     let kind = PathEventKind::AnaStatus { reactor, at };
                     self.record(now, index, volume, kind);

@@ -345,6 +345,8 @@ impl<M: Send + 'static> Control<M> {
         match self.members.get(index).map(|m| m.lifecycle) {
             // It is not connected: the next try is now.
             Some(Lifecycle::Waiting(_) | Lifecycle::Failed) => self.connect(index, cx),
+            // It is being connected: that is what a reset is to lead to.
+            Some(Lifecycle::Connecting | Lifecycle::Queues) => {}
             Some(_) => {
                 let error = ControllerError::OnRequest("reset");
                 self.lose(index, &error, cx.now());

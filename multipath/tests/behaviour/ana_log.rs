@@ -318,7 +318,6 @@ fn an_ana_status_takes_the_path_out_in_the_same_turn() {
 /// B2.2, B3.4: an ANA status counts until a log that was asked for after it: what an older answer says is no reason
 /// to go back.
 #[test]
-#[ignore = "the answer to an older read makes the path accessible again"]
 fn a_log_that_was_read_before_the_ana_status_does_not_bring_the_path_back() {
     let mut w = settled(209, 1);
     w.on_command(|seen| match seen {
@@ -349,7 +348,6 @@ fn a_log_that_was_read_before_the_ana_status_does_not_bring_the_path_back() {
 
 /// B2.2, B3.4: reading the namespaces again is not reading the ANA log.
 #[test]
-#[ignore = "the namespaces' event applies the old ANA log, which makes the path accessible again"]
 fn a_scan_of_namespaces_does_not_bring_the_path_back() {
     let mut w = settled(210, 1);
     w.on_command(|seen| match seen {

@@ -232,7 +232,6 @@ fn the_time_left_runs_down_in_status() {
 
 /// B4.1, B4.3: a reset does not leave the reactors and control of two minds: a time that runs again is waited for.
 #[test]
-#[ignore = "control starts ANATT anew after a reset, the reactors keep its expiry"]
 fn anatt_after_a_reset_is_the_same_everywhere() {
     let mut w = world(308, 1, 2, 3);
     set(&mut w, AnaState::INACCESSIBLE);

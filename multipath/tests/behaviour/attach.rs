@@ -265,7 +265,6 @@ fn an_attach_fails_in_time_whichever_answer_is_missing() {
 /// B1.4, B6: an I/O queue whose Connect is not answered ends the attach in time, and completes nothing that was never
 /// submitted.
 #[test]
-#[ignore = "the Connect command itself is completed to the application, as an I/O of a removed volume"]
 fn an_attach_fails_in_time_without_an_io_queue() {
     let mut w = World::tapped(117, 2, 2, 4);
     w.attach(0);

@@ -150,7 +150,6 @@ fn path_errors_go_elsewhere_and_are_not_counted() {
 
 /// B6: so it is for those that say nothing of ANA.
 #[test]
-#[ignore = "the path is selected again as if nothing had happened"]
 fn path_errors_without_ana_go_elsewhere() {
     for policy in [
         Policy::ActivePassive,
@@ -266,7 +265,6 @@ fn a_wrong_data_digest_is_a_path_error() {
 
 /// B6: a path on which every digest is wrong fails no I/O while there is another one.
 #[test]
-#[ignore = "an integrity error is retried on the same path and counted, instead of going elsewhere"]
 fn a_path_that_spoils_all_data_fails_no_io() {
     let mut w = World::tapped(511, 2, 1, 0);
     w.attach_with(0, with_digests()).unwrap();
@@ -322,7 +320,6 @@ fn waiting_io_keeps_its_order() {
 
 /// B6: what comes back from a lost connection keeps the order in which it was submitted.
 #[test]
-#[ignore = "lost I/Os come back in the order of their slots"]
 fn io_that_comes_back_keeps_its_order() {
     let mut w = world(515, 1);
     // Slots that were free again in this order are used in the other one.
@@ -345,7 +342,6 @@ fn io_that_comes_back_keeps_its_order() {
 
 /// B6: what comes back from a lost connection waits in front of what was submitted later.
 #[test]
-#[ignore = "lost I/Os go behind those that wait already"]
 fn io_that_comes_back_goes_before_what_was_submitted_later() {
     let mut w = World::tapped(514, 1, 1, 0);
     let small = AttachOptions {

@@ -126,7 +126,6 @@ fn the_smallest_capacity_holds() {
 
 /// B1.3: a namespace that was left out has no say in the size of the volume it is no part of.
 #[test]
-#[ignore = "resize_volume asks namespaces that were left out as well"]
 fn a_namespace_that_is_left_out_does_not_shrink_the_volume() {
     let mut w = World::tapped(110, 2, 1, 2);
     change_namespace(&w, |seen, data| {
@@ -143,7 +142,6 @@ fn a_namespace_that_is_left_out_does_not_shrink_the_volume() {
 
 /// B1.3: the smallest capacity holds for as long as a path reports it.
 #[test]
-#[ignore = "the size is not looked at again when a path goes"]
 fn the_volume_grows_when_the_smaller_path_is_detached() {
     let mut w = World::tapped(111, 2, 1, 2);
     change_namespace(&w, |seen, data| {

@@ -116,7 +116,6 @@ fn io_on_a_namespace_that_vanishes_says_so() {
 
 /// B10: so it is with what waits for its retry.
 #[test]
-#[ignore = "an I/O that waits for its retry hears of the removal only when its time has come"]
 fn io_that_waits_for_its_retry_hears_of_the_removal() {
     use pollux_nvme_tcp::spec::status::Status;
     let mut w = World::tapped(902, 1, 1, 0);

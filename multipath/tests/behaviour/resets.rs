@@ -274,7 +274,6 @@ fn resets_at_the_same_time_end_well() {
 
 /// B8.4, B8.3: so it is without a reconnect delay.
 #[test]
-#[ignore = "the second reset ends the only try of the first: the controller stays failed, the request is never answered"]
 fn resets_at_the_same_time_end_well_without_a_delay() {
     let mut w = World::tapped(750, 1, 1, 0);
     let recovery = Recovery {
@@ -297,7 +296,6 @@ fn resets_at_the_same_time_end_well_without_a_delay() {
 
 /// B8.4: a reset during an attach ends the attach, and both are answered.
 #[test]
-#[ignore = "the reset is never answered: its controller is gone before the request waits for it"]
 fn a_reset_during_an_attach_is_answered() {
     let mut w = World::tapped(751, 1, 1, 0);
     w.on_command(|seen| match seen.is_connect() {

@@ -249,7 +249,7 @@ fn the_history_tells_what_happened_and_why() {
     w.sim.run_for(ms(10));
     assert_eq!(
         since(&mut w),
-        [event(1, "lost: reset on request"), event(1, "reconnected")]
+        [event(1, "reset on request"), event(1, "reconnected")]
     );
     w.detach(Some(1)).unwrap();
     assert_eq!(since(&mut w), [event(1, "removed")]);
@@ -324,7 +324,7 @@ fn the_history_tells_why_a_controller_was_lost() {
         w.sim.run_for(ms(20));
         let lost: Vec<_> = history(&mut w)
             .into_iter()
-            .filter(|(_, text)| text.starts_with("lost: "))
+            .filter(|(_, text)| text.starts_with("lost: ") || text.ends_with("on request"))
             .collect();
         assert_eq!(lost.len(), 1, "{lost:?}");
         assert!(lost[0].1.contains(words), "{lost:?}");

@@ -175,6 +175,9 @@ pub struct Controller {
     /// Bad ANA logs seen (rule B3.3).
     pub(super) bad_ana_logs: u64,
     pub(super) wants_ana: bool,
+    /// Reads of the ANA log that were begun, and the number of the last that has ended.
+    ana_reads_begun: u64,
+    ana_reads_done: u64,
     pub(super) wants_namespaces: bool,
     /// The status register is to be read: is the controller still well?
     wants_status: bool,
@@ -221,6 +224,8 @@ impl Controller {
             ana: None,
             bad_ana_logs: 0,
             wants_ana: false,
+            ana_reads_begun: 0,
+            ana_reads_done: 0,
             wants_namespaces: false,
             wants_status: false,
             aers: 0,
@@ -329,9 +334,20 @@ impl Controller {
     }
 
     /// Asks for the ANA log to be read; one that is under way is followed by exactly one more (rule B3.1).
-    pub fn read_ana(&mut self) {
+    /// Returns the number of the read that will tell what holds now; see [`ana_reads`](Self::ana_reads).
+    pub fn read_ana(&mut self) -> u64 {
+        if !self.reports_ana() {
+            return 0;
+        }
         self.due = Time::ZERO;
-        self.wants_ana |= self.reports_ana();
+        self.wants_ana = true;
+        self.ana_reads_begun + 1
+    }
+
+    /// The number of the read that [`ana`](Self::ana) is the result of, counted from 1. A read that was
+    /// begun before something happened may tell what was before.
+    pub fn ana_reads(&self) -> u64 {
+        self.ana_reads_done
     }
 
     /// True if the controller reports ANA (CMIC bit 3).
@@ -689,10 +705,14 @@ impl Controller {
             Next::Step(next) => self.start_step(next, now),
             Next::Again(step) => self.step = Some((step, StepState::Due(now + CSTS_PERIOD))),
             Next::Namespaces => self.events.push_back(ControllerEvent::Namespaces),
-            Next::Ana => self.events.push_back(ControllerEvent::Ana),
+            Next::Ana => {
+                self.ana_reads_done = self.ana_reads_begun;
+                self.events.push_back(ControllerEvent::Ana);
+            }
             Next::Well => {}
             Next::Ready => {
                 self.stage = Stage::Ready;
+                self.ana_reads_done = self.ana_reads_begun;
                 self.events.push_back(ControllerEvent::Ready);
             }
             Next::ShutDown => self.end(QueueError::HostClosed.into()),
@@ -701,6 +721,7 @@ impl Controller {
     }
 
     fn start_step(&mut self, step: Step, now: Time) {
+        self.ana_reads_begun += u64::from(step.begins_ana_read());
         self.step = Some((step, StepState::Due(now)));
         if self.stage != Stage::Stopping {
             self.step_deadline = now + self.options.connect.timeout;

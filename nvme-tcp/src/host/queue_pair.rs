@@ -473,6 +473,7 @@ impl QueuePair {
                 self.rx.data(),
             );
         }
+        let was_ready = self.phase == Phase::Ready;
         self.phase = Phase::Ended;
         self.error = Some(error);
         self.receiving = Receiving::Header;
@@ -483,7 +484,8 @@ impl QueuePair {
             // Of a command that still waits in our own send queue no byte has left; telling the partly
             // sent one apart from those behind it is not worth a list here: it counts as sent.
             let sent = self.table.get(slot).is_some_and(|s| s.issued);
-            if let Some(request) = self.table.take(slot) {
+            // Before it is ready there is the Connect command, which is nobody else's.
+            if let Some(request) = self.table.take(slot).filter(|_| was_ready) {
                 sink(Completed {
                     request,
                     outcome: Outcome::Lost(Lost::Connection { sent }),

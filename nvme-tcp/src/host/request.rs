@@ -53,6 +53,10 @@ pub struct Request {
     pub owner: u32,
     /// How often this request was submitted before; kept by the submitter.
     pub attempts: u32,
+    /// Where not to submit it again, if it can be helped; kept by the submitter.
+    pub avoid: u32,
+    /// Its place in the order of submission; kept by the submitter.
+    pub sequence: u64,
     /// When the request was first submitted; kept by the submitter.
     pub submitted: Time,
 }
@@ -101,6 +105,8 @@ impl Request {
             user: 0,
             owner: 0,
             attempts: 0,
+            avoid: 0,
+            sequence: 0,
             submitted: Time::ZERO,
         }
     }

@@ -114,6 +114,11 @@ impl Step {
         })
     }
 
+    /// True for the first command of a new read of the ANA log.
+    pub fn begins_ana_read(&self) -> bool {
+        matches!(self, Step::Ana(read) if read.bytes.is_empty() && read.tries == 0)
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
             Step::Capabilities => "Property Get CAP",
