@@ -68,7 +68,11 @@ impl<A: Application> Service for IoService<A> {
         let progress = received.or(self.application.poll(&mut self.channels, cx));
         self.channels.transmit();
         self.arm_timer(cx);
-        progress
+        // What ended without a path is taken in the next turn, which must come.
+        match self.channels.has_completions() {
+            true => Progress::Busy,
+            false => progress,
+        }
     }
 
     fn on_stop(&mut self, cx: &mut Context<'_>) {

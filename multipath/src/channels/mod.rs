@@ -193,6 +193,10 @@ impl Channels {
         self.completions.pop_front()
     }
 
+    pub(crate) fn has_completions(&self) -> bool {
+        !self.completions.is_empty()
+    }
+
     /// Gives an I/O to a path of its volume, to the waiting ones, or up (rules B5.1, B7.1).
     #[inline]
     fn dispatch(&mut self, request: Request) {

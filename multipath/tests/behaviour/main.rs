@@ -21,4 +21,5 @@ mod path_state;
 mod resets;
 mod selection;
 mod status;
+mod timeouts;
 mod waiting;

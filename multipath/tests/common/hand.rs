@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use pollux_multipath::{ControllerId, Io, IoError, Op, VolumeId};
+use pollux_multipath::{Aborting, ControllerId, Io, IoError, Op, VolumeId};
 use pollux_reactor::Time;
 
 use super::{BLOCK, World};
@@ -27,6 +27,9 @@ pub struct Ended {
 pub struct Hand {
     pub todo: BTreeMap<usize, VecDeque<(Option<VolumeId>, Io)>>,
     pub ended: Vec<Ended>,
+    /// I/Os to abort on each reactor, and what was said to that.
+    pub to_abort: BTreeMap<usize, Vec<u64>>,
+    pub aborting: BTreeMap<u64, Aborting>,
     next: u64,
 }
 
@@ -59,6 +62,18 @@ impl World {
         drop(hand);
         assert!(self.host.tell(reactor, ()));
         id
+    }
+
+    /// Has an I/O of the first volume aborted; returns what was said to that.
+    pub fn abort(&mut self, reactor: usize, id: u64) -> Aborting {
+        let hand = Rc::clone(&self.hand);
+        let mut to_abort = hand.borrow_mut();
+        to_abort.to_abort.entry(reactor).or_default().push(id);
+        drop(to_abort);
+        assert!(self.host.tell(reactor, ()));
+        let said = || hand.borrow().aborting.contains_key(&id);
+        assert!(self.sim.run_until(Duration::from_secs(1), said));
+        hand.borrow().aborting[&id]
     }
 
     /// Runs until all these I/Os have ended.

@@ -152,6 +152,11 @@ impl Application for Pump {
             channels.submit(volume, io).map_err(|(_, e)| e).unwrap();
             progress = Progress::Busy;
         }
+        let to_abort = self.hand.borrow_mut().to_abort.remove(&self.reactor);
+        for id in to_abort.unwrap_or_default() {
+            let said = channels.abort(first, hand::BY_HAND | id);
+            self.hand.borrow_mut().aborting.insert(id, said);
+        }
         while *self.on.borrow()
             && let Some(mut slot) = self.idle.pop()
         {

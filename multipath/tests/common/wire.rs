@@ -37,7 +37,7 @@ impl Seen {
         self.sqe[0]
     }
 
-    fn cid(&self) -> u16 {
+    pub fn cid(&self) -> u16 {
         u16::from_le_bytes([self.sqe[2], self.sqe[3]])
     }
 
@@ -72,6 +72,21 @@ impl Seen {
 
     pub fn is_event_request(&self) -> bool {
         self.is_admin(admin::ASYNC_EVENT_REQUEST)
+    }
+
+    /// Property Get of the controller's status.
+    pub fn is_csts(&self) -> bool {
+        self.opcode() == FABRICS && self.sqe[4] == 4 && self.dword(44) == 0x1c
+    }
+
+    pub fn is_abort(&self) -> bool {
+        self.is_admin(admin::ABORT)
+    }
+
+    /// The queue and the command identifier that an Abort names.
+    pub fn aborts(&self) -> (u16, u16) {
+        let word = self.dword(40);
+        ((word & 0xffff) as u16, (word >> 16) as u16)
     }
 
     pub fn is_keep_alive(&self) -> bool {
@@ -125,6 +140,10 @@ pub struct Tap {
     pub open: usize,
     /// The header of the next PDU from the target that belongs to an I/O queue gets a wrong bit.
     pub spoil_header: bool,
+    /// Commands that were lost, by path, queue and command identifier, to end with a status now.
+    pub complete: Vec<(u16, u16, u16, Status)>,
+    /// What the next Property Get of CSTS tells, by path.
+    pub csts: Option<(u16, u32)>,
     /// Results of events to complete lost event requests with, by path.
     pub events: VecDeque<(u16, u32)>,
 }
@@ -256,6 +275,13 @@ impl Passage {
         if !tap.hold {
             self.to_target.extend(self.held.drain(..).flatten());
         }
+        let own =
+            |&mut (path, qid, ..): &mut (u16, u16, _, _)| path == self.path && qid == self.qid;
+        let ended: Vec<_> = tap.complete.extract_if(.., own).collect();
+        for (_, _, cid, status) in ended {
+            self.answer(cid, 0, status);
+            progress = Progress::Busy;
+        }
         while let Some(&(path, result)) = tap.events.front()
             && path == self.path
             && let Some(cid) = self.event_requests.pop_front()
@@ -291,6 +317,11 @@ impl Passage {
             self.qid = seen.qid;
         }
         tap.seen.push(seen.clone());
+        if seen.is_csts()
+            && let Some((_, csts)) = tap.csts.take_if(|(path, _)| *path == self.path)
+        {
+            return self.answer(seen.cid(), csts, Status::SUCCESS);
+        }
         let verdict = tap
             .on_command
             .as_mut()
