@@ -1,18 +1,21 @@
 //! One I/O reactor's view of a volume: its paths and what waits for them.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use pollux_nvme_tcp::host::Request;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 
 use crate::channels::VolumeInfo;
-use crate::io::NoPath;
+use crate::counters::{CounterReset, PathCounters};
+use crate::histogram::{HistogramLayout, LatencyHistogram};
+use crate::io::{NoPath, Op};
 use crate::link::Link;
 use crate::messages::{ControllerId, PathState};
 use crate::policy::Policy;
 use crate::select::{Candidate, Selection};
-use crate::status::{PathCounters, PathStatus, ReactorVolumeStatus};
+use crate::status::{PathStatus, ReactorVolumeStatus};
 
 /// A path as its reactor holds it (rule B2.1). Only this reactor writes it.
 #[derive(Debug)]
@@ -96,6 +99,8 @@ pub(crate) struct Channel {
     pub waiting: VecDeque<Request>,
     /// I/Os submitted and not completed.
     pub outstanding: usize,
+    /// How long I/Os took, while that is counted.
+    pub histogram: Option<Box<LatencyHistogram>>,
 }
 
 impl Channel {
@@ -108,6 +113,21 @@ impl Channel {
             errors: Vec::new(),
             waiting: VecDeque::with_capacity(1024),
             outstanding: 0,
+            histogram: None,
+        }
+    }
+
+    /// Begins or ends to count latencies.
+    pub fn set_histogram(&mut self, layout: Option<HistogramLayout>) {
+        self.histogram = layout.map(|layout| Box::new(LatencyHistogram::new(layout)));
+    }
+
+    #[inline]
+    pub fn record_latency(&mut self, op: Op, latency: Duration) {
+        if let Some(histogram) = &mut self.histogram
+            && histogram.layout().only.is_none_or(|only| only == op)
+        {
+            histogram.record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
         }
     }
 
@@ -171,6 +191,16 @@ impl Channel {
         if let Some(index) = self.paths.iter().position(|p| p.controller == controller) {
             self.removed.add(&self.paths.remove(index).counters);
             self.selection.path_removed(index);
+        }
+    }
+
+    pub fn reset_counters(&mut self, what: CounterReset) {
+        let paths = self.paths.iter_mut().map(|path| &mut path.counters);
+        for counters in paths.chain([&mut self.removed]) {
+            counters.reset(what);
+        }
+        if what != CounterReset::Extremes {
+            self.errors.clear();
         }
     }
 

@@ -17,6 +17,8 @@
 mod channel;
 mod channels;
 mod control;
+mod counters;
+mod histogram;
 mod host;
 mod io;
 mod io_service;
@@ -29,7 +31,12 @@ mod select;
 mod status;
 mod transport_id;
 
-pub use channels::{Channels, VolumeInfo};
+/// The flag of this crate's lines in the log.
+pub const LOG_FLAG: &str = "bdev_nvme";
+
+pub use channels::{Aborting, Channels, VolumeInfo};
+pub use counters::{CounterReset, OpCounters, PathCounters};
+pub use histogram::{HistogramLayout, LatencyHistogram};
 pub use host::{Host, HostHandle};
 pub use io::{Completion, Io, IoError, NoPath, Op, SubmitError};
 pub use io_service::Application;
@@ -37,10 +44,10 @@ pub use messages::{ControllerId, IoMessage, VolumeId};
 pub use policy::{Policy, Selector};
 pub use request::{
     AttachOptions, AttachRequest, Attached, AttachedVolume, ControllerChange, DiscoveryRequest,
-    HostError, HostRequest, Mode, Recovery, Reply,
+    FaultChange, HostError, HostRequest, Mode, Recovery, Reply,
 };
 pub use status::{
-    ControllerStatus, DiscoveryStatus, Notification, NotificationKind, PathCounters, PathEvent,
-    PathEventKind, PathStatus, ReactorVolumeStatus, VolumeStatus,
+    ControllerStatus, DiscoveryStatus, Notification, NotificationKind, PathEvent, PathEventKind,
+    PathStatus, ReactorCounters, ReactorVolumeStatus, VolumeStatus,
 };
 pub use transport_id::{TransportId, TransportIdError};

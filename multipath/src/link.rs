@@ -1,6 +1,6 @@
 //! One I/O reactor's end of a controller: its queue pair and whether it may be used.
 
-use pollux_nvme_tcp::host::{Completed, QueueError, QueuePair};
+use pollux_nvme_tcp::host::{CommandTimeout, Completed, QueueError, QueuePair, TimeoutAction};
 use pollux_reactor::{Context, Progress, Time};
 
 use crate::messages::ControllerId;
@@ -19,6 +19,20 @@ pub(crate) struct Link {
     pub excluded: bool,
     /// CRDT1 to CRDT3, in 100 ms.
     pub retry_delays: [u16; 3],
+    timeout: Option<CommandTimeout>,
+    /// When its commands are next looked through for some that are overdue.
+    pub age_at: Time,
+}
+
+/// Commands that were not answered in time.
+#[derive(Debug, Default)]
+pub(crate) struct OverdueCommands {
+    /// How many there are that were not told before.
+    pub count: usize,
+    /// Those of them that are to be aborted, by command identifier.
+    pub to_abort: Vec<u16>,
+    /// The connection has to end.
+    pub give_up: bool,
 }
 
 /// What a link has to report.
@@ -38,6 +52,8 @@ impl Link {
             recovering: true,
             excluded: false,
             retry_delays: [0; 3],
+            timeout: None,
+            age_at: Time::MAX,
         }
     }
 
@@ -46,9 +62,12 @@ impl Link {
         &mut self,
         incarnation: u32,
         options: pollux_nvme_tcp::host::ConnectOptions,
+        timeout: Option<CommandTimeout>,
         cx: &mut Context<'_>,
     ) -> Result<(), QueueError> {
         let now = cx.now();
+        self.timeout = timeout;
+        self.age_at = timeout.map_or(Time::MAX, |timeout| now + timeout.tick());
         self.incarnation = incarnation;
         self.enabled = false;
         self.announced = false;
@@ -116,6 +135,45 @@ impl Link {
         Some(News::Lost(error))
     }
 
+    /// Looks for commands that are overdue; to be called once `age_at` has come (rule B9.1).
+    #[cold]
+    pub fn age(&mut self, now: Time) -> OverdueCommands {
+        let mut overdue = OverdueCommands::default();
+        let Some(timeout) = self.timeout else {
+            self.age_at = Time::MAX;
+            return overdue;
+        };
+        self.age_at = now + timeout.tick();
+        // What connecting takes has a limit of its own.
+        if let Some(queue) = self.queue.as_mut().filter(|queue| queue.is_ready()) {
+            queue.age(CommandTimeout::TICKS, &mut |command| {
+                overdue.count += usize::from(!command.again);
+                match timeout.action {
+                    TimeoutAction::None => {}
+                    TimeoutAction::Abort if !command.again => {
+                        overdue.to_abort.extend(command.command_id);
+                    }
+                    TimeoutAction::Abort | TimeoutAction::Reset => overdue.give_up = true,
+                }
+            });
+        }
+        overdue
+    }
+
+    /// The queue identifier at the controller; 0 without a queue pair.
+    pub fn queue_id(&self) -> u16 {
+        self.queue.as_ref().map_or(0, |q| q.options().queue_id)
+    }
+
+    /// Ends the connection because of commands that are overdue; they and all others go to `sink`.
+    pub fn give_up(&mut self, sink: &mut impl FnMut(Completed)) -> News {
+        if let Some(queue) = &mut self.queue {
+            queue.fail(QueueError::CommandTimeout, sink);
+        }
+        self.drop_queue();
+        News::Lost(QueueError::CommandTimeout)
+    }
+
     /// Closes the queue pair; what was outstanding goes to `sink` as lost.
     pub fn disconnect(&mut self, sink: &mut impl FnMut(Completed)) {
         if let Some(mut queue) = self.queue.take() {
@@ -124,9 +182,14 @@ impl Link {
         self.enabled = false;
     }
 
-    /// When a queue pair that is still connecting gives up.
+    /// When it has something to do although nothing arrives.
     pub fn deadline(&self) -> Option<Time> {
-        self.queue.as_ref().and_then(QueuePair::deadline)
+        let queue = self.queue.as_ref()?;
+        let aging = (queue.outstanding() > 0).then_some(self.age_at);
+        [queue.deadline(), aging.filter(|&at| at < Time::MAX)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub fn socket_calls(&self) -> u64 {

@@ -1,13 +1,15 @@
 //! What travels between control and the I/O reactors.
 
-use pollux_nvme_tcp::host::{ConnectOptions, QueueError};
+use pollux_nvme_tcp::host::{CommandTimeout, ConnectOptions, QueueError};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Time;
 
 use crate::channels::VolumeInfo;
+use crate::counters::CounterReset;
+use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::policy::Policy;
-use crate::request::HostRequest;
-use crate::status::ReactorVolumeStatus;
+use crate::request::{FaultChange, HostRequest};
+use crate::status::{ReactorCounters, ReactorVolumeStatus};
 
 /// A volume, by its place in every reactor's table. Places are used again, generations are not, so that
 /// nothing meant for a removed volume reaches its successor.
@@ -66,6 +68,7 @@ pub(crate) enum ToIo {
         options: Box<ConnectOptions>,
         /// CRDT1 to CRDT3, in 100 ms.
         retry_delays: [u16; 3],
+        timeout: Option<CommandTimeout>,
     },
     /// All of the controller is in place: its paths may carry I/O.
     Enable {
@@ -131,10 +134,38 @@ pub(crate) enum ToIo {
     SetFailback {
         failback: bool,
     },
-    /// Answer with the status of all volumes.
-    Status {
-        request: u64,
+    /// Make up errors on the controller's queue pair, or stop that.
+    Fault {
+        controller: ControllerId,
+        change: FaultChange,
     },
+    /// Count latencies in this way from now on; `None`: no more.
+    SetHistogram {
+        volume: VolumeId,
+        layout: Option<HistogramLayout>,
+    },
+    /// Answer with what `question` asks for.
+    Ask {
+        request: u64,
+        question: Question,
+    },
+}
+
+/// What an I/O reactor is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// The counters of these volumes begin anew then.
+    Volumes(Option<(Vec<VolumeId>, CounterReset)>),
+    Counters,
+    Histogram(VolumeId),
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Volumes(Vec<ReactorVolumeStatus>),
+    Counters(ReactorCounters),
+    Histogram(Option<Box<LatencyHistogram>>),
 }
 
 /// To an I/O reactor: from control, or from the application's other parts to the application there.
@@ -183,9 +214,24 @@ pub(crate) enum FromIo {
         epoch: u64,
         at: Time,
     },
-    Status {
+    /// Commands were not answered in time (rule B9.1).
+    CommandTimeout {
+        controller: ControllerId,
+        incarnation: u32,
+        commands: usize,
+    },
+    /// Commands of a queue to be aborted.
+    Abort {
+        controller: ControllerId,
+        incarnation: u32,
+        queue_id: u16,
+        commands: Vec<u16>,
+        /// They were not answered in time.
+        overdue: bool,
+    },
+    Told {
         request: u64,
-        volumes: Vec<ReactorVolumeStatus>,
+        answer: Told,
     },
 }
 

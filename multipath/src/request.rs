@@ -3,11 +3,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{Completed, ControllerError, Digests, Request};
+use pollux_nvme_tcp::host::{CommandTimeout, Completed, ControllerError, Digests, Fault, Request};
 
+use crate::counters::CounterReset;
+use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::messages::VolumeId;
 use crate::policy::Policy;
-use crate::status::{ControllerStatus, DiscoveryStatus, Notification, VolumeStatus};
+use crate::status::{
+    ControllerStatus, DiscoveryStatus, Notification, ReactorCounters, VolumeStatus,
+};
 use crate::transport_id::TransportId;
 
 /// How the answer to a request comes back. It runs on the control reactor and must not block.
@@ -94,6 +98,12 @@ pub struct AttachOptions {
     pub queue_size: u16,
     /// Time until the whole attach must be done.
     pub connect_timeout: Duration,
+    /// Time until TCP must be connected, if that is to be less; of the I/O queue pairs as well.
+    pub tcp_connect_timeout: Option<Duration>,
+    /// Time within which an I/O command must be answered; `None`: no limit (rule B9.1).
+    pub io_timeout: Option<CommandTimeout>,
+    /// The same of admin commands. There is no aborting them: that is a reset.
+    pub admin_timeout: Option<CommandTimeout>,
     /// What to do when the controller is lost.
     pub recovery: Recovery,
     /// Policy of the volumes; must be the same for all controllers of a name.
@@ -113,6 +123,9 @@ impl Default for AttachOptions {
             keep_alive_ms: 10_000,
             queue_size: 128,
             connect_timeout: Duration::from_secs(10),
+            tcp_connect_timeout: None,
+            io_timeout: None,
+            admin_timeout: None,
             recovery: Recovery::default(),
             policy: Policy::default(),
             adopt_policy: false,
@@ -241,6 +254,15 @@ pub enum ControllerChange {
     Enable,
 }
 
+/// Errors to be made up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultChange {
+    /// These as well, on the connections that there are now.
+    Add(Fault),
+    /// No more of commands with this opcode.
+    Remove(u8),
+}
+
 /// A request with the way its answer takes.
 pub enum HostRequest {
     /// Connect a controller.
@@ -291,6 +313,24 @@ pub enum HostRequest {
     SetFailback(bool),
     /// Status of all volumes.
     Volumes(Reply<Vec<VolumeStatus>>),
+    /// Answer once there is a volume of this name, or [`HostError::NotFound`] after a time without.
+    AwaitVolume {
+        /// Its name.
+        name: String,
+        /// How long to wait at most.
+        timeout: Duration,
+        /// Answer.
+        reply: Reply<()>,
+    },
+    /// Status of all volumes, and then begin the counters of some anew.
+    ResetCounters {
+        /// Names of the volumes; empty: all.
+        volumes: Vec<String>,
+        /// Which counters.
+        what: CounterReset,
+        /// Answer; the last that is told of what was counted.
+        reply: Reply<Vec<VolumeStatus>>,
+    },
     /// What has happened to volumes, from the one with this number on.
     Notifications(u64, Reply<Vec<Notification>>),
     /// Follow a discovery service.
@@ -313,6 +353,35 @@ pub enum HostRequest {
         /// How it ended.
         reply: Reply<Completed>,
     },
+    /// Make up errors of commands to all controllers of a name, or stop that.
+    Fault {
+        /// Name.
+        name: String,
+        /// Of admin commands; else of I/O commands, on the queue pair of each I/O reactor.
+        admin: bool,
+        /// What.
+        change: FaultChange,
+        /// Answer.
+        reply: Reply<()>,
+    },
+    /// Begin or end to count the latencies of a volume's I/O; what was counted before is forgotten.
+    SetHistogram {
+        /// Name of the volume.
+        volume: String,
+        /// How; `None`: no more.
+        layout: Option<HistogramLayout>,
+        /// Answer.
+        reply: Reply<()>,
+    },
+    /// What was counted since, on all I/O reactors; `None` if nothing is.
+    Histogram {
+        /// Name of the volume.
+        volume: String,
+        /// Answer.
+        reply: Reply<Option<LatencyHistogram>>,
+    },
+    /// Counters of the I/O reactors, in their order.
+    Transport(Reply<Vec<ReactorCounters>>),
     /// Status of all controllers.
     Controllers(Reply<Vec<ControllerStatus>>),
     /// End all controllers in order; answers when they are gone.

@@ -1,5 +1,6 @@
 //! What can be asked of a host: volumes, paths, controllers, and what happened to them (rule B13).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::NamespaceIds;
@@ -7,43 +8,29 @@ use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
+use crate::counters::PathCounters;
 use crate::messages::{ControllerId, VolumeId};
 use crate::policy::Policy;
 use crate::request::AttachOptions;
 use crate::transport_id::TransportId;
 
-/// Counters of one path on one reactor since it was added.
+/// What one I/O reactor has done with its queue pairs since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PathCounters {
-    /// Reads that succeeded.
-    pub reads: u64,
-    /// Writes and other commands that succeeded.
-    pub writes: u64,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub write_bytes: u64,
-    /// Completions with an error, and commands lost with the connection.
-    pub errors: u64,
-    /// Sum of the latencies of all that succeeded, from first submission to completion, in ns.
-    pub latency_ns: u64,
-}
-
-impl PathCounters {
-    /// I/Os that succeeded.
-    pub fn ios(&self) -> u64 {
-        self.reads + self.writes
-    }
-
-    /// Adds another reactor's counters of the same path.
-    pub fn add(&mut self, other: &Self) {
-        self.reads += other.reads;
-        self.writes += other.writes;
-        self.read_bytes += other.read_bytes;
-        self.write_bytes += other.write_bytes;
-        self.errors += other.errors;
-        self.latency_ns += other.latency_ns;
-    }
+pub struct ReactorCounters {
+    /// Turns.
+    pub polls: u64,
+    /// Turns in which no queue pair had received anything.
+    pub idle_polls: u64,
+    /// Times that a queue pair had received something.
+    pub receives: u64,
+    /// Commands that ended.
+    pub completions: u64,
+    /// Commands that were given to a queue pair.
+    pub submitted: u64,
+    /// I/Os that had to wait for a path or for room in its queue.
+    pub queued: u64,
+    /// Commands that were not answered within the command timeout.
+    pub timeouts: u64,
 }
 
 /// One path as one reactor sees it at the moment of the question.
@@ -75,7 +62,7 @@ pub struct PathStatus {
     /// Controller identifier (CNTLID); filled in by control.
     pub cntlid: u16,
     /// Where the controller is; filled in by control.
-    pub transport: Option<TransportId>,
+    pub transport: Option<Arc<TransportId>>,
     /// Time until ANATT runs out, if it runs; filled in by control (rule B4.5).
     pub anatt_remaining: Option<Duration>,
 }
@@ -114,6 +101,8 @@ pub struct VolumeStatus {
     pub block_size: u32,
     /// How it selects paths.
     pub policy: Policy,
+    /// When control put this together, by the reactor's clock.
+    pub at: Time,
     /// A snapshot from each I/O reactor.
     pub reactors: Vec<ReactorVolumeStatus>,
     /// The last path events, oldest first (rule B13.3).
@@ -188,7 +177,7 @@ pub struct PathEvent {
     /// The path's controller.
     pub controller: ControllerId,
     /// Where the controller is.
-    pub transport: TransportId,
+    pub transport: Arc<TransportId>,
     /// What happened.
     pub kind: PathEventKind,
 }
@@ -229,8 +218,17 @@ pub enum PathEventKind {
     AnaNotice,
     /// ANATT ran out.
     AnattExpired,
+    /// Commands were not answered within the command timeout (rule B9.1).
+    CommandTimeout {
+        /// The I/O reactor; `None`: admin commands.
+        reactor: Option<usize>,
+        /// How many.
+        commands: usize,
+    },
     /// The controller was lost.
     Lost(String),
+    /// The controller's connections were closed on request: because it is reset, disabled or so.
+    Closed(&'static str),
     /// The controller is connected again.
     Reconnected,
 }
@@ -249,6 +247,15 @@ impl std::fmt::Display for PathEventKind {
             }
             Self::AnaNotice => f.write_str("ANA change announced"),
             Self::AnattExpired => f.write_str("ANATT expired"),
+            Self::CommandTimeout {
+                reactor: Some(reactor),
+                commands,
+            } => write!(f, "{commands} commands overdue on I/O reactor {reactor}"),
+            Self::CommandTimeout {
+                reactor: None,
+                commands,
+            } => write!(f, "{commands} admin commands overdue"),
+            Self::Closed(why) => write!(f, "{why} on request"),
             Self::Lost(why) => write!(f, "lost: {why}"),
             Self::Reconnected => f.write_str("reconnected"),
         }

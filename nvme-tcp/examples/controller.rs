@@ -50,7 +50,9 @@ impl Asker {
             ControllerEvent::AnaNotice
             | ControllerEvent::Ana
             | ControllerEvent::Namespaces
-            | ControllerEvent::DiscoveryLog => {
+            | ControllerEvent::DiscoveryLog
+            | ControllerEvent::Overdue(_)
+            | ControllerEvent::AbortFailed(_) => {
                 return;
             }
         };
@@ -103,6 +105,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         connect,
         io_queues: 0,
         io_queue_size: 2,
+        command_timeout: None,
     };
     let mut group = Group::new();
     let reactor = group.add_reactor(None, Idle::Yield);

@@ -326,6 +326,7 @@ fn run_controller(host: &TestHost, row: Nonsense) -> Checked<()> {
         connect,
         io_queues: 2,
         io_queue_size: 128,
+        command_timeout: None,
     })?;
     let lie = row.lie;
     let controller = thread::spawn(move || serve(peer, lie));

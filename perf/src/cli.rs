@@ -10,6 +10,7 @@ use pollux_multipath::{TransportId, TransportIdError};
 use pollux_nvme_tcp::spec::nqn::Nqn;
 
 use crate::cores::CoreList;
+use crate::disturb::DisturbArgs;
 use crate::serve::ServeArgs;
 use crate::size::{IoSizes, human_bytes, parse_bytes};
 use crate::workload::Workload;
@@ -59,6 +60,8 @@ struct Cli {
 enum Command {
     /// Measure the limit: the same bytes per request and response over bare non-blocking TCP, no NVMe at all
     Floor(FloorArgs),
+    /// Measure what disturbances cost: ANA changes, lost paths, peers that do not answer, clients that ask for status
+    Disturb(DisturbArgs),
     /// Be managed by JSON-RPC, and run the workload on all volumes when perform_tests is called
     Serve(ServeArgs),
 }
@@ -70,6 +73,8 @@ pub enum Invocation {
     Run(Box<RunArgs>),
     /// Bare TCP.
     Floor(FloorArgs),
+    /// I/O under disturbances.
+    Disturb(DisturbArgs),
     /// Managed by JSON-RPC.
     Serve(Box<ServeArgs>),
 }
@@ -279,6 +284,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
             floor.check().map_err(Exit::Usage)?;
             Ok(Invocation::Floor(floor))
         }
+        Some(Command::Disturb(disturb)) => Ok(Invocation::Disturb(disturb)),
         Some(Command::Serve(serve)) => {
             serve.check().map_err(Exit::Usage)?;
             Ok(Invocation::Serve(Box::new(serve)))
@@ -422,7 +428,8 @@ fn parse_connect_timeout(text: &str) -> Result<Duration, String> {
     parse_seconds(text, 0.1, 3_600.0)
 }
 
-fn parse_seconds(text: &str, min: f64, max: f64) -> Result<Duration, String> {
+/// Reads a number of seconds within bounds.
+pub fn parse_seconds(text: &str, min: f64, max: f64) -> Result<Duration, String> {
     let number = text.strip_suffix('s').unwrap_or(text).trim();
     match number.parse::<f64>() {
         Ok(seconds) if (min..=max).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),

@@ -163,7 +163,8 @@ impl Placement {
     }
 }
 
-fn check_available(list: &CoreList, available: &[usize]) -> Result<(), String> {
+/// Says which core of the list this process may not use.
+pub fn check_available(list: &CoreList, available: &[usize]) -> Result<(), String> {
     match list.cores().iter().find(|core| !available.contains(core)) {
         None => Ok(()),
         Some(core) => Err(format!(

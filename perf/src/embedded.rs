@@ -93,19 +93,51 @@ impl Embedded {
         self.listeners.iter().map(transport).collect()
     }
 
-    /// Sets the ANA state of the first listener.
-    pub fn set_first(&self, state: AnaState) -> anyhow::Result<()> {
-        let Some(&addr) = self.listeners.first() else {
-            return Ok(());
-        };
-        let request = TargetRequest::SetAnaState {
-            nqn: self.nqn.clone(),
-            addr,
-            group: None,
-            state,
-        };
+    /// Sets the ANA state of one listener, counted from 0; back when every reactor of the target uses it.
+    pub fn set(&self, listener: usize, state: AnaState) -> anyhow::Result<()> {
+        let request = self.change(listener, state)?;
         self.handle.call(request).context("changing an ANA state")?;
         Ok(())
+    }
+
+    /// The request that sets the ANA state of one listener.
+    pub fn change(&self, listener: usize, state: AnaState) -> anyhow::Result<TargetRequest> {
+        Ok(TargetRequest::SetAnaState {
+            nqn: self.nqn.clone(),
+            addr: self.listener(listener)?,
+            group: None,
+            state,
+        })
+    }
+
+    /// Removes one listener and all connections that came through it.
+    pub fn remove_listener(&self, listener: usize) -> anyhow::Result<()> {
+        let request = TargetRequest::RemoveListener {
+            nqn: self.nqn.clone(),
+            addr: self.listener(listener)?,
+        };
+        self.handle.call(request).context("removing a listener")?;
+        Ok(())
+    }
+
+    /// Adds a listener that was removed, at its address of before. Its ANA state is optimized.
+    pub fn add_listener(&self, listener: usize) -> anyhow::Result<()> {
+        let request = TargetRequest::AddListener {
+            nqn: self.nqn.clone(),
+            addr: self.listener(listener)?,
+        };
+        self.handle
+            .call(request)
+            .context("adding a listener again")?;
+        Ok(())
+    }
+
+    /// Where one listener is.
+    pub fn listener(&self, listener: usize) -> anyhow::Result<SocketAddr> {
+        self.listeners
+            .get(listener)
+            .copied()
+            .context("the embedded target has no such listener")
     }
 }
 

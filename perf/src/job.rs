@@ -61,6 +61,8 @@ pub enum News {
 pub struct Collected {
     /// Which job.
     pub job: usize,
+    /// When, by the reactor's clock.
+    pub at_ns: u64,
     /// Counters since the last time.
     pub stats: Box<JobStats>,
     /// I/Os handed out and I/Os that came back, since the start.
@@ -250,6 +252,7 @@ impl Running {
         }
         let collected = Collected {
             job: self.job,
+            at_ns: now_ns,
             stats: self.load.exchange(empty),
             account: self.load.account(),
             span_ns: self.load.span_ns(),

@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 /// Where a result was measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
@@ -30,6 +32,16 @@ impl Machine {
                 "/sys/devices/system/clocksource/clocksource0/current_clocksource",
             ),
         }
+    }
+
+    /// As the JSON objects of all reports have it.
+    pub fn json(&self) -> Value {
+        json!({
+            "cpu": self.cpu,
+            "kernel": self.kernel,
+            "clocksource": self.clocksource,
+            "cores": self.cores,
+        })
     }
 
     /// What makes a number from this machine doubtful, for the reader of the report.

@@ -1,8 +1,10 @@
-//! pollux-perf: NVMe/TCP load over one volume with several paths, and the bare TCP floor to compare with.
+//! pollux-perf: NVMe/TCP load over one volume with several paths, the bare TCP floor to
+//! compare with, and what disturbances cost.
 
 mod cli;
 mod clock;
 mod cores;
+mod disturb;
 mod embedded;
 mod floor;
 mod job;
@@ -28,7 +30,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 
 use cli::{Exit, Invocation};
-use report::Report;
+use serde_json::Value;
 
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
@@ -75,13 +77,24 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     match invocation {
         Invocation::Run(args) => measure(args.json.as_deref(), || run::run(args, &stop)),
         Invocation::Floor(args) => measure(args.json.as_deref(), || floor::run(args, &stop)),
+        Invocation::Disturb(args) => measure(args.json.as_deref(), || disturb::run(args, &stop)),
         Invocation::Serve(args) => serve::run(args, &stop),
     }
 }
 
-fn measure(
+/// What a measurement has to show.
+trait Results {
+    /// For people.
+    fn table(&self) -> String;
+    /// For programs: one object.
+    fn json(&self) -> Value;
+    /// What makes the exit code 1.
+    fn failures(&self) -> u64;
+}
+
+fn measure<R: Results>(
     json: Option<&Path>,
-    run: impl FnOnce() -> anyhow::Result<Report>,
+    run: impl FnOnce() -> anyhow::Result<R>,
 ) -> anyhow::Result<ExitCode> {
     // Opened before the run, so that a result is not lost to a typo.
     let json = json.map(JsonFile::create).transpose()?;
@@ -89,7 +102,7 @@ fn measure(
     // A reader that went away does not make the run a failure.
     let _ = write!(std::io::stdout(), "{}", report.table());
     if let Some(json) = json {
-        json.write(&report)?;
+        json.write(&report.json())?;
     }
     Ok(match report.failures() {
         0 => ExitCode::SUCCESS,
@@ -125,8 +138,8 @@ impl<'a> JsonFile<'a> {
         }
     }
 
-    fn write(mut self, report: &Report) -> anyhow::Result<()> {
-        writeln!(self.file, "{:#}", report.json())
+    fn write(mut self, object: &Value) -> anyhow::Result<()> {
+        writeln!(self.file, "{object:#}")
             .with_context(|| format!("writing '{}'", self.path.display()))
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write as _};
 
 use serde_json::{Value, json};
 
+use crate::Results;
 use crate::machine::Machine;
 use crate::stats::{GAP_MIN_NS, LatencySummary, RunStats};
 
@@ -86,94 +87,6 @@ impl Report {
     /// I/Os that never came back.
     pub fn lost(&self) -> u64 {
         self.submitted.saturating_sub(self.completed)
-    }
-
-    /// Errors, wrong data and lost I/Os: what makes the exit code 1.
-    pub fn failures(&self) -> u64 {
-        self.stats.total.errors + self.stats.total.miscompares + self.lost()
-    }
-
-    /// One object; the schema only grows.
-    pub fn json(&self) -> Value {
-        let total = &self.stats.total;
-        let latency = LatencySummary::of(&total.latency);
-        let since_start = |at_ns: u64| at_ns.saturating_sub(self.start_ns);
-        let events: Vec<Value> = self
-            .stats
-            .event_costs()
-            .into_iter()
-            .map(|event| {
-                json!({
-                    "at_ns": since_start(event.at_ns),
-                    "path": event.path,
-                    "from": event.from,
-                    "to": event.to,
-                    "pause_ns": event.pause_ns,
-                })
-            })
-            .collect();
-        let paths: Vec<Value> = self
-            .paths
-            .iter()
-            .map(|path| {
-                json!({
-                    "traddr": path.traddr,
-                    "trsvcid": path.trsvcid,
-                    "ios": path.ios,
-                    "ana_state": path.ana_state,
-                })
-            })
-            .collect();
-        json!({
-            "kind": self.kind,
-            "version": env!("CARGO_PKG_VERSION"),
-            "options": self.options,
-            "seconds": self.seconds(),
-            "iops": self.iops(),
-            "bytes_per_sec": self.bytes_per_sec(),
-            "reads": total.reads,
-            "writes": total.writes,
-            "errors": total.errors,
-            "miscompares": total.miscompares,
-            "submitted": self.submitted,
-            "completed": self.completed,
-            "swept_blocks": self.swept_blocks,
-            "socket_calls_per_io": self.socket_calls_per_io(),
-            "first_error": total.first_error,
-            "latency_ns": {
-                "mean": latency.mean,
-                "p50": latency.p50,
-                "p90": latency.p90,
-                "p99": latency.p99,
-                "p999": latency.p999,
-                "p9999": latency.p9999,
-                "max": latency.max,
-            },
-            "longest_gap_ns": total.longest.length_ns(),
-            "longest_gap": {
-                "at_ns": since_start(total.longest.start_ns),
-                "job": total.longest.job,
-                "around": self.stats.around_longest(),
-            },
-            "paths": paths,
-            "path_events": events,
-            "cores": { "host": self.host_cores, "target": self.target_core },
-            "machine": {
-                "cpu": self.machine.cpu,
-                "kernel": self.machine.kernel,
-                "clocksource": self.machine.clocksource,
-                "cores": self.machine.cores,
-            },
-            "doubts": self.doubts,
-        })
-    }
-
-    /// The table at the end.
-    pub fn table(&self) -> String {
-        let mut text = String::new();
-        // Writing to a string does not fail.
-        let _ = self.write_table(&mut text);
-        text
     }
 
     fn write_table(&self, out: &mut String) -> std::fmt::Result {
@@ -338,6 +251,91 @@ impl Report {
     }
 }
 
+impl Results for Report {
+    /// Errors, wrong data and lost I/Os: what makes the exit code 1.
+    fn failures(&self) -> u64 {
+        self.stats.total.errors + self.stats.total.miscompares + self.lost()
+    }
+
+    /// One object; the schema only grows.
+    fn json(&self) -> Value {
+        let total = &self.stats.total;
+        let latency = LatencySummary::of(&total.latency);
+        let since_start = |at_ns: u64| at_ns.saturating_sub(self.start_ns);
+        let events: Vec<Value> = self
+            .stats
+            .event_costs()
+            .into_iter()
+            .map(|event| {
+                json!({
+                    "at_ns": since_start(event.at_ns),
+                    "path": event.path,
+                    "from": event.from,
+                    "to": event.to,
+                    "pause_ns": event.pause_ns,
+                })
+            })
+            .collect();
+        let paths: Vec<Value> = self
+            .paths
+            .iter()
+            .map(|path| {
+                json!({
+                    "traddr": path.traddr,
+                    "trsvcid": path.trsvcid,
+                    "ios": path.ios,
+                    "ana_state": path.ana_state,
+                })
+            })
+            .collect();
+        json!({
+            "kind": self.kind,
+            "version": env!("CARGO_PKG_VERSION"),
+            "options": self.options,
+            "seconds": self.seconds(),
+            "iops": self.iops(),
+            "bytes_per_sec": self.bytes_per_sec(),
+            "reads": total.reads,
+            "writes": total.writes,
+            "errors": total.errors,
+            "miscompares": total.miscompares,
+            "submitted": self.submitted,
+            "completed": self.completed,
+            "swept_blocks": self.swept_blocks,
+            "socket_calls_per_io": self.socket_calls_per_io(),
+            "first_error": total.first_error,
+            "latency_ns": {
+                "mean": latency.mean,
+                "p50": latency.p50,
+                "p90": latency.p90,
+                "p99": latency.p99,
+                "p999": latency.p999,
+                "p9999": latency.p9999,
+                "max": latency.max,
+            },
+            "longest_gap_ns": total.longest.length_ns(),
+            "longest_gap": {
+                "at_ns": since_start(total.longest.start_ns),
+                "job": total.longest.job,
+                "around": self.stats.around_longest(),
+            },
+            "paths": paths,
+            "path_events": events,
+            "cores": { "host": self.host_cores, "target": self.target_core },
+            "machine": self.machine.json(),
+            "doubts": self.doubts,
+        })
+    }
+
+    /// The table at the end.
+    fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write_table(&mut text);
+        text
+    }
+}
+
 /// The numbers of one second, as they come.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moment {
@@ -433,7 +431,7 @@ fn address(path: &PathReport) -> String {
     clippy::cast_sign_loss,
     reason = "a rate or a mean: not negative, far below 2^64, and `as` saturates"
 )]
-fn rounded(value: f64) -> u64 {
+pub fn rounded(value: f64) -> u64 {
     value.round() as u64
 }
 
@@ -455,7 +453,7 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// `850 ns`, `12.3 us`, `4.56 ms`, `1.23 s`
-fn duration(nanos: u64) -> String {
+pub fn duration(nanos: u64) -> String {
     match nanos {
         0..1_000 => format!("{nanos} ns"),
         1_000..1_000_000 => format!("{}.{} us", nanos / 1_000, nanos / 100 % 10),
@@ -468,7 +466,8 @@ fn duration(nanos: u64) -> String {
     }
 }
 
-fn millis(nanos: u64) -> String {
+/// `4.567 ms`
+pub fn millis(nanos: u64) -> String {
     format!("{}.{:03} ms", nanos / 1_000_000, nanos / 1_000 % 1_000)
 }
 

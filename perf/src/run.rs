@@ -232,7 +232,7 @@ impl<'a> Watch<'a> {
                 break;
             }
             if let (Some(state), Some(embedded)) = (failover.take_due(elapsed), embedded) {
-                embedded.set_first(state)?;
+                embedded.set(0, state)?;
                 continue;
             }
             if elapsed >= tick {
@@ -328,6 +328,7 @@ impl<'a> Watch<'a> {
             swept,
             socket_calls,
             states,
+            ..
         } = collected;
         self.stats.merge(&stats);
         // Both histograms have the same bounds.

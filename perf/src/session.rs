@@ -117,18 +117,23 @@ impl Session {
 
     /// Ends all connections and threads in order.
     pub fn end(self) {
-        let (done, ended) = mpsc::channel();
-        let reply = Box::new(move |_| {
-            // Whoever waited too long no longer listens.
-            let _ = done.send(());
-        });
-        // Refused only by a host that has stopped, which has nothing left to end.
-        if self.host.request(HostRequest::Shutdown(reply)).is_ok() {
-            let _ = ended.recv_timeout(SHUTDOWN_MAX);
-        }
-        self.running.stop();
-        self.running.join();
+        end(&self.host, self.running);
     }
+}
+
+/// Ends all connections and threads of a host in order.
+pub fn end(host: &HostHandle<JobMessage>, running: Running) {
+    let (done, ended) = mpsc::channel();
+    let reply = Box::new(move |_| {
+        // Whoever waited too long no longer listens.
+        let _ = done.send(());
+    });
+    // Refused only by a host that has stopped, which has nothing left to end.
+    if host.request(HostRequest::Shutdown(reply)).is_ok() {
+        let _ = ended.recv_timeout(SHUTDOWN_MAX);
+    }
+    running.stop();
+    running.join();
 }
 
 fn policy(args: &RunArgs) -> Policy {
@@ -178,6 +183,11 @@ fn attach(
             bail!("{transport} has no active namespace");
         }
     }
+    volume(host, transports.len())
+}
+
+/// The first volume of a host, which must have `paths_wanted` paths.
+pub fn volume(host: &HostHandle<JobMessage>, paths_wanted: usize) -> anyhow::Result<Volume> {
     let volumes = host.volumes()?;
     let controllers = host.controllers()?;
     let volume = volumes.first().context("no namespace was found")?;
@@ -195,12 +205,12 @@ fn attach(
         paths.push((path.controller, controller.transport.addr.to_string()));
         addresses.push(controller.transport.addr);
     }
-    if paths.len() != transports.len() {
+    if paths.len() != paths_wanted {
         bail!(
             "the volume {} has {} of {} paths: namespaces that differ between the addresses do not make one volume",
             volume.name,
             paths.len(),
-            transports.len()
+            paths_wanted
         );
     }
     Ok(Volume {

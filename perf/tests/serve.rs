@@ -342,13 +342,14 @@ fn a_configuration_is_run_at_once() {
 #[test]
 fn methods_wait_for_the_start_where_that_is_asked_for() {
     let target = Target::new();
-    let mut serve = Serve::new("wait", &["--wait-for-rpc"]);
+    let mut serve = Serve::new("wait", &["--wait-for-rpc", "--log-level", "warning"]);
     let mut client = serve.client();
     client.call("bdev_nvme_set_options", &json!({"bdev_retry_count": 5}));
     assert_eq!(
         client.code("bdev_nvme_attach_controller", &target.attach()),
         -1
     );
+    assert_eq!(client.call("log_get_print_level", &json!({})), "WARNING");
     client.call("framework_start_init", &json!({}));
     client.call("bdev_nvme_attach_controller", &target.attach());
     serve.terminate();

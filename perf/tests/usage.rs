@@ -31,6 +31,13 @@ fn usage_errors_are_one_line_and_exit_code_2() {
             &["floor", "--json", "/nowhere/at/all.json", "-t", "1"],
             &["/nowhere/at/all.json"],
         ),
+        (&["disturb", "-m", "4000"], &["core 4000", "may use"]),
+        (&["disturb", "nothing"], &["'nothing'", "black-hole"]),
+        (&["disturb", "-q", "1024"], &["1024", "1..=1023"]),
+        (
+            &["disturb", "status", "--json", "/nowhere/at/all.json"],
+            &["/nowhere/at/all.json"],
+        ),
         (&["unknown"], &["unknown"]),
     ];
     for (args, wanted) in cases {

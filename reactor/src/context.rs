@@ -1,7 +1,10 @@
 //! What a service is handed in each call.
 
+use crate::counters::Counters;
 use crate::net::Net;
 use crate::rng::Rng;
+use crate::status::{Place, ReactorStatus, ServiceCounters, ThreadStatus};
+use crate::sys;
 use crate::time::Time;
 use crate::timers::{TimerId, Timers};
 
@@ -12,6 +15,21 @@ pub(crate) struct Core {
     pub(crate) net: Net,
     pub(crate) rng: Rng,
     pub(crate) stop: bool,
+    pub(crate) counters: Counters,
+    /// Of each seat.
+    pub(crate) services: Vec<ServiceCounters>,
+    pub(crate) started: Time,
+    /// `None` in a simulation.
+    pub(crate) place: Option<Place>,
+}
+
+impl Core {
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            socket_calls: self.net.socket_calls(),
+            ..self.counters
+        }
+    }
 }
 
 /// Everything a service may know and use of the world, for the duration of one call.
@@ -63,5 +81,23 @@ impl Context<'_> {
     /// Which reactor this is, as counted by `add_reactor`.
     pub fn reactor_index(&self) -> usize {
         self.core.index
+    }
+
+    /// How this reactor is. Not for every turn: it allocates.
+    pub fn reactor_status(&self) -> ReactorStatus {
+        let core = &*self.core;
+        let thread = core.place.as_ref().map(|place| ThreadStatus {
+            id: place.id,
+            cores: place.cores.clone(),
+            core: sys::current_core(),
+            parks: place.parks,
+        });
+        ReactorStatus {
+            reactor: core.index,
+            thread,
+            up: self.now - core.started,
+            counters: core.counters(),
+            services: core.services.iter().map(ServiceCounters::status).collect(),
+        }
     }
 }

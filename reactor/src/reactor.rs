@@ -9,6 +9,7 @@ use crate::mailbox::{Bell, Receiver};
 use crate::net::Net;
 use crate::rng::Rng;
 use crate::service::{Progress, Service};
+use crate::status::{Place, ServiceCounters};
 use crate::time::Time;
 use crate::timers::Timers;
 
@@ -26,7 +27,7 @@ const EVENT_POLL_INTERVAL: Duration = Duration::from_micros(20);
 /// One service with its mailbox and its timers, whatever its type.
 trait Seat {
     fn start(&mut self, now: Time, core: &mut Core);
-    fn turn(&mut self, now: Time, core: &mut Core, counters: &mut Counters) -> Progress;
+    fn turn(&mut self, now: Time, core: &mut Core) -> Progress;
     fn stop(&mut self, now: Time, core: &mut Core);
     fn has_messages(&self) -> bool;
     fn next_deadline(&mut self) -> Option<Time>;
@@ -44,13 +45,13 @@ impl<S: Service> Seat for SeatOf<S> {
             .on_start(&mut Context::new(now, core, &mut self.timers));
     }
 
-    fn turn(&mut self, now: Time, core: &mut Core, counters: &mut Counters) -> Progress {
+    fn turn(&mut self, now: Time, core: &mut Core) -> Progress {
         let mut progress = Progress::Idle;
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.receiver.receive() else {
                 break;
             };
-            counters.messages += 1;
+            core.counters.messages += 1;
             progress = Progress::Busy;
             let mut cx = Context::new(now, core, &mut self.timers);
             self.service.on_message(message, &mut cx);
@@ -59,7 +60,7 @@ impl<S: Service> Seat for SeatOf<S> {
             let Some(token) = self.timers.pop_due(now) else {
                 break;
             };
-            counters.timers += 1;
+            core.counters.timers += 1;
             progress = Progress::Busy;
             let mut cx = Context::new(now, core, &mut self.timers);
             self.service.on_timer(token, &mut cx);
@@ -86,7 +87,6 @@ impl<S: Service> Seat for SeatOf<S> {
 pub(crate) struct Reactor {
     core: Core,
     seats: Vec<Box<dyn Seat>>,
-    counters: Counters,
     next_event_poll: Time,
     /// The events have just been taken by the wait of a park.
     has_fresh_events: bool,
@@ -102,13 +102,21 @@ impl Reactor {
                 net,
                 rng,
                 stop: false,
+                counters: Counters::default(),
+                services: Vec::new(),
+                started: Time::ZERO,
+                place: None,
             },
             seats: Vec::new(),
-            counters: Counters::default(),
             next_event_poll: Time::ZERO,
             has_fresh_events: false,
             busy_since: None,
         }
+    }
+
+    /// Says where the reactor runs, for who asks.
+    pub(crate) fn set_place(&mut self, place: Place) {
+        self.core.place = Some(place);
     }
 
     /// Seats a service. `bell` is what its senders ring, on a real reactor.
@@ -121,6 +129,10 @@ impl Reactor {
         if let Some(bell) = bell {
             receiver.bind(bell);
         }
+        self.core.services.push(ServiceCounters {
+            type_name: std::any::type_name::<S>(),
+            busy_turns: 0,
+        });
         self.seats.push(Box::new(SeatOf {
             service,
             receiver,
@@ -129,6 +141,7 @@ impl Reactor {
     }
 
     pub(crate) fn start(&mut self, now: Time) {
+        self.core.started = now;
         self.core.net.begin_turn();
         for seat in &mut self.seats {
             seat.start(now, &mut self.core);
@@ -149,14 +162,19 @@ impl Reactor {
             }
         }
         let mut progress = Progress::Idle;
-        for seat in &mut self.seats {
-            progress = progress.or(seat.turn(now, &mut self.core, &mut self.counters));
+        for (index, seat) in self.seats.iter_mut().enumerate() {
+            if seat.turn(now, &mut self.core) == Progress::Busy {
+                progress = Progress::Busy;
+                if let Some(service) = self.core.services.get_mut(index) {
+                    service.busy_turns += 1;
+                }
+            }
         }
         self.core.net.end_turn();
-        self.counters.turns += 1;
+        self.core.counters.turns += 1;
         self.busy_since = match progress {
             Progress::Busy => {
-                self.counters.busy_turns += 1;
+                self.core.counters.busy_turns += 1;
                 Some(now)
             }
             Progress::Idle => None,
@@ -203,13 +221,10 @@ impl Reactor {
     }
 
     pub(crate) fn counters(&self) -> Counters {
-        Counters {
-            socket_calls: self.core.net.socket_calls(),
-            ..self.counters
-        }
+        self.core.counters()
     }
 
     fn count_busy(&mut self, time: Duration) {
-        self.counters.busy_ns += u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.core.counters.busy_ns += u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     }
 }

@@ -20,6 +20,7 @@ use crate::net::tcp::TcpNet;
 use crate::reactor::Reactor;
 use crate::rng::Rng;
 use crate::service::{Progress, Service};
+use crate::status::Place;
 use crate::sys;
 use crate::time::Time;
 
@@ -106,6 +107,11 @@ impl Group {
             builds: Vec::new(),
         });
         self.plans.len() - 1
+    }
+
+    /// How many reactors there are.
+    pub(crate) fn reactors(&self) -> usize {
+        self.plans.len()
     }
 
     /// Adds a service to a reactor. `build` makes it on the reactor's own thread, so the service need not be `Send`.
@@ -257,6 +263,11 @@ impl Thread {
         // Nothing has to be reproduced on a real reactor, so any seed will do.
         let rng = Rng::seeded(RandomState::new().hash_one(self.index));
         let mut reactor = Reactor::new(self.index, Net::tcp(self.net), rng);
+        reactor.set_place(Place {
+            id: sys::thread_id(),
+            cores: sys::affinity().unwrap_or_default(),
+            parks: matches!(self.plan.idle, Idle::Park { .. }),
+        });
         for build in self.plan.builds {
             build(&mut reactor, &self.bell);
         }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use pollux_multipath::{Application, Channels, Host, HostRequest, rpc};
-use pollux_nvme_tcp::host::HostIdentity;
+use pollux_multipath::{self as multipath, Application, Channels, Host, HostRequest};
+use pollux_nvme_tcp::host::{self, HostIdentity};
 use pollux_nvme_tcp::spec::Nqn;
-use pollux_reactor::rpc::Methods;
+use pollux_reactor::rpc::{self, Methods};
 use pollux_reactor::{Context, Group, Progress, StartError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -68,6 +68,8 @@ pub fn run(args: &HostArgs) -> anyhow::Result<()> {
     if !args.manage.is_used() {
         return Err(UsageError("--rpc-socket, --rpc-listen or --config is needed".into()).into());
     }
+    let flags = [multipath::LOG_FLAG, host::LOG_FLAG, rpc::LOG_FLAG];
+    let log = args.manage.start_log(&flags)?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
     let cores: Vec<Option<usize>> = match &args.cores {
         Some(cores) => cores.0.iter().copied().map(Some).collect(),
@@ -85,9 +87,9 @@ pub fn run(args: &HostArgs) -> anyhow::Result<()> {
     }
     let host = Host::install(&mut group, identity, 0, &reactors, |_| Onlooker);
     let mut methods = Methods::new();
-    rpc::register(&mut methods, host.clone());
+    multipath::rpc::register(&mut methods, host.clone());
     let stop = signals.handle();
-    let failure = args.manage.add_server(methods, &mut group, 0, stop)?;
+    let failure = args.manage.add_server(methods, &log, &mut group, 0, stop)?;
     let running = group.start().map_err(|error| match error {
         StartError::NoSuchCore { .. } => UsageError(format!("--cores: {error}")).into(),
         error => anyhow::Error::new(error),

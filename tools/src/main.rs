@@ -5,7 +5,9 @@ mod discover_cmd;
 mod host_cmd;
 mod identify_cmd;
 mod manage;
+mod paths_cmd;
 mod probe;
+mod rpc_client;
 mod rpc_cmd;
 mod target_args;
 mod target_cmd;
@@ -28,6 +30,7 @@ enum Command {
     Target(Box<target_args::TargetArgs>),
     Host(Box<host_cmd::HostArgs>),
     Rpc(rpc_cmd::RpcArgs),
+    Paths(paths_cmd::PathsArgs),
     Identify(Box<identify_cmd::IdentifyArgs>),
     Discover(Box<discover_cmd::DiscoverArgs>),
     Ana(Box<ana_cmd::AnaArgs>),
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Target(args) => target_cmd::run(*args),
         Command::Host(args) => host_cmd::run(&args),
         Command::Rpc(args) => rpc_cmd::run(&args),
+        Command::Paths(args) => paths_cmd::run(&args),
         Command::Identify(args) => identify_cmd::run(&args),
         Command::Discover(args) => discover_cmd::run(&args),
         Command::Ana(args) => ana_cmd::run(&args),

@@ -1,16 +1,15 @@
 //! `pollux rpc`: calls one method of a running program.
 
-use std::io::{Read, Write, stdin, stdout};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::io::{Write, stdin, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::UsageError;
+use crate::rpc_client::Client;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,44 +38,13 @@ pub struct RpcArgs {
     pub timeout: u64,
 }
 
-/// A connection of either kind.
-trait Channel: Read + Write {
-    fn end_requests(&self) -> std::io::Result<()>;
-}
-
-impl Channel for UnixStream {
-    fn end_requests(&self) -> std::io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-}
-
-impl Channel for TcpStream {
-    fn end_requests(&self) -> std::io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-}
-
 /// Calls the method and prints its result.
 pub fn run(args: &RpcArgs) -> anyhow::Result<()> {
-    let mut request = json!({"jsonrpc": "2.0", "id": 1, "method": args.method});
-    if let Some(params) = params(args)? {
-        request["params"] = params;
-    }
-    let mut channel = connect(args).with_context(|| args.socket.display().to_string())?;
-    channel.write_all(request.to_string().as_bytes())?;
-    channel.end_requests()?;
-    let mut answer = Vec::new();
-    channel.read_to_end(&mut answer).context("no answer")?;
-    let answer: Value = serde_json::from_slice(&answer).context("the answer is no JSON")?;
-    if let Some(error) = answer.get("error") {
-        bail!(
-            "{}: {} (code {})",
-            args.method,
-            error["message"].as_str().unwrap_or("no text"),
-            error["code"]
-        );
-    }
-    let result = answer.get("result").unwrap_or(&Value::Null);
+    let params = params(args)?;
+    let timeout = (args.timeout > 0).then(|| Duration::from_secs(args.timeout));
+    let socket = args.socket.display().to_string();
+    let mut client = Client::connect(&args.socket, timeout).context(socket)?;
+    let result = client.call(&args.method, params)?;
     // Nobody may be reading; the call has been made all the same.
     let _ = writeln!(stdout(), "{result:#}");
     Ok(())
@@ -93,20 +61,4 @@ fn params(args: &RpcArgs) -> anyhow::Result<Option<Value>> {
         Ok(_) => Err(UsageError("parameters: a JSON object is expected".into()).into()),
         Err(error) => Err(UsageError(format!("parameters: {error}")).into()),
     }
-}
-
-fn connect(args: &RpcArgs) -> anyhow::Result<Box<dyn Channel>> {
-    let timeout = (args.timeout > 0).then(|| Duration::from_secs(args.timeout));
-    let addr = args
-        .socket
-        .to_str()
-        .and_then(|s| s.parse::<SocketAddr>().ok());
-    if let Some(addr) = addr {
-        let stream = TcpStream::connect(addr)?;
-        stream.set_read_timeout(timeout)?;
-        return Ok(Box::new(stream));
-    }
-    let stream = UnixStream::connect(&args.socket)?;
-    stream.set_read_timeout(timeout)?;
-    Ok(Box::new(stream))
 }

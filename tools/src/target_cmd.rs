@@ -4,10 +4,10 @@ use std::io::{Write, stdout};
 
 use anyhow::Context;
 use pollux_nvme_tcp::target::{
-    NamespaceConfig, SubsystemConfig, TargetError, TargetHandle, TargetReply, TargetRequest, rpc,
-    target,
+    LOG_FLAG, NamespaceConfig, SubsystemConfig, TargetError, TargetHandle, TargetReply,
+    TargetRequest, rpc::register, target,
 };
-use pollux_reactor::rpc::Methods;
+use pollux_reactor::rpc::{self, Methods};
 use pollux_reactor::{Group, StartError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -29,6 +29,7 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
             .into());
         }
     }
+    let log = args.manage.start_log(&[LOG_FLAG, rpc::LOG_FLAG])?;
     // Before anything is ready, so that no signal is lost.
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
 
@@ -46,9 +47,9 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
     let failure = match args.manage.is_used() {
         true => {
             let mut methods = Methods::new();
-            rpc::register(&mut methods, handle.clone());
+            register(&mut methods, handle.clone());
             let stop = signals.handle();
-            Some(args.manage.add_server(methods, &mut group, 0, stop)?)
+            Some(args.manage.add_server(methods, &log, &mut group, 0, stop)?)
         }
         false => None,
     };

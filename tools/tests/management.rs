@@ -1,6 +1,7 @@
 //! `pollux target` and `pollux host` under management, as processes: socket, configuration, `pollux rpc`, the end.
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -45,7 +46,12 @@ struct Managed {
 impl Managed {
     /// Starts it and waits until it answers.
     fn start(args: &[&str], socket: &str) -> Managed {
-        let child = pollux(args).args(["-r", socket]).spawn().unwrap();
+        Managed::start_with(args, socket, Stdio::inherit())
+    }
+
+    fn start_with(args: &[&str], socket: &str, stderr: Stdio) -> Managed {
+        let mut command = pollux(args);
+        let child = command.args(["-r", socket]).stderr(stderr).spawn().unwrap();
         let mut managed = Managed {
             child,
             socket: socket.to_owned(),
@@ -66,6 +72,12 @@ impl Managed {
         let (code, out, err) = self.try_call(method, &params.to_string());
         assert_eq!(code, Some(0), "{method}: {err}");
         serde_json::from_str(&out).unwrap()
+    }
+
+    fn error(&self, method: &str, params: &Value) -> String {
+        let (code, out, err) = self.try_call(method, &params.to_string());
+        assert_eq!(code, Some(1), "{method}: {out}");
+        err
     }
 
     fn end(mut self) -> Option<i32> {
@@ -185,4 +197,185 @@ fn a_configuration_is_loaded_or_says_what_is_wrong() {
     );
     let mut target = target;
     assert_eq!(target.child.wait().unwrap().code(), Some(0));
+}
+
+/// A target with one disk and one listener; what an attach to it takes.
+fn target_with_a_disk(socket: &str, nqn: &str) -> (Managed, Value) {
+    let target = Managed::start(&["target"], socket);
+    target.call("nvmf_create_transport", &json!({"trtype": "tcp"}));
+    let disk = json!({"name": "Malloc0", "num_blocks": 2048, "block_size": 512});
+    target.call("bdev_malloc_create", &disk);
+    let subsystem = json!({"nqn": nqn, "allow_any_host": true, "ana_reporting": true});
+    target.call("nvmf_create_subsystem", &subsystem);
+    let namespace = json!({"nqn": nqn, "namespace": {"bdev_name": "Malloc0"}});
+    target.call("nvmf_subsystem_add_ns", &namespace);
+    let free = json!({"trtype": "tcp", "traddr": "127.0.0.1", "trsvcid": "0"});
+    let listener = json!({"nqn": nqn, "listen_address": free});
+    target.call("nvmf_subsystem_add_listener", &listener);
+    let listeners = target.call("nvmf_subsystem_get_listeners", &json!({"nqn": nqn}));
+    let mut attach = listeners[0]["address"].clone();
+    attach["name"] = "disk".into();
+    attach["subnqn"] = nqn.into();
+    (target, attach)
+}
+
+#[test]
+fn a_program_says_what_has_happened_and_is_told_how_much() {
+    let dir = Dir::new("log");
+    let nqn = "nqn.2014-08.org.example:log";
+    let (target, attach) = target_with_a_disk(&dir.file("target.sock"), nqn);
+    let file = dir.file("stderr");
+    let log = || std::fs::read_to_string(&file).unwrap();
+    let stderr = std::fs::File::create(&file).unwrap().into();
+    let host = Managed::start_with(&["host"], &dir.file("host.sock"), stderr);
+    // Lines are written soon, not at once. The calls in between are what there is to wait for.
+    let await_line = |words: &str| {
+        while !log().contains(words) {
+            host.call("spdk_get_version", &json!({}));
+        }
+    };
+    host.call("bdev_nvme_attach_controller", &attach);
+    let addr = format!("127.0.0.1:{}", attach["trsvcid"].as_str().unwrap());
+    await_line(&format!(
+        "NOTICE bdev_nvme: disk {addr}: attached, controller"
+    ));
+
+    let level = |name: &str| json!({"level": name});
+    assert_eq!(host.call("log_get_print_level", &json!({})), "NOTICE");
+    assert!(
+        host.error("log_set_print_level", &level("LOUD"))
+            .contains("-32602")
+    );
+    assert!(host.error("log_set_level", &json!({})).contains("-32602"));
+    assert!(
+        host.error("log_set_flag", &json!({"flag": "nvmf"}))
+            .contains("one of bdev_nvme")
+    );
+    host.call("log_set_flag", &json!({"flag": "all"}));
+    host.call("log_clear_flag", &json!({"flag": "nvme"}));
+    let flags = json!({"bdev_nvme": true, "nvme": false, "rpc": true});
+    assert_eq!(host.call("log_get_flags", &json!({})), flags);
+    assert!(
+        !log().contains("INFO") && !log().contains("DEBUG"),
+        "{}",
+        log()
+    );
+    host.call("log_set_print_level", &level("DEBUG"));
+    assert_eq!(host.call("log_get_print_level", &json!({})), "DEBUG");
+    await_line(": log_get_print_level");
+    host.error("log_set_level", &level("debug"));
+    await_line("INFO rpc: request");
+    host.call("log_set_level", &level("WARNING"));
+    assert_eq!(host.call("log_get_level", &json!({})), "WARNING");
+
+    assert_eq!(target.end(), Some(0));
+    await_line(&format!("WARNING bdev_nvme: disk {addr}: lost: "));
+    host.call("log_set_level", &level("NOTICE"));
+    assert_eq!(host.end(), Some(0));
+    let last = log().lines().last().unwrap_or_default().to_owned();
+    assert!(last.ends_with(&format!("disk {addr}: detached")), "{last}");
+}
+
+#[test]
+fn every_program_tells_how_its_reactors_are() {
+    let dir = Dir::new("reactors");
+    for program in ["target", "host"] {
+        let managed = Managed::start(&[program, "--cores", "0"], &dir.file(program));
+        let reactors = managed.call("framework_get_reactors", &json!({}));
+        assert_eq!(reactors["pid"], managed.child.id());
+        assert_eq!(reactors["reactors"][0]["lcore"], 0);
+        let threads = managed.call("thread_get_stats", &json!({}));
+        assert_eq!(threads["threads"][0]["name"], "reactor-0");
+        let text = managed.error("thread_get_io_channels", &json!({}));
+        assert!(text.contains("-32601"), "{text}");
+        assert_eq!(managed.end(), Some(0));
+    }
+}
+
+#[test]
+fn paths_are_shown_to_people_and_to_programs() {
+    let dir = Dir::new("paths");
+    let nqn = "nqn.2014-08.org.example:paths";
+    let (target, attach) = target_with_a_disk(&dir.file("target.sock"), nqn);
+    let socket = dir.file("host.sock");
+    let (code, _, err) = finish(&["paths", "-r", &socket]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains(&socket), "{err}");
+    let host = Managed::start_with(&["host"], &socket, Stdio::null());
+    assert_eq!(finish(&["paths", "-r", &socket]).1, "no volume\n");
+    host.call("bdev_nvme_attach_controller", &attach);
+
+    let (code, out, err) = finish(&["paths", "-r", &socket]);
+    assert_eq!(code, Some(0), "{err}");
+    let lines: Vec<&str> = out.lines().collect();
+    let header = "diskn1: 1 MiB (2048 blocks of 512 bytes), active_passive, 0 I/Os waiting";
+    assert_eq!(lines[0], header);
+    let addr = format!("127.0.0.1:{}", attach["trsvcid"].as_str().unwrap());
+    let words: Vec<&str> = lines[2].split_whitespace().collect();
+    let rest = [
+        "1",
+        "optimized",
+        "yes",
+        "yes",
+        "yes",
+        "0",
+        "0",
+        "0",
+        "0",
+        "enabled",
+    ];
+    assert_eq!(words, [&[addr.as_str()], &rest[..]].concat());
+    assert_eq!(lines.len(), 3);
+    let (_, out, _) = finish(&["paths", "--json", "-r", &socket, "diskn1"]);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document[0]["paths"][0]["address"], addr);
+    assert_eq!(document[0]["paths"][0].get("rate"), None);
+
+    let (code, _, err) = finish(&["paths", "-r", &socket, "diskn2"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("diskn2"), "{err}");
+    let (code, _, err) = finish(&["paths", "-r", &socket, "-w", "0"]);
+    assert_eq!(code, Some(2), "{err}");
+    assert_eq!((host.end(), target.end()), (Some(0), Some(0)));
+}
+
+#[test]
+fn watching_goes_on_while_the_host_is_gone() {
+    let dir = Dir::new("watch");
+    let nqn = "nqn.2014-08.org.example:watch";
+    let (target, attach) = target_with_a_disk(&dir.file("target.sock"), nqn);
+    let socket = dir.file("host.sock");
+    let host = || {
+        let host = Managed::start_with(&["host"], &socket, Stdio::null());
+        host.call("bdev_nvme_attach_controller", &attach);
+        host
+    };
+    let first = host();
+    let mut child = pollux(&["paths", "-r", &socket, "--watch", "0.05", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut looks = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut news = BufReader::new(child.stderr.take().unwrap()).lines();
+    // It ends with the test if that fails.
+    let watch = Managed {
+        child,
+        socket: socket.clone(),
+    };
+    let mut look = || serde_json::from_str::<Value>(&looks.next().unwrap().unwrap()).unwrap();
+    for _ in 0..2 {
+        let seen = look();
+        assert_eq!(seen[0]["name"], "diskn1");
+        assert_eq!(seen[0]["paths"][0]["rate"]["iops"], 0.0);
+    }
+    assert_eq!(first.end(), Some(0));
+    let gone = news.next().unwrap().unwrap();
+    assert!(gone.contains("the host is gone"), "{gone}");
+    let second = host();
+    let back = news.next().unwrap().unwrap();
+    assert!(back.contains("again"), "{back}");
+    while look()[0]["paths"][0]["rate"].is_null() {}
+    assert_eq!(watch.end(), Some(0));
+    assert_eq!((second.end(), target.end()), (Some(0), Some(0)));
 }

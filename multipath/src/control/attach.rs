@@ -7,8 +7,8 @@ use pollux_nvme_tcp::spec::identify::ctrl::CMIC_MULTI_CONTROLLER;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::{Context, Time};
 
-use super::Control;
 use super::member::{Lifecycle, Member, MemberPath};
+use super::{Control, journal};
 use crate::messages::{ControllerId, PathState, ToIo};
 use crate::request::{AttachRequest, Attached, AttachedVolume, HostError, Mode, Reply};
 use crate::status::PathEventKind;
@@ -51,19 +51,21 @@ impl<M: Send + 'static> Control<M> {
             digests: options.digests,
             disable_sq_flow_control: !options.sq_flow_control,
             timeout: options.connect_timeout,
+            tcp_timeout: options.tcp_connect_timeout,
             local: options.local,
             ..ConnectOptions::admin(request.transport.addr, subnqn, host)
         };
         self.members.push(Member {
             id: ControllerId { slot, generation },
             group: request.name,
-            transport: request.transport,
+            transport: request.transport.into(),
             alternates: VecDeque::new(),
             addresses_tried: 0,
             controller_options: ControllerOptions {
                 connect,
                 io_queues: u16::try_from(self.reactors.len()).unwrap_or(u16::MAX),
                 io_queue_size: options.queue_size,
+                command_timeout: options.admin_timeout,
             },
             attach_deadline: cx.now() + options.connect_timeout,
             options,
@@ -206,6 +208,7 @@ impl<M: Send + 'static> Control<M> {
         member.cntlid = controller.id();
         let id = member.id;
         let incarnation = member.incarnation;
+        let timeout = member.options.io_timeout;
         let retry_delays = controller.identify().map_or([0; 3], |identify| {
             [
                 identify.crdt1.get(),
@@ -222,6 +225,7 @@ impl<M: Send + 'static> Control<M> {
                 incarnation,
                 options,
                 retry_delays,
+                timeout,
             }));
         }
     }
@@ -276,6 +280,7 @@ impl<M: Send + 'static> Control<M> {
             self.record_all(now, index, &PathEventKind::Reconnected);
         }
         if let Some(reply) = reply {
+            journal::attached(self.members.get(index));
             let volumes = self.volumes_of(index);
             reply(Ok(Attached { volumes }));
         }
@@ -342,6 +347,7 @@ impl<M: Send + 'static> Control<M> {
             self.resize_volume(&group, namespace.nsid);
         }
         if let Some(member) = self.members.get_mut(index) {
+            journal::left_out(member, &left_out);
             member.left_out = left_out;
         }
     }
@@ -422,6 +428,7 @@ impl<M: Send + 'static> Control<M> {
 
     /// An attach has failed: the member goes, the reply says why, everything else is as it was.
     pub(super) fn fail_attach(&mut self, index: usize, error: HostError) {
+        journal::not_attached(self.members.get(index), &error);
         if let Some(member) = self.members.get_mut(index) {
             if let Some(mut controller) = member.controller.take() {
                 controller.close();
@@ -436,6 +443,7 @@ impl<M: Send + 'static> Control<M> {
 
     /// Ends a controller for good: its paths go first, so that its I/O finds another one.
     pub(super) fn stop_member(&mut self, index: usize, now: Time) {
+        journal::detached(self.members.get(index));
         let volumes: Vec<_> = self
             .members
             .get(index)

@@ -9,8 +9,8 @@ use pollux_nvme_tcp::host::{
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::{Context, Progress, Time};
 
-use super::Control;
 use super::discovery_log::{LogReader, Record};
+use super::{Control, journal};
 use crate::request::{AttachRequest, DiscoveryRequest, HostError, Reply};
 use crate::status::DiscoveryStatus;
 use crate::transport_id::TransportId;
@@ -138,6 +138,7 @@ impl DiscoveryService {
         };
         let options = ControllerOptions {
             io_queue_size: connect.queue_size,
+            command_timeout: None,
             connect,
             io_queues: 0,
         };
@@ -153,6 +154,9 @@ impl DiscoveryService {
     fn lost(&mut self, request: &DiscoveryRequest, now: Time) {
         self.controller = None;
         self.reader = None;
+        if !self.failed {
+            journal::discovery_lost(&request.name, self.addr);
+        }
         self.failed = true;
         self.at = now + request.retry_delay();
     }
@@ -185,7 +189,11 @@ impl DiscoveryService {
                 }
             }
             ControllerEvent::Ended(_) => self.lost(request, now),
-            ControllerEvent::AnaNotice | ControllerEvent::Ana | ControllerEvent::Namespaces => {}
+            ControllerEvent::AnaNotice
+            | ControllerEvent::Ana
+            | ControllerEvent::Namespaces
+            | ControllerEvent::Overdue(_)
+            | ControllerEvent::AbortFailed(_) => {}
         }
         false
     }

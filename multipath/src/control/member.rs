@@ -1,6 +1,7 @@
 //! One controller of a group, as control keeps it: from attach through resets to its end.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::{Controller, ControllerOptions};
@@ -46,7 +47,8 @@ pub(super) struct Member {
     pub id: ControllerId,
     /// Name of the group.
     pub group: String,
-    pub transport: TransportId,
+    /// Shared with what is said of it, which is a great deal more often than it changes.
+    pub transport: Arc<TransportId>,
     /// Addresses to turn to when this one fails, the next one first (rule B12).
     pub alternates: VecDeque<TransportId>,
     /// Addresses tried since it was live.
@@ -123,8 +125,8 @@ impl Member {
         let Some(next) = self.alternates.pop_front() else {
             return false;
         };
-        let failed = std::mem::replace(&mut self.transport, next);
-        self.alternates.push_back(failed);
+        let failed = std::mem::replace(&mut self.transport, Arc::new(next));
+        self.alternates.push_back(Arc::unwrap_or_clone(failed));
         self.addresses_tried += 1;
         self.addresses_tried <= self.alternates.len()
     }

@@ -7,7 +7,9 @@
 mod attach;
 mod discovery;
 mod discovery_log;
+mod journal;
 mod member;
+mod queries;
 mod requests;
 mod slots;
 mod volumes;
@@ -21,7 +23,8 @@ use pollux_reactor::{Context, Outbox, Progress, Sender, Service, Time, TimerId};
 
 use self::discovery::{AttachResult, Discovery};
 use self::member::{Lifecycle, Member};
-use self::requests::{StatusQuery, Waiter};
+use self::queries::Query;
+use self::requests::Waiter;
 use self::slots::Slots;
 use self::volumes::Volumes;
 use crate::messages::{ControlMessage, ControllerId, FromIo, IoMessage, ToIo, VolumeId};
@@ -38,11 +41,13 @@ pub(crate) struct Control<M: Send + 'static> {
     volumes: Volumes,
     /// Grows with every path state that is sent out.
     epoch: u64,
-    queries: Vec<StatusQuery>,
+    queries: Vec<Query>,
     query_next: u64,
     shutdown: Vec<Reply<()>>,
     /// Requests that are answered when controllers have come to where they should be.
     waiters: Vec<Waiter>,
+    /// Requests that are answered when a volume appears, and when they have failed.
+    awaited: Vec<(String, Time, Reply<()>)>,
     /// Admin commands of requests, by their number.
     admin: BTreeMap<u64, (ControllerId, Reply<Completed>)>,
     admin_next: u64,
@@ -67,6 +72,7 @@ impl<M: Send + 'static> Control<M> {
             query_next: 0,
             shutdown: Vec::new(),
             waiters: Vec::new(),
+            awaited: Vec::new(),
             admin: BTreeMap::new(),
             admin_next: 0,
             discoveries: Vec::new(),
@@ -87,6 +93,12 @@ impl<M: Send + 'static> Control<M> {
         self.members.iter().position(|m| m.id == id)
     }
 
+    /// The member, if this is its present connection.
+    fn incarnation(&self, id: ControllerId, incarnation: u32) -> Option<usize> {
+        let is_it = |m: &Member| m.id == id && m.incarnation == incarnation;
+        self.members.iter().position(is_it)
+    }
+
     fn next_epoch(&mut self) -> u64 {
         self.epoch += 1;
         self.epoch
@@ -97,11 +109,13 @@ impl<M: Send + 'static> Control<M> {
             return;
         };
         if let Some(volume) = self.volumes.get_mut(volume) {
+            journal::path_event(member, &volume.info.name, &kind);
             volume.record(now, member.id, &member.transport, kind);
         }
     }
 
     fn record_all(&mut self, now: Time, index: usize, kind: &PathEventKind) {
+        journal::controller_event(self.members.get(index), kind);
         let volumes: Vec<_> = self
             .members
             .get(index)
@@ -221,8 +235,16 @@ impl<M: Send + 'static> Control<M> {
             recovering,
         });
         if first {
-            self.record_all(now, index, &PathEventKind::Lost(text));
+            let kind = match error {
+                HostError::Connect {
+                    error: ControllerError::OnRequest(what),
+                    ..
+                } => PathEventKind::Closed(what),
+                _ => PathEventKind::Lost(text),
+            };
+            self.record_all(now, index, &kind);
         } else {
+            journal::still_lost(self.members.get(index), &text);
             self.settle(id, Err(error));
         }
     }
@@ -244,6 +266,16 @@ impl<M: Send + 'static> Control<M> {
                 None => {}
             },
             ControllerEvent::Admin(completed) => self.on_admin(completed),
+            ControllerEvent::Overdue(commands) => {
+                let reactor = None;
+                let kind = PathEventKind::CommandTimeout { reactor, commands };
+                self.record_all(now, index, &kind);
+            }
+            // What could not be aborted is ended with its connection (rule B9.1).
+            ControllerEvent::AbortFailed(status) => {
+                let step = "Abort";
+                self.lose(index, &ControllerError::Refused { step, status }, now);
+            }
             ControllerEvent::DiscoveryLog => {}
         }
     }
@@ -273,12 +305,7 @@ impl<M: Send + 'static> Control<M> {
                 incarnation,
                 error,
             } => {
-                if let Some(index) = self.member_index(controller)
-                    && self
-                        .members
-                        .get(index)
-                        .is_some_and(|m| m.incarnation == incarnation)
-                {
+                if let Some(index) = self.incarnation(controller, incarnation) {
                     self.lose(index, &error.into(), now);
                 }
             }
@@ -310,7 +337,34 @@ impl<M: Send + 'static> Control<M> {
                     self.record(now, index, volume, kind);
                 }
             }
-            FromIo::Status { request, volumes } => self.on_status(request, volumes, now),
+            FromIo::CommandTimeout {
+                controller,
+                incarnation,
+                commands,
+            } => {
+                if let Some(index) = self.incarnation(controller, incarnation) {
+                    let reactor = Some(reactor);
+                    let kind = PathEventKind::CommandTimeout { reactor, commands };
+                    self.record_all(now, index, &kind);
+                }
+            }
+            FromIo::Abort {
+                controller,
+                incarnation,
+                queue_id,
+                commands,
+                overdue,
+            } => {
+                let member = self
+                    .incarnation(controller, incarnation)
+                    .and_then(|index| self.members.get_mut(index));
+                if let Some(controller) = member.and_then(|m| m.controller.as_mut()) {
+                    for cid in commands {
+                        controller.abort(queue_id, cid, overdue);
+                    }
+                }
+            }
+            FromIo::Told { request, answer } => self.on_told(request, reactor, answer, now),
         }
     }
 
@@ -322,6 +376,7 @@ impl<M: Send + 'static> Control<M> {
         };
         let id = member.id;
         if member.loss_deadline().is_some_and(|at| now >= at) {
+            journal::given_up(member);
             member.lost_at = None;
             return self.stop_member(index, now);
         }
@@ -367,7 +422,11 @@ impl<M: Send + 'static> Control<M> {
     /// Keeps one timer at the next deadline, so that a parked reactor wakes for it.
     fn arm_timer(&mut self, cx: &mut Context<'_>) {
         let members = self.members.iter().filter_map(Member::deadline);
-        let deadline = members.chain(self.discovery_deadline()).min();
+        let awaited = self.awaited.iter().map(|(_, until, _)| *until);
+        let deadline = members
+            .chain(self.discovery_deadline())
+            .chain(awaited)
+            .min();
         self.due = deadline.unwrap_or(Time::MAX);
         if self.timer.map(|(at, _)| at) == deadline {
             return;
@@ -428,6 +487,9 @@ impl<M: Send + 'static> Service for Control<M> {
             self.arm_timer(cx);
         } else if progress == Progress::Busy {
             self.arm_timer(cx);
+        }
+        if !self.awaited.is_empty() {
+            self.answer_awaited(now);
         }
         self.finish_shutdown();
         for reactor in &mut self.reactors {

@@ -1,21 +1,15 @@
-//! What control is asked from outside, and the status that it gathers from the I/O reactors.
+//! What control is asked from outside.
 
 use pollux_nvme_tcp::host::{Completed, ControllerError, Request};
 use pollux_reactor::{Context, Time};
 
 use super::Control;
 use super::member::{Lifecycle, Member};
-use crate::messages::{ControllerId, ToIo};
-use crate::request::{ControllerChange, HostError, HostRequest, Reply};
-use crate::status::{ControllerStatus, PathEventKind, ReactorVolumeStatus, VolumeStatus};
-
-/// A status question that waits for the answers of the I/O reactors.
-pub(super) struct StatusQuery {
-    id: u64,
-    missing: usize,
-    parts: Vec<ReactorVolumeStatus>,
-    reply: Reply<Vec<VolumeStatus>>,
-}
+use super::queries::Then;
+use crate::messages::{ControllerId, Question, ToIo};
+use crate::request::{ControllerChange, FaultChange, HostError, HostRequest, Reply};
+use crate::status::{ControllerStatus, PathEventKind};
+use crate::transport_id::TransportId;
 
 /// A request that waits for controllers.
 pub(super) struct Waiter {
@@ -100,16 +94,48 @@ impl<M: Send + 'static> Control<M> {
                 reply(Ok(self.volumes.notifications(first).cloned().collect()));
             }
             HostRequest::Volumes(reply) => {
-                self.query_next += 1;
-                let id = self.query_next;
-                self.queries.push(StatusQuery {
-                    id,
-                    missing: self.reactors.len(),
-                    parts: Vec::new(),
-                    reply,
-                });
-                self.broadcast(|| ToIo::Status { request: id });
+                self.ask(Question::Volumes(None), Then::Volumes(reply));
             }
+            HostRequest::AwaitVolume {
+                name,
+                timeout,
+                reply,
+            } => self.awaited.push((name, now + timeout, reply)),
+            HostRequest::ResetCounters {
+                volumes,
+                what,
+                reply,
+            } => {
+                let wanted = |name: &String| volumes.is_empty() || volumes.contains(name);
+                let ids = self.volumes.iter().filter(|v| wanted(&v.info.name));
+                let ids = ids.map(|v| v.info.id).collect();
+                self.ask(Question::Volumes(Some((ids, what))), Then::Volumes(reply));
+            }
+            HostRequest::Transport(reply) => self.ask(Question::Counters, Then::Counters(reply)),
+            HostRequest::SetHistogram {
+                volume,
+                layout,
+                reply,
+            } => {
+                let Some(id) = self.volumes.by_name(&volume).map(|v| v.info.id) else {
+                    return reply(Err(HostError::NotFound(format!("volume: '{volume}'"))));
+                };
+                self.broadcast(|| ToIo::SetHistogram { volume: id, layout });
+                reply(Ok(()));
+            }
+            HostRequest::Histogram { volume, reply } => match self.volumes.by_name(&volume) {
+                Some(volume) => {
+                    let question = Question::Histogram(volume.info.id);
+                    self.ask(question, Then::Histogram(reply));
+                }
+                None => reply(Err(HostError::NotFound(format!("volume: '{volume}'")))),
+            },
+            HostRequest::Fault {
+                name,
+                admin,
+                change,
+                reply,
+            } => reply(self.set_fault(&name, admin, change)),
             HostRequest::StartDiscovery(request, reply) => {
                 self.start_discovery(*request, reply, now);
             }
@@ -127,7 +153,7 @@ impl<M: Send + 'static> Control<M> {
                     name: m.group.clone(),
                     controller: m.id,
                     cntlid: m.cntlid,
-                    transport: m.transport.clone(),
+                    transport: TransportId::clone(&m.transport),
                     options: m.options.clone(),
                     alternates: m.alternates.iter().cloned().collect(),
                     state: m.state_name(),
@@ -143,6 +169,42 @@ impl<M: Send + 'static> Control<M> {
                 }
             }
         }
+    }
+
+    /// Answers those who waited for a volume that is there now, or for too long.
+    pub(super) fn answer_awaited(&mut self, now: Time) {
+        let volumes = &self.volumes;
+        let over = |name: &str, until| volumes.by_name(name).is_some() || now >= until;
+        for (name, _, reply) in self
+            .awaited
+            .extract_if(.., |(name, until, _)| over(name, *until))
+        {
+            reply(match volumes.by_name(&name) {
+                Some(_) => Ok(()),
+                None => Err(HostError::NotFound(format!("volume: '{name}'"))),
+            });
+        }
+    }
+
+    /// Has errors made up of commands to every controller of a name that is connected.
+    fn set_fault(&mut self, name: &str, admin: bool, change: FaultChange) -> Result<(), HostError> {
+        let mut ids = Vec::new();
+        for member in self.members.iter_mut().filter(|m| m.group == name) {
+            ids.push(member.id);
+            if let Some(controller) = member.controller.as_mut().filter(|_| admin) {
+                match change {
+                    FaultChange::Add(fault) => controller.add_fault(fault),
+                    FaultChange::Remove(opcode) => controller.remove_fault(opcode),
+                }
+            }
+        }
+        if ids.is_empty() {
+            return Err(HostError::NotFound(format!("controller: '{name}'")));
+        }
+        for controller in ids.into_iter().filter(|_| !admin) {
+            self.broadcast(|| ToIo::Fault { controller, change });
+        }
+        Ok(())
     }
 
     pub(super) fn finish_shutdown(&mut self) {
@@ -209,7 +271,7 @@ impl<M: Send + 'static> Control<M> {
         if member.transport.addr != addr {
             return Err(HostError::NotFound(format!("controller: at {addr}")));
         }
-        let error = ControllerError::BadData("address detached");
+        let error = ControllerError::OnRequest("address detached");
         self.lose(index, &error, now);
         if let Some(member) = self.members.get_mut(index) {
             if member.transport.addr == addr {
@@ -241,25 +303,23 @@ impl<M: Send + 'static> Control<M> {
                 None => format!("controller: '{name}'"),
             }));
         }
-        let disabled = |this: &Self, i: usize| {
-            this.members
-                .get(i)
-                .is_some_and(|m| m.lifecycle == Lifecycle::Disabled)
-        };
-        // All or none: what does not apply to one of them is done to none.
-        for &index in &chosen {
-            match change {
-                ControllerChange::Enable if !disabled(self, index) => {
-                    return Err(HostError::Already("the controller is enabled already"));
+        // Of a whole name, those that are as wanted already are passed over.
+        let chosen: Vec<usize> = chosen
+            .into_iter()
+            .filter(|&i| {
+                let lifecycle = self.members.get(i).map(|m| m.lifecycle);
+                let disabled = lifecycle == Some(Lifecycle::Disabled);
+                disabled == (change == ControllerChange::Enable)
+            })
+            .collect();
+        if chosen.is_empty() {
+            return Err(match change {
+                ControllerChange::Enable => HostError::Already("the controller is enabled already"),
+                ControllerChange::Disable => {
+                    HostError::Already("the controller is disabled already")
                 }
-                ControllerChange::Disable if disabled(self, index) => {
-                    return Err(HostError::Already("the controller is disabled already"));
-                }
-                ControllerChange::Reset if disabled(self, index) => {
-                    return Err(HostError::Invalid("the controller is disabled"));
-                }
-                _ => {}
-            }
+                ControllerChange::Reset => HostError::Invalid("the controller is disabled"),
+            });
         }
         let ids: Vec<_> = chosen
             .iter()
@@ -286,7 +346,7 @@ impl<M: Send + 'static> Control<M> {
             // It is not connected: the next try is now.
             Some(Lifecycle::Waiting(_) | Lifecycle::Failed) => self.connect(index, cx),
             Some(_) => {
-                let error = ControllerError::BadData("reset on request");
+                let error = ControllerError::OnRequest("reset");
                 self.lose(index, &error, cx.now());
             }
             None => {}
@@ -394,64 +454,6 @@ impl<M: Send + 'static> Control<M> {
             controller: id,
             recovering: false,
         });
-        self.record_all(
-            now,
-            index,
-            &PathEventKind::Lost("disabled on request".into()),
-        );
-    }
-
-    /// One reactor's answer; with the last one the question is answered.
-    pub(super) fn on_status(&mut self, id: u64, parts: Vec<ReactorVolumeStatus>, now: Time) {
-        let Some(index) = self.queries.iter().position(|q| q.id == id) else {
-            return;
-        };
-        if let Some(query) = self.queries.get_mut(index) {
-            query.parts.extend(parts);
-            query.missing -= 1;
-            if query.missing > 0 {
-                return;
-            }
-        }
-        let mut query = self.queries.swap_remove(index);
-        for path in query.parts.iter_mut().flat_map(|part| &mut part.paths) {
-            if let Some(member) = self.members.iter().find(|m| m.id == path.controller) {
-                path.cntlid = member.cntlid;
-                path.transport = Some(member.transport.clone());
-            }
-        }
-        let volumes = self
-            .volumes
-            .iter()
-            .map(|volume| VolumeStatus {
-                name: volume.info.name.clone(),
-                volume: volume.info.id,
-                nsid: volume.info.nsid,
-                ids: volume.ids,
-                blocks: volume.info.blocks,
-                block_size: volume.info.block_size(),
-                policy: volume.policy,
-                reactors: query
-                    .parts
-                    .iter()
-                    .filter(|part| part.volume == volume.info.id)
-                    .cloned()
-                    .map(|mut part| {
-                        for path in &mut part.paths {
-                            path.anatt_remaining = self
-                                .members
-                                .iter()
-                                .filter(|m| m.id == path.controller)
-                                .flat_map(|m| &m.paths)
-                                .find(|p| p.volume == volume.info.id)
-                                .and_then(|p| p.anatt_remaining(now));
-                        }
-                        part
-                    })
-                    .collect(),
-                events: volume.events.iter().cloned().collect(),
-            })
-            .collect();
-        (query.reply)(Ok(volumes));
+        self.record_all(now, index, &PathEventKind::Closed("disabled"));
     }
 }

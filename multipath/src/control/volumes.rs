@@ -1,6 +1,7 @@
 //! The volumes of all groups: which namespaces form them, and what happened to their paths.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use pollux_nvme_tcp::host::{Namespace, NamespaceIds};
 use pollux_reactor::Time;
@@ -46,7 +47,7 @@ impl Volume {
         &mut self,
         at: Time,
         controller: ControllerId,
-        transport: &TransportId,
+        transport: &Arc<TransportId>,
         kind: PathEventKind,
     ) {
         if self.events.len() == EVENTS_MAX {
@@ -55,7 +56,7 @@ impl Volume {
         self.events.push_back(PathEvent {
             at,
             controller,
-            transport: transport.clone(),
+            transport: Arc::clone(transport),
             kind,
         });
     }

@@ -1,5 +1,8 @@
 //! Admin commands to a controller.
 
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE};
+use base64::{Engine, alphabet};
 use pollux_nvme_tcp::host::{
     AdminCommand, Command, Completed, Outcome as Ended, Request, Transfer,
 };
@@ -10,7 +13,7 @@ use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
 use serde_json::{Map, Value, json};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{EIO, State, base64, error, forward};
+use super::{EIO, State, error, forward};
 use crate::request::{HostError, HostRequest};
 
 /// The namespace identifier that stands for the whole controller.
@@ -71,9 +74,9 @@ pub(super) fn send_cmd(state: &mut State, call: &mut Call<State>) -> Outcome {
             let mut cqe = Cqe::new(0, status);
             cqe.result = result.into();
             let mut members = Map::new();
-            members.insert("cpl".into(), base64::encode(cqe.as_bytes()).into());
+            members.insert("cpl".into(), URL_SAFE.encode(cqe.as_bytes()).into());
             if direction == Transfer::FromController {
-                let data = base64::encode(&completed.request.buffer);
+                let data = URL_SAFE.encode(&completed.request.buffer);
                 members.insert("data".into(), data.into());
             }
             Ok(members.into())
@@ -86,7 +89,7 @@ fn command(params: &mut Params) -> Result<(String, Request), RpcError> {
     let is_admin = params.one_of("cmd_type", &[("admin", true), ("io", false)])?;
     let to_controller = params.one_of("data_direction", &[("h2c", true), ("c2h", false)])?;
     let bytes = |params: &Params, name: &str, text: String| {
-        base64::decode(&text).ok_or_else(|| params.invalid(name, "Base64 is expected"))
+        decode(&text).map_err(|e| params.invalid(name, format!("Base64 is expected: {e}")))
     };
     let text = params.required("cmdbuf")?;
     let sqe = bytes(params, "cmdbuf", text)?;
@@ -123,6 +126,14 @@ fn command(params: &mut Params) -> Result<(String, Request), RpcError> {
     };
     let length = buffer.len();
     Ok((name, Request::plain(command, transfer, length, buffer)))
+}
+
+/// Clients send either alphabet (RFC 4648, sections 4 and 5), with padding or without.
+fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    const LENIENT: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let by = |alphabet| GeneralPurpose::new(alphabet, LENIENT).decode(text);
+    by(&alphabet::STANDARD).or_else(|_| by(&alphabet::URL_SAFE))
 }
 
 fn data(answer: Result<Completed, HostError>) -> Result<Vec<u8>, RpcError> {

@@ -63,20 +63,15 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
     if let Some(key) = keys.first() {
         return Err(RpcError::errno_of(ENOKEY, format!("key '{key}'")));
     }
-    let defaults = AttachOptions::default();
+    let defaults = state.options.attach(timeouts);
     let options = AttachOptions {
         mode: mode.unwrap_or_default(),
         digests,
-        keep_alive_ms: state
-            .options
-            .keep_alive_ms
-            .unwrap_or(defaults.keep_alive_ms),
         connect_timeout: match timeout_us {
             Some(us) if us > 0 => Duration::from_micros(us),
             _ => defaults.connect_timeout,
         },
-        recovery: timeouts.or(state.options.timeouts).recovery(),
-        policy: policy.or(state.options.policy).unwrap_or_default(),
+        policy: policy.unwrap_or(defaults.policy),
         adopt_policy: policy.is_none(),
         local,
         ..defaults

@@ -27,7 +27,6 @@ pub(super) fn start(state: &mut State, call: &mut Call<State>) -> Outcome {
     let attach_timeout_ms: u64 = params.optional("attach_timeout_ms")?.unwrap_or(0);
     let wait_for_attach = params.optional("wait_for_attach")?.unwrap_or(false);
     params.finish()?;
-    let defaults = AttachOptions::default();
     let request = DiscoveryRequest {
         name,
         transport: TransportId {
@@ -36,14 +35,8 @@ pub(super) fn start(state: &mut State, call: &mut Call<State>) -> Outcome {
             hostnqn,
         },
         options: AttachOptions {
-            keep_alive_ms: state
-                .options
-                .keep_alive_ms
-                .unwrap_or(defaults.keep_alive_ms),
-            recovery: timeouts.or(state.options.timeouts).recovery(),
-            policy: state.options.policy.unwrap_or_default(),
             adopt_policy: true,
-            ..defaults
+            ..state.options.attach(timeouts)
         },
         // A time limit is for somebody who waits.
         wait_for_attach: wait_for_attach || attach_timeout_ms > 0,

@@ -5,20 +5,23 @@
 //! `pollux`.
 //!
 //! Options of SPDK that have no meaning here, such as the sizes of its pools, are checked for their type and
-//! change nothing; what would be asked for in vain, such as command timeouts, is refused.
+//! change nothing; what would be asked for in vain, such as keys, is refused.
 
 mod address;
 mod admin;
 mod attach;
-mod base64;
 mod config;
 mod controllers;
 mod discovery;
+mod faults;
+mod histogram;
+mod iostat;
 mod options;
 mod paths;
 mod policy;
 mod volumes;
 
+use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::rpc::{Answer, Call, Methods, Outcome, Phase, RpcError};
 use serde_json::Value;
 
@@ -26,7 +29,11 @@ use self::options::Options;
 use crate::host::HostHandle;
 use crate::request::{HostError, HostRequest, Reply};
 
+/// Ticks of the clock that times and latencies are told in.
+const TICKS_PER_SEC: u64 = 1_000_000_000;
+
 const EIO: i32 = 5;
+const EFAULT: i32 = 14;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
@@ -51,8 +58,12 @@ pub fn register<M: Send + 'static>(methods: &mut Methods, host: HostHandle<M>) {
     methods
         .module(state)
         .subsystem("bdev", config::bdev)
+        .method("bdev_enable_histogram", run, histogram::enable)
+        .method("bdev_examine", Phase::Any, volumes::examine)
         .method("bdev_get_bdevs", run, volumes::list)
-        .method("bdev_get_iostat", run, volumes::iostat)
+        .method("bdev_get_histogram", run, histogram::get)
+        .method("bdev_get_iostat", run, iostat::get)
+        .method("bdev_nvme_add_error_injection", run, faults::add)
         .method("bdev_nvme_attach_controller", run, attach::attach)
         .method("bdev_nvme_detach_controller", run, attach::detach)
         .method("bdev_nvme_disable_controller", run, controllers::disable)
@@ -65,7 +76,13 @@ pub fn register<M: Send + 'static>(methods: &mut Methods, host: HostHandle<M>) {
         .method("bdev_nvme_get_controllers", run, controllers::list)
         .method("bdev_nvme_get_discovery_info", run, discovery::info)
         .method("bdev_nvme_get_io_paths", run, paths::io_paths)
-        .method("bdev_nvme_get_path_iostat", run, paths::iostat)
+        .method("bdev_nvme_get_path_iostat", run, iostat::paths)
+        .method(
+            "bdev_nvme_get_transport_statistics",
+            run,
+            paths::transport_statistics,
+        )
+        .method("bdev_nvme_remove_error_injection", run, faults::remove)
         .method("bdev_nvme_reset_controller", run, controllers::reset)
         .method("bdev_nvme_send_cmd", run, admin::send_cmd)
         .method("bdev_nvme_set_multipath_policy", run, paths::set_policy)
@@ -73,6 +90,8 @@ pub fn register<M: Send + 'static>(methods: &mut Methods, host: HostHandle<M>) {
         .method("bdev_nvme_set_preferred_path", run, paths::set_preferred)
         .method("bdev_nvme_start_discovery", run, discovery::start)
         .method("bdev_nvme_stop_discovery", run, discovery::stop)
+        .method("bdev_reset_iostat", run, iostat::reset)
+        .method("bdev_set_options", Phase::Startup, volumes::set_options)
         .method("bdev_wait_for_examine", run, volumes::wait_for_examine)
         .method("notify_get_notifications", run, volumes::notifications)
         .method("notify_get_types", run, volumes::notification_types)
@@ -114,6 +133,11 @@ fn error(error: &HostError) -> RpcError {
         HostError::Cancelled(_) => return RpcError::internal(error.to_string()),
     };
     RpcError::errno_of(number, error)
+}
+
+/// An ANA state as clients spell it.
+fn ana_name(state: AnaState) -> String {
+    state.to_string().replace('-', "_")
 }
 
 /// No such volume.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use pollux_nvme_tcp::host::{CommandTimeout, TimeoutAction};
 use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{State, error, policy};
+use super::{EINVAL, State, error, policy};
 use crate::policy::Policy;
-use crate::request::{HostError, HostRequest, Recovery, Reply};
+use crate::request::{AttachOptions, HostError, HostRequest, Recovery, Reply};
 use crate::status::ControllerStatus;
 
 /// What was set; `None`: never.
@@ -16,8 +17,76 @@ pub(super) struct Options {
     pub policy: Option<Policy>,
     pub timeouts: Timeouts,
     pub keep_alive_ms: Option<u32>,
+    tcp_connect_timeout_ms: Option<u32>,
+    limits: Limits,
     retry_count: Option<i32>,
     disable_auto_failback: Option<bool>,
+}
+
+/// How long commands may take, in the units of the interface.
+#[derive(Debug, Clone, Copy, Default)]
+struct Limits {
+    timeout_us: Option<u64>,
+    timeout_admin_us: Option<u64>,
+    action: Option<TimeoutAction>,
+}
+
+const ACTIONS: [(&str, TimeoutAction); 3] = [
+    ("none", TimeoutAction::None),
+    ("reset", TimeoutAction::Reset),
+    ("abort", TimeoutAction::Abort),
+];
+
+impl Limits {
+    fn take(params: &mut Params) -> Result<Limits, RpcError> {
+        Ok(Limits {
+            timeout_us: params.optional("timeout_us")?,
+            timeout_admin_us: params.optional("timeout_admin_us")?,
+            action: params.one_of("action_on_timeout", &ACTIONS)?,
+        })
+    }
+
+    /// These, and what they leave open from `others`.
+    fn or(self, others: Limits) -> Limits {
+        Limits {
+            timeout_us: self.timeout_us.or(others.timeout_us),
+            timeout_admin_us: self.timeout_admin_us.or(others.timeout_admin_us),
+            action: self.action.or(others.action),
+        }
+    }
+
+    /// As SPDK has it, admin commands have a limit only where I/O commands have one.
+    fn check(self) -> Result<(), RpcError> {
+        if self.timeout_us.unwrap_or(0) == 0 && self.timeout_admin_us.unwrap_or(0) > 0 {
+            let text = "'timeout_admin_us' needs a 'timeout_us' above 0";
+            return Err(RpcError::errno_of(EINVAL, text));
+        }
+        Ok(())
+    }
+
+    fn limit(self, us: Option<u64>) -> Option<CommandTimeout> {
+        us.filter(|&us| us > 0).map(|us| CommandTimeout {
+            after: Duration::from_micros(us),
+            action: self.action.unwrap_or_default(),
+        })
+    }
+
+    fn io(self) -> Option<CommandTimeout> {
+        self.limit(self.timeout_us)
+    }
+
+    /// Where none is set for admin commands, that of I/O commands holds.
+    fn admin(self) -> Option<CommandTimeout> {
+        let own = self.timeout_admin_us.filter(|&us| us > 0);
+        self.limit(own.or(self.timeout_us))
+    }
+
+    fn show(self, members: &mut Map<String, Value>) {
+        put(members, "timeout_us", self.timeout_us);
+        put(members, "timeout_admin_us", self.timeout_admin_us);
+        let name = |action| ACTIONS.iter().find(|(_, a)| *a == action).map(|(n, _)| *n);
+        put(members, "action_on_timeout", self.action.and_then(name));
+    }
 }
 
 /// Recovery in the units of the interface.
@@ -97,18 +166,11 @@ impl Options {
             policy: policy::take_opts(params)?,
             timeouts: Timeouts::take(params)?,
             keep_alive_ms: params.optional("keep_alive_timeout_ms")?,
+            tcp_connect_timeout_ms: params.optional("tcp_connect_timeout_ms")?,
+            limits: Limits::take(params)?,
             retry_count,
             disable_auto_failback: params.optional("disable_auto_failback")?,
         };
-        for name in ["timeout_us", "timeout_admin_us"] {
-            if params.optional::<u64>(name)?.is_some_and(|n| n > 0) {
-                return Err(params.invalid(name, "command timeouts are not supported"));
-            }
-        }
-        params.one_of(
-            "action_on_timeout",
-            &[("none", ()), ("reset", ()), ("abort", ())],
-        )?;
         params.unused::<u8>(&["transport_ack_timeout", "transport_tos"])?;
         params.unused::<u16>(&["rdma_cm_event_timeout_ms"])?;
         params.unused::<u32>(&[
@@ -120,7 +182,6 @@ impl Options {
             "transport_retry_count",
             "rdma_srq_size",
             "rdma_max_cq_size",
-            "tcp_connect_timeout_ms",
         ])?;
         params.unused::<u64>(&["nvme_adminq_poll_period_us", "nvme_ioq_poll_period_us"])?;
         params.unused::<bool>(&[
@@ -144,8 +205,27 @@ impl Options {
             policy: self.policy.or(others.policy),
             timeouts: self.timeouts.or(others.timeouts),
             keep_alive_ms: self.keep_alive_ms.or(others.keep_alive_ms),
+            tcp_connect_timeout_ms: self
+                .tcp_connect_timeout_ms
+                .or(others.tcp_connect_timeout_ms),
+            limits: self.limits.or(others.limits),
             retry_count: self.retry_count.or(others.retry_count),
             disable_auto_failback: self.disable_auto_failback.or(others.disable_auto_failback),
+        }
+    }
+
+    /// What a controller is attached with that has nothing of its own but these `timeouts`.
+    pub fn attach(&self, timeouts: Timeouts) -> AttachOptions {
+        let defaults = AttachOptions::default();
+        let tcp_timeout_ms = self.tcp_connect_timeout_ms.filter(|&ms| ms > 0);
+        AttachOptions {
+            keep_alive_ms: self.keep_alive_ms.unwrap_or(defaults.keep_alive_ms),
+            tcp_connect_timeout: tcp_timeout_ms.map(|ms| Duration::from_millis(ms.into())),
+            io_timeout: self.limits.io(),
+            admin_timeout: self.limits.admin(),
+            recovery: timeouts.or(self.timeouts).recovery(),
+            policy: self.policy.unwrap_or_default(),
+            ..defaults
         }
     }
 
@@ -154,6 +234,12 @@ impl Options {
         let mut params = Map::new();
         put(&mut params, "bdev_retry_count", self.retry_count);
         put(&mut params, "keep_alive_timeout_ms", self.keep_alive_ms);
+        put(
+            &mut params,
+            "tcp_connect_timeout_ms",
+            self.tcp_connect_timeout_ms,
+        );
+        self.limits.show(&mut params);
         self.timeouts.show(&mut params);
         put(
             &mut params,
@@ -168,6 +254,7 @@ impl Options {
 /// `bdev_nvme_set_options`: refused while there is a controller. What is not given keeps its value.
 pub(super) fn set(state: &mut State, call: &mut Call<State>) -> Outcome {
     let options = Options::take(&mut call.params)?;
+    options.limits.or(state.options.limits).check()?;
     let responder = call.responder()?;
     let mail = call.mail.clone();
     let reply: Reply<Vec<ControllerStatus>> =

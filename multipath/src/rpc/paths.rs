@@ -3,11 +3,9 @@
 use pollux_reactor::rpc::{Call, Outcome, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{State, address, done, forward, no_volume, policy};
-use crate::messages::ControllerId;
+use super::{State, address, ana_name, done, forward, no_volume, policy};
 use crate::request::HostRequest;
-use crate::status::{PathCounters, PathStatus, VolumeStatus};
-use crate::transport_id::TransportId;
+use crate::status::{PathStatus, ReactorCounters, VolumeStatus};
 
 /// Keeps the volume that was asked for, or all.
 pub(super) fn chosen(
@@ -48,7 +46,7 @@ pub(super) fn io_paths(state: &mut State, call: &mut Call<State>) -> Outcome {
             .enumerate()
             .map(|(reactor, (paths, waiting))| {
                 json!({
-                    "thread": format!("io_reactor_{reactor}"),
+                    "thread": thread_name(reactor),
                     "io_paths": paths,
                     "pollux": {"waiting_io": waiting},
                 })
@@ -69,7 +67,7 @@ fn show(volume: &str, path: &PathStatus) -> Option<Value> {
         "accessible": path.accessible,
         "transport": address::show_plain(transport),
         "pollux": {
-            "ana_state": path.ana_state.to_string(),
+            "ana_state": ana_name(path.ana_state),
             "ana_group": path.ana_group,
             "epoch": path.epoch,
             "log_pending": path.log_pending,
@@ -85,40 +83,33 @@ fn millis(ms: u128) -> u64 {
     u64::try_from(ms).unwrap_or(u64::MAX)
 }
 
-/// `bdev_nvme_get_path_iostat`: the counters of each path, all reactors together.
-pub(super) fn iostat(state: &mut State, call: &mut Call<State>) -> Outcome {
-    let name: String = call.params.required("name")?;
+/// `bdev_nvme_get_transport_statistics`: what each I/O reactor has done with its queue pairs.
+pub(super) fn transport_statistics(state: &mut State, call: &mut Call<State>) -> Outcome {
     call.params.finish()?;
-    forward(state, call, HostRequest::Volumes, move |volumes| {
-        let volumes = chosen(volumes, Some(&name))?;
-        let mut sums: Vec<(ControllerId, TransportId, PathCounters)> = Vec::new();
-        let paths = volumes.iter().flat_map(|v| &v.reactors);
-        for path in paths.flat_map(|part| &part.paths) {
-            let Some(transport) = &path.transport else {
-                continue;
-            };
-            match sums.iter_mut().find(|(id, ..)| *id == path.controller) {
-                Some((_, _, sum)) => sum.add(&path.counters),
-                None => sums.push((path.controller, transport.clone(), path.counters)),
-            }
-        }
-        let stats: Vec<Value> = sums
-            .iter()
-            .map(|(_, transport, sum)| json!({"trid": address::show(transport), "stat": counters(sum)}))
-            .collect();
-        Ok(json!({"name": name, "stats": stats}))
+    forward(state, call, HostRequest::Transport, |reactors| {
+        let show = |(reactor, counters): (usize, ReactorCounters)| {
+            json!({
+                "thread": thread_name(reactor),
+                "transports": [{
+                    "trname": "TCP",
+                    "polls": counters.polls,
+                    "idle_polls": counters.idle_polls,
+                    "socket_completions": counters.receives,
+                    "nvme_completions": counters.completions,
+                    "queued_requests": counters.queued,
+                    "submitted_requests": counters.submitted,
+                    "pollux": {"command_timeouts": counters.timeouts},
+                }],
+            })
+        };
+        let groups: Vec<Value> = reactors.into_iter().enumerate().map(show).collect();
+        Ok(json!({"poll_groups": groups}))
     })
 }
 
-/// Counters as clients read them.
-pub(super) fn counters(sum: &PathCounters) -> Value {
-    json!({
-        "bytes_read": sum.read_bytes,
-        "num_read_ops": sum.reads,
-        "bytes_written": sum.write_bytes,
-        "num_write_ops": sum.writes,
-        "pollux": {"errors": sum.errors, "latency_ns": sum.latency_ns},
-    })
+/// What stands for an I/O reactor where SPDK has a thread.
+fn thread_name(reactor: usize) -> String {
+    format!("io_reactor_{reactor}")
 }
 
 /// `bdev_nvme_set_multipath_policy`

@@ -1,29 +1,42 @@
 //! Volumes, which clients know as bdevs.
 
-use pollux_nvme_tcp::spec::status::Status;
+use std::time::Duration;
+
 use pollux_reactor::rpc::{Answer, Call, Outcome};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::paths::{chosen, counters};
-use super::{State, address, forward, no_volume};
+use super::paths::chosen;
+use super::{State, address, ana_name, error, forward, no_volume, policy};
 use crate::request::HostRequest;
-use crate::status::{NotificationKind, PathCounters, VolumeStatus};
+use crate::status::{NotificationKind, VolumeStatus};
 
-/// Ticks of the clock that latencies are counted in.
-const TICKS_PER_SEC: u64 = 1_000_000_000;
-
-/// `bdev_get_bdevs`
+/// `bdev_get_bdevs`; with a `timeout` in ms it waits for the volume to appear.
 pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
     let name: Option<String> = call.params.optional("name")?;
-    if call
-        .params
-        .optional::<u64>("timeout")?
-        .is_some_and(|n| n > 0)
-    {
-        return Err(call.params.invalid("timeout", "waiting is not supported"));
-    }
+    let timeout_ms: u64 = call.params.optional("timeout")?.unwrap_or(0);
     call.params.finish()?;
+    if let Some(name) = name.clone().filter(|_| timeout_ms > 0) {
+        let responder = call.responder()?;
+        let mail = call.mail.clone();
+        let wanted = name.clone();
+        // A host that has stopped drops the reply, and with it the responder.
+        let _ = (state.host)(HostRequest::AwaitVolume {
+            name,
+            timeout: Duration::from_millis(timeout_ms),
+            reply: Box::new(move |answer| match answer {
+                Err(_) => responder.answer(Err(no_volume(&wanted))),
+                Ok(()) => mail.run(move |state| {
+                    let _ = (state.host)(HostRequest::Volumes(Box::new(move |answer| {
+                        let volumes = answer.map_err(|e| error(&e));
+                        let chosen = volumes.and_then(|v| chosen(v, Some(&wanted)));
+                        responder.answer(chosen.map(|v| v.iter().map(show).collect()));
+                    })));
+                }),
+            }),
+        });
+        return Ok(Answer::Later);
+    }
     forward(state, call, HostRequest::Volumes, move |volumes| {
         let volumes = chosen(volumes, name.as_deref())?;
         Ok(volumes.iter().map(show).collect())
@@ -47,7 +60,7 @@ fn show(volume: &VolumeStatus) -> Value {
                 "ctrlr_data": {"cntlid": path.cntlid, "ana_reporting": path.ana_group != 0},
                 "ns_data": {
                     "id": volume.nsid,
-                    "ana_state": path.ana_state.to_string(),
+                    "ana_state": ana_name(path.ana_state),
                     "anagrpid": path.ana_group,
                 },
             }))
@@ -86,6 +99,7 @@ fn show(volume: &VolumeStatus) -> Value {
         "driver_specific": {
             "nvme": controllers,
             "mp_policy": volume.policy.name(),
+            "pollux": policy::show(volume.policy),
         },
     })
 }
@@ -94,71 +108,24 @@ fn hex<const N: usize>(bytes: [u8; N]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// `bdev_get_iostat`: counters of volumes, all paths and reactors together.
-pub(super) fn iostat(state: &mut State, call: &mut Call<State>) -> Outcome {
-    let mut names: Vec<String> = call.params.optional("names")?.unwrap_or_default();
-    names.extend(call.params.optional::<String>("name")?);
-    call.params.off(&["per_channel"])?;
-    call.params.one_of("reset_mode", &[("none", ())])?;
+/// `bdev_examine`: nothing is made of volumes here, so there is nothing to be found on them.
+pub(super) fn examine(_: &mut State, call: &mut Call<State>) -> Outcome {
+    call.params.required::<String>("name")?;
     call.params.finish()?;
-    forward(state, call, HostRequest::Volumes, move |volumes| {
-        if let Some(name) = names
-            .iter()
-            .find(|n| !volumes.iter().any(|v| v.name == **n))
-        {
-            return Err(no_volume(name));
-        }
-        let wanted = |v: &&VolumeStatus| names.is_empty() || names.contains(&v.name);
-        let stats: Vec<Value> = volumes
-            .iter()
-            .filter(wanted)
-            .map(|volume| {
-                let mut stat = counters(&sum(volume));
-                if let Some(members) = stat.as_object_mut() {
-                    members.insert("name".into(), volume.name.clone().into());
-                    let errors = json!({"nvme_error": errors(volume)});
-                    members.insert("driver_specific".into(), errors);
-                }
-                stat
-            })
-            .collect();
-        Ok(json!({"tick_rate": TICKS_PER_SEC, "bdevs": stats}))
-    })
+    Ok(Answer::Now(Value::Bool(true)))
 }
 
-/// Errors of the volume's I/O by type and by code, under the names that SPDK forms from the specification's.
-fn errors(volume: &VolumeStatus) -> Value {
-    let (mut types, mut codes) = (Map::new(), Map::new());
-    for (status, count) in volume.reactors.iter().flat_map(|part| &part.errors) {
-        let kind = match status.sct() {
-            0 => "generic",
-            1 => "command_specific",
-            2 => "media_error",
-            3 => "path",
-            _ => "vendor_specific",
-        };
-        let name = match *status {
-            Status::TRANSIENT_TRANSPORT_ERROR => "command_transient_transport_error".to_owned(),
-            status => match status.name() {
-                Some(name) => name.to_ascii_lowercase().replace([' ', '-', '/'], "_"),
-                None => format!("sct_{:x}_sc_{:02x}", status.sct(), status.sc()),
-            },
-        };
-        for (members, name) in [(&mut types, kind.to_owned()), (&mut codes, name)] {
-            let sum = members.get(&name).and_then(Value::as_u64).unwrap_or(0);
-            members.insert(name, (sum + count).into());
-        }
-    }
-    json!({"status_type": types, "status_code": codes})
-}
-
-fn sum(volume: &VolumeStatus) -> PathCounters {
-    let mut sum = PathCounters::default();
-    for part in &volume.reactors {
-        sum.add(&part.removed);
-        part.paths.iter().for_each(|path| sum.add(&path.counters));
-    }
-    sum
+/// `bdev_set_options`: sizes of pools that there are none of.
+pub(super) fn set_options(_: &mut State, call: &mut Call<State>) -> Outcome {
+    call.params.unused::<u32>(&[
+        "bdev_io_pool_size",
+        "bdev_io_cache_size",
+        "iobuf_small_cache_size",
+        "iobuf_large_cache_size",
+    ])?;
+    call.params.unused::<bool>(&["bdev_auto_examine"])?;
+    call.params.finish()?;
+    Ok(Answer::Now(Value::Bool(true)))
 }
 
 /// `bdev_wait_for_examine`: volumes are complete as soon as they are there.

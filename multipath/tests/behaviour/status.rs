@@ -37,16 +37,17 @@ fn counters_are_those_of_the_path_and_the_reactor() {
     let first = counters(&mut w, 0, 0);
     assert_eq!(
         (
-            first.reads,
-            first.read_bytes,
-            first.writes,
-            first.write_bytes,
+            first.reads.count,
+            first.reads.bytes,
+            first.writes.count,
+            first.writes.bytes,
             first.errors
         ),
         (3, 3 * BYTES, 2, 2 * BYTES, 0)
     );
     // There and back twice, by way of the tap: 800 us each, and a little for turns.
-    let mean = Duration::from_nanos(first.latency_ns / first.ios());
+    let mean =
+        Duration::from_nanos((first.reads.latency_ns + first.writes.latency_ns) / first.ios());
     assert!(
         mean >= Duration::from_micros(800) && mean < ms(1),
         "{mean:?}"
@@ -54,10 +55,10 @@ fn counters_are_those_of_the_path_and_the_reactor() {
     let second = counters(&mut w, 1, 1);
     assert_eq!(
         (
-            second.reads,
-            second.read_bytes,
-            second.writes,
-            second.write_bytes,
+            second.reads.count,
+            second.reads.bytes,
+            second.writes.count,
+            second.writes.bytes,
             second.errors
         ),
         (1, BYTES, 1, 0, 0)
@@ -77,7 +78,7 @@ fn counters_are_those_of_the_path_and_the_reactor() {
     assert_eq!(w.io(1, Op::Write, 0), Ok(()));
     assert_eq!(counters(&mut w, 1, 1).errors, 1);
     assert_eq!(
-        counters(&mut w, 1, 0).writes,
+        counters(&mut w, 1, 0).writes.count,
         1,
         "it went by the other path"
     );
@@ -94,7 +95,10 @@ fn counters_are_those_of_the_path_and_the_reactor() {
     let status = w.status();
     let mut all = status[0].reactors.iter();
     let view = all.find(|r| r.reactor == 0).unwrap();
-    assert_eq!((view.removed.reads, view.removed.writes), (3, 2));
+    assert_eq!(
+        (view.removed.reads.count, view.removed.writes.count),
+        (3, 2)
+    );
 }
 
 /// B13.1, B4.5: state and group, epoch, ANATT, what is outstanding and what waits, on every reactor.

@@ -24,7 +24,7 @@ fn the_configuration_can_be_loaded_again() {
     );
     for (params, code) in [
         (json!({"bdev_retry_count": -2}), -32602),
-        (json!({"timeout_us": 5}), -32602),
+        (json!({"timeout_admin_us": 5}), -22),
         (json!({"fast_io_fail_timeout_sec": 9}), -22),
         (
             json!({"reconnect_delay_sec": 2, "ctrlr_loss_timeout_sec": 1}),

@@ -10,12 +10,13 @@ use zerocopy::FromBytes;
 
 use super::admin::AdminCommand;
 use super::ana_log::AnaLog;
+use super::faults::Fault;
 use super::handshake::ConnectOptions;
 use super::namespaces::Namespace;
 use super::queue_pair::{QueueError, QueuePair, Rejected, RejectedReason};
 use super::request::{Completed, Outcome, Request};
 use super::steps::{Answer, Next, Step};
-use crate::spec::identify::IdentifyController;
+use crate::spec::identify::{IdentifyController, ctrl};
 use crate::spec::registers::{Cap, Vs};
 use crate::spec::status::Status;
 
@@ -28,6 +29,40 @@ pub struct ControllerOptions {
     pub io_queues: u16,
     /// Entries of each I/O queue that are wanted; the controller's limit (CAP.MQES) holds.
     pub io_queue_size: u16,
+    /// Time within which an admin command of the owner's must be answered, and whether the controller is
+    /// ended when one is not; `None`: no limit.
+    pub command_timeout: Option<CommandTimeout>,
+}
+
+/// A limit on the time that commands may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandTimeout {
+    /// From when a command is submitted. It is noticed at most an eighth later.
+    pub after: Duration,
+    /// What to do then.
+    pub action: TimeoutAction,
+}
+
+/// What to do about a command that is not answered in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TimeoutAction {
+    /// Nothing but to tell.
+    #[default]
+    None,
+    /// Abort the command; end the connection if that is of no avail for as long again.
+    Abort,
+    /// End the connection.
+    Reset,
+}
+
+impl CommandTimeout {
+    /// Calls of [`QueuePair::age`] that a command may see.
+    pub const TICKS: u32 = 9;
+
+    /// Time between two calls of [`QueuePair::age`]: a command is found not before `after`.
+    pub fn tick(&self) -> Duration {
+        (self.after / (Self::TICKS - 1)).max(Duration::from_nanos(1))
+    }
 }
 
 /// Where bringing a controller up or ending it stands.
@@ -60,9 +95,15 @@ pub enum ControllerError {
     /// A step was not answered in time.
     #[error("{0}: no answer in time")]
     Timeout(&'static str),
+    /// The owner wanted it so.
+    #[error("{0} on request")]
+    OnRequest(&'static str),
     /// An answer makes no sense.
     #[error("{0}")]
     BadData(&'static str),
+    /// An admin command was not answered within the command timeout.
+    #[error("an admin command was not answered within the command timeout")]
+    CommandTimeout,
     /// Keep Alive was not answered within KATO.
     #[error("keep-alive not answered within the keep-alive timeout")]
     KeepAlive,
@@ -83,6 +124,10 @@ pub enum ControllerEvent {
     DiscoveryLog,
     /// A request of the owner's ended.
     Admin(Completed),
+    /// So many admin commands of the owner's have not been answered within the command timeout.
+    Overdue(usize),
+    /// An Abort command that the owner asked for was refused.
+    AbortFailed(Status),
     /// It is gone; nothing follows.
     Ended(ControllerError),
 }
@@ -92,12 +137,17 @@ const USER_MAX: u64 = 1 << 60;
 const USER_STEP: u64 = USER_MAX;
 const USER_KEEP_ALIVE: u64 = USER_MAX + 1;
 const USER_AER: u64 = USER_MAX + 2;
+const USER_ABORT: u64 = USER_MAX + 3;
+const USER_TRY_ABORT: u64 = USER_MAX + 4;
 
 /// AERs kept outstanding at most (rule B3.2); the controller's AERL holds if it is lower.
 const AERS_MAX: usize = 4;
 
-/// Admin commands kept free for the controller's own use: AERs, keep-alive, one step.
-const RESERVED_COMMANDS: usize = AERS_MAX + 2;
+/// Abort commands outstanding at most; the controller's ACL holds if it is lower.
+const ABORTS_MAX: usize = 4;
+
+/// Admin commands kept free for the controller's own use: AERs, Aborts, keep-alive, one step.
+const RESERVED_COMMANDS: usize = AERS_MAX + ABORTS_MAX + 2;
 
 /// How often CSTS is read while waiting for ready or shutdown.
 const CSTS_PERIOD: Duration = Duration::from_millis(10);
@@ -126,9 +176,16 @@ pub struct Controller {
     pub(super) bad_ana_logs: u64,
     pub(super) wants_ana: bool,
     pub(super) wants_namespaces: bool,
+    /// The status register is to be read: is the controller still well?
+    wants_status: bool,
     aers: usize,
+    /// Commands to abort, by queue and command identifier, and whether that must be done.
+    aborts_waiting: VecDeque<(u16, u16, bool)>,
+    aborts: usize,
     keep_alive_next: Option<Time>,
     keep_alive_sent: Option<Time>,
+    /// When the admin commands are next looked through for some that are overdue.
+    age_at: Option<Time>,
     /// Nothing is due before this time.
     due: Time,
 }
@@ -165,9 +222,13 @@ impl Controller {
             bad_ana_logs: 0,
             wants_ana: false,
             wants_namespaces: false,
+            wants_status: false,
             aers: 0,
+            aborts_waiting: VecDeque::new(),
+            aborts: 0,
             keep_alive_next: None,
             keep_alive_sent: None,
+            age_at: None,
             due: Time::ZERO,
         })
     }
@@ -278,6 +339,12 @@ impl Controller {
         self.identify().is_some_and(|id| id.cmic & 8 != 0)
     }
 
+    /// True if any command counts as a sign of life of the host (CTRATT.TBKAS).
+    fn counts_traffic(&self) -> bool {
+        self.identify()
+            .is_some_and(|id| id.ctratt.get() & ctrl::CTRATT_TBKAS != 0)
+    }
+
     /// True for a discovery controller (CNTRLTYPE 2, or connected to the discovery NQN).
     pub fn is_discovery(&self) -> bool {
         self.options.connect.subnqn.is_discovery()
@@ -305,6 +372,26 @@ impl Controller {
         }
         self.due = Time::ZERO;
         self.admin.submit(request)
+    }
+
+    /// Asks the controller to abort a command of one of its queues, given by queue and command identifier
+    /// (NVMe Base 2.1, 5.1.1). Whether it was aborted shows on its own queue; a refusal of the Abort
+    /// itself comes as [`ControllerEvent::AbortFailed`] if `insist`. At most ACL of them are on the way at
+    /// a time.
+    pub fn abort(&mut self, queue_id: u16, cid: u16, insist: bool) {
+        self.due = Time::ZERO;
+        self.aborts_waiting.push_back((queue_id, cid, insist));
+    }
+
+    /// Makes up errors of the owner's admin commands and of the controller's own; see
+    /// [`QueuePair::add_fault`].
+    pub fn add_fault(&mut self, fault: Fault) {
+        self.admin.add_fault(fault);
+    }
+
+    /// As [`QueuePair::remove_fault`].
+    pub fn remove_fault(&mut self, opcode: u8) {
+        self.admin.remove_fault(opcode);
     }
 
     /// Starts an orderly shutdown (CC.SHN); it ends with [`ControllerEvent::Ended`].
@@ -339,14 +426,14 @@ impl Controller {
         let step = match self.step {
             Some((_, StepState::Due(at))) => Some(at.min(self.step_deadline)),
             Some((_, StepState::Sent)) => Some(self.step_deadline),
-            None if self.stage == Stage::Starting => self.admin.deadline(),
             None => None,
         };
         let keep_alive = match self.keep_alive_sent {
             Some(sent) => Some(sent + self.keep_alive_timeout()),
             None => self.keep_alive_next,
         };
-        [step, keep_alive].into_iter().flatten().min()
+        let dues = [step, keep_alive, self.admin.deadline(), self.age_at];
+        dues.into_iter().flatten().min()
     }
 
     /// Takes what has arrived and does what is due. Bounded: one receive, one step, one send.
@@ -407,8 +494,10 @@ impl Controller {
 
     fn do_what_is_due(&mut self, now: Time) -> Result<(), ControllerError> {
         if self.step.is_none() && self.stage == Stage::Ready {
-            // Namespaces first: the ANA log names namespaces that only then are known.
-            if std::mem::take(&mut self.wants_namespaces) {
+            if std::mem::take(&mut self.wants_status) {
+                self.start_step(Step::Status, now);
+            } else if std::mem::take(&mut self.wants_namespaces) {
+                // Before the ANA log, which names namespaces that only then are known.
                 self.start_step(Step::RESCAN, now);
             } else if std::mem::take(&mut self.wants_ana) {
                 self.start_step(Step::ana(self), now);
@@ -447,8 +536,54 @@ impl Controller {
         }
         if self.stage == Stage::Ready {
             self.arm_events();
+            self.send_aborts();
+            return self.age_commands(now);
         }
         Ok(())
+    }
+
+    fn send_aborts(&mut self) {
+        let limit = self
+            .identify()
+            .map_or(1, |id| usize::from(id.acl_z) + 1)
+            .min(ABORTS_MAX);
+        while self.aborts < limit
+            && let Some((queue_id, cid, insist)) = self.aborts_waiting.pop_front()
+        {
+            let mut request = AdminCommand::abort(queue_id, cid);
+            request.user = if insist { USER_ABORT } else { USER_TRY_ABORT };
+            if self.admin.submit(request).is_err() {
+                self.aborts_waiting.push_front((queue_id, cid, insist));
+                break;
+            }
+            self.aborts += 1;
+        }
+    }
+
+    /// Looks for admin commands that are overdue. AERs may take for ever.
+    fn age_commands(&mut self, now: Time) -> Result<(), ControllerError> {
+        let Some(timeout) = self.options.command_timeout else {
+            return Ok(());
+        };
+        if self.age_at.is_some_and(|at| now < at) {
+            return Ok(());
+        }
+        self.age_at = Some(now + timeout.tick());
+        let mut overdue = 0;
+        self.admin.age(CommandTimeout::TICKS, &mut |command| {
+            overdue += usize::from(command.request.user != USER_AER && !command.again);
+        });
+        if overdue == 0 {
+            return Ok(());
+        }
+        // There is no other queue to abort an admin command by.
+        match timeout.action {
+            TimeoutAction::None => {
+                self.events.push_back(ControllerEvent::Overdue(overdue));
+                Ok(())
+            }
+            TimeoutAction::Abort | TimeoutAction::Reset => Err(ControllerError::CommandTimeout),
+        }
     }
 
     fn arm_events(&mut self) {
@@ -467,10 +602,17 @@ impl Controller {
     }
 
     fn on_completion(&mut self, completed: Completed, now: Time) -> Result<(), ControllerError> {
+        if completed.request.user != USER_AER && self.counts_traffic() {
+            // The controller's timer starts anew with each command that it takes (rule B9.2).
+            self.keep_alive_next = self
+                .keep_alive_next
+                .map(|_| now + self.keep_alive_timeout() / 2);
+        }
         match completed.request.user {
             USER_KEEP_ALIVE => {
                 self.keep_alive_sent = None;
                 self.keep_alive_next = Some(now + self.keep_alive_timeout() / 2);
+                self.wants_status = true;
                 match completed.outcome {
                     Outcome::Completed { status, .. } if !status.is_success() => {
                         Err(ControllerError::Refused {
@@ -493,6 +635,16 @@ impl Controller {
                 }
                 Ok(())
             }
+            USER_ABORT | USER_TRY_ABORT => {
+                self.aborts = self.aborts.saturating_sub(1);
+                if let Outcome::Completed { status, .. } = completed.outcome
+                    && !status.is_success()
+                    && completed.request.user == USER_ABORT
+                {
+                    self.events.push_back(ControllerEvent::AbortFailed(status));
+                }
+                Ok(())
+            }
             USER_STEP => self.on_step_answer(&completed, now),
             _ => {
                 self.events.push_back(ControllerEvent::Admin(completed));
@@ -503,8 +655,11 @@ impl Controller {
 
     /// An asynchronous event (NVMe Base 2.1, 5.1.2.1): type in bits 2:0, information in 15:8.
     fn on_event(&mut self, result: u64) {
+        const ERROR: u64 = 0;
         const NOTICE: u64 = 2;
         match (result & 7, result >> 8 & 0xff) {
+            // Some of these are said to be persistent or fatal: CSTS tells whether it is so.
+            (ERROR, _) => self.wants_status = true,
             (NOTICE, 0x00) => {
                 self.wants_namespaces = true;
                 self.wants_ana |= self.reports_ana();
@@ -535,6 +690,7 @@ impl Controller {
             Next::Again(step) => self.step = Some((step, StepState::Due(now + CSTS_PERIOD))),
             Next::Namespaces => self.events.push_back(ControllerEvent::Namespaces),
             Next::Ana => self.events.push_back(ControllerEvent::Ana),
+            Next::Well => {}
             Next::Ready => {
                 self.stage = Stage::Ready;
                 self.events.push_back(ControllerEvent::Ready);

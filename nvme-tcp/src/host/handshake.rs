@@ -80,6 +80,8 @@ pub struct ConnectOptions {
     pub receive_buffer: usize,
     /// Time until the connection must be usable.
     pub timeout: Duration,
+    /// Time until TCP must be connected, if that is to be less.
+    pub tcp_timeout: Option<Duration>,
 }
 
 impl ConnectOptions {
@@ -101,6 +103,7 @@ impl ConnectOptions {
             transfer_max: 4096,
             receive_buffer: 64 * 1024,
             timeout: Duration::from_secs(10),
+            tcp_timeout: None,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod admin;
 mod ana_log;
 mod controller;
+mod faults;
 mod handshake;
 mod namespaces;
 mod queue_pair;
@@ -16,10 +17,18 @@ mod steps;
 mod table;
 mod transmit;
 
+/// The flag of the host's lines in the log.
+pub const LOG_FLAG: &str = "nvme";
+
 pub use admin::AdminCommand;
 pub use ana_log::{AnaGroup, AnaLog};
-pub use controller::{Controller, ControllerError, ControllerEvent, ControllerOptions, Stage};
+pub use controller::{
+    CommandTimeout, Controller, ControllerError, ControllerEvent, ControllerOptions, Stage,
+    TimeoutAction,
+};
+pub use faults::Fault;
 pub use handshake::{ConnectOptions, Digests, HostIdentity};
 pub use namespaces::{Namespace, NamespaceIds};
-pub use queue_pair::{QueueError, QueuePair, Rejected, RejectedReason};
+pub use queue_pair::{QueueError, QueuePair, Rejected, RejectedReason, Withdrawn};
 pub use request::{Command, Completed, Lost, Outcome, Request, Transfer};
+pub use table::Overdue;

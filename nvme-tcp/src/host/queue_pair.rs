@@ -4,10 +4,11 @@ use std::io;
 
 use pollux_reactor::{Net, Progress, Stream, Time};
 
+use super::faults::{Fault, Faults};
 use super::handshake::{self, ConnectOptions};
 use super::receive::Receiving;
 use super::request::{Completed, Lost, Outcome, Request, Transfer};
-use super::table::{COMMANDS_MAX, CommandTable};
+use super::table::{COMMANDS_MAX, CommandTable, Overdue, Slot};
 use super::transmit::Transmitter;
 use crate::pdu::{ProtocolError, RxFraming};
 use crate::spec::fabrics::{CNTLID_DYNAMIC, ConnectInvalidParameter};
@@ -52,6 +53,9 @@ pub enum QueueError {
         /// Dword 0 of the completion; for invalid parameters the offset of the field at fault.
         result: u32,
     },
+    /// A command was not answered within the command timeout.
+    #[error("a command was not answered within the command timeout")]
+    CommandTimeout,
     /// The owner closed it.
     #[error("closed by the host")]
     HostClosed,
@@ -88,6 +92,15 @@ pub enum RejectedReason {
     TooLarge,
 }
 
+/// What became of a request that [`QueuePair::withdraw`] looked for.
+#[derive(Debug)]
+pub enum Withdrawn {
+    /// No byte of it was sent; here it is.
+    Unsent(Request),
+    /// It is with the controller, under this command identifier.
+    Sent(u16),
+}
+
 /// Commands outstanding from which on a few microseconds more on one of them matter less than the system
 /// calls saved on all.
 const DEEP: usize = 8;
@@ -120,7 +133,9 @@ pub struct QueuePair {
     pub(super) transmitter: Transmitter,
     options: Box<ConnectOptions>,
     phase: Phase,
+    /// When it must be ready, and when TCP must be connected.
     deadline: Time,
+    tcp_deadline: Time,
     controller_id: u16,
     commands_max: usize,
     /// A cold stream may hold bytes beyond what the last receive took.
@@ -133,6 +148,8 @@ pub struct QueuePair {
     found_nothing: u8,
     /// Commands that failed while their data was on the way.
     pub(super) deferred: usize,
+    /// Errors that are to be made up; `None` but in tests of what is above.
+    pub(super) faults: Option<Box<Faults>>,
     error: Option<QueueError>,
 }
 
@@ -159,6 +176,10 @@ impl QueuePair {
             table: CommandTable::new(commands),
             transmitter: Transmitter::new(commands, &options),
             deadline: now + options.timeout,
+            tcp_deadline: now
+                + options
+                    .tcp_timeout
+                    .map_or(options.timeout, |t| t.min(options.timeout)),
             options: Box::new(options),
             phase: Phase::Tcp,
             controller_id: CNTLID_DYNAMIC,
@@ -168,6 +189,7 @@ impl QueuePair {
             receive_at: now,
             found_nothing: 0,
             deferred: 0,
+            faults: None,
             error: None,
         })
     }
@@ -214,14 +236,61 @@ impl QueuePair {
         self.stream.socket_calls()
     }
 
-    /// When connecting must be done; `None` once it is.
+    /// When it has something to do although nothing arrives: connecting must be done, or a made-up error
+    /// is due.
     pub fn deadline(&self) -> Option<Time> {
-        (!matches!(self.phase, Phase::Ready | Phase::Ended)).then_some(self.deadline)
+        match self.phase {
+            Phase::Ready => self.faults.as_ref()?.deadline(),
+            Phase::Ended => None,
+            Phase::Tcp => Some(self.tcp_deadline),
+            Phase::Icresp | Phase::Connect => Some(self.deadline),
+        }
     }
 
-    /// The identifier of the outstanding command that was submitted with `user`, for an Abort command.
-    pub fn command_id(&self, user: u64) -> Option<u16> {
-        self.table.find_user(user)
+    /// Shows `found` every command that has been outstanding for `limit` calls of this, or more; after
+    /// that its age counts anew. The owner calls it in equal intervals: a command then is found after
+    /// `limit - 1` to `limit` of them.
+    pub fn age(&mut self, limit: u32, found: &mut impl FnMut(Overdue<'_>)) {
+        self.table.age(limit, found);
+    }
+
+    /// Looks for an outstanding request. One of which no byte was sent is taken back; of any other the
+    /// command identifier is told, for an Abort command. `None`: there is no such request.
+    pub fn withdraw(&mut self, wanted: impl Fn(&Request) -> bool) -> Option<Withdrawn> {
+        let (slot, issued) = self.table.find_request(wanted)?;
+        if issued {
+            return Some(Withdrawn::Sent(self.table.current_cid(slot)));
+        }
+        self.transmitter.cancel(slot);
+        if let Some(faults) = &mut self.faults {
+            faults.forget(slot);
+        }
+        self.table.take(slot).map(Withdrawn::Unsent)
+    }
+
+    /// From now on makes up an error as `fault` says, in addition to those said before.
+    pub fn add_fault(&mut self, fault: Fault) {
+        self.faults.get_or_insert_default().add(fault);
+    }
+
+    /// Makes up no more errors for commands of `opcode`. What is held back already still ends with its
+    /// error.
+    pub fn remove_fault(&mut self, opcode: u8) {
+        if let Some(faults) = &mut self.faults {
+            faults.remove(opcode);
+        }
+    }
+
+    /// Ends what a fault has held back for long enough.
+    #[cold]
+    fn release_held(&mut self, now: Time, sink: &mut impl FnMut(Completed)) {
+        while let Some((slot, status)) = self.faults.as_mut().and_then(|f| f.due(now)) {
+            if let Some(request) = self.table.take(slot) {
+                let outcome = Outcome::Completed { status, result: 0 };
+                sink(Completed { request, outcome });
+            }
+        }
+        self.faults.take_if(|faults| faults.is_spent());
     }
 
     /// The largest transfer of one command in bytes; larger block requests are split.
@@ -244,7 +313,10 @@ impl QueuePair {
         } else {
             match self.table.insert(request) {
                 Ok(slot) => {
-                    self.transmitter.issue(slot);
+                    let opcode = self.table.get(slot).and_then(Slot::opcode);
+                    if self.faults.as_mut().is_none_or(|f| !f.hold(slot, opcode)) {
+                        self.transmitter.issue(slot);
+                    }
                     return Ok(());
                 }
                 Err(request) => {
@@ -272,6 +344,9 @@ impl QueuePair {
     ) -> Result<Progress, QueueError> {
         let result = match self.phase {
             Phase::Ready => {
+                if self.faults.is_some() {
+                    self.release_held(now, sink);
+                }
                 if self.is_held_off(now) {
                     return Ok(Progress::Idle);
                 }
@@ -296,7 +371,7 @@ impl QueuePair {
         now: Time,
         sink: &mut impl FnMut(Completed),
     ) -> Result<Progress, QueueError> {
-        if self.phase == Phase::Ready && !self.may_receive() {
+        if self.phase == Phase::Ready && !self.may_receive() && self.faults.is_none() {
             return Ok(Progress::Idle);
         }
         self.receive(now, sink)
@@ -362,8 +437,13 @@ impl QueuePair {
 
     /// Ends the connection; what was outstanding goes to `sink` as lost.
     pub fn close(&mut self, sink: &mut impl FnMut(Completed)) {
+        self.fail(QueueError::HostClosed, sink);
+    }
+
+    /// As [`close`](Self::close), for a reason.
+    pub fn fail(&mut self, error: QueueError, sink: &mut impl FnMut(Completed)) {
         if self.phase != Phase::Ended {
-            self.end(QueueError::HostClosed, sink);
+            self.end(error, sink);
         }
     }
 
@@ -398,6 +478,7 @@ impl QueuePair {
         self.receiving = Receiving::Header;
         self.transmitter.clear();
         self.deferred = 0;
+        self.faults = None;
         while let Some(slot) = self.table.first_occupied() {
             // Of a command that still waits in our own send queue no byte has left; telling the partly
             // sent one apart from those behind it is not worth a list here: it counts as sent.
@@ -439,7 +520,7 @@ impl QueuePair {
                 _ => self.unread = self.receive_once(sink)? == Progress::Busy,
             }
         }
-        if self.phase == phase && now >= self.deadline {
+        if self.phase == phase && self.deadline().is_some_and(|at| now >= at) {
             return Err(QueueError::Timeout(match phase {
                 Phase::Tcp => "TCP connection",
                 Phase::Icresp => "ICResp",

@@ -361,9 +361,15 @@ impl QueuePair {
     fn finish(
         &mut self,
         index: u16,
-        outcome: Outcome,
+        mut outcome: Outcome,
         sink: &mut impl FnMut(Completed),
     ) -> Result<(), QueueError> {
+        if let Some(faults) = &mut self.faults
+            && let Some(slot) = self.table.get(index)
+            && !slot.is_sending()
+        {
+            faults.spoil(slot.opcode(), &mut outcome);
+        }
         if outcome.is_success()
             && self.is_ready()
             && self.transmitter.next_part(&mut self.table, index)

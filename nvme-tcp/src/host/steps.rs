@@ -46,6 +46,8 @@ pub(super) enum Next {
     Namespaces,
     /// The ANA log was read again.
     Ana,
+    /// The controller reports no fatal status.
+    Well,
     /// The controller is shut down.
     ShutDown,
 }
@@ -65,6 +67,7 @@ pub(super) enum Step {
     Namespace(Scan),
     Descriptors(Scan),
     Ana(AnaRead),
+    Status,
     ShutDown,
     WaitShutDown,
 }
@@ -125,6 +128,7 @@ impl Step {
             Step::Namespace(_) => "Identify Namespace",
             Step::Descriptors(_) => "Identify Namespace ID descriptors",
             Step::Ana(_) => "Get Log Page ANA",
+            Step::Status => "Property Get CSTS",
             Step::ShutDown => "Property Set CC (shutdown)",
             Step::WaitShutDown => "Property Get CSTS (shutdown)",
         }
@@ -137,7 +141,7 @@ impl Step {
             Step::Enable => {
                 AdminCommand::property_set(property::CC, configuration(controller).into())
             }
-            Step::WaitReady | Step::WaitShutDown => {
+            Step::WaitReady | Step::Status | Step::WaitShutDown => {
                 AdminCommand::property_get(property::CSTS, false)
             }
             Step::IdentifyController => AdminCommand::identify(cns::CONTROLLER, 0, 0),
@@ -205,17 +209,18 @@ impl Step {
                 Step::Enable
             }
             Step::Enable => Step::WaitReady,
-            Step::WaitReady => {
+            Step::WaitReady | Step::Status => {
                 let csts = Csts::from(low);
                 if csts.cfs() {
                     return Err(ControllerError::BadData(
                         "controller reports a fatal status (CSTS.CFS)",
                     ));
                 }
-                if !csts.rdy() {
-                    return Ok(Next::Again(Step::WaitReady));
+                match self {
+                    Step::Status => return Ok(Next::Well),
+                    _ if csts.rdy() => Step::IdentifyController,
+                    _ => return Ok(Next::Again(Step::WaitReady)),
                 }
-                Step::IdentifyController
             }
             Step::IdentifyController => {
                 controller.identify = boxed_identify(answer.data);
@@ -390,6 +395,8 @@ impl AnaRead {
             Ok(log) => controller.ana = Some(log),
             Err(why) => {
                 controller.bad_ana_logs += u64::from(whole);
+                let remote = controller.options().connect.remote;
+                log::warn!(target: super::LOG_FLAG, "{remote}: bad ANA log: {why}");
                 self.tries += 1;
                 // A bad log is read again once; one that moved under the reader, a few times.
                 let tries_max = if whole { 2 } else { ANA_TRIES_MAX };

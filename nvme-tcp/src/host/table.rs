@@ -33,6 +33,10 @@ pub(super) struct Slot {
     /// The command was queued for sending at least once.
     pub issued: bool,
     pub digest_failed: bool,
+    /// The table's tick in which the command was issued, or was last found overdue.
+    tick: u32,
+    /// It was found overdue before.
+    overdue: bool,
     /// The command failed while its data was on the way; see `QueuePair::finish_deferred`.
     pub outcome: Option<Outcome>,
 }
@@ -68,6 +72,10 @@ impl Slot {
         self.request.as_ref()
     }
 
+    pub fn opcode(&self) -> Option<u8> {
+        self.request.as_ref().map(|r| r.command.opcode)
+    }
+
     /// Where received data of the current command goes, from `at` on.
     #[inline]
     pub fn destination(&mut self, at: usize, len: usize) -> Option<&mut [u8]> {
@@ -85,10 +93,23 @@ impl Slot {
     }
 }
 
+/// A command that was not answered in time.
+#[derive(Debug)]
+pub struct Overdue<'a> {
+    /// What was asked for.
+    pub request: &'a Request,
+    /// Its command identifier; `None` while it waits in the host's own send queue.
+    pub command_id: Option<u16>,
+    /// It was shown before, as long ago as commands may take.
+    pub again: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct CommandTable {
     slots: Box<[Slot]>,
     free: Vec<u16>,
+    /// Counts the calls of `age`: the unit in which the age of commands is told.
+    tick: u32,
 }
 
 impl CommandTable {
@@ -97,6 +118,7 @@ impl CommandTable {
         Self {
             slots: (0..commands).map(|_| Slot::default()).collect(),
             free: (0..commands).rev().collect(),
+            tick: 0,
         }
     }
 
@@ -119,6 +141,8 @@ impl CommandTable {
         slot.offset = 0;
         slot.issued = false;
         slot.digest_failed = false;
+        slot.tick = self.tick;
+        slot.overdue = false;
         slot.request = Some(request);
         Ok(index)
     }
@@ -147,6 +171,8 @@ impl CommandTable {
         slot.r2ts = 0;
         slot.unsent = 0;
         slot.issued = true;
+        slot.tick = self.tick;
+        slot.overdue = false;
         slot.generation << SLOT_BITS | index
     }
 
@@ -175,12 +201,33 @@ impl CommandTable {
         Some(request)
     }
 
-    /// The command identifier that the slot's current command was sent with.
-    pub fn find_user(&self, user: u64) -> Option<u16> {
-        self.slots.iter().zip(0u16..).find_map(|(slot, index)| {
-            let matches = slot.request.as_ref().is_some_and(|r| r.user == user);
-            (matches && slot.issued).then_some(slot.generation << SLOT_BITS | index)
+    /// The slot of the outstanding request that `wanted` picks.
+    pub fn find_request(&self, wanted: impl Fn(&Request) -> bool) -> Option<(u16, bool)> {
+        (0u16..).zip(&self.slots).find_map(|(index, slot)| {
+            let found = slot.request.as_ref().is_some_and(&wanted);
+            found.then_some((index, slot.issued))
         })
+    }
+
+    /// Begins a new tick and shows `found` every command that is `limit` ticks old or more; its age then
+    /// counts from now.
+    pub fn age(&mut self, limit: u32, found: &mut impl FnMut(Overdue<'_>)) {
+        self.tick = self.tick.wrapping_add(1);
+        for (index, slot) in (0u16..).zip(&mut self.slots) {
+            let Some(request) = &slot.request else {
+                continue;
+            };
+            if self.tick.wrapping_sub(slot.tick) < limit {
+                continue;
+            }
+            found(Overdue {
+                request,
+                command_id: slot.issued.then_some(slot.generation << SLOT_BITS | index),
+                again: slot.overdue,
+            });
+            slot.tick = self.tick;
+            slot.overdue = true;
+        }
     }
 
     /// A command that failed while its data was on the way, with all of it gone now.
@@ -256,6 +303,29 @@ mod tests {
         assert!(table.take(slot).is_none());
         assert_eq!(table.outstanding(), 0);
         assert!(table.insert(request()).is_ok());
+    }
+
+    #[test]
+    fn commands_grow_old_by_ticks_and_are_told_once_per_limit() {
+        let mut table = CommandTable::new(4);
+        let old = table.insert(request()).unwrap();
+        let cid = table.begin(old);
+        let tell = |table: &mut CommandTable| {
+            let mut seen = Vec::new();
+            table.age(3, &mut |o| seen.push((o.command_id, o.again)));
+            seen
+        };
+        assert_eq!(tell(&mut table), []);
+        let waiting = table.insert(request()).unwrap();
+        assert_eq!(tell(&mut table), []);
+        assert_eq!(tell(&mut table), [(Some(cid), false)]);
+        assert_eq!(tell(&mut table), [(None, false)], "not sent yet");
+        table.take(waiting);
+        assert_eq!(tell(&mut table), []);
+        assert_eq!(tell(&mut table), [(Some(cid), true)]);
+        let next = table.begin(old);
+        assert_ne!(next, cid);
+        assert_eq!(tell(&mut table), [], "a new command is young again");
     }
 
     #[test]

@@ -89,6 +89,12 @@ impl Transmitter {
         self.work.push_back(Work::Issue(slot));
     }
 
+    /// Forgets to send the command of a slot.
+    pub fn cancel(&mut self, slot: u16) {
+        self.work
+            .retain(|work| !matches!(work, Work::Issue(s) if *s == slot));
+    }
+
     pub fn grant(&mut self, slot: u16, tag: u16, at: usize, length: usize) {
         self.work.push_back(Work::Data {
             slot,

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::FromZeros;
 
+use super::layers::{Layer, Layers, are_same};
+
 /// Piece in which a file is compared with, or filled with, bytes from a fixed block.
 const PIECE_LEN: usize = 16 * 1024;
 static ZEROES: [u8; PIECE_LEN] = [0; PIECE_LEN];
@@ -39,11 +41,22 @@ pub enum Backend {
     Disk(Disk),
 }
 
+impl Backend {
+    pub(super) fn layers(&self) -> Option<&Layers> {
+        match self {
+            Self::Disk(disk) => disk.layers.as_ref(),
+            Self::Memory { .. } | Self::Null { .. } | Self::File { .. } => None,
+        }
+    }
+}
+
 /// An opened [`Backend`]: keeps its blocks for as long as it, or a namespace on it, exists.
 #[derive(Debug, Clone)]
 pub struct Disk {
     store: Store,
     bytes: u64,
+    /// What I/O goes through before it comes to the blocks.
+    layers: Option<Layers>,
 }
 
 impl Disk {
@@ -53,11 +66,35 @@ impl Disk {
     /// There is not that much memory, or the file cannot be opened.
     pub fn open(backend: &Backend) -> io::Result<Self> {
         let (store, bytes) = Store::open(backend)?;
-        Ok(Self { store, bytes })
+        Ok(Self {
+            store,
+            bytes,
+            layers: backend.layers().cloned(),
+        })
     }
 
-    pub(super) fn of(store: Store, bytes: u64) -> Self {
-        Self { store, bytes }
+    /// The same layers over these blocks.
+    pub(super) fn with_store(&self, store: Store, bytes: u64) -> Self {
+        Self {
+            store,
+            bytes,
+            layers: self.layers.clone(),
+        }
+    }
+
+    /// The same layers over the blocks of `other`.
+    pub(super) fn with_blocks_of(&self, other: &Self) -> Self {
+        self.with_store(other.store.clone(), other.bytes)
+    }
+
+    /// The same disk with one more layer on top.
+    pub(super) fn under(&self, layer: Layer) -> Self {
+        let below = self.layers.iter().flat_map(|layers| layers.iter());
+        let layers = std::iter::once(layer).chain(below.cloned()).collect();
+        Self {
+            layers: Some(layers),
+            ..self.clone()
+        }
     }
 
     /// Size in bytes.
@@ -70,6 +107,7 @@ impl Disk {
 impl PartialEq for Disk {
     fn eq(&self, other: &Self) -> bool {
         self.bytes == other.bytes
+            && are_same(self.layers.as_ref(), other.layers.as_ref())
             && match (&self.store, &other.store) {
                 (Store::Memory(a), Store::Memory(b)) => Arc::ptr_eq(a, b),
                 (Store::Null, Store::Null) => true,

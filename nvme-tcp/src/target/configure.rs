@@ -139,8 +139,8 @@ impl Home {
                 let subsystems = self.subsystems.values().map(Subsystem::status).collect();
                 return Ok(TargetReply::Subsystems(subsystems));
             }
-            // Answered by the caller, with the reports of all reactors.
-            TargetRequest::Status => {}
+            // Answered by the caller, when it has heard of all reactors.
+            TargetRequest::Sync | TargetRequest::Status => {}
         }
         Ok(TargetReply::Done)
     }

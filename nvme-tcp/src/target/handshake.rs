@@ -236,6 +236,11 @@ impl Home {
             error_count: 0,
             host_behavior: vec![0; super::features::HOST_BEHAVIOR_LEN].into_boxed_slice(),
         };
+        log::debug!(
+            target: super::LOG_FLAG,
+            "{}: controller {cntlid} of {} for host {}",
+            controller.admin.peer, controller.subnqn, controller.hostnqn
+        );
         Self::start_keep_alive(&mut controller, turn);
         self.open_views(&controller, turn);
         self.controllers.insert(key, controller);

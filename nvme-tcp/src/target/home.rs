@@ -17,7 +17,7 @@ use super::message::{ControllerKey, HomeMessage, IoMessage};
 use super::status::Fault;
 use super::subsystem::Subsystem;
 use super::sync::Pending;
-use super::{Turn, timer};
+use super::{LOG_FLAG, Turn, timer};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
 use crate::spec::nqn::Nqn;
 use crate::spec::pdu::{CapsuleCmd, DIGEST_LEN, Fes, PduType};
@@ -406,6 +406,7 @@ impl Home {
     }
 
     fn note_fault(&mut self, fault: Fault) {
+        log::warn!(target: LOG_FLAG, "{}: connection ended: {}", fault.peer, fault.reason);
         self.faults_total += 1;
         if self.faults.len() >= FAULTS_KEPT {
             self.faults.pop_front();

@@ -16,8 +16,46 @@ const RANGE_LEN: usize = size_of::<DatasetRange>();
 /// Most ranges of a Dataset Management command.
 pub(super) const RANGES_MAX: usize = dsm::MAX_RANGES as usize;
 
-/// Views of a controller's namespaces; the one of NSID n is at n - 1.
-pub(super) type Namespaces = [Option<NamespaceView>];
+/// Views of a controller's namespaces.
+#[derive(Debug, Default)]
+pub(super) struct Namespaces {
+    /// The view of NSID n is at n - 1.
+    views: Vec<Option<NamespaceView>>,
+    /// One of them has layers.
+    layered: bool,
+}
+
+impl Namespaces {
+    #[inline]
+    pub(super) fn get(&self, nsid: u32) -> Option<&NamespaceView> {
+        let at = (nsid as usize).checked_sub(1)?;
+        self.views.get(at).and_then(Option::as_ref)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &NamespaceView> {
+        self.views.iter().flatten()
+    }
+
+    /// Whether any of them has layers: the one thing that a command on a namespace without them looks at.
+    #[inline]
+    pub(super) fn are_layered(&self) -> bool {
+        self.layered
+    }
+
+    pub(super) fn set(&mut self, nsid: u32, view: Option<NamespaceView>) {
+        let Some(at) = (nsid as usize).checked_sub(1) else {
+            return;
+        };
+        if at >= self.views.len() {
+            self.views.resize(at + 1, None);
+        }
+        if let Some(place) = self.views.get_mut(at) {
+            *place = view;
+        }
+        let layered = self.iter().any(|view| view.layers.is_some());
+        self.layered = layered;
+    }
+}
 
 /// What is to be done for a command that may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +80,8 @@ pub(super) struct Range {
 /// The usable namespace that a command names.
 #[inline]
 pub(super) fn namespace(namespaces: &Namespaces, nsid: u32) -> Result<&NamespaceView, Status> {
-    let view = (nsid as usize)
-        .checked_sub(1)
-        .and_then(|i| namespaces.get(i))
-        .and_then(Option::as_ref)
+    let view = namespaces
+        .get(nsid)
         .ok_or(Status::INVALID_NAMESPACE.with_dnr())?;
     // Without DNR: the state may pass, or another path may do (NVMe Base 2.1, 8.1.1).
     match view.ana.refusal() {
@@ -94,7 +130,7 @@ pub(super) fn plan(sqe: &Sqe, namespaces: &Namespaces) -> Result<Plan, Status> {
         }
         nvm::FLUSH => {
             if nsid == NSID_ALL {
-                for view in namespaces.iter().flatten() {
+                for view in namespaces.iter() {
                     view.store.flush().map_err(|_| Status::WRITE_FAULT)?;
                 }
             } else {

@@ -1,9 +1,11 @@
 //! Data that a host sends on an R2T: asked for, checked, received into a staging buffer.
 
+use pollux_reactor::Context;
 use zerocopy::FromBytes;
 
 use super::connection::{End, MAXH2CDATA};
 use super::io_command::{Namespaces, execute};
+use super::io_layers::spoil;
 use super::io_queue::IoQueue;
 use super::staging::{StagingPool, Transfer};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
@@ -82,6 +84,7 @@ impl IoQueue {
         namespaces: &Namespaces,
         pool: &mut StagingPool,
         busy: &mut bool,
+        cx: &Context<'_>,
     ) -> bool {
         let Some(mut incoming) = self.incoming else {
             return true;
@@ -119,9 +122,14 @@ impl IoQueue {
         *busy = true;
         self.incoming = None;
         if transfer.received == transfer.len
-            && let Some(done) = self.transfers.get_mut(incoming.slot).and_then(Option::take)
+            && let Some(mut done) = self.transfers.get_mut(incoming.slot).and_then(Option::take)
         {
             self.outstanding -= 1;
+            let ruling = self.ruling(done.sqe.cid.get());
+            if let Some(ruling) = ruling {
+                let data = done.buffer.get_mut(..done.len as usize);
+                spoil(&done.sqe, ruling, data.unwrap_or_default());
+            }
             let result = match done.failed {
                 Some(status) => Err(status),
                 None => {
@@ -130,7 +138,10 @@ impl IoQueue {
                 }
             };
             pool.give(done.buffer);
-            self.conclude(&done.sqe, result);
+            match ruling {
+                None => self.conclude(&done.sqe, result),
+                Some(ruling) => self.conclude_ruled(&done.sqe, result, ruling, cx),
+            }
         }
         true
     }

@@ -7,16 +7,16 @@ use pollux_reactor::Progress;
 
 use super::Turn;
 use super::connection::End;
+use super::io_command::Namespaces;
 use super::io_queue::IoQueue;
-use super::message::{ControllerKey, HomeMessage, IoMessage, NamespaceView, ReactorReport};
+use super::message::{ControllerKey, HomeMessage, IoMessage, ReactorReport};
 use super::staging::StagingPool;
 use super::status::{Fault, QpairCounters, ReactorStatus};
 
 /// One controller on this reactor.
 #[derive(Debug, Default)]
 struct IoController {
-    /// The view of NSID n is at n - 1.
-    namespaces: Vec<Option<NamespaceView>>,
+    namespaces: Namespaces,
     queues: Vec<IoQueue>,
     /// Of queues that are closed.
     closed: QpairCounters,
@@ -57,7 +57,7 @@ impl IoPart {
             }
             IoMessage::Namespace { key, nsid, view } => {
                 if let Some(controller) = self.controllers.get_mut(&key) {
-                    controller.set_namespace(nsid, view);
+                    controller.namespaces.set(nsid, view);
                 }
             }
             IoMessage::Adopt { key, mut queue } => {
@@ -119,7 +119,7 @@ impl IoPart {
         let mut progress = Progress::Idle;
         for (&key, controller) in &mut self.controllers {
             for queue in &mut controller.queues {
-                match queue.poll(&controller.namespaces, &mut self.pool) {
+                match queue.poll(&controller.namespaces, &mut self.pool, turn.cx) {
                     Ok(p) => progress = progress.or(p),
                     Err(end) => self.ended.push((key, queue.conn.id, end)),
                 }
@@ -168,7 +168,7 @@ impl IoPart {
 
     /// Takes a queue apart. Returns its counters.
     fn bury(&mut self, mut queue: IoQueue, end: End, turn: &mut Turn<'_, '_>) -> QpairCounters {
-        queue.release(&mut self.pool);
+        queue.release(&mut self.pool, turn.cx);
         let counters = queue.counters;
         self.closed.add(&counters);
         self.closed_staging_waits += queue.staging_waits();
@@ -199,19 +199,5 @@ impl IoPart {
             report.controllers.push((key, sum));
         }
         report
-    }
-}
-
-impl IoController {
-    fn set_namespace(&mut self, nsid: u32, view: Option<NamespaceView>) {
-        let Some(at) = (nsid as usize).checked_sub(1) else {
-            return;
-        };
-        if at >= self.namespaces.len() {
-            self.namespaces.resize(at + 1, None);
-        }
-        if let Some(place) = self.namespaces.get_mut(at) {
-            *place = view;
-        }
     }
 }

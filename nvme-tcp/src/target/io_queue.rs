@@ -1,18 +1,21 @@
 //! One I/O queue pair: the state machine from received bytes to queued answers.
 //!
-//! Commands are parsed where they were received and carried out at once. Three kinds take longer: large
-//! reads, and zeroing, are worked off piece by piece ([`Work`]) while later commands wait; writes with an
-//! R2T wait in a table until their data has come.
+//! Commands are parsed where they were received and carried out at once. Some take longer: large reads, and
+//! zeroing, are worked off piece by piece ([`Work`]) while later commands wait; writes with an R2T wait in a
+//! table until their data has come; commands of namespaces with layers may be held ([`Held`]).
 
 use std::collections::VecDeque;
 
-use pollux_reactor::Progress;
+use pollux_reactor::{Context, Progress};
 use zerocopy::FromBytes;
 
 use super::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
-use super::io_command::{Namespaces, Plan, RANGES_MAX, Range, execute, namespace, plan};
+use super::held::{Held, Ruling};
+use super::io_command::{Namespaces, Plan, RANGES_MAX, Range, execute, plan};
 use super::io_data::Incoming;
-use super::read::ReadCursor;
+use super::io_layers::layers_of;
+use super::io_work::Work;
+use super::read::{Intact, ReadCursor};
 use super::staging::{BUFFERS, StagingPool, Transfer};
 use super::status::{QpairCounters, QpairStatus};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
@@ -27,23 +30,9 @@ const ROUNDS_MAX: u32 = 8;
 /// From this length on, payload is received straight into its staging buffer.
 const DIRECT_MIN: usize = 4096;
 
-/// Bytes zeroed per poll.
-const ZERO_STEP: u64 = 1 << 20;
-
 /// Empty polls after which a queue is only read when the reactor has seen an event for it: idle
 /// connections then cost no system calls.
 const HOT_POLLS: u32 = 4096;
-
-/// A command that is answered piece by piece.
-#[derive(Debug, Clone, Copy)]
-enum Work {
-    Read(ReadCursor),
-    /// Zeroes what `IoQueue::ranges` lists.
-    Zero {
-        cid: u16,
-        nsid: u32,
-    },
-}
 
 /// An I/O queue pair.
 #[derive(Debug)]
@@ -53,17 +42,18 @@ pub(super) struct IoQueue {
     /// Entries of the submission queue.
     entries: u16,
     /// The host did not disable SQ flow control: SQHD is reported, and every read has a response.
-    flow_control: bool,
+    pub(super) flow_control: bool,
     sqhd: u16,
     /// By transfer tag.
     pub(super) transfers: [Option<Transfer>; BUFFERS],
     /// Commands that wait for a staging buffer.
     pub(super) waiting: VecDeque<Sqe>,
-    /// `transfers` in use plus `waiting`.
+    /// `transfers` in use plus `waiting` plus what is held.
     pub(super) outstanding: usize,
     pub(super) incoming: Option<Incoming>,
-    work: Option<Work>,
+    pub(super) work: Option<Work>,
     pub(super) ranges: Vec<Range>,
+    pub(super) held: Held,
     empty_polls: u32,
     staging_waits: u64,
     pub(super) counters: QpairCounters,
@@ -85,6 +75,7 @@ impl IoQueue {
             incoming: None,
             work: None,
             ranges: Vec::with_capacity(RANGES_MAX),
+            held: Held::default(),
             empty_polls: 0,
             staging_waits: 0,
             counters: QpairCounters::default(),
@@ -108,23 +99,26 @@ impl IoQueue {
         self.staging_waits
     }
 
-    /// Gives the staging buffers back.
-    pub(super) fn release(&mut self, pool: &mut StagingPool) {
+    /// Gives the staging buffers back and forgets what is held.
+    pub(super) fn release(&mut self, pool: &mut StagingPool, cx: &mut Context<'_>) {
+        self.held.clear(cx);
         for transfer in self.transfers.iter_mut().filter_map(Option::take) {
             pool.give(transfer.buffer);
         }
     }
 
-    /// Aborts a command that waits for its R2T. Returns whether there was one.
+    /// Aborts a command that waits for its R2T or is held by a layer. Returns whether there was one.
     pub(super) fn abort(&mut self, cid: u16) -> bool {
-        let Some(at) = self.waiting.iter().position(|s| s.cid.get() == cid) else {
-            return false;
-        };
         // Without room for the answer the abort is refused rather than queued.
         if !self.conn.out.has_room() {
             return false;
         }
-        self.waiting.remove(at);
+        if let Some(at) = self.waiting.iter().position(|s| s.cid.get() == cid) {
+            self.waiting.remove(at);
+            self.held.take_ruling(cid);
+        } else if !self.held.take(cid) {
+            return false;
+        }
         self.outstanding -= 1;
         self.complete(cid, Err(Status::ABORTED_BY_REQUEST), 0);
         true
@@ -136,9 +130,11 @@ impl IoQueue {
         &mut self,
         namespaces: &Namespaces,
         pool: &mut StagingPool,
+        cx: &mut Context<'_>,
     ) -> Result<Progress, End> {
         if self.empty_polls >= HOT_POLLS {
-            if !self.conn.stream.take_ready() && self.is_at_rest() {
+            let due = self.held.may_be_due(cx.now());
+            if !due && !self.conn.stream.take_ready() && self.is_at_rest() {
                 return Ok(Progress::Idle);
             }
             self.empty_polls = 0;
@@ -146,7 +142,7 @@ impl IoQueue {
         let mut progress = Progress::Idle;
         for _ in 0..ROUNDS_MAX {
             let (received, more) = self.receive()?;
-            match self.process(namespaces, pool) {
+            match self.process(namespaces, pool, cx) {
                 Ok(true) => progress = Progress::Busy,
                 Ok(false) => {}
                 Err(end) => {
@@ -162,6 +158,9 @@ impl IoQueue {
             if !more {
                 break;
             }
+        }
+        if !self.held.is_idle() {
+            self.held.set_timer(cx);
         }
         let progress = progress.or(self.conn.flush()?);
         self.empty_polls = match progress {
@@ -204,8 +203,13 @@ impl IoQueue {
 
     /// Works on what was received until more is needed or answers find no room. Returns whether anything
     /// was done.
-    fn process(&mut self, namespaces: &Namespaces, pool: &mut StagingPool) -> Result<bool, End> {
-        let mut busy = false;
+    fn process(
+        &mut self,
+        namespaces: &Namespaces,
+        pool: &mut StagingPool,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, End> {
+        let mut busy = !self.held.is_idle() && self.release_held(namespaces, cx);
         let mut zeroed = 0;
         loop {
             if !self.conn.out.has_room() {
@@ -213,14 +217,21 @@ impl IoQueue {
             }
             if let Some(work) = self.work {
                 match work {
-                    Work::Read(cursor) => {
-                        if !self.advance_read(cursor, namespaces, &mut busy) {
+                    Work::Read(mut cursor) => {
+                        if !self.advance_read(&mut cursor, &Intact, namespaces, &mut busy) {
+                            self.work = Some(Work::Read(cursor));
+                            return Ok(busy);
+                        }
+                    }
+                    Work::ReadSpoiled(mut cursor, corruption) => {
+                        if !self.advance_read(&mut cursor, &corruption, namespaces, &mut busy) {
+                            self.work = Some(Work::ReadSpoiled(cursor, corruption));
                             return Ok(busy);
                         }
                     }
                     Work::Zero { cid, nsid } => {
                         busy = true;
-                        if !self.advance_zero(cid, nsid, namespaces, &mut zeroed) {
+                        if !self.advance_zero(cid, nsid, namespaces, &mut zeroed, cx) {
                             return Ok(true);
                         }
                     }
@@ -232,7 +243,7 @@ impl IoQueue {
                 continue;
             }
             if self.incoming.is_some() {
-                if !self.take_data(namespaces, pool, &mut busy) {
+                if !self.take_data(namespaces, pool, &mut busy, cx) {
                     return Ok(busy);
                 }
                 continue;
@@ -248,7 +259,7 @@ impl IoQueue {
                     if self.conn.rx.data().len() < frame.total_len {
                         return Ok(busy);
                     }
-                    self.capsule(&frame, namespaces, pool)?;
+                    self.capsule(&frame, namespaces, pool, cx)?;
                 }
                 PduType::H2C_DATA => {
                     if self.conn.rx.data().len() < frame.data_offset {
@@ -282,6 +293,7 @@ impl IoQueue {
         frame: &Frame,
         namespaces: &Namespaces,
         pool: &mut StagingPool,
+        cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let bytes = self.conn.rx.data();
         let Ok((capsule, _)) = CapsuleCmd::read_from_prefix(bytes) else {
@@ -314,12 +326,25 @@ impl IoQueue {
         } else {
             plan(&sqe, namespaces)
         };
+        if namespaces.are_layered()
+            && let Ok(plan) = result
+            && let Some(layers) = layers_of(namespaces, &sqe)
+        {
+            let data = if in_capsule {
+                data.into()
+            } else {
+                Box::default()
+            };
+            self.descend((sqe, plan, data), layers, namespaces, cx);
+            self.conn.rx.consume(frame.total_len);
+            return Ok(());
+        }
         match result {
             Ok(Plan::Done) => self.complete(cid, Ok(()), 0),
             Ok(Plan::Read { offset, len }) => {
                 let mut cursor = ReadCursor::new(cid, sqe.nsid.get(), offset, len);
                 // Most reads fit; the others stay behind as work.
-                if !self.try_read(&mut cursor, namespaces) {
+                if !self.try_read(&mut cursor, &Intact, namespaces) {
                     self.work = Some(Work::Read(cursor));
                 }
             }
@@ -354,23 +379,46 @@ impl IoQueue {
 
     /// Completes a command whose data came, or goes on to zero its ranges.
     pub(super) fn conclude(&mut self, sqe: &Sqe, result: Result<(), Status>) {
-        let cid = sqe.cid.get();
-        if result.is_ok() && sqe.opcode == nvm::DATASET_MANAGEMENT && !self.ranges.is_empty() {
-            self.work = Some(Work::Zero {
-                cid,
-                nsid: sqe.nsid.get(),
-            });
+        if self.goes_on_to_zero(sqe, result) {
             return;
         }
+        self.count_write(sqe, result);
+        self.complete(sqe.cid.get(), result, 0);
+    }
+
+    /// Whether ranges are left to zero, which is then the work.
+    #[inline]
+    pub(super) fn goes_on_to_zero(&mut self, sqe: &Sqe, result: Result<(), Status>) -> bool {
+        let goes_on =
+            result.is_ok() && sqe.opcode == nvm::DATASET_MANAGEMENT && !self.ranges.is_empty();
+        if goes_on {
+            self.work = Some(Work::Zero {
+                cid: sqe.cid.get(),
+                nsid: sqe.nsid.get(),
+            });
+        }
+        goes_on
+    }
+
+    #[inline]
+    pub(super) fn count_write(&mut self, sqe: &Sqe, result: Result<(), Status>) {
         if result.is_ok() && sqe.opcode == nvm::WRITE {
             self.counters.writes += 1;
             self.counters.bytes_written += u64::from(sqe.sgl.length.get());
         }
-        self.complete(cid, result, 0);
+    }
+
+    /// What layers have said about a command that is carried out, if they have.
+    #[inline]
+    pub(super) fn ruling(&mut self, cid: u16) -> Option<Ruling> {
+        if !self.held.has_rulings() {
+            return None;
+        }
+        self.held.take_ruling(cid)
     }
 
     #[inline]
-    fn complete(&mut self, cid: u16, result: Result<(), Status>, dw0: u32) {
+    pub(super) fn complete(&mut self, cid: u16, result: Result<(), Status>, dw0: u32) {
         let status = result.err().unwrap_or(Status::SUCCESS);
         if result.is_err() {
             self.counters.failed += 1;
@@ -383,7 +431,7 @@ impl IoQueue {
     }
 
     #[inline]
-    fn cqe(&self, cid: u16, status: Status) -> Cqe {
+    pub(super) fn cqe(&self, cid: u16, status: Status) -> Cqe {
         Cqe {
             sqhd: if self.flow_control { self.sqhd } else { 0 }.into(),
             ..Cqe::new(cid, status)
@@ -394,7 +442,7 @@ impl IoQueue {
     #[cold]
     fn is_in_use(&self, cid: u16) -> bool {
         let transfers = self.transfers.iter().flatten().map(|t| &t.sqe);
-        transfers.chain(&self.waiting).any(|s| s.cid.get() == cid)
+        transfers.chain(&self.waiting).any(|s| s.cid.get() == cid) || self.held.contains(cid)
     }
 
     /// Fabrics commands on an I/O queue.
@@ -415,76 +463,5 @@ impl IoQueue {
         self.complete(cid, result, 0);
         self.conn.rx.consume(total_len);
         Ok(())
-    }
-
-    #[inline]
-    fn try_read(&mut self, cursor: &mut ReadCursor, namespaces: &Namespaces) -> bool {
-        let cqe = self.cqe(cursor.cid, Status::SUCCESS);
-        let result = match namespace(namespaces, cursor.nsid) {
-            Ok(view) => cursor.advance(&mut self.conn.out, &view.store, cqe, self.flow_control),
-            Err(status) => Err(status),
-        };
-        match result {
-            Ok(true) => {
-                self.counters.reads += 1;
-                self.counters.bytes_read += cursor.len();
-                true
-            }
-            Ok(false) => false,
-            Err(status) => {
-                self.complete(cursor.cid, Err(status), 0);
-                true
-            }
-        }
-    }
-
-    /// Sends more of a large read. Returns whether it is finished.
-    fn advance_read(
-        &mut self,
-        mut cursor: ReadCursor,
-        namespaces: &Namespaces,
-        busy: &mut bool,
-    ) -> bool {
-        let left = cursor.left();
-        let finished = self.try_read(&mut cursor, namespaces);
-        *busy |= finished || cursor.left() < left;
-        self.work = (!finished).then_some(Work::Read(cursor));
-        finished
-    }
-
-    /// Zeroes a piece of what `ranges` lists. Returns whether it is finished; stops for this poll when
-    /// enough was zeroed.
-    fn advance_zero(
-        &mut self,
-        cid: u16,
-        nsid: u32,
-        namespaces: &Namespaces,
-        zeroed: &mut u64,
-    ) -> bool {
-        while let Some(range) = self.ranges.last_mut() {
-            if *zeroed >= ZERO_STEP {
-                return false;
-            }
-            let step = range.len.min(ZERO_STEP - *zeroed);
-            let result = namespace(namespaces, nsid).and_then(|view| {
-                view.store
-                    .write_zeroes(range.offset, usize::try_from(step).unwrap_or(0))
-                    .map_err(|_| Status::WRITE_FAULT)
-            });
-            if let Err(status) = result {
-                self.work = None;
-                self.complete(cid, Err(status), 0);
-                return true;
-            }
-            *zeroed += step;
-            range.offset += step;
-            range.len -= step;
-            if range.len == 0 {
-                self.ranges.pop();
-            }
-        }
-        self.work = None;
-        self.complete(cid, Ok(()), 0);
-        true
     }
 }

@@ -2,6 +2,7 @@
 
 use super::backend::Store;
 use super::io_queue::IoQueue;
+use super::layers::Layers;
 use super::request::{Reply, TargetRequest};
 use super::status::{Fault, QpairCounters, QpairStatus, ReactorStatus};
 use crate::spec::log::AnaState;
@@ -30,6 +31,8 @@ pub(super) struct NamespaceView {
     pub(super) blocks: u64,
     /// State of its ANA group through the controller's listener.
     pub(super) ana: AnaState,
+    /// What I/O goes through before it comes to the store.
+    pub(super) layers: Option<Layers>,
 }
 
 /// To the home service.

@@ -53,12 +53,16 @@ mod events;
 mod features;
 mod handle;
 mod handshake;
+mod held;
 mod home;
 mod identify;
 mod io_command;
 mod io_data;
+mod io_layers;
 mod io_part;
 mod io_queue;
+mod io_work;
+mod layers;
 mod linger;
 mod links;
 mod log_page;
@@ -78,6 +82,9 @@ use self::io_part::IoPart;
 use self::linger::Lingering;
 use self::links::Links;
 use self::message::Envelope;
+
+/// The flag of the target's lines in the log.
+pub const LOG_FLAG: &str = "nvmf";
 
 pub use self::ana::{ANA_GROUP_MAX, ANATT_SECS};
 pub use self::backend::{Backend, Disk};

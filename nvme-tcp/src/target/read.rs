@@ -2,6 +2,7 @@
 
 use super::backend::Store;
 use super::connection::Outgoing;
+use super::layers::Corruption;
 use crate::pdu::{DataDigest, TxFraming};
 use crate::spec::Cqe;
 use crate::spec::pdu::{C2hData, CapsuleResp, flags};
@@ -17,6 +18,33 @@ const OVERHEAD: usize = 192;
 
 /// Zeroes for the data digest of null reads.
 static ZEROES: [u8; 4096] = [0; 4096];
+
+/// What is done to data between the store and the host.
+pub(super) trait Spoil {
+    /// Anything at all.
+    const SPOILS: bool;
+
+    /// Does it to `data`, which starts at `from` of the command's data.
+    fn spoil(&self, from: u64, data: &mut [u8]);
+}
+
+/// Nothing is done to the data.
+pub(super) struct Intact;
+
+impl Spoil for Intact {
+    const SPOILS: bool = false;
+
+    #[inline]
+    fn spoil(&self, _: u64, _: &mut [u8]) {}
+}
+
+impl Spoil for Corruption {
+    const SPOILS: bool = true;
+
+    fn spoil(&self, from: u64, data: &mut [u8]) {
+        self.apply(from, data);
+    }
+}
 
 /// A read command and how far its data is queued.
 #[derive(Debug, Clone, Copy)]
@@ -54,17 +82,19 @@ impl ReadCursor {
     /// `respond`: end with a response, else with the SUCCESS flag, which the host only expects if it has
     /// disabled SQ flow control (NVMe/TCP 1.1, 3.6.2.9).
     #[inline]
-    pub(super) fn advance(
+    pub(super) fn advance<S: Spoil>(
         &mut self,
         out: &mut Outgoing,
         store: &Store,
+        spoil: &S,
         cqe: Cqe,
         respond: bool,
     ) -> Result<bool, Status> {
         while self.done < self.len {
             let n = self.left().min(CHUNK);
             let last = n == self.left();
-            let null = matches!(store, Store::Null);
+            // Zeroes that are changed are no zeroes any more.
+            let null = !S::SPOILS && matches!(store, Store::Null);
             // Both casts are of at most CHUNK.
             let len = usize::try_from(n).unwrap_or(0);
             let (inline, segments) = if null {
@@ -88,9 +118,15 @@ impl ReadCursor {
             if null {
                 put_zeroes(&mut out.tx, framing, &header, len, response);
             } else {
-                let offset = self.offset + self.done;
+                let (from, offset) = (self.done, self.offset + self.done);
+                let read = |bytes: &mut Vec<u8>| {
+                    let start = bytes.len();
+                    store.read(offset, len, bytes)?;
+                    spoil.spoil(from, bytes.get_mut(start..).unwrap_or_default());
+                    Ok(())
+                };
                 out.tx
-                    .put(|bytes| put_stored(bytes, framing, &header, store, offset, len, response))
+                    .put(|bytes| put_stored(bytes, framing, &header, read, len, response))
                     .map_err(|_| Status::UNRECOVERED_READ_ERROR)?;
             }
             self.done += n;
@@ -105,15 +141,14 @@ fn put_stored(
     out: &mut Vec<u8>,
     framing: TxFraming,
     header: &C2hData,
-    store: &Store,
-    offset: u64,
+    read: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>,
     len: usize,
     response: Option<Cqe>,
 ) -> std::io::Result<()> {
     let start = out.len();
     let layout = framing.put_header(out, header, len);
     let data_start = out.len();
-    if let Err(error) = store.read(offset, len, out) {
+    if let Err(error) = read(out) {
         out.truncate(start);
         return Err(error);
     }

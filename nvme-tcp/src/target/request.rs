@@ -188,6 +188,8 @@ pub enum TargetRequest {
         /// In units of 100 ms.
         crdt: [u16; 3],
     },
+    /// Changes nothing; answered when every reactor has taken in all that was asked for before.
+    Sync,
     /// The configuration; answered with [`TargetReply::Subsystems`].
     Subsystems,
     /// Configuration, controllers, queues, counters and latest faults; answered with

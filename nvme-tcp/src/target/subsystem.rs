@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use uuid::Uuid;
 
 use super::ana::{ANA_GROUP_MAX, AnaGroups};
-use super::backend::{Backend, Disk, Store};
+use super::backend::{Backend, Store};
+use super::layers::Layers;
 use super::message::NamespaceView;
 use super::request::{NamespaceConfig, SubsystemConfig, TargetError};
 use super::status::{ListenerStatus, NamespaceStatus, SubsystemStatus};
@@ -22,6 +23,7 @@ pub const NAMESPACES_MAX: u32 = 1024;
 pub(super) struct Namespace {
     pub(super) backend: Backend,
     pub(super) store: Store,
+    pub(super) layers: Option<Layers>,
     pub(super) block_shift: u8,
     pub(super) blocks: u64,
     pub(super) uuid: Uuid,
@@ -63,6 +65,7 @@ impl Namespace {
         Ok(Self {
             backend: config.backend.clone(),
             store,
+            layers: config.backend.layers().cloned(),
             block_shift: u8::try_from(block_size.trailing_zeros()).unwrap_or(9),
             blocks: bytes / u64::from(block_size),
             uuid: config
@@ -87,7 +90,7 @@ impl Namespace {
         match &mut self.backend {
             Backend::Memory { bytes: b } | Backend::Null { bytes: b } => *b = bytes,
             Backend::File { bytes: b, .. } => *b = Some(bytes),
-            Backend::Disk(disk) => *disk = Disk::of(self.store.clone(), bytes),
+            Backend::Disk(disk) => *disk = disk.with_store(self.store.clone(), bytes),
         }
         Ok(())
     }
@@ -245,6 +248,7 @@ impl Subsystem {
             block_shift: namespace.block_shift,
             blocks: namespace.blocks,
             ana: self.ana_state(addr, namespace.ana_group),
+            layers: namespace.layers.clone(),
         })
     }
 

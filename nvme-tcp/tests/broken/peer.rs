@@ -255,6 +255,7 @@ impl TestHost {
             connect: ConnectOptions::admin(configure(&handle), nqn(), HostIdentity::random()),
             io_queues: 1,
             io_queue_size: 32,
+            command_timeout: None,
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();

@@ -12,3 +12,4 @@ mod configuration;
 mod faults;
 mod initiator;
 mod io;
+mod layers;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use pollux_reactor::logging::Level;
 
 use super::workload_run::Orders;
 use crate::cli::{parse_one_size, parse_run_time};
@@ -77,6 +78,11 @@ pub struct ServeArgs {
         required_unless_present = "config"
     )]
     pub socket: Option<PathBuf>,
+
+    /// How much is said on standard error: ERROR, WARNING, NOTICE, INFO or DEBUG; the last two of the parts of the
+    /// program that log_set_flag names
+    #[arg(long, value_name = "LEVEL", default_value = "NOTICE")]
+    pub log_level: Level,
 }
 
 impl ServeArgs {

@@ -12,22 +12,23 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::Context;
-use pollux_multipath::{Host, HostHandle, HostRequest};
-use pollux_nvme_tcp::host::HostIdentity;
-use pollux_reactor::rpc::{Config, ConfigError, Methods, Responder, RpcError, Server};
+use pollux_multipath::{self as multipath, Host, HostHandle};
+use pollux_nvme_tcp::host::{self, HostIdentity};
+use pollux_reactor::logging::{self, Logging};
+use pollux_reactor::rpc::{
+    self, Config, ConfigError, Methods, Responder, RpcError, Server, observe,
+};
 use pollux_reactor::{Group, Idle, Running, StartError};
 
 pub use self::args::ServeArgs;
 use self::workload_run::{Failure, Orders};
 use crate::job::{JobMessage, Jobs};
-use crate::{EXIT_FAILURE, Usage};
+use crate::{EXIT_FAILURE, Usage, session};
 
 /// Idle time after which a reactor without a core of its own sleeps.
 const PARK_AFTER: Duration = Duration::from_micros(100);
 /// The longest that a signal waits to be noticed.
 const NOTICE: Duration = Duration::from_millis(50);
-/// The longest that controllers may take to be told good-bye.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 
 /// What the main thread is told.
 enum Command {
@@ -54,15 +55,23 @@ struct Bench {
 /// Reactors, sockets or the configuration could not be set up.
 pub fn run(args: &ServeArgs, stop: &AtomicBool) -> anyhow::Result<ExitCode> {
     let (commands, inbox) = mpsc::channel();
-    let (mut bench, running) = start(args, &commands)?;
+    let flags = [multipath::LOG_FLAG, host::LOG_FLAG, rpc::LOG_FLAG];
+    let log = logging::start(&flags).context("log")?;
+    log.set_print_level(args.log_level);
+    let (mut bench, running) = start(args, &commands, log)?;
     let result = serve(args, &mut bench, &inbox, stop);
     // What has come meanwhile is answered as cancelled.
     drop(inbox);
-    end(&bench.host, running);
+    session::end(&bench.host, running);
+    log.flush();
     result
 }
 
-fn start(args: &ServeArgs, commands: &mpsc::Sender<Command>) -> anyhow::Result<(Bench, Running)> {
+fn start(
+    args: &ServeArgs,
+    commands: &mpsc::Sender<Command>,
+    log: Logging,
+) -> anyhow::Result<(Bench, Running)> {
     let mut group = Group::new();
     let cores: Vec<Option<usize>> = match &args.cores {
         Some(list) => list.cores().iter().copied().map(Some).collect(),
@@ -82,8 +91,10 @@ fn start(args: &ServeArgs, commands: &mpsc::Sender<Command>) -> anyhow::Result<(
     let identity = HostIdentity::random();
     let host = Host::install(&mut group, identity, control, &reactors, |_| Jobs::new());
     let mut methods = Methods::new();
-    pollux_multipath::rpc::register(&mut methods, host.clone());
+    multipath::rpc::register(&mut methods, host.clone());
     methods::register(&mut methods, args.orders(), commands.clone());
+    observe(&mut methods, &mut group);
+    log.register(&mut methods);
     let (receiver, service) = server(args, methods, commands)?.into_service();
     group.add_service(control, receiver, move || service);
     let running = group.start().map_err(|error| match error {
@@ -175,19 +186,4 @@ fn serve(
         }
     }
     Ok(code)
-}
-
-/// Ends all connections and threads in order.
-fn end(host: &HostHandle<JobMessage>, running: Running) {
-    let (done, ended) = mpsc::channel();
-    let reply = Box::new(move |_| {
-        // Whoever waited too long no longer listens.
-        let _ = done.send(());
-    });
-    // Refused only by a host that has stopped, which has nothing left to end.
-    if host.request(HostRequest::Shutdown(reply)).is_ok() {
-        let _ = ended.recv_timeout(SHUTDOWN_MAX);
-    }
-    running.stop();
-    running.join();
 }

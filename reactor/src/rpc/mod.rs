@@ -7,6 +7,8 @@
 //!
 //! What can be called stands in [`Methods`]: modules, each with a state that only the server's reactor touches, and
 //! functions on that state. A closure that runs on another reactor gets back to the state by [`Mail`].
+//! [`observe`] adds those that tell how the reactors are, and [`logging`](crate::logging) those that say how much is
+//! logged.
 //!
 //! ```
 //! use pollux_reactor::rpc::{Answer, Call, Methods, Outcome, Phase, Server};
@@ -55,13 +57,18 @@ mod endpoint;
 mod error;
 mod methods;
 mod params;
+mod reactors;
 mod request;
 mod scan;
 mod server;
+
+/// The flag of management in the log.
+pub const LOG_FLAG: &str = "rpc";
 
 pub use config::{Config, ConfigError};
 pub use endpoint::EndpointError;
 pub use error::RpcError;
 pub use methods::{Answer, Call, Handler, Mail, Methods, ModuleMethods, Outcome, Phase, Responder};
 pub use params::{FromParam, Params};
+pub use reactors::observe;
 pub use server::{RpcMessage, RpcService, Server};

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 
 use serde_json::{Map, Value, json};
 
+use super::LOG_FLAG;
 use super::config::{Config, ConfigCall, ConfigError};
 use super::connection::{Connection, Filled, Next};
 use super::endpoint::{self, EndpointError, SocketFile};
@@ -336,6 +337,7 @@ impl RpcService {
         mut params: Params,
         key: u64,
     ) -> Result<Option<Value>, RpcError> {
+        log::trace!(target: LOG_FLAG, "request {key}: {method}");
         if let Some(result) = self.call_builtin(method, &mut params, key) {
             return result;
         }
@@ -472,6 +474,9 @@ impl RpcService {
 
     /// A request has its answer.
     fn answer(&mut self, key: u64, result: Result<Value, RpcError>) {
+        if let Err(error) = &result {
+            log::debug!(target: LOG_FLAG, "request {key}: {error}");
+        }
         let (client, id, batch) = match self.pending.remove(&key) {
             None => return,
             Some(Origin::Config(call)) => return self.on_config_answer(&call, result),

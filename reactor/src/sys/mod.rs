@@ -26,6 +26,13 @@ pub(crate) fn current_core() -> Option<usize> {
     usize::try_from(core).ok()
 }
 
+/// The number of the calling thread in the system.
+pub(crate) fn thread_id() -> u64 {
+    // SAFETY: the call has no arguments and no effects.
+    let id = unsafe { libc::gettid() };
+    u64::try_from(id).unwrap_or_default()
+}
+
 /// Signals that management may send to its own process, by name.
 pub(crate) const SIGNALS: [(&str, i32); 6] = [
     ("SIGINT", libc::SIGINT),

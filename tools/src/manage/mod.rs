@@ -7,7 +7,8 @@ use std::sync::mpsc;
 use anyhow::Context;
 use clap::Args;
 use pollux_reactor::Group;
-use pollux_reactor::rpc::{Config, ConfigError, Methods, Server};
+use pollux_reactor::logging::{self, Level, Logging};
+use pollux_reactor::rpc::{Config, ConfigError, Methods, Server, observe};
 use signal_hook::iterator::Handle;
 
 /// Options of management.
@@ -34,6 +35,20 @@ pub struct ManageArgs {
     /// Wait for the call of framework_start_init before the file is read and most methods are allowed.
     #[arg(long, requires = "rpc_socket")]
     pub wait_for_rpc: bool,
+
+    /// How much is said on standard error: ERROR, WARNING, NOTICE, INFO or DEBUG. The last two are of the
+    /// parts of the program that log_set_flag names.
+    #[arg(long, value_name = "LEVEL", default_value = "NOTICE")]
+    pub log_level: Level,
+}
+
+/// Writes the last lines of the log when the program ends, in whichever way.
+pub struct Log(Logging);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
 }
 
 /// The outcome of the start: nothing, or why it failed.
@@ -45,16 +60,26 @@ impl ManageArgs {
         self.rpc_socket.is_some() || self.rpc_listen.is_some() || self.config.is_some()
     }
 
+    /// Starts the log of a program whose parts have these flags.
+    pub fn start_log(&self, flags: &[&'static str]) -> anyhow::Result<Log> {
+        let logging = logging::start(flags).context("log")?;
+        logging.set_print_level(self.log_level);
+        Ok(Log(logging))
+    }
+
     /// Opens the sockets and reads the configuration, and adds the server to `reactor`. When the
     /// configuration fails, `stop` ends the program's wait for signals and the reason is received.
     pub fn add_server(
         &self,
-        methods: Methods,
+        mut methods: Methods,
+        log: &Log,
         group: &mut Group,
         reactor: usize,
         stop: Handle,
     ) -> anyhow::Result<StartError> {
         let (failed, failure) = mpsc::channel();
+        observe(&mut methods, group);
+        log.0.register(&mut methods);
         let mut server = Server::new(methods);
         if let Some(path) = &self.config {
             let name = path.display();

@@ -65,6 +65,7 @@ pub fn with_controller<T>(
         connect,
         io_queues: 0,
         io_queue_size: 2,
+        command_timeout: None,
     };
     let mut group = Group::new();
     let reactor = group.add_reactor(None, Idle::Park { after: PARK_AFTER });

@@ -121,7 +121,9 @@ impl ProbeService {
             ControllerEvent::AnaNotice
             | ControllerEvent::Ana
             | ControllerEvent::Namespaces
-            | ControllerEvent::DiscoveryLog => {}
+            | ControllerEvent::DiscoveryLog
+            | ControllerEvent::Overdue(_)
+            | ControllerEvent::AbortFailed(_) => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use pollux_reactor::rpc::{Answer, Call, Outcome};
 use serde_json::{Map, Value, json};
 
-use super::{State, address, forward_then, listeners, subsystems, transport, unexpected};
+use super::{State, address, forward_then, listeners, listing, subsystems, transport, unexpected};
 use crate::spec::log::AnaState;
 use crate::spec::nqn::Nqn;
 use crate::target::ana::ANA_GROUP_MAX;
@@ -11,7 +11,7 @@ use crate::target::request::{TargetReply, TargetRequest};
 use crate::target::status::{ListenerStatus, SubsystemStatus, TargetStatus};
 
 pub(super) fn bdev(state: &mut State, _call: &mut Call<State>) -> Outcome {
-    Ok(Answer::Now(state.disks.saved()))
+    Ok(Answer::Now(listing::saved(&state.disks)))
 }
 
 pub(super) fn nvmf(state: &mut State, call: &mut Call<State>) -> Outcome {

@@ -2,23 +2,25 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::namespaces::take_uuid;
-use super::{State, forward_then};
+use super::{State, forward_then, layers};
 use crate::spec::nqn::Nqn;
 use crate::target::backend::{Backend, Disk};
+use crate::target::layers::{Delay, Faults};
 use crate::target::request::TargetRequest;
 
 const EPERM: i32 = 1;
 const ENOMEM: i32 = 12;
-const EBUSY: i32 = 16;
+pub(super) const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
-const ENODEV: i32 = 19;
-const EINVAL: i32 = 22;
+pub(super) const ENODEV: i32 = 19;
+pub(super) const EINVAL: i32 = 22;
 
 /// Largest disk in memory: what can be set up without anybody waiting for it.
 const MEMORY_MAX: u64 = 1 << 40;
@@ -26,22 +28,34 @@ const MEMORY_MAX: u64 = 1 << 40;
 /// Notifications kept.
 const NOTIFICATIONS_MAX: usize = 4096;
 
-const MIB: u64 = 1 << 20;
-
 /// What a disk is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
+#[derive(Debug)]
+pub(super) enum Kind {
     Malloc,
     Null,
-    Aio { path: PathBuf },
+    Aio {
+        path: PathBuf,
+    },
+    /// Another disk, but later.
+    Delay {
+        base: String,
+        delay: Arc<Delay>,
+    },
+    /// Another disk, with errors.
+    Error {
+        base: String,
+        faults: Arc<Faults>,
+    },
 }
 
 impl Kind {
-    fn product(&self) -> &'static str {
+    pub(super) fn product(&self) -> &'static str {
         match self {
             Kind::Malloc => "Malloc disk",
             Kind::Null => "Null disk",
             Kind::Aio { .. } => "AIO disk",
+            Kind::Delay { .. } => "delay",
+            Kind::Error { .. } => "Error Injection Disk",
         }
     }
 }
@@ -57,12 +71,14 @@ pub(super) struct User {
 
 #[derive(Debug)]
 pub(super) struct NamedDisk {
-    name: String,
-    kind: Kind,
-    disk: Disk,
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) disk: Disk,
     pub(super) block_size: u32,
     pub(super) uuid: Uuid,
-    user: Option<User>,
+    pub(super) user: Option<User>,
+    /// The disk that lies on this one. It and a user exclude each other.
+    pub(super) layer: Option<String>,
 }
 
 impl NamedDisk {
@@ -70,7 +86,7 @@ impl NamedDisk {
         Backend::Disk(self.disk.clone())
     }
 
-    fn blocks(&self) -> u64 {
+    pub(super) fn blocks(&self) -> u64 {
         self.disk.bytes() / u64::from(self.block_size)
     }
 }
@@ -78,19 +94,19 @@ impl NamedDisk {
 /// All disks, in the order in which they were made.
 #[derive(Debug, Default)]
 pub(super) struct Disks {
-    list: Vec<NamedDisk>,
+    pub(super) list: Vec<NamedDisk>,
     /// What happened to disks, with the number of each.
-    notifications: VecDeque<(u64, &'static str, String)>,
+    pub(super) notifications: VecDeque<(u64, &'static str, String)>,
     notified: u64,
 }
 
 impl Disks {
-    fn find(&mut self, name: &str) -> Result<&mut NamedDisk, RpcError> {
+    pub(super) fn find(&mut self, name: &str) -> Result<&mut NamedDisk, RpcError> {
         let found = self.list.iter_mut().find(|d| d.name == name);
         found.ok_or_else(|| RpcError::errno(ENODEV))
     }
 
-    fn notify(&mut self, kind: &'static str, name: &str) {
+    pub(super) fn notify(&mut self, kind: &'static str, name: &str) {
         if self.notifications.len() == NOTIFICATIONS_MAX {
             self.notifications.pop_front();
         }
@@ -101,17 +117,24 @@ impl Disks {
 
     /// Takes a disk for a namespace that is being made.
     pub(super) fn claim(&mut self, name: &str, nqn: &Nqn) -> Result<&NamedDisk, RpcError> {
-        let disk = self.find(name)?;
-        if let Some(user) = &disk.user {
-            let text = format!("bdev '{name}' is used by subsystem '{}'", user.nqn);
-            return Err(RpcError::errno_of(EPERM, text));
-        }
+        let disk = self.find_free(name)?;
         disk.user = Some(User {
             disk: name.to_owned(),
             nqn: nqn.clone(),
             nsid: None,
         });
         Ok(disk)
+    }
+
+    /// A disk that nobody uses.
+    pub(super) fn find_free(&mut self, name: &str) -> Result<&mut NamedDisk, RpcError> {
+        let disk = self.find(name)?;
+        let text = match (&disk.user, &disk.layer) {
+            (None, None) => return Ok(disk),
+            (Some(user), _) => format!("bdev '{name}' is used by subsystem '{}'", user.nqn),
+            (None, Some(layer)) => format!("bdev '{name}' is used by bdev '{layer}'"),
+        };
+        Err(RpcError::errno_of(EPERM, text))
     }
 
     /// The namespace of a claim was made.
@@ -140,14 +163,14 @@ impl Disks {
         disk.map(|d| d.name.as_str())
     }
 
-    fn add(&mut self, disk: NamedDisk) -> Outcome {
+    pub(super) fn add(&mut self, disk: NamedDisk) -> Outcome {
         let name = disk.name.clone();
         self.notify("bdev_register", &name);
         self.list.push(disk);
         Ok(Answer::Now(name.into()))
     }
 
-    fn check_new(&self, name: &str) -> Result<(), RpcError> {
+    pub(super) fn check_new(&self, name: &str) -> Result<(), RpcError> {
         if name.is_empty() {
             return Err(RpcError::errno_of(EINVAL, "the name is empty"));
         }
@@ -157,35 +180,29 @@ impl Disks {
         Ok(())
     }
 
-    fn remove(&mut self, name: &str) {
-        if let Some(index) = self.list.iter().position(|d| d.name == name) {
-            self.list.remove(index);
-            self.notify("bdev_unregister", name);
+    /// Removes a disk that nobody uses, and frees the one that it lies on.
+    fn remove(&mut self, name: &str) -> Result<Option<NamedDisk>, RpcError> {
+        let Some(index) = self.list.iter().position(|d| d.name == name) else {
+            return Ok(None);
+        };
+        self.check_no_layer(name)?;
+        let disk = self.list.remove(index);
+        for base in &mut self.list {
+            base.layer.take_if(|layer| layer == name);
         }
+        self.notify("bdev_unregister", name);
+        Ok(Some(disk))
     }
 
-    /// The calls that make the disks again; what was in memory is empty then.
-    pub(super) fn saved(&self) -> Value {
-        let entry = |disk: &NamedDisk| {
-            let mut params = Map::new();
-            params.insert("name".into(), disk.name.as_str().into());
-            let method = match &disk.kind {
-                Kind::Malloc => "bdev_malloc_create",
-                Kind::Null => "bdev_null_create",
-                Kind::Aio { path } => {
-                    let path = path.to_string_lossy().into_owned();
-                    params.insert("filename".into(), path.into());
-                    "bdev_aio_create"
-                }
-            };
-            if !matches!(disk.kind, Kind::Aio { .. }) {
-                params.insert("num_blocks".into(), disk.blocks().into());
+    /// A disk can only go before what lies on it if that goes first.
+    fn check_no_layer(&mut self, name: &str) -> Result<(), RpcError> {
+        match &self.find(name)?.layer {
+            None => Ok(()),
+            Some(layer) => {
+                let text = format!("bdev '{name}' is used by bdev '{layer}'");
+                Err(RpcError::errno_of(EBUSY, text))
             }
-            params.insert("block_size".into(), disk.block_size.into());
-            params.insert("uuid".into(), disk.uuid.to_string().into());
-            json!({"method": method, "params": params})
-        };
-        self.list.iter().map(entry).collect()
+        }
     }
 }
 
@@ -202,7 +219,7 @@ fn size(blocks: u64, block_size: u32) -> Result<u64, RpcError> {
     })
 }
 
-fn open(backend: &Backend) -> Result<Disk, RpcError> {
+pub(super) fn open(backend: &Backend) -> Result<Disk, RpcError> {
     Disk::open(backend).map_err(|error| {
         RpcError::new(
             -error.raw_os_error().unwrap_or(ENOMEM),
@@ -217,13 +234,17 @@ fn open(backend: &Backend) -> Result<Disk, RpcError> {
 /// A host takes a disk that comes back for the same only if its UUID is the same. That of a file or a null disk
 /// follows from its name, so that it outlives a restart; memory does not outlive one.
 fn default_uuid(kind: &Kind, name: &str) -> Uuid {
+    if matches!(kind, Kind::Malloc) {
+        return Uuid::new_v4();
+    }
+    uuid_of(kind.product().bytes().chain(name.bytes()))
+}
+
+/// The UUID that follows from these bytes.
+pub(super) fn uuid_of(bytes: impl Iterator<Item = u8>) -> Uuid {
     // FNV-1a of 128 bits.
     const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = (1 << 88) + 0x13b;
-    if *kind == Kind::Malloc {
-        return Uuid::new_v4();
-    }
-    let bytes = kind.product().bytes().chain(name.bytes());
     let hash = bytes.fold(OFFSET_BASIS, |hash, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(PRIME)
     });
@@ -286,6 +307,7 @@ pub(super) fn malloc_create(state: &mut State, call: &mut Call<State>) -> Outcom
         disk,
         block_size,
         user: None,
+        layer: None,
     })
 }
 
@@ -311,11 +333,12 @@ pub(super) fn null_create(state: &mut State, call: &mut Call<State>) -> Outcome 
         disk,
         block_size,
         user: None,
+        layer: None,
     })
 }
 
 /// Opens a file for as many whole blocks as it holds.
-fn open_file(path: &Path, block_size: u32) -> Result<Disk, RpcError> {
+pub(super) fn open_file(path: &Path, block_size: u32) -> Result<Disk, RpcError> {
     // A look at it first, so that a name with a typo does not become a new file.
     let fail = |error: std::io::Error| {
         let number = error.raw_os_error().unwrap_or(EINVAL);
@@ -348,61 +371,11 @@ pub(super) fn aio_create(state: &mut State, call: &mut Call<State>) -> Outcome {
         disk,
         block_size,
         user: None,
+        layer: None,
     })
 }
 
-/// Puts other blocks, or other many of them, under a name, and tells the namespace that uses it.
-fn resize(state: &mut State, call: &mut Call<State>, name: String, new: Disk) -> Outcome {
-    let disk = state.disks.find(&name)?;
-    if new.bytes() == disk.disk.bytes() {
-        return Ok(Answer::Now(true.into()));
-    }
-    let (nqn, nsid) = match &disk.user {
-        None => {
-            disk.disk = new;
-            state.disks.notify("bdev_resize", &name);
-            return Ok(Answer::Now(true.into()));
-        }
-        Some(User { nsid: None, .. }) => return Err(RpcError::errno(EBUSY)),
-        Some(User {
-            nqn,
-            nsid: Some(nsid),
-            ..
-        }) => (nqn.clone(), *nsid),
-    };
-    let bytes = new.bytes();
-    let request = TargetRequest::ResizeNamespace { nqn, nsid, bytes };
-    forward_then(state, call, request, move |state, answer| {
-        answer?;
-        state.disks.find(&name)?.disk = new;
-        state.disks.notify("bdev_resize", &name);
-        Ok(true.into())
-    })
-}
-
-pub(super) fn null_resize(state: &mut State, call: &mut Call<State>) -> Outcome {
-    let name: String = call.params.required("name")?;
-    let mib: u64 = call.params.required("new_size")?;
-    call.params.finish()?;
-    of_kind(state, &name, |kind| *kind == Kind::Null)?;
-    let bytes = mib.checked_mul(MIB).filter(|&bytes| bytes > 0);
-    let bytes = bytes.ok_or_else(|| RpcError::errno_of(EINVAL, format!("new_size {mib} MiB")))?;
-    let disk = open(&Backend::Null { bytes })?;
-    resize(state, call, name, disk)
-}
-
-pub(super) fn aio_rescan(state: &mut State, call: &mut Call<State>) -> Outcome {
-    let name: String = call.params.required("name")?;
-    call.params.finish()?;
-    let disk = of_kind(state, &name, |kind| matches!(kind, Kind::Aio { .. }))?;
-    let Kind::Aio { path } = &disk.kind else {
-        return Err(RpcError::errno(ENODEV));
-    };
-    let disk = open_file(path, disk.block_size)?;
-    resize(state, call, name, disk)
-}
-
-fn of_kind<'a>(
+pub(super) fn of_kind<'a>(
     state: &'a mut State,
     name: &str,
     is_kind: fn(&Kind) -> bool,
@@ -416,15 +389,17 @@ fn of_kind<'a>(
 }
 
 /// Removes a disk; a namespace that is made of it goes first.
-fn delete(state: &mut State, call: &mut Call<State>, is_kind: fn(&Kind) -> bool) -> Outcome {
+pub(super) fn delete(
+    state: &mut State,
+    call: &mut Call<State>,
+    is_kind: fn(&Kind) -> bool,
+) -> Outcome {
     let name: String = call.params.required("name")?;
     call.params.finish()?;
-    let disk = of_kind(state, &name, is_kind)?;
-    let (nqn, nsid) = match &disk.user {
-        None => {
-            state.disks.remove(&name);
-            return Ok(Answer::Now(true.into()));
-        }
+    of_kind(state, &name, is_kind)?;
+    state.disks.check_no_layer(&name)?;
+    let (nqn, nsid) = match &state.disks.find(&name)?.user {
+        None => return remove(state, &name).map(Answer::Now),
         Some(User { nsid: None, .. }) => return Err(RpcError::errno(EBUSY)),
         Some(User {
             nqn,
@@ -434,84 +409,29 @@ fn delete(state: &mut State, call: &mut Call<State>, is_kind: fn(&Kind) -> bool)
     };
     let request = TargetRequest::RemoveNamespace { nqn, nsid };
     // It is gone afterwards, whoever removed it.
-    forward_then(state, call, request, move |state, _| {
-        state.disks.remove(&name);
-        Ok(true.into())
-    })
+    forward_then(state, call, request, move |state, _| remove(state, &name))
+}
+
+fn remove(state: &mut State, name: &str) -> Result<Value, RpcError> {
+    if let Some(NamedDisk {
+        kind: Kind::Error { faults, .. },
+        ..
+    }) = state.disks.remove(name)?
+    {
+        // Nobody could let go on any more what it holds.
+        layers::let_go_on(state, &faults, Box::new(|_| ()));
+    }
+    Ok(true.into())
 }
 
 pub(super) fn malloc_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
-    delete(state, call, |kind| *kind == Kind::Malloc)
+    delete(state, call, |kind| matches!(kind, Kind::Malloc))
 }
 
 pub(super) fn null_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
-    delete(state, call, |kind| *kind == Kind::Null)
+    delete(state, call, |kind| matches!(kind, Kind::Null))
 }
 
 pub(super) fn aio_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
     delete(state, call, |kind| matches!(kind, Kind::Aio { .. }))
-}
-
-pub(super) fn get_bdevs(state: &mut State, call: &mut Call<State>) -> Outcome {
-    let name: Option<String> = call.params.optional("name")?;
-    // There is nothing to wait for: a disk is there when its method has answered.
-    call.params.unused::<u64>(&["timeout"])?;
-    call.params.finish()?;
-    if let Some(name) = name {
-        let disk = state.disks.find(&name)?;
-        return Ok(Answer::Now(vec![show(disk)].into()));
-    }
-    Ok(Answer::Now(state.disks.list.iter().map(show).collect()))
-}
-
-fn show(disk: &NamedDisk) -> Value {
-    let specific = match &disk.kind {
-        Kind::Aio { path } => json!({"aio": {"filename": path.to_string_lossy()}}),
-        Kind::Malloc | Kind::Null => json!({}),
-    };
-    json!({
-        "name": disk.name,
-        "aliases": [disk.uuid.to_string()],
-        "product_name": disk.kind.product(),
-        "block_size": disk.block_size,
-        "num_blocks": disk.blocks(),
-        "uuid": disk.uuid.to_string(),
-        "claimed": disk.user.is_some(),
-        "zoned": false,
-        "supported_io_types": {
-            "read": true,
-            "write": true,
-            "unmap": true,
-            "flush": true,
-            "reset": false,
-            "write_zeroes": true,
-            "compare": true,
-            "abort": true,
-        },
-        "driver_specific": specific,
-    })
-}
-
-pub(super) fn wait_for_examine(_: &mut State, call: &mut Call<State>) -> Outcome {
-    call.params.finish()?;
-    Ok(Answer::Now(true.into()))
-}
-
-pub(super) fn notification_types(_: &mut State, call: &mut Call<State>) -> Outcome {
-    call.params.finish()?;
-    let types = ["bdev_register", "bdev_unregister", "bdev_resize"];
-    Ok(Answer::Now(types.as_slice().into()))
-}
-
-pub(super) fn notifications(state: &mut State, call: &mut Call<State>) -> Outcome {
-    let first: u64 = call.params.optional("id")?.unwrap_or(0);
-    let max: Option<u64> = call.params.optional("max")?;
-    call.params.finish()?;
-    let max = max.and_then(|max| usize::try_from(max).ok());
-    let list = state.disks.notifications.iter();
-    let list = list.filter(|(id, ..)| *id >= first);
-    let shown = list
-        .take(max.unwrap_or(usize::MAX))
-        .map(|(id, kind, name)| json!({"id": id, "type": kind, "ctx": name}));
-    Ok(Answer::Now(shown.collect()))
 }

@@ -7,8 +7,11 @@ mod address;
 mod config;
 mod disks;
 mod hosts;
+mod layers;
 mod listeners;
+mod listing;
 mod namespaces;
+mod resize;
 mod status;
 mod subsystems;
 mod transport;
@@ -53,16 +56,31 @@ pub fn register(methods: &mut Methods, target: TargetHandle) {
         .subsystem("nvmf", config::nvmf)
         .method("bdev_aio_create", run, disks::aio_create)
         .method("bdev_aio_delete", run, disks::aio_delete)
-        .method("bdev_aio_rescan", run, disks::aio_rescan)
-        .method("bdev_get_bdevs", run, disks::get_bdevs)
+        .method("bdev_aio_rescan", run, resize::aio_rescan)
+        .method("bdev_delay_create", run, layers::delay_create)
+        .method("bdev_delay_delete", run, layers::delay_delete)
+        .method(
+            "bdev_delay_update_latency",
+            run,
+            layers::delay_update_latency,
+        )
+        .method("bdev_error_create", run, layers::error_create)
+        .method("bdev_error_delete", run, layers::error_delete)
+        .method("bdev_error_inject_error", run, layers::error_inject)
+        .method(
+            "bdev_error_resume_pending",
+            run,
+            layers::error_resume_pending,
+        )
+        .method("bdev_get_bdevs", run, listing::get_bdevs)
         .method("bdev_malloc_create", run, disks::malloc_create)
         .method("bdev_malloc_delete", run, disks::malloc_delete)
         .method("bdev_null_create", run, disks::null_create)
         .method("bdev_null_delete", run, disks::null_delete)
-        .method("bdev_null_resize", run, disks::null_resize)
-        .method("bdev_wait_for_examine", run, disks::wait_for_examine)
-        .method("notify_get_notifications", run, disks::notifications)
-        .method("notify_get_types", run, disks::notification_types)
+        .method("bdev_null_resize", run, resize::null)
+        .method("bdev_wait_for_examine", run, listing::wait_for_examine)
+        .method("notify_get_notifications", run, listing::notifications)
+        .method("notify_get_types", run, listing::notification_types)
         .method("nvmf_create_subsystem", run, subsystems::create)
         .method("nvmf_create_transport", run, transport::create)
         .method("nvmf_delete_subsystem", run, subsystems::delete)

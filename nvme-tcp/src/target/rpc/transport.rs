@@ -28,17 +28,22 @@ const NUMBERS: [(&str, u32); 17] = [
     ("min_kato", 0),
 ];
 
-/// Switches that only other transports have, or that are for features that are not there.
-const OFF: [&str; 8] = [
+/// Switches for features that are not there.
+const OFF: [&str; 2] = ["zcopy", "dif_insert_or_strip"];
+
+/// Switches that TCP does not have, or that turn off what is never on: scripts that are written for several
+/// transports give them in either position.
+const WITHOUT_MEANING: [&str; 6] = [
     "no_srq",
-    "zcopy",
-    "dif_insert_or_strip",
     "no_wr_batching",
     "disable_mappable_bar0",
     "disable_adaptive_irq",
     "disable_shadow_doorbells",
     "disable_command_passthru",
 ];
+
+/// Numbers that only RDMA has.
+const OF_RDMA: [&str; 3] = ["num_cqe", "max_srq_depth", "data_wr_pool_size"];
 
 pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
     let params = &mut call.params;
@@ -55,6 +60,8 @@ pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
         given.insert("c2h_success".into(), value.into());
     }
     params.off(&OFF)?;
+    params.unused::<bool>(&WITHOUT_MEANING)?;
+    params.unused::<u32>(&OF_RDMA)?;
     params.finish()?;
     if state.transport.is_some() {
         return Err(RpcError::internal("Transport type 'TCP' already exists"));

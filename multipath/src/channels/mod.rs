@@ -1,18 +1,21 @@
 //! All volumes and controllers of one I/O reactor, and the way of an I/O through them.
 
+mod orders;
+mod overdue;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{Completed, Lost, Outcome, RejectedReason, Request, Transfer};
-use pollux_nvme_tcp::spec::opcode::nvm;
+use pollux_nvme_tcp::host::{Completed, Lost, Outcome, RejectedReason, Request};
 use pollux_nvme_tcp::spec::status::Status;
-use pollux_reactor::{Context, Outbox, Progress, Sender, Time};
+use pollux_reactor::{Outbox, Progress, Sender, Time};
 
+pub use self::overdue::Aborting;
 use crate::channel::Channel;
 use crate::io::{Completion, Io, IoError, Op, SubmitError};
 use crate::link::{Link, News};
-use crate::messages::{ControlMessage, ControllerId, FromIo, ToIo, VolumeId};
-use crate::status::ReactorVolumeStatus;
+use crate::messages::{ControlMessage, ControllerId, FromIo, VolumeId};
+use crate::status::{ReactorCounters, ReactorVolumeStatus};
 
 /// A volume as its users see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +68,7 @@ pub struct Channels {
     retry_limit: Option<u32>,
     failback: bool,
     waiting: bool,
+    counters: ReactorCounters,
     control: Outbox<ControlMessage>,
 }
 
@@ -104,6 +108,7 @@ impl Channels {
             retry_limit: Some(RETRY_LIMIT_DEFAULT),
             failback: true,
             waiting: false,
+            counters: ReactorCounters::default(),
             control: Outbox::new(control),
         }
     }
@@ -131,6 +136,11 @@ impl Channels {
             .get(usize::from(id.slot))
             .and_then(|c| c.as_ref())
             .map_or(0, |c| c.outstanding)
+    }
+
+    /// What was done with the queue pairs since the start.
+    pub fn counters(&self) -> ReactorCounters {
+        self.counters
     }
 
     /// Socket calls of the queue pairs that are connected now.
@@ -190,19 +200,24 @@ impl Channels {
             }
             channel.waiting.push_back(request);
             self.waiting = true;
+            self.counters.queued += 1;
             return;
         };
         let queue = link_mut(&mut self.links, id).and_then(Link::queue);
         let Some(queue) = queue else {
             channel.waiting.push_back(request);
             self.waiting = true;
+            self.counters.queued += 1;
             return;
         };
+        self.counters.submitted += 1;
         if let Err(rejected) = queue.submit(request) {
+            self.counters.submitted -= 1;
             match rejected.reason {
                 RejectedReason::QueueFull | RejectedReason::NotConnected => {
                     channel.waiting.push_back(rejected.request);
                     self.waiting = true;
+                    self.counters.queued += 1;
                 }
                 RejectedReason::BufferTooShort | RejectedReason::TooLarge => {
                     let error = IoError::Status(Status::INVALID_FIELD);
@@ -219,12 +234,14 @@ impl Channels {
         result: Result<(), IoError>,
     ) {
         let volume = VolumeId::unpack(request.owner);
+        let submitted = request.submitted;
+        let io = Io::from_request(request);
         if let Some(channel) = channel_of(&mut self.channels, volume) {
             channel.outstanding = channel.outstanding.saturating_sub(1);
+            channel.record_latency(io.op, self.now - submitted);
         }
-        let submitted = request.submitted;
         self.completions.push_back(Completion {
-            io: Io::from_request(request),
+            io,
             result,
             volume,
             path,
@@ -239,13 +256,14 @@ impl Channels {
             mut request,
             outcome,
         } = completed;
+        self.counters.completions += 1;
         let volume = VolumeId::unpack(request.owner);
         let Some(channel) = channel_of(&mut self.channels, volume) else {
             return self.finish(request, None, Err(IoError::Removed));
         };
         if outcome.is_success() {
             if let Some(path) = channel.path_mut(controller) {
-                count(&mut path.counters, &request, self.now);
+                path.counters.count(&request, self.now);
             }
             return self.finish(request, Some(controller), Ok(()));
         }
@@ -386,12 +404,19 @@ impl Channels {
             let incarnation = link.incarnation;
             let inbox = &mut self.inbox;
             let (did, news) = link.receive(now, &mut |completed| inbox.push(completed));
+            self.counters.receives += u64::from(did == Progress::Busy);
             progress = progress.or(did);
+            let is_aging = now >= link.age_at;
             self.drain_inbox(id);
             if let Some(news) = news {
                 self.report(id, incarnation, news);
             }
+            if is_aging {
+                self.age_commands(id);
+            }
         }
+        self.counters.polls += 1;
+        self.counters.idle_polls += u64::from(progress == Progress::Idle);
         while self.delayed.front().is_some_and(|d| d.at <= now) {
             if let Some(delayed) = self.delayed.pop_front() {
                 self.retry(delayed.request);
@@ -467,174 +492,6 @@ impl Channels {
             message,
         });
     }
-
-    /// Applies a message from control. What it frees or fails among the waiting I/Os happens in this same
-    /// turn (rules B7.2, B7.3).
-    pub(crate) fn on_control(&mut self, message: ToIo, cx: &mut Context<'_>) {
-        self.now = cx.now();
-        match message {
-            ToIo::Connect {
-                controller,
-                incarnation,
-                options,
-                retry_delays,
-            } => {
-                let slot = usize::from(controller.slot);
-                if self.links.len() <= slot {
-                    self.links.resize_with(slot + 1, || None);
-                }
-                if let Some(place) = self.links.get_mut(slot) {
-                    let link = place.get_or_insert_with(|| Box::new(Link::new(controller)));
-                    link.retry_delays = retry_delays;
-                    if let Err(error) = link.connect(incarnation, *options, cx) {
-                        self.report(controller, incarnation, News::Lost(error));
-                    }
-                }
-            }
-            ToIo::Enable { controller } => {
-                if let Some(link) = link_mut(&mut self.links, controller) {
-                    link.enable();
-                }
-            }
-            ToIo::Disconnect {
-                controller,
-                recovering,
-            } => self.disconnect(controller, recovering),
-            ToIo::Exclude { controller } => {
-                if let Some(link) = link_mut(&mut self.links, controller) {
-                    link.excluded = true;
-                }
-            }
-            ToIo::RemoveController { controller } => {
-                self.disconnect(controller, false);
-                if let Some(place) = self.links.get_mut(usize::from(controller.slot))
-                    && place.as_ref().is_some_and(|l| l.id == controller)
-                {
-                    *place = None;
-                }
-            }
-            ToIo::AddVolume { info, policy } => {
-                let slot = usize::from(info.id.slot);
-                if self.channels.len() <= slot {
-                    self.channels.resize_with(slot + 1, || None);
-                }
-                if let Some(place) = self.channels.get_mut(slot) {
-                    let mut channel = Channel::new(info, policy);
-                    channel.set_failback(self.failback);
-                    *place = Some(Box::new(channel));
-                }
-            }
-            ToIo::ResizeVolume { volume, blocks } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.info.blocks = blocks;
-                }
-            }
-            ToIo::RemoveVolume { volume } => self.remove_volume(volume),
-            ToIo::AddPath {
-                volume,
-                controller,
-                state,
-            } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.add_path(controller, state);
-                    self.applied(volume, controller, state.epoch);
-                }
-            }
-            ToIo::SetPath {
-                volume,
-                controller,
-                state,
-            } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume)
-                    && channel.set_path(controller, state)
-                {
-                    self.applied(volume, controller, state.epoch);
-                }
-            }
-            ToIo::AnattExpired {
-                volume,
-                controller,
-                epoch,
-            } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.anatt_expired(controller, epoch);
-                }
-            }
-            ToIo::RemovePath { volume, controller } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.remove_path(controller);
-                }
-            }
-            ToIo::SetPolicy { volume, policy } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.set_policy(policy);
-                }
-            }
-            ToIo::SetPreferred { volume, controller } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.set_preferred(controller);
-                }
-            }
-            ToIo::SetRetryLimit { limit } => self.retry_limit = limit,
-            ToIo::SetFailback { failback } => {
-                self.failback = failback;
-                for channel in self.channels.iter_mut().flatten() {
-                    channel.set_failback(failback);
-                }
-            }
-            ToIo::Status { request } => {
-                let volumes = self.status();
-                self.post(FromIo::Status { request, volumes });
-            }
-        }
-        self.resume_waiting();
-    }
-
-    fn applied(&mut self, volume: VolumeId, controller: ControllerId, epoch: u64) {
-        let at = self.now;
-        self.post(FromIo::Applied {
-            volume,
-            controller,
-            epoch,
-            at,
-        });
-    }
-
-    fn disconnect(&mut self, controller: ControllerId, recovering: bool) {
-        let Some(link) = link_mut(&mut self.links, controller) else {
-            return;
-        };
-        link.recovering = recovering;
-        let inbox = &mut self.inbox;
-        link.disconnect(&mut |completed| inbox.push(completed));
-        self.drain_inbox(controller);
-    }
-
-    /// What waits for the volume fails now; what is on the way fails when it comes back.
-    fn remove_volume(&mut self, volume: VolumeId) {
-        let place = self.channels.get_mut(usize::from(volume.slot));
-        let Some(channel) = place
-            .filter(|place| place.as_ref().is_some_and(|c| c.info.id == volume))
-            .and_then(Option::take)
-        else {
-            return;
-        };
-        for request in channel.waiting {
-            self.finish(request, None, Err(IoError::Removed));
-        }
-    }
-
-    /// Closes everything; what was outstanding is completed.
-    pub(crate) fn close(&mut self) {
-        let volumes: Vec<_> = self.volumes().map(|info| info.id).collect();
-        for volume in volumes {
-            self.remove_volume(volume);
-        }
-        let links: Vec<_> = self.links.iter().flatten().map(|l| l.id).collect();
-        for link in links {
-            self.disconnect(link, false);
-        }
-    }
 }
 
 #[inline]
@@ -663,20 +520,6 @@ fn check(io: &Io, info: &VolumeInfo) -> Result<(), SubmitError> {
         return Err(SubmitError::BufferTooShort);
     }
     Ok(())
-}
-
-#[inline]
-fn count(counters: &mut crate::status::PathCounters, request: &Request, now: Time) {
-    counters.latency_ns += now.as_nanos().saturating_sub(request.submitted.as_nanos());
-    if request.command.opcode == nvm::READ {
-        counters.reads += 1;
-        counters.read_bytes += request.length as u64;
-    } else {
-        counters.writes += 1;
-        if request.transfer == Transfer::ToController {
-            counters.write_bytes += request.length as u64;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,107 @@
+//! What control says in the program's log, so that an operator need not ask.
+
+use std::net::SocketAddr;
+
+use super::member::{Lifecycle, Member};
+use crate::LOG_FLAG;
+use crate::request::HostError;
+use crate::status::PathEventKind;
+
+/// Something has happened to a controller, and so to all its paths.
+pub(super) fn controller_event(member: Option<&Member>, kind: &PathEventKind) {
+    let Some((name, addr)) = member.map(who) else {
+        return;
+    };
+    match kind {
+        PathEventKind::Lost(_) | PathEventKind::CommandTimeout { .. } => {
+            log::warn!(target: LOG_FLAG, "{name} {addr}: {kind}")
+        }
+        PathEventKind::Reconnected | PathEventKind::Closed(_) => {
+            log::info!(target: LOG_FLAG, "{name} {addr}: {kind}")
+        }
+        _ => log::debug!(target: LOG_FLAG, "{name} {addr}: {kind}"),
+    }
+}
+
+/// Something has happened to one path. What concerns its controller was told with that.
+pub(super) fn path_event(member: &Member, volume: &str, kind: &PathEventKind) {
+    let addr = member.transport.addr;
+    match kind {
+        PathEventKind::Lost(_)
+        | PathEventKind::Closed(_)
+        | PathEventKind::Reconnected
+        | PathEventKind::CommandTimeout { .. }
+        | PathEventKind::AnaNotice => {}
+        PathEventKind::AnattExpired => {
+            log::warn!(target: LOG_FLAG, "{volume} {addr}: {kind}");
+        }
+        // The first state of a path that is just being added is no news.
+        PathEventKind::Ana { .. }
+            if member.lifecycle != Lifecycle::Live && member.lost_at.is_none() =>
+        {
+            log::debug!(target: LOG_FLAG, "{volume} {addr}: {kind}");
+        }
+        PathEventKind::Ana { from, to, .. } => {
+            log::info!(target: LOG_FLAG, "{volume} {addr}: ANA state {from} -> {to}");
+        }
+        PathEventKind::Added(_) | PathEventKind::Removed => {
+            log::debug!(target: LOG_FLAG, "{volume} {addr}: {kind}");
+        }
+        PathEventKind::Applied { .. } | PathEventKind::AnaStatus { .. } => {
+            log::trace!(target: LOG_FLAG, "{volume} {addr}: {kind}");
+        }
+    }
+}
+
+/// A controller's first connection stands.
+pub(super) fn attached(member: Option<&Member>) {
+    if let Some(member) = member {
+        let (name, addr) = who(member);
+        let (id, subnqn) = (member.cntlid, member.transport.subnqn.as_str());
+        log::info!(target: LOG_FLAG, "{name} {addr}: attached, controller {id} of {subnqn}");
+    }
+}
+
+/// A first connection did not come about. Whoever asked for it is told; a discovery tries again.
+pub(super) fn not_attached(member: Option<&Member>, error: &HostError) {
+    if let Some((name, addr)) = member.map(who) {
+        log::debug!(target: LOG_FLAG, "{name} {addr}: not attached: {error}");
+    }
+}
+
+/// A controller goes for good.
+pub(super) fn detached(member: Option<&Member>) {
+    if let Some((name, addr)) = member.filter(|m| m.attach.is_none()).map(who) {
+        log::info!(target: LOG_FLAG, "{name} {addr}: detached");
+    }
+}
+
+/// A controller was lost for longer than it may be.
+pub(super) fn given_up(member: &Member) {
+    let (name, addr) = who(member);
+    log::error!(target: LOG_FLAG, "{name} {addr}: given up, ctrlr_loss_timeout_sec has passed");
+}
+
+/// A try to connect a controller again has failed.
+pub(super) fn still_lost(member: Option<&Member>, why: &str) {
+    if let Some((name, addr)) = member.map(who) {
+        log::debug!(target: LOG_FLAG, "{name} {addr}: still lost: {why}");
+    }
+}
+
+/// Namespaces do not take part; those that did not before are not told again.
+pub(super) fn left_out(member: &Member, left_out: &[(u32, String)]) {
+    let (name, addr) = who(member);
+    for (nsid, why) in left_out.iter().filter(|one| !member.left_out.contains(one)) {
+        log::warn!(target: LOG_FLAG, "{name} {addr}: namespace {nsid} is left out: {why}");
+    }
+}
+
+/// A discovery service does not answer, for the first time since it did.
+pub(super) fn discovery_lost(name: &str, addr: SocketAddr) {
+    log::warn!(target: LOG_FLAG, "discovery {name} {addr}: lost, or not reached");
+}
+
+fn who(member: &Member) -> (&str, SocketAddr) {
+    (&member.group, member.transport.addr)
+}

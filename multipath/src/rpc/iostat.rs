@@ -1,0 +1,200 @@
+//! What was counted of volumes and their paths.
+
+use std::sync::Arc;
+
+use pollux_nvme_tcp::spec::status::Status;
+use pollux_reactor::rpc::{Call, Outcome, RpcError};
+use serde_json::{Map, Value, json};
+
+use super::paths::chosen;
+use super::{EINVAL, State, TICKS_PER_SEC, address, forward, no_volume};
+use crate::counters::{CounterReset, OpCounters, PathCounters};
+use crate::messages::ControllerId;
+use crate::request::{HostRequest, Reply};
+use crate::status::{ReactorVolumeStatus, VolumeStatus};
+use crate::transport_id::TransportId;
+
+const RESET_MODES: [(&str, Option<CounterReset>); 4] = [
+    ("none", None),
+    ("all", Some(CounterReset::All)),
+    ("maxmin", Some(CounterReset::Extremes)),
+    ("error", Some(CounterReset::Errors)),
+];
+
+/// `bdev_get_iostat`: counters of volumes, all paths and reactors together, or of one volume by reactor.
+pub(super) fn get(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let mut names: Vec<String> = call.params.optional("names")?.unwrap_or_default();
+    names.extend(call.params.optional::<String>("name")?);
+    let per_channel = call.params.optional("per_channel")?.unwrap_or(false);
+    let reset = call.params.one_of("reset_mode", &RESET_MODES)?.flatten();
+    call.params.finish()?;
+    if per_channel && names.len() != 1 {
+        let text = "'per_channel' is for one volume, named in 'names'";
+        return Err(RpcError::errno_of(EINVAL, text));
+    }
+    if per_channel && reset.is_some() {
+        let text = "'per_channel' goes with the reset_mode 'none' only";
+        return Err(RpcError::errno_of(EINVAL, text));
+    }
+    let volumes = names.clone();
+    let request = move |reply: Reply<Vec<VolumeStatus>>| match reset {
+        None => HostRequest::Volumes(reply),
+        Some(what) => HostRequest::ResetCounters {
+            volumes,
+            what,
+            reply,
+        },
+    };
+    forward(state, call, request, move |volumes| {
+        let ticks = volumes.first().map_or(0, |v| v.at.as_nanos());
+        let mut answer = Map::new();
+        answer.insert("tick_rate".into(), TICKS_PER_SEC.into());
+        answer.insert("ticks".into(), ticks.into());
+        if let Some(name) = names
+            .iter()
+            .find(|n| !volumes.iter().any(|v| v.name == **n))
+        {
+            return Err(no_volume(name));
+        }
+        let wanted = |v: &&VolumeStatus| names.is_empty() || names.contains(&v.name);
+        let mut wanted = volumes.iter().filter(wanted);
+        if per_channel {
+            if let Some(volume) = wanted.next() {
+                answer.insert("name".into(), volume.name.clone().into());
+                let channels = volume.reactors.iter().map(channel);
+                answer.insert("channels".into(), channels.collect());
+            }
+        } else {
+            answer.insert("bdevs".into(), wanted.map(volume_stat).collect());
+        }
+        Ok(answer.into())
+    })
+}
+
+/// `bdev_reset_iostat`: of one volume or of all.
+pub(super) fn reset(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let name: Option<String> = call.params.optional("name")?;
+    let mode = call.params.one_of("mode", &RESET_MODES)?;
+    call.params.finish()?;
+    let what = mode.flatten().unwrap_or(CounterReset::All);
+    let volumes = Vec::from_iter(name.clone());
+    forward(
+        state,
+        call,
+        |reply| HostRequest::ResetCounters {
+            volumes,
+            what,
+            reply,
+        },
+        move |volumes| chosen(volumes, name.as_deref()).map(|_| Value::Bool(true)),
+    )
+}
+
+fn volume_stat(volume: &VolumeStatus) -> Value {
+    let mut total = PathCounters::default();
+    for part in &volume.reactors {
+        total.add(&sum(part));
+    }
+    let mut members = counters(&total);
+    members.insert("name".into(), volume.name.clone().into());
+    let errors = json!({"nvme_error": errors(volume)});
+    members.insert("driver_specific".into(), errors);
+    members.into()
+}
+
+fn channel(part: &ReactorVolumeStatus) -> Value {
+    let mut members = counters(&sum(part));
+    members.insert("thread_id".into(), part.reactor.into());
+    members.into()
+}
+
+fn sum(part: &ReactorVolumeStatus) -> PathCounters {
+    let mut sum = part.removed;
+    part.paths.iter().for_each(|path| sum.add(&path.counters));
+    sum
+}
+
+/// `bdev_nvme_get_path_iostat`: the counters of each path, all reactors together.
+pub(super) fn paths(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let name: String = call.params.required("name")?;
+    call.params.finish()?;
+    forward(state, call, HostRequest::Volumes, move |volumes| {
+        let volumes = chosen(volumes, Some(&name))?;
+        let mut sums: Vec<(ControllerId, Arc<TransportId>, PathCounters)> = Vec::new();
+        let paths = volumes.iter().flat_map(|v| &v.reactors);
+        for path in paths.flat_map(|part| &part.paths) {
+            let Some(transport) = &path.transport else {
+                continue;
+            };
+            match sums.iter_mut().find(|(id, ..)| *id == path.controller) {
+                Some((_, _, sum)) => sum.add(&path.counters),
+                None => sums.push((path.controller, Arc::clone(transport), path.counters)),
+            }
+        }
+        let stats: Vec<Value> = sums
+            .iter()
+            .map(|(_, transport, sum)| json!({"trid": address::show(transport), "stat": counters(sum)}))
+            .collect();
+        Ok(json!({"name": name, "stats": stats}))
+    })
+}
+
+/// Counters as clients read them.
+fn counters(sum: &PathCounters) -> Map<String, Value> {
+    let kinds = [
+        ("read", "read", sum.reads),
+        ("write", "written", sum.writes),
+        ("unmap", "unmapped", sum.deallocations),
+        // There are no copies.
+        ("copy", "copied", OpCounters::default()),
+    ];
+    let mut members = Map::new();
+    for (name, past, kind) in kinds {
+        members.insert(format!("bytes_{past}"), kind.bytes.into());
+        members.insert(format!("num_{name}_ops"), kind.count.into());
+    }
+    for (name, _, kind) in kinds {
+        let min = if kind.count > 0 {
+            kind.latency_min_ns
+        } else {
+            0
+        };
+        // After a reset of the extremes there may be none yet.
+        let min = if min == u64::MAX { 0 } else { min };
+        for (what, ticks) in [
+            ("", kind.latency_ns),
+            ("max_", kind.latency_max_ns),
+            ("min_", min),
+        ] {
+            members.insert(format!("{what}{name}_latency_ticks"), ticks.into());
+        }
+    }
+    members.insert("pollux".into(), json!({"errors": sum.errors}));
+    members
+}
+
+/// Errors of the volume's I/O by type and by code, under the names that SPDK forms from the specification's.
+fn errors(volume: &VolumeStatus) -> Value {
+    let (mut types, mut codes) = (Map::new(), Map::new());
+    for (status, count) in volume.reactors.iter().flat_map(|part| &part.errors) {
+        let kind = match status.sct() {
+            0 => "generic",
+            1 => "command_specific",
+            2 => "media_error",
+            3 => "path",
+            _ => "vendor_specific",
+        };
+        let name = match *status {
+            Status::TRANSIENT_TRANSPORT_ERROR => "command_transient_transport_error".to_owned(),
+            status => match status.name() {
+                Some(name) => name.to_ascii_lowercase().replace([' ', '-', '/'], "_"),
+                None => format!("sct_{:x}_sc_{:02x}", status.sct(), status.sc()),
+            },
+        };
+        for (members, name) in [(&mut types, kind.to_owned()), (&mut codes, name)] {
+            let sum = members.get(&name).and_then(Value::as_u64).unwrap_or(0);
+            members.insert(name, (sum + count).into());
+        }
+    }
+    json!({"status_type": types, "status_code": codes})
+}

@@ -1,0 +1,102 @@
+//! What there is: named disks, the calls that make them again, and notifications.
+
+use pollux_reactor::rpc::{Answer, Call, Outcome};
+use serde_json::{Map, Value, json};
+
+use super::State;
+use super::disks::{Disks, Kind, NamedDisk};
+use super::layers;
+
+/// The calls that make the disks again; what was in memory is empty then, and no error is injected any more. A disk comes
+/// after the one that it lies on, since it could only be made then.
+pub(super) fn saved(disks: &Disks) -> Value {
+    disks.list.iter().flat_map(calls).collect()
+}
+
+fn calls(disk: &NamedDisk) -> Vec<Value> {
+    let mut params = Map::new();
+    let method = match &disk.kind {
+        Kind::Malloc => "bdev_malloc_create",
+        Kind::Null => "bdev_null_create",
+        Kind::Aio { path } => {
+            let path = path.to_string_lossy().into_owned();
+            params.insert("filename".into(), path.into());
+            "bdev_aio_create"
+        }
+        Kind::Delay { base, delay } => return layers::saved_delay(disk, base, delay),
+        Kind::Error { base, .. } => return vec![layers::saved_error(disk, base)],
+    };
+    params.insert("name".into(), disk.name.as_str().into());
+    if !matches!(disk.kind, Kind::Aio { .. }) {
+        params.insert("num_blocks".into(), disk.blocks().into());
+    }
+    params.insert("block_size".into(), disk.block_size.into());
+    params.insert("uuid".into(), disk.uuid.to_string().into());
+    vec![json!({"method": method, "params": params})]
+}
+
+pub(super) fn get_bdevs(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let name: Option<String> = call.params.optional("name")?;
+    // There is nothing to wait for: a disk is there when its method has answered.
+    call.params.unused::<u64>(&["timeout"])?;
+    call.params.finish()?;
+    if let Some(name) = name {
+        let disk = state.disks.find(&name)?;
+        return Ok(Answer::Now(vec![show(disk)].into()));
+    }
+    Ok(Answer::Now(state.disks.list.iter().map(show).collect()))
+}
+
+fn show(disk: &NamedDisk) -> Value {
+    let specific = match &disk.kind {
+        Kind::Aio { path } => json!({"aio": {"filename": path.to_string_lossy()}}),
+        Kind::Delay { base, delay } => layers::show_delay(&disk.name, base, delay),
+        Kind::Error { base, .. } => json!({"error_disk": {"base_bdev": base}}),
+        Kind::Malloc | Kind::Null => json!({}),
+    };
+    json!({
+        "name": disk.name,
+        "aliases": [disk.uuid.to_string()],
+        "product_name": disk.kind.product(),
+        "block_size": disk.block_size,
+        "num_blocks": disk.blocks(),
+        "uuid": disk.uuid.to_string(),
+        "claimed": disk.user.is_some() || disk.layer.is_some(),
+        "zoned": false,
+        "supported_io_types": {
+            "read": true,
+            "write": true,
+            "unmap": true,
+            "flush": true,
+            "reset": false,
+            "write_zeroes": true,
+            "compare": true,
+            "abort": true,
+        },
+        "driver_specific": specific,
+    })
+}
+
+pub(super) fn wait_for_examine(_: &mut State, call: &mut Call<State>) -> Outcome {
+    call.params.finish()?;
+    Ok(Answer::Now(true.into()))
+}
+
+pub(super) fn notification_types(_: &mut State, call: &mut Call<State>) -> Outcome {
+    call.params.finish()?;
+    let types = ["bdev_register", "bdev_unregister", "bdev_resize"];
+    Ok(Answer::Now(types.as_slice().into()))
+}
+
+pub(super) fn notifications(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let first: u64 = call.params.optional("id")?.unwrap_or(0);
+    let max: Option<u64> = call.params.optional("max")?;
+    call.params.finish()?;
+    let max = max.and_then(|max| usize::try_from(max).ok());
+    let list = state.disks.notifications.iter();
+    let list = list.filter(|(id, ..)| *id >= first);
+    let shown = list
+        .take(max.unwrap_or(usize::MAX))
+        .map(|(id, kind, name)| json!({"id": id, "type": kind, "ctx": name}));
+    Ok(Answer::Now(shown.collect()))
+}

@@ -1,0 +1,84 @@
+//! Disks that change their size, together with all that lies on them.
+
+use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
+
+use super::disks::{self, Disks, EBUSY, EINVAL, ENODEV, Kind, NamedDisk, User};
+use super::{State, forward_then};
+use crate::target::backend::{Backend, Disk};
+use crate::target::request::TargetRequest;
+
+const MIB: u64 = 1 << 20;
+
+impl Disks {
+    /// The disk that lies on top of all others on this one; or the disk itself.
+    fn top(&self, name: &str) -> Option<&NamedDisk> {
+        let mut disk = self.list.iter().find(|d| d.name == name)?;
+        while let Some(layer) = &disk.layer {
+            disk = self.list.iter().find(|d| d.name == *layer)?;
+        }
+        Some(disk)
+    }
+
+    /// Puts other blocks under a disk and all that lies on it.
+    fn set_blocks(&mut self, name: &str, new: &Disk) -> Result<(), RpcError> {
+        let mut next = Some(name.to_owned());
+        while let Some(name) = next {
+            let disk = self.find(&name)?;
+            disk.disk = disk.disk.with_blocks_of(new);
+            next = disk.layer.clone();
+            self.notify("bdev_resize", &name);
+        }
+        Ok(())
+    }
+}
+
+/// Puts other blocks, or other many of them, under a name, and tells the namespace that uses it, or uses what lies on it.
+fn resize(state: &mut State, call: &mut Call<State>, name: String, new: Disk) -> Outcome {
+    let disk = state.disks.find(&name)?;
+    if new.bytes() == disk.disk.bytes() {
+        return Ok(Answer::Now(true.into()));
+    }
+    let top = state.disks.top(&name);
+    let top = top.ok_or_else(|| RpcError::errno(ENODEV))?;
+    let (nqn, nsid) = match &top.user {
+        None => {
+            state.disks.set_blocks(&name, &new)?;
+            return Ok(Answer::Now(true.into()));
+        }
+        Some(User { nsid: None, .. }) => return Err(RpcError::errno(EBUSY)),
+        Some(User {
+            nqn,
+            nsid: Some(nsid),
+            ..
+        }) => (nqn.clone(), *nsid),
+    };
+    let bytes = new.bytes();
+    let request = TargetRequest::ResizeNamespace { nqn, nsid, bytes };
+    forward_then(state, call, request, move |state, answer| {
+        answer?;
+        state.disks.set_blocks(&name, &new)?;
+        Ok(true.into())
+    })
+}
+
+pub(super) fn null(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let name: String = call.params.required("name")?;
+    let mib: u64 = call.params.required("new_size")?;
+    call.params.finish()?;
+    disks::of_kind(state, &name, |kind| matches!(kind, Kind::Null))?;
+    let bytes = mib.checked_mul(MIB).filter(|&bytes| bytes > 0);
+    let bytes = bytes.ok_or_else(|| RpcError::errno_of(EINVAL, format!("new_size {mib} MiB")))?;
+    let disk = disks::open(&Backend::Null { bytes })?;
+    resize(state, call, name, disk)
+}
+
+pub(super) fn aio_rescan(state: &mut State, call: &mut Call<State>) -> Outcome {
+    let name: String = call.params.required("name")?;
+    call.params.finish()?;
+    let disk = disks::of_kind(state, &name, |kind| matches!(kind, Kind::Aio { .. }))?;
+    let Kind::Aio { path } = &disk.kind else {
+        return Err(RpcError::errno(ENODEV));
+    };
+    let disk = disks::open_file(path, disk.block_size)?;
+    resize(state, call, name, disk)
+}

@@ -1,0 +1,14 @@
+//! Layers under namespaces: what `bdev_delay_*` and `bdev_error_*` do to the I/O of a host.
+//!
+//! The target and the initiator are simulated, so all times here are virtual.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
+mod delay;
+mod errors;
+mod management;
+mod stacked;
+mod world;

@@ -1,0 +1,135 @@
+//! Layers on layers.
+
+use std::time::Duration;
+
+use pollux_nvme_tcp::spec::opcode::nvm;
+use pollux_nvme_tcp::spec::pdu::PduType;
+use pollux_nvme_tcp::spec::status::Status;
+use serde_json::json;
+
+use crate::world::{SLACK, World, bring, pattern, read, write};
+
+const READ: Duration = Duration::from_millis(20);
+const WRITE: Duration = Duration::from_millis(50);
+
+/// A delay over errors over memory.
+fn delay_over_errors(name: &str) -> World {
+    World::new(name, |w| {
+        let base = w.malloc("Malloc0");
+        let errors = w.error_disk(&base);
+        vec![w.delay("Delay0", &errors, 20_000, 50_000)]
+    })
+}
+
+fn is_about(took: Duration, expected: Duration) -> bool {
+    (expected..expected + SLACK).contains(&took)
+}
+
+#[test]
+fn an_error_below_a_delay_is_late() {
+    let mut w = delay_over_errors("below");
+    let (_admin, mut io) = w.connect(true);
+    w.inject("EE_Malloc0", "all", "failure", json!({}));
+    for (sqe, late) in [
+        (read(1, 0, 1), READ),
+        (write(1, 0, 1), WRITE),
+        (bring(nvm::WRITE, 1, 0, 1, false), WRITE),
+    ] {
+        w.inject("EE_Malloc0", "all", "failure", json!({}));
+        let (status, took) = w.timed(&mut io, sqe, &[1; 512]);
+        assert_eq!(status, Status::INTERNAL_ERROR);
+        assert!(is_about(took, late), "{took:?}");
+    }
+    w.inject("EE_Malloc0", "clear", "failure", json!({}));
+    // Without memory at first: one delay, and the wait.
+    w.inject("EE_Malloc0", "read", "nomem", json!({"num": 2}));
+    let (status, took) = w.timed(&mut io, read(1, 0, 1), &[]);
+    assert!(status.is_success() && is_about(took, READ + Duration::from_millis(2)));
+    // Changed data is late like any other.
+    let corrupt = json!({"corrupt_offset": 3, "corrupt_value": 9});
+    w.inject("EE_Malloc0", "read", "corrupt_data", corrupt.clone());
+    let start = w.now();
+    assert_eq!(w.read(&mut io, 1, 0, 1)[..5], [0, 0, 0, 9, 0]);
+    assert!(is_about(w.now() - start, READ));
+    w.inject("EE_Malloc0", "write", "corrupt_data", corrupt);
+    let sqe = bring(nvm::WRITE, 1, 0, 1, false);
+    let (status, took) = w.timed(&mut io, sqe, &[4; 512]);
+    assert!(status.is_success() && is_about(took, WRITE));
+    assert_eq!(w.read(&mut io, 1, 0, 1)[..5], [4, 4, 4, 13, 4]);
+}
+
+#[test]
+fn an_error_above_a_delay_is_not_late() {
+    let mut w = World::new("above", |w| {
+        let base = w.malloc("Malloc0");
+        let delay = w.delay("Delay0", &base, 20_000, 50_000);
+        vec![w.error_disk(&delay)]
+    });
+    let (_admin, mut io) = w.connect(false);
+    w.inject("EE_Delay0", "read", "failure", json!({}));
+    let (status, took) = w.timed(&mut io, read(1, 0, 1), &[]);
+    assert!(!status.is_success() && took < SLACK);
+    let (status, took) = w.timed(&mut io, read(1, 0, 1), &[]);
+    assert!(status.is_success() && is_about(took, READ));
+}
+
+#[test]
+fn delays_add_up() {
+    let mut w = World::new("sum", |w| {
+        let base = w.malloc("Malloc0");
+        let low = w.delay("Low", &base, 1_000, 2_000);
+        vec![w.delay("High", &low, 30_000, 40_000)]
+    });
+    let (_admin, mut io) = w.connect(false);
+    let took = w.timed(&mut io, read(1, 0, 1), &[]).1;
+    assert!(is_about(took, Duration::from_millis(31)), "{took:?}");
+    let took = w.timed(&mut io, write(1, 0, 1), &[1; 512]).1;
+    assert!(is_about(took, Duration::from_millis(42)), "{took:?}");
+}
+
+#[test]
+fn what_was_pending_below_a_delay_is_late_from_then_on() {
+    let mut w = delay_over_errors("resumed");
+    let (mut admin, mut io) = w.connect(false);
+    let data = pattern(512, 1);
+    w.inject("EE_Malloc0", "all", "pending", json!({}));
+    let reading = w.submit(&mut io, read(1, 0, 1), &[]);
+    let writing = w.submit(&mut io, bring(nvm::WRITE, 1, 5, 1, false), &[]);
+    assert!(w.receive_within(&io, Duration::from_secs(9)).is_none());
+    let start = w.now();
+    w.call("bdev_error_resume_pending", json!({"name": "EE_Malloc0"}));
+    // The write comes for its data at once.
+    let r2t = w.receive(&io);
+    assert_eq!(r2t.frame.pdu_type, PduType::R2T);
+    assert_eq!(w.answer_r2t(&io, &r2t, &data), writing);
+    assert!(w.finish(&io, reading, &[]).0.status().is_success());
+    assert!(is_about(w.now() - start, READ));
+    // It is in its delay now; an abort finds it done.
+    assert!(w.abort(&mut admin, writing));
+    let (cqe, _) = w.finish(&io, writing, &[]);
+    assert_eq!(cqe.status(), Status::ABORTED_BY_REQUEST);
+    assert_eq!(w.read(&mut io, 1, 5, 1), data);
+}
+
+#[test]
+fn two_layers_of_errors_hold_one_after_the_other() {
+    let mut w = World::new("errors", |w| {
+        let base = w.malloc("Malloc0");
+        let low = w.error_disk(&base);
+        vec![w.error_disk(&low)]
+    });
+    let (_admin, mut io) = w.connect(false);
+    w.inject("EE_Malloc0", "read", "pending", json!({}));
+    w.inject("EE_EE_Malloc0", "read", "pending", json!({}));
+    let held = w.submit(&mut io, read(1, 0, 1), &[]);
+    // The lower one does not have it yet.
+    w.call("bdev_error_resume_pending", json!({"name": "EE_Malloc0"}));
+    assert!(w.receive_within(&io, SLACK).is_none());
+    w.call(
+        "bdev_error_resume_pending",
+        json!({"name": "EE_EE_Malloc0"}),
+    );
+    assert!(w.receive_within(&io, SLACK).is_none());
+    w.call("bdev_error_resume_pending", json!({"name": "EE_Malloc0"}));
+    assert!(w.finish(&io, held, &[]).0.status().is_success());
+}

@@ -1,0 +1,148 @@
+//! `pollux-perf disturb`: what a disturbance costs I/O, and whether anything goes wrong under it.
+//!
+//! Everything runs in this process: target and host on pinned reactors, the peers that do not answer on a parked one, and
+//! the clients of the management interface as ordinary threads, which compete with the reactors for the cores as a
+//! monitoring program would.
+
+mod ana;
+mod answer;
+mod args;
+mod attach;
+mod bench;
+mod black_hole;
+mod client;
+mod drive;
+mod listener;
+mod pacer;
+mod peer;
+mod poller;
+mod reaction;
+mod results;
+mod slices;
+mod status;
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pollux_multipath::Policy;
+use serde_json::json;
+
+pub use self::args::DisturbArgs;
+use self::args::Scenario;
+use self::bench::{Bench, Layout};
+use self::results::{Disturbed, Section};
+use crate::Usage;
+use crate::clock::now;
+use crate::cores::check_available;
+use crate::machine::{self, Machine};
+
+/// What all scenarios are given.
+struct Setup<'a> {
+    args: &'a DisturbArgs,
+    /// Cores to use, at least one.
+    cores: Vec<usize>,
+    /// Set when the user wants the end.
+    stop: &'a AtomicBool,
+}
+
+impl Setup<'_> {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs the scenarios one after the other.
+///
+/// # Errors
+///
+/// What could not be set up; what goes wrong under a disturbance is part of the results.
+pub fn run(args: &DisturbArgs, stop: &AtomicBool) -> anyhow::Result<Disturbed> {
+    let available = pollux_reactor::available_cores();
+    let cores = match &args.cores {
+        Some(list) => {
+            check_available(list, &available).map_err(Usage)?;
+            list.cores().to_vec()
+        }
+        None => available.clone(),
+    };
+    if cores.is_empty() {
+        return Err(Usage("this process may run on no core that can be named".to_owned()).into());
+    }
+    let setup = Setup { args, cores, stop };
+    let machine = Machine::read(available);
+    let mut doubts = machine.doubts();
+    if setup.cores.len() == 1 {
+        doubts.push("target, control and I/O share one core".to_owned());
+    }
+    let mut sections = Vec::new();
+    for scenario in args.wanted() {
+        if setup.stopped() {
+            break;
+        }
+        progress(&format!("{}: begins", scenario.name()));
+        let begun = now();
+        let mut section = match scenario {
+            Scenario::Ana => ana::run(&setup),
+            Scenario::Listener => listener::run(&setup),
+            Scenario::Reaction => reaction::run(&setup),
+            Scenario::BlackHole => black_hole::run(&setup),
+            Scenario::Attach => attach::run(&setup),
+            Scenario::Status => status::run(&setup),
+        }
+        // What the others have measured is not lost.
+        .unwrap_or_else(|error| Section::failed(scenario.name(), &error));
+        section.finish(begun.elapsed(), setup.stopped());
+        if matches!(scenario, Scenario::BlackHole | Scenario::Attach) {
+            // Here no client of ours competes with the reactors.
+            doubts.extend(
+                machine::interrupted(section.preemptions, section.time)
+                    .map(|text| format!("{}: {text}", section.name())),
+            );
+        }
+        for failure in &section.failures {
+            progress(&format!("{}: FAILED: {failure}", scenario.name()));
+        }
+        sections.push(section);
+    }
+    Ok(Disturbed {
+        options: json!({
+            "depth": args.depth,
+            "changes": args.changes,
+            "removals": args.removals,
+            "reactions": args.reactions,
+            "seconds": args.seconds.as_secs_f64(),
+            "slice_seconds": args.slices().1.as_secs_f64(),
+            "rounds": args.rounds,
+            "attach_timeout_seconds": args.attach_timeout.as_secs_f64(),
+            "cores": setup.cores,
+        }),
+        sections,
+        machine,
+        doubts,
+    })
+}
+
+/// Starts the system, does something on it, and ends it.
+fn on_bench(
+    section: &mut Section,
+    layout: &Layout,
+    policy: Policy,
+    body: impl FnOnce(&Bench, &mut Section) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let bench = Bench::start(layout, policy)?;
+    let result = body(&bench, section);
+    // The counts end with the threads.
+    section.preemptions += machine::preemptions();
+    bench.end();
+    result
+}
+
+/// Tells people how far it is.
+fn progress(text: &str) {
+    // A reader that went away is no reason to stop.
+    let _ = writeln!(std::io::stderr(), "disturb: {text}");
+}
+
+/// The longest that something may take which should be over in milliseconds. Beyond it, it has failed.
+const PATIENCE: Duration = Duration::from_secs(15);

@@ -1,0 +1,356 @@
+//! Snapshots as text and as JSON.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::rate::Before;
+use super::snapshot::{Path, Snapshot, View, Volume};
+
+/// Text for people: a header and a table for each volume. With an earlier snapshot the table has rates in place of
+/// totals.
+pub fn text(snapshot: &Snapshot, before: Option<&Before>) -> String {
+    if snapshot.volumes.is_empty() {
+        return "no volume\n".to_owned();
+    }
+    let mut text = String::new();
+    for (index, volume) in snapshot.volumes.iter().enumerate() {
+        if index > 0 {
+            text.push('\n');
+        }
+        text.push_str(&header(volume));
+        table(&rows(volume, before), &mut text);
+    }
+    text
+}
+
+fn header(volume: &Volume) -> String {
+    let bytes = volume.blocks.saturating_mul(volume.block_size);
+    let waiting = match volume.waiting {
+        Some(waiting) => format!(", {waiting} I/Os waiting"),
+        None => String::new(),
+    };
+    format!(
+        "{}: {} ({} blocks of {} bytes), {}{waiting}\n",
+        volume.name,
+        size(bytes),
+        volume.blocks,
+        volume.block_size,
+        volume.policy,
+    )
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    #[expect(clippy::cast_precision_loss, reason = "for display")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    // A decimal that says nothing is left out.
+    let shown = format!("{value:.1}");
+    let shown = shown.strip_suffix(".0").unwrap_or(&shown);
+    format!("{shown} {}", UNITS.get(unit).unwrap_or(&""))
+}
+
+const COLUMNS: usize = 11;
+/// Those that hold numbers stand to the right.
+const RIGHT: [usize; 5] = [1, 6, 7, 8, 9];
+
+fn rows(volume: &Volume, before: Option<&Before>) -> Vec<[String; COLUMNS]> {
+    let counted = match before {
+        Some(_) => ["IOPS", "MIB/S", "ERRORS"],
+        None => ["READS", "WRITES", "ERRORS"],
+    };
+    let [first, second, third] = counted;
+    let mut rows = vec![
+        [
+            "PATH",
+            "CNTLID",
+            "ANA STATE",
+            "CONNECTED",
+            "ACCESSIBLE",
+            "CURRENT",
+            "OUTSTANDING",
+            first,
+            second,
+            third,
+            "CONTROLLER",
+        ]
+        .map(str::to_owned),
+    ];
+    for path in &volume.paths {
+        let [first, second, third] = counts(&volume.name, path, before);
+        let outstanding: u64 = path.views.iter().map(|(_, view)| view.outstanding).sum();
+        rows.push([
+            path.addr.clone(),
+            path.cntlid.to_string(),
+            ana(path),
+            where_it_holds(&path.views, |view| view.connected),
+            where_it_holds(&path.views, |view| view.accessible),
+            where_it_holds(&path.views, |view| view.current),
+            outstanding.to_string(),
+            first,
+            second,
+            third,
+            controller(path),
+        ]);
+    }
+    rows
+}
+
+fn counts(volume: &str, path: &Path, before: Option<&Before>) -> [String; 3] {
+    let unknown = || ["-", "-", "-"].map(str::to_owned);
+    match before {
+        Some(before) => before.rate(volume, path).map_or_else(unknown, |rate| {
+            [
+                format!("{:.0}", rate.iops),
+                format!("{:.1}", rate.mib_per_sec),
+                rate.errors.to_string(),
+            ]
+        }),
+        None => path.counters.map_or_else(unknown, |counters| {
+            [counters.reads, counters.writes, counters.errors].map(|n| n.to_string())
+        }),
+    }
+}
+
+fn ana(path: &Path) -> String {
+    let Some(ana) = &path.ana else {
+        return "-".to_owned();
+    };
+    match ana.anatt_ms {
+        Some(ms) => format!("{} (ANATT {}.{} s)", ana.state, ms / 1000, ms % 1000 / 100),
+        None if ana.anatt_expired => format!("{} (ANATT expired)", ana.state),
+        None => ana.state.clone(),
+    }
+}
+
+fn controller(path: &Path) -> String {
+    match &path.controller {
+        None => "-".to_owned(),
+        // Why it was lost before is of interest until it is back.
+        Some((state, Some(why))) if state != "enabled" => format!("{state}: {why}"),
+        Some((state, _)) => state.clone(),
+    }
+}
+
+/// `yes` or `no` where all reactors agree, else those that do.
+fn where_it_holds(views: &[(usize, View)], holds: impl Fn(&View) -> bool) -> String {
+    let on: Vec<usize> = views
+        .iter()
+        .filter(|(_, view)| holds(view))
+        .map(|(reactor, _)| *reactor)
+        .collect();
+    match on.len() {
+        0 => "no".to_owned(),
+        n if n == views.len() => "yes".to_owned(),
+        _ => format!("on {}", ranges(&on)),
+    }
+}
+
+/// Ascending numbers as `0,2-4`.
+fn ranges(numbers: &[usize]) -> String {
+    let mut text = String::new();
+    for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+        let comma = if text.is_empty() { "" } else { "," };
+        // Writing to a string does not fail.
+        let _ = match run {
+            [one] => write!(text, "{comma}{one}"),
+            [first, .., last] => write!(text, "{comma}{first}-{last}"),
+            [] => Ok(()),
+        };
+    }
+    text
+}
+
+fn table(rows: &[[String; COLUMNS]], text: &mut String) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            // Writing to a string does not fail.
+            let _ = match RIGHT.contains(&column) {
+                true => write!(line, "  {cell:>width$}"),
+                false => write!(line, "  {cell:width$}"),
+            };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+}
+
+/// The same for programs.
+pub fn document(snapshot: &Snapshot, before: Option<&Before>) -> Value {
+    let volume = |volume: &Volume| {
+        let paths: Value = volume
+            .paths
+            .iter()
+            .map(|path| path_document(&volume.name, path, before))
+            .collect();
+        json!({
+            "name": volume.name,
+            "num_blocks": volume.blocks,
+            "block_size": volume.block_size,
+            "policy": volume.policy,
+            "waiting_io": volume.waiting,
+            "paths": paths,
+        })
+    };
+    snapshot.volumes.iter().map(volume).collect()
+}
+
+fn path_document(volume: &str, path: &Path, before: Option<&Before>) -> Value {
+    let view = |(reactor, view): &(usize, View)| {
+        json!({
+            "reactor": reactor,
+            "connected": view.connected,
+            "accessible": view.accessible,
+            "current": view.current,
+            "outstanding": view.outstanding,
+        })
+    };
+    let (state, error) = match &path.controller {
+        Some((state, error)) => (Some(state), error.as_ref()),
+        None => (None, None),
+    };
+    let mut document = json!({
+        "address": path.addr,
+        "cntlid": path.cntlid,
+        "controller": {"state": state, "last_error": error},
+        "ana_state": path.ana.as_ref().map(|ana| &ana.state),
+        "anatt_remaining_ms": path.ana.as_ref().and_then(|ana| ana.anatt_ms),
+        "anatt_expired": path.ana.as_ref().map(|ana| ana.anatt_expired),
+        "reactors": path.views.iter().map(view).collect::<Value>(),
+        "totals": path.counters.map(|c| json!({
+            "reads": c.reads,
+            "writes": c.writes,
+            "bytes_read": c.read_bytes,
+            "bytes_written": c.write_bytes,
+            "errors": c.errors,
+        })),
+    });
+    if let Some(before) = before {
+        document["rate"] = before.rate(volume, path).map_or(Value::Null, |rate| {
+            json!({"iops": rate.iops, "mib_per_sec": rate.mib_per_sec, "errors": rate.errors})
+        });
+    }
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::snapshot::{Ana, Counters};
+    use super::*;
+    use std::time::Duration;
+
+    fn view(connected: bool, accessible: bool, current: bool) -> View {
+        View {
+            connected,
+            accessible,
+            current,
+            outstanding: 2,
+        }
+    }
+
+    fn snapshot(reads: u64) -> Snapshot {
+        let counters = Counters {
+            reads,
+            writes: 1,
+            ..Counters::default()
+        };
+        let path = |addr: &str, state: &str, anatt_ms, views: &[View]| Path {
+            addr: addr.to_owned(),
+            cntlid: 1,
+            controller: Some(("enabled".to_owned(), Some("closed".to_owned()))),
+            ana: Some(Ana {
+                state: state.to_owned(),
+                anatt_ms,
+                anatt_expired: false,
+            }),
+            views: views.iter().copied().enumerate().collect(),
+            counters: Some(counters),
+        };
+        let both = [view(true, true, true), view(true, true, false)];
+        let neither = [view(true, false, false), view(true, false, false)];
+        let mut lost = path("[::1]:4420", "optimized", None, &[view(false, true, false)]);
+        lost.controller = Some(("resetting".to_owned(), Some("closed".to_owned())));
+        lost.counters = None;
+        Snapshot {
+            volumes: vec![Volume {
+                name: "disk1n1".to_owned(),
+                blocks: 3 << 20,
+                block_size: 512,
+                policy: "active_passive".to_owned(),
+                waiting: Some(3),
+                paths: vec![
+                    path("127.0.0.1:4420", "optimized", None, &both),
+                    path("127.0.0.1:4421", "inaccessible", Some(9_760), &neither),
+                    lost,
+                ],
+            }],
+        }
+    }
+
+    #[test]
+    fn reactors_that_agree_are_one() {
+        let shown = text(&snapshot(100), None);
+        let lines: Vec<&str> = shown.lines().collect();
+        let expected = [
+            "disk1n1: 1.5 GiB (3145728 blocks of 512 bytes), active_passive, 3 I/Os waiting",
+            "  PATH            CNTLID  ANA STATE                   CONNECTED  ACCESSIBLE  CURRENT  OUTSTANDING  READS  WRITES  ERRORS  CONTROLLER",
+            "  127.0.0.1:4420       1  optimized                   yes        yes         on 0               4    100       1       0  enabled",
+            "  127.0.0.1:4421       1  inaccessible (ANATT 9.7 s)  yes        no          no                 4    100       1       0  enabled",
+            "  [::1]:4420           1  optimized                   no         yes         no                 2      -       -       -  resetting: closed",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(text(&Snapshot::default(), None), "no volume\n");
+    }
+
+    #[test]
+    fn with_a_snapshot_from_before_there_are_rates() {
+        let before = Before {
+            snapshot: snapshot(100),
+            ago: Duration::from_millis(500),
+        };
+        let shown = text(&snapshot(250), Some(&before));
+        let line = shown.lines().nth(2).unwrap_or_default();
+        let words: Vec<&str> = line.split_whitespace().skip(7).collect();
+        assert_eq!(words, ["4", "300", "0.0", "0", "enabled"]);
+        let document = document(&snapshot(250), Some(&before));
+        let paths = &document[0]["paths"];
+        assert_eq!(paths[0]["rate"]["iops"], 300.0);
+        assert_eq!(paths[0]["totals"]["reads"], 250);
+        assert_eq!(paths[0]["reactors"][1]["current"], false);
+        assert_eq!(paths[2]["rate"], Value::Null);
+    }
+
+    #[test]
+    fn runs_of_reactors_are_short() {
+        for (numbers, text) in [
+            (&[1][..], "1"),
+            (&[0, 1, 2], "0-2"),
+            (&[0, 2, 3, 7], "0,2-3,7"),
+        ] {
+            assert_eq!(ranges(numbers), text);
+        }
+    }
+
+    #[test]
+    fn sizes_have_the_unit_that_fits() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1024, "1 KiB"),
+            (1 << 30, "1 GiB"),
+            (u64::MAX, "16384 PiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}
