@@ -1,5 +1,7 @@
 //! One I/O reactor's end of a controller: its queue pair and whether it may be used.
 
+use std::time::Duration;
+
 use pollux_nvme_tcp::host::{CommandTimeout, Completed, QueueError, QueuePair, TimeoutAction};
 use pollux_reactor::{Context, Progress, Time};
 
@@ -21,10 +23,16 @@ pub(crate) struct Link {
     pub retry_delays: [u16; 3],
     timeout: Option<CommandTimeout>,
     /// When its commands are next looked through for some that are overdue.
-    pub age_at: Time,
+    age_at: Time,
+    /// How often control wants to know whether there is traffic.
+    traffic: Option<Duration>,
+    /// When that is looked at next.
+    traffic_at: Time,
+    /// The earlier of the two: when [`age`](Self::age) is to be called.
+    pub due_at: Time,
 }
 
-/// Commands that were not answered in time.
+/// Commands that were not answered in time, and whether any were answered at all.
 #[derive(Debug, Default)]
 pub(crate) struct OverdueCommands {
     /// How many there are that were not told before.
@@ -33,6 +41,8 @@ pub(crate) struct OverdueCommands {
     pub to_abort: Vec<u16>,
     /// The connection has to end.
     pub give_up: bool,
+    /// There was an answer since this was asked last.
+    pub traffic: bool,
 }
 
 /// What a link has to report.
@@ -54,6 +64,9 @@ impl Link {
             retry_delays: [0; 3],
             timeout: None,
             age_at: Time::MAX,
+            traffic: None,
+            traffic_at: Time::MAX,
+            due_at: Time::MAX,
         }
     }
 
@@ -63,11 +76,15 @@ impl Link {
         incarnation: u32,
         options: pollux_nvme_tcp::host::ConnectOptions,
         timeout: Option<CommandTimeout>,
+        traffic: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Result<(), QueueError> {
         let now = cx.now();
         self.timeout = timeout;
         self.age_at = timeout.map_or(Time::MAX, |timeout| now + timeout.tick());
+        self.traffic = traffic;
+        self.traffic_at = traffic.map_or(Time::MAX, |interval| now + interval);
+        self.due_at = self.age_at.min(self.traffic_at);
         self.incarnation = incarnation;
         self.enabled = false;
         self.announced = false;
@@ -135,15 +152,29 @@ impl Link {
         Some(News::Lost(error))
     }
 
-    /// Looks for commands that are overdue; to be called once `age_at` has come (rule B9.1).
+    /// Looks for commands that are overdue, and whether there was traffic; to be called once `due_at` has
+    /// come (rules B9.1, B9.2).
     #[cold]
     pub fn age(&mut self, now: Time) -> OverdueCommands {
         let mut overdue = OverdueCommands::default();
-        let Some(timeout) = self.timeout else {
-            self.age_at = Time::MAX;
-            return overdue;
-        };
-        self.age_at = now + timeout.tick();
+        if let Some(interval) = self.traffic
+            && now >= self.traffic_at
+        {
+            let answered = |queue: &QueuePair| queue.received_at() + interval > self.traffic_at;
+            overdue.traffic = self.queue.as_ref().is_some_and(answered);
+            self.traffic_at = now + interval;
+        }
+        if let Some(timeout) = self.timeout
+            && now >= self.age_at
+        {
+            self.age_at = now + timeout.tick();
+            self.find_overdue(timeout, &mut overdue);
+        }
+        self.due_at = self.age_at.min(self.traffic_at);
+        overdue
+    }
+
+    fn find_overdue(&mut self, timeout: CommandTimeout, overdue: &mut OverdueCommands) {
         // What connecting takes has a limit of its own.
         if let Some(queue) = self.queue.as_mut().filter(|queue| queue.is_ready()) {
             queue.age(CommandTimeout::TICKS, &mut |command| {
@@ -157,7 +188,6 @@ impl Link {
                 }
             });
         }
-        overdue
     }
 
     /// The queue identifier at the controller; 0 without a queue pair.

@@ -1,5 +1,7 @@
 //! What travels between control and the I/O reactors.
 
+use std::time::Duration;
+
 use pollux_nvme_tcp::host::{CommandTimeout, ConnectOptions, QueueError};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Time;
@@ -71,6 +73,8 @@ pub(crate) enum ToIo {
         /// CRDT1 to CRDT3, in 100 ms.
         retry_delays: [u16; 3],
         timeout: Option<CommandTimeout>,
+        /// Tell in this interval if there was an answer to a command (rule B9.2).
+        traffic: Option<Duration>,
     },
     /// All of the controller is in place: its paths may carry I/O.
     Enable {
@@ -221,6 +225,11 @@ pub(crate) enum FromIo {
         controller: ControllerId,
         epoch: u64,
         at: Time,
+    },
+    /// There were answers on the controller's queue pair since the last time.
+    Traffic {
+        controller: ControllerId,
+        incarnation: u32,
     },
     /// Commands were not answered in time (rule B9.1).
     CommandTimeout {

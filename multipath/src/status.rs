@@ -128,6 +128,8 @@ pub struct ControllerStatus {
     pub state: &'static str,
     /// Why it was lost last.
     pub last_error: Option<String>,
+    /// ANA logs that were refused since it was connected (rule B3.3).
+    pub bad_ana_logs: u64,
     /// Namespaces that do not take part, and why.
     pub left_out: Vec<(u32, String)>,
 }

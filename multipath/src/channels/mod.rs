@@ -425,12 +425,12 @@ impl Channels {
             let (did, news) = link.receive(now, &mut |completed| inbox.push(completed));
             self.counters.receives += u64::from(did == Progress::Busy);
             progress = progress.or(did);
-            let is_aging = now >= link.age_at;
+            let is_due = now >= link.due_at;
             self.drain_inbox(id);
             if let Some(news) = news {
                 self.report(id, incarnation, news);
             }
-            if is_aging {
+            if is_due {
                 self.age_commands(id);
             }
         }

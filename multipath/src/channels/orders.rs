@@ -23,6 +23,7 @@ impl Channels {
                 options,
                 retry_delays,
                 timeout,
+                traffic,
             } => {
                 let slot = usize::from(controller.slot);
                 if self.links.len() <= slot {
@@ -31,7 +32,7 @@ impl Channels {
                 if let Some(place) = self.links.get_mut(slot) {
                     let link = place.get_or_insert_with(|| Box::new(Link::new(controller)));
                     link.retry_delays = retry_delays;
-                    if let Err(error) = link.connect(incarnation, *options, timeout, cx) {
+                    if let Err(error) = link.connect(incarnation, *options, timeout, traffic, cx) {
                         self.report(controller, incarnation, News::Lost(error));
                     }
                 }

@@ -33,6 +33,12 @@ impl Channels {
         let news = overdue
             .give_up
             .then(|| link.give_up(&mut |completed| inbox.push(completed)));
+        if overdue.traffic {
+            self.post(FromIo::Traffic {
+                controller,
+                incarnation,
+            });
+        }
         self.counters.timeouts += overdue.count as u64;
         if overdue.count > 0 {
             self.post(FromIo::CommandTimeout {

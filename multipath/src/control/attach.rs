@@ -1,6 +1,7 @@
 //! Attaching controllers, bringing them up again, and detaching them (rules B1, B8, B11).
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use pollux_nvme_tcp::host::{ConnectOptions, Controller, ControllerOptions, Namespace};
 use pollux_nvme_tcp::spec::identify::ctrl::CMIC_MULTI_CONTROLLER;
@@ -209,6 +210,10 @@ impl<M: Send + 'static> Control<M> {
         let id = member.id;
         let incarnation = member.incarnation;
         let timeout = member.options.io_timeout;
+        let keep_alive = Duration::from_millis(member.options.keep_alive_ms.into());
+        let traffic = (controller.counts_traffic() && !keep_alive.is_zero())
+            // With this and the half of KATO after which Keep Alive is sent there is a quarter to spare.
+            .then_some(keep_alive / 4);
         let retry_delays = controller.identify().map_or([0; 3], |identify| {
             [
                 identify.crdt1.get(),
@@ -226,6 +231,7 @@ impl<M: Send + 'static> Control<M> {
                 options,
                 retry_delays,
                 timeout,
+                traffic,
             }));
         }
     }

@@ -346,6 +346,16 @@ impl<M: Send + 'static> Control<M> {
                     self.record(now, index, volume, kind);
                 }
             }
+            FromIo::Traffic {
+                controller,
+                incarnation,
+            } => {
+                let index = self.incarnation(controller, incarnation);
+                let member = index.and_then(|index| self.members.get_mut(index));
+                if let Some(controller) = member.and_then(|m| m.controller.as_mut()) {
+                    controller.note_traffic(now);
+                }
+            }
             FromIo::CommandTimeout {
                 controller,
                 incarnation,

@@ -80,6 +80,7 @@ fn show(controller: &ControllerStatus) -> Value {
         "pollux".into(),
         json!({
             "last_error": controller.last_error,
+            "bad_ana_logs": controller.bad_ana_logs,
             "namespaces_left_out": left_out,
         }),
     );

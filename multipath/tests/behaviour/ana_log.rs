@@ -99,8 +99,8 @@ fn requests_during_a_read_cause_exactly_one_more() {
     w.run_until("the read for the notice", |t| {
         t.count(|s| s.path == 0 && s.is_ana_log()) == 2
     });
-    // Three more notices, and an ANA status on each reactor.
-    w.tap.borrow_mut().events.extend([(0, ANA_CHANGE); 1]);
+    // One more notice, and ANA statuses on each reactor.
+    w.tap.borrow_mut().events.push_back((0, ANA_CHANGE));
     w.wake_tap();
     w.sim.run_for(Duration::from_millis(10));
     for reactor in 0..2 {
@@ -431,9 +431,30 @@ fn a_namespace_that_the_log_leaves_out_is_not_accessible() {
     w.finish();
 }
 
+/// B3.1: of a log that ends before what the controller says it may grow to, only what there is is read: what lies behind
+/// its end is refused by many.
+#[test]
+fn a_short_log_is_read_no_further_than_its_end() {
+    let mut w = World::tapped(214, 1, 1, 2);
+    w.on_data(|seen, data| {
+        if seen.is_identify(cns::CONTROLLER) {
+            // Two pages at most in one transfer, and far more groups than there are.
+            data[77] = 1;
+            data[348..352].copy_from_slice(&4000u32.to_le_bytes());
+        }
+    });
+    w.attach(0);
+    assert_eq!(reads(&w, 0), 1);
+    w.ana(0, AnaState::NON_OPTIMIZED);
+    w.run_until("it is read again", |tap| tap.count(Seen::is_ana_log) == 2);
+    w.expect_progress(20);
+    w.finish();
+}
+
 /// B3.6: a log that changed between the reads of its parts, as its change count tells, is read again from the start.
 #[test]
 fn a_log_that_changes_between_its_parts_is_read_again() {
+    const GROUPS: u16 = 300;
     let mut w = World::tapped(213, 2, 2, 4);
     w.on_data(|seen, data| {
         if seen.path == 0 && seen.is_identify(cns::CONTROLLER) {
@@ -447,14 +468,22 @@ fn a_log_that_changes_between_its_parts_is_read_again() {
         if seen.path != 0 || !seen.is_ana_log() {
             return Verdict::Pass;
         }
-        // Inaccessible at first; the third change makes it optimized, and then it stays.
-        let version = (reads_of_parts.get() / 2).min(3);
+        // It changes between the parts of each read. Inaccessible at first; the third change makes it optimized, and
+        // then it stays.
+        let version = reads_of_parts.get().div_ceil(2).min(3);
         reads_of_parts.set(reads_of_parts.get() + 1);
         let mut log = vec![0; 16 * 1024];
-        (log[0], log[8]) = (version, 1);
+        log[0] = version;
+        log[8..10].copy_from_slice(&GROUPS.to_le_bytes());
         (log[GROUP], log[GROUP + 4]) = (1, 1);
         log[STATE] = if version == 3 { 1 } else { 3 };
         log[GROUP + 32] = 1;
+        // The others have no namespaces.
+        for group in 2..=GROUPS {
+            let at = GROUP + 36 + 32 * usize::from(group - 2);
+            log[at..at + 2].copy_from_slice(&group.to_le_bytes());
+            log[at + 16] = 1;
+        }
         let offset = usize::from(seen.sqe[49]) << 8 | usize::from(seen.sqe[48]);
         let dwords = usize::from(seen.sqe[43]) << 8 | usize::from(seen.sqe[42]);
         Verdict::Data(log[offset..offset + 4 * (dwords + 1)].to_vec())

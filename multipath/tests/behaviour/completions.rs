@@ -403,3 +403,31 @@ fn each_io_ends_exactly_once() {
         assert!(w.hand.borrow().ended.iter().all(|e| e.result.is_ok()));
     }
 }
+
+/// What has ended once the host has stopped, of one I/O that was on its way.
+fn ended_at_stop(status: Option<Status>) -> Vec<Result<(), IoError>> {
+    let mut w = world(516, 1);
+    w.on_command(move |seen| match (seen.is_io(), status) {
+        (true, Some(status)) => Verdict::Answer(status),
+        (true, None) => Verdict::Lose,
+        _ => Verdict::Pass,
+    });
+    w.submit(0, Op::Write, 0);
+    w.sim.run_for(Duration::from_millis(5));
+    w.sim.stop();
+    let hand = w.hand.borrow();
+    hand.ended.iter().map(|e| e.result).collect()
+}
+
+/// B6: what is on its way when the host stops ends as well.
+#[test]
+fn a_host_that_stops_ends_what_is_on_its_way() {
+    assert_eq!(ended_at_stop(None), [Err(IoError::Removed)]);
+}
+
+/// B6: so does what waits for its retry.
+#[test]
+fn a_host_that_stops_ends_what_waits_for_its_retry() {
+    let later = Status::INTERNAL_ERROR.with_crd(3);
+    assert_eq!(ended_at_stop(Some(later)), [Err(IoError::Removed)]);
+}

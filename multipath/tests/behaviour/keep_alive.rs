@@ -78,3 +78,26 @@ fn a_slow_answer_to_keep_alive_is_an_answer() {
     w.sim.run_for(Duration::from_secs(60));
     assert_eq!(w.tap.borrow().count(Seen::is_keep_alive), 0);
 }
+
+/// B9.2: with a controller that counts all traffic as a sign of life (CTRATT, Traffic Based Keep Alive), none is sent
+/// while there is other traffic.
+#[test]
+fn keep_alive_is_left_out_where_traffic_counts() {
+    let mut w = World::tapped(853, 1, 1, 4);
+    w.sim.network().set_latency(ms(5));
+    w.on_data(|seen, data| {
+        if seen.is_identify(0x01) {
+            data[96] |= 1 << 6;
+        }
+    });
+    let options = AttachOptions {
+        keep_alive_ms: 4000,
+        ..options()
+    };
+    w.attach_with(0, options).unwrap();
+    w.sim.run_for(Duration::from_secs(10));
+    assert_eq!(w.tap.borrow().count(Seen::is_keep_alive), 0);
+    *w.on.borrow_mut() = false;
+    w.sim.run_for(Duration::from_secs(10));
+    assert!(w.tap.borrow().count(Seen::is_keep_alive) >= 4);
+}

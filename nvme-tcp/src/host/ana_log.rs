@@ -76,6 +76,24 @@ impl AnaLog {
         Ok(log)
     }
 
+    /// Whether these bytes from the beginning of a log hold all of it, be it right or wrong.
+    pub(super) fn is_whole(bytes: &[u8]) -> bool {
+        let Ok((header, mut rest)) = AnaLogHeader::ref_from_prefix(bytes) else {
+            return false;
+        };
+        for _ in 0..header.ngrps.get() {
+            let Ok((descriptor, after)) = AnaGroupDescriptor::ref_from_prefix(rest) else {
+                return false;
+            };
+            let count = usize::try_from(descriptor.nnv.get()).unwrap_or(usize::MAX);
+            let Some(next) = count.checked_mul(4).and_then(|len| after.get(len..)) else {
+                return false;
+            };
+            rest = next;
+        }
+        true
+    }
+
     /// Group and state of a namespace.
     pub fn of_namespace(&self, nsid: u32) -> Option<(u32, AnaState)> {
         self.groups

@@ -355,8 +355,16 @@ impl Controller {
         self.identify().is_some_and(|id| id.cmic & 8 != 0)
     }
 
+    /// A command of any queue was answered. Where that counts as a sign of life of both sides, Keep Alive can
+    /// wait (rule B9.2).
+    pub fn note_traffic(&mut self, now: Time) {
+        if self.counts_traffic() && self.keep_alive_next.is_some() {
+            self.keep_alive_next = Some(now + self.keep_alive_timeout() / 2);
+        }
+    }
+
     /// True if any command counts as a sign of life of the host (CTRATT.TBKAS).
-    fn counts_traffic(&self) -> bool {
+    pub fn counts_traffic(&self) -> bool {
         self.identify()
             .is_some_and(|id| id.ctratt.get() & ctrl::CTRATT_TBKAS != 0)
     }
@@ -618,11 +626,8 @@ impl Controller {
     }
 
     fn on_completion(&mut self, completed: Completed, now: Time) -> Result<(), ControllerError> {
-        if completed.request.user != USER_AER && self.counts_traffic() {
-            // The controller's timer starts anew with each command that it takes (rule B9.2).
-            self.keep_alive_next = self
-                .keep_alive_next
-                .map(|_| now + self.keep_alive_timeout() / 2);
+        if completed.request.user != USER_AER {
+            self.note_traffic(now);
         }
         match completed.request.user {
             USER_KEEP_ALIVE => {

@@ -231,6 +231,11 @@ impl QueuePair {
         self.commands_max
     }
 
+    /// When something was received last.
+    pub fn received_at(&self) -> Time {
+        self.received_at
+    }
+
     /// The stream's count of socket calls.
     pub fn socket_calls(&self) -> u64 {
         self.stream.socket_calls()

@@ -367,9 +367,14 @@ impl Scan {
 }
 
 impl AnaRead {
+    /// True once all parts are there. A controller need not answer what lies behind the end of its log.
+    fn is_read(&self) -> bool {
+        self.bytes.len() >= self.total || AnaLog::is_whole(&self.bytes)
+    }
+
     /// Offset and length of the next part; after the last of several, the header once more.
     fn next_part(&self, transfer_max: usize) -> (usize, usize) {
-        if self.bytes.len() >= self.total {
+        if self.is_read() {
             return (0, 16);
         }
         let rest = self.total - self.bytes.len();
@@ -381,8 +386,9 @@ impl AnaRead {
         controller: &mut Controller,
         data: &[u8],
     ) -> Result<Next, ControllerError> {
-        let mut whole = self.bytes.is_empty() && data.len() >= self.total;
-        if self.bytes.len() < self.total {
+        let mut whole =
+            self.bytes.is_empty() && (data.len() >= self.total || AnaLog::is_whole(data));
+        if !self.is_read() {
             self.bytes.extend_from_slice(data);
             if !whole {
                 return Ok(Next::Step(Step::Ana(self)));
