@@ -5,6 +5,7 @@ mod attach;
 mod config;
 mod controllers;
 mod discovery;
+mod faults;
 mod paths;
 #[path = "../../../nvme-tcp/tests/rpc_client/mod.rs"]
 mod rpc_client;

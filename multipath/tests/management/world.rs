@@ -90,6 +90,16 @@ impl World {
         self.client.call(method, &params)
     }
 
+    /// Two calls at the same time, by two clients.
+    pub fn both(&mut self, first: (&str, Value), second: (&str, Value)) -> [Value; 2] {
+        let mut other = Client::connect(&self.socket);
+        std::thread::scope(|scope| {
+            let first = scope.spawn(move || other.call(first.0, &first.1));
+            let second = self.client.call(second.0, &second.1);
+            [first.join().unwrap(), second]
+        })
+    }
+
     /// The code and the text of an error.
     pub fn fail(&mut self, method: &str, params: Value) -> (i64, String) {
         self.client.error(method, &params)
