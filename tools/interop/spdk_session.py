@@ -74,6 +74,23 @@ def disks(target: Managed, directory: Path) -> None:
     check({"bdev_register", "bdev_resize"} <= {one["type"] for one in told}, f"told: {told}")
 
 
+def layers(target: Managed) -> None:
+    """Disks that are late or fail, one upon the other; the last one stays, below the subsystem."""
+    target.call("bdev_error_create", "Malloc0")
+    late = ("-r", "10", "-t", "20", "-w", "30", "-n", "40")
+    target.call("bdev_delay_create", "-b", "EE_Malloc0", "-d", "Late0", *late)
+    target.call("bdev_delay_update_latency", "Late0", "avg_read", "5")
+    for error in ("failure", "pending"):
+        target.call("bdev_error_inject_error", "EE_Malloc0", "read", error, "-n", "1")
+    sct = ("--nvme-sct", "2", "--nvme-sc", "129")
+    target.call("bdev_error_inject_error", "EE_Malloc0", "write", "nvme_failure", "-n", "1", *sct)
+    target.call("bdev_error_inject_error", "EE_Malloc0", "clear", "failure")
+    target.call("bdev_error_resume_pending", "EE_Malloc0")
+    equal("layers", target.call("bdev_get_bdevs", "-b", "Late0")[0]["num_blocks"], 32768)
+    target.call("bdev_delay_delete", "Late0")
+    target.call("bdev_error_delete", "EE_Malloc0")
+
+
 def subsystem(target: Managed) -> list[str]:
     """A subsystem with a disk behind two listeners; their ports."""
     target.call("nvmf_create_transport", "-t", "tcp", "-c", "8192", "-o")
@@ -185,6 +202,25 @@ def volumes(host: Managed) -> None:
     equal("blocks", volume["num_blocks"], 32768)
     equal("paths", len(volume["driver_specific"]["nvme"]), 2)
     equal("iostat", host.call("bdev_get_iostat", "--names", "diskn1")["bdevs"][0]["name"], "diskn1")
+    for mode in ("maxmin", "all"):
+        host.call("bdev_get_iostat", "--names", "diskn1", "--reset-mode", mode)
+    channels = host.call("bdev_get_iostat", "--names", "diskn1", "--per-channel")["channels"]
+    host.call("bdev_reset_iostat", "-b", "diskn1", "-m", "all")
+    groups = host.call("bdev_nvme_get_transport_statistics")["poll_groups"]
+    equal("reactors", len(groups), len(channels))
+    host.call("bdev_enable_histogram", "diskn1", "--histogram", "-o", "read")
+    counted = host.call("bdev_get_histogram", "diskn1")
+    ranges = counted["max_range"] - counted["min_range"]
+    size = 8 * ranges << counted["granularity"]
+    equal("histogram", len(base64.b64decode(counted["histogram"])), size)
+    host.call("bdev_enable_histogram", "diskn1", "--no-histogram")
+    host.call("bdev_examine", "-b", "diskn1")
+    equal("waited for", host.call("bdev_get_bdevs", "-b", "diskn1", "-t", "1000")[0], volume)
+    fault = ("-n", "disk", "-t", "admin", "-o", "2")
+    host.call("bdev_nvme_add_error_injection", *fault, "-e", "1", "-u", "0", "-c", "6")
+    host.refuse(-5, "bdev_nvme_get_controller_health_info", "-c", "disk")
+    host.call("bdev_nvme_add_error_injection", *fault, "-e", "1", "-s", "-w", "100")
+    host.call("bdev_nvme_remove_error_injection", *fault)
     host.refuse(NO_DEVICE, "bdev_get_iostat", "--names", "none")
     stats = host.call("bdev_nvme_get_path_iostat", "-b", "diskn1")["stats"]
     equal("stats", len(stats), 2)
@@ -247,6 +283,8 @@ def configuration(managed: Managed, again: list[str], directory: Path) -> Manage
     managed.end()
     fresh = Managed(managed.client, [*again, "--wait-for-rpc"], directory, managed.name)
     fresh.refuse(-1, "bdev_get_bdevs")
+    if "bdev_set_options" in fresh.call("rpc_get_methods"):
+        fresh.call("bdev_set_options", "-p", "65536", "-c", "256", "--auto-examine")
     fresh.call("load_config", "-j", str(file))
     fresh.called.add("framework_start_init")
     equal("loaded again", fresh.call("save_config"), saved)
@@ -291,6 +329,7 @@ def session(client: Client, bin_dir: Path, directory: Path) -> None:
         commands = client.commands()
         target = start("target")
         disks(target, directory)
+        layers(target)
         ports = subsystem(target)
         program(target)
         for name in ("host", "perf"):
