@@ -5,14 +5,17 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, rpc,
+    target,
 };
+use pollux_reactor::rpc::{Methods, Server};
 use pollux_reactor::{Group, Idle, Running};
 use serde_json::{Value, json};
 
@@ -28,18 +31,30 @@ fn nqn() -> Nqn {
 struct Target {
     handle: TargetHandle,
     addr: SocketAddr,
+    /// Of its management.
+    socket: PathBuf,
     running: Option<Running>,
 }
 
 impl Target {
     fn new() -> Target {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let mut group = Group::new();
         let (handle, parts) = target(1);
+        let mut methods = Methods::new();
+        rpc::register(&mut methods, handle.clone());
+        let mut server = Server::new(methods);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("pollux-serve-target-{}-{number}", std::process::id());
+        let socket = std::env::temp_dir().join(name);
+        server.listen_unix(&socket).expect("a socket");
+        let (receiver, service) = server.into_service();
+        let after = Duration::from_micros(50);
+        let reactor = group.add_reactor(None, Idle::Park { after });
         for part in parts {
-            let after = Duration::from_micros(50);
-            let reactor = group.add_reactor(None, Idle::Park { after });
             group.add_service(reactor, part.receiver, move || part.service);
         }
+        group.add_service(reactor, receiver, move || service);
         let running = group.start().expect("the target starts");
         let call = |request| handle.call(request).expect("the target agrees");
         call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));
@@ -58,6 +73,7 @@ impl Target {
         Target {
             handle,
             addr,
+            socket,
             running: Some(running),
         }
     }
@@ -115,17 +131,7 @@ impl Serve {
     }
 
     fn client(&self) -> Client {
-        // The file is there a moment before the socket listens.
-        let stream = loop {
-            if let Ok(stream) = UnixStream::connect(&self.socket) {
-                break stream;
-            }
-        };
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Client {
-            reader: BufReader::new(stream.try_clone().expect("a second handle")),
-            writer: stream,
-        }
+        Client::connect(&self.socket)
     }
 
     fn terminate(&self) {
@@ -145,6 +151,20 @@ struct Client {
 }
 
 impl Client {
+    fn connect(socket: &Path) -> Client {
+        // The file is there a moment before the socket listens.
+        let stream = loop {
+            if let Ok(stream) = UnixStream::connect(socket) {
+                break stream;
+            }
+        };
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Client {
+            reader: BufReader::new(stream.try_clone().expect("a second handle")),
+            writer: stream,
+        }
+    }
+
     fn send(&mut self, method: &str, params: &Value) {
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let text = request.to_string();
@@ -304,6 +324,94 @@ fn with_f_a_run_goes_on_after_failed_io() {
     let job = &answer["result"]["results"][0];
     assert_eq!(job["status"], "finished", "{answer}");
     assert!(job["io_failed"].as_u64() > Some(0), "{answer}");
+    serve.terminate();
+    assert_eq!(serve.exit_code(), Some(0));
+}
+
+/// B9.1: an I/O that no answer comes to resets its controller, and goes on when that is back; none fails.
+#[test]
+fn io_without_an_answer_is_a_reset() {
+    let target = Target::new();
+    let mut serve = Serve::new("overdue", &["-q", "4", "-w", "verify", "-t", "2"]);
+    let mut client = serve.client();
+    client.call(
+        "bdev_nvme_set_options",
+        &json!({"timeout_us": 100_000, "action_on_timeout": "reset",
+                "reconnect_delay_sec": 1, "ctrlr_loss_timeout_sec": -1}),
+    );
+    client.call("bdev_nvme_attach_controller", &target.attach());
+    client.send("perform_tests", &json!({}));
+    let mut other = serve.client();
+    other.await_io();
+    other.call(
+        "bdev_nvme_add_error_injection",
+        &json!({"name": "Nvme0", "cmd_type": "io", "opc": 2, "err_count": 3,
+                "do_not_submit": true, "timeout_in_us": 3_600_000_000u64}),
+    );
+    let answer = client.answer();
+    let job = &answer["result"]["results"][0];
+    assert_eq!(
+        (&job["status"], &job["io_failed"]),
+        (&json!("finished"), &json!(0)),
+        "{answer}"
+    );
+    let events = other.call("pollux_get_path_events", &json!({"name": "Nvme0n1"}));
+    let text = events.to_string();
+    for words in ["overdue on I/O reactor 0", "command timeout", "reconnected"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    serve.terminate();
+    assert_eq!(serve.exit_code(), Some(0));
+}
+
+/// B9.1: I/O that the medium below a namespace delays for too long is aborted at the target, and no controller is reset.
+#[test]
+fn io_that_is_late_is_aborted() {
+    let target = Target::new();
+    let mut manage = Client::connect(&target.socket);
+    manage.call(
+        "bdev_malloc_create",
+        &json!({"name": "Malloc0", "num_blocks": 8192, "block_size": 512}),
+    );
+    manage.call(
+        "bdev_delay_create",
+        &json!({"name": "Late0", "base_bdev_name": "Malloc0",
+                "avg_read_latency": 3_600_000_000u64, "p99_read_latency": 3_600_000_000u64,
+                "avg_write_latency": 0, "p99_write_latency": 0}),
+    );
+    manage.call(
+        "nvmf_subsystem_add_ns",
+        &json!({"nqn": NQN, "namespace": {"bdev_name": "Late0", "nsid": 3}}),
+    );
+    for nsid in [1, 2] {
+        let request = TargetRequest::RemoveNamespace { nqn: nqn(), nsid };
+        target.handle.call(request).expect("it goes");
+    }
+    let mut serve = Serve::new("late", &["-f", "-q", "2", "-w", "randread", "-t", "1"]);
+    let mut client = serve.client();
+    client.call(
+        "bdev_nvme_set_options",
+        &json!({"timeout_us": 100_000, "action_on_timeout": "abort"}),
+    );
+    let volumes = client.call("bdev_nvme_attach_controller", &target.attach());
+    assert_eq!(volumes, json!(["Nvme0n3"]));
+    let cntlid = |client: &mut Client| {
+        let list = client.call("bdev_nvme_get_controllers", &json!({}));
+        list[0]["ctrlrs"][0]["cntlid"].clone()
+    };
+    let before = cntlid(&mut client);
+    let result = client.call("perform_tests", &json!({}));
+    assert!(
+        result["results"][0]["io_failed"].as_u64() > Some(0),
+        "{result}"
+    );
+    let stat = client.call("bdev_get_iostat", &json!({}));
+    let errors = &stat["bdevs"][0]["driver_specific"]["nvme_error"]["status_code"];
+    let aborted = errors["command_abort_requested"].as_u64();
+    assert!(aborted > Some(0), "{stat}");
+    let events = client.call("pollux_get_path_events", &json!({}));
+    assert!(!events.to_string().contains("lost"), "{events}");
+    assert_eq!(cntlid(&mut client), before);
     serve.terminate();
     assert_eq!(serve.exit_code(), Some(0));
 }
