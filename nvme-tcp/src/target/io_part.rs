@@ -35,6 +35,8 @@ pub(super) struct IoPart {
     /// Of queues that are closed.
     closed: QpairCounters,
     closed_staging_waits: u64,
+    /// Place of the queue that was served last, counted from 1 in the order in which they are kept.
+    served: usize,
 }
 
 impl IoPart {
@@ -47,6 +49,7 @@ impl IoPart {
             qpairs: 0,
             closed: QpairCounters::default(),
             closed_staging_waits: 0,
+            served: 0,
         }
     }
 
@@ -113,23 +116,44 @@ impl IoPart {
         }
     }
 
-    /// Serves every queue once.
+    /// Serves the queues in turn, up to the first that has something to do: what else runs on this reactor
+    /// waits for one queue, not for all of them.
     #[inline]
     pub(super) fn poll(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
-        let mut progress = Progress::Idle;
-        for (&key, controller) in &mut self.controllers {
-            for queue in &mut controller.queues {
-                match queue.poll(&controller.namespaces, &mut self.pool, turn.cx) {
-                    Ok(p) => progress = progress.or(p),
-                    Err(end) => self.ended.push((key, queue.conn.id, end)),
-                }
-            }
+        // Those behind the one that was served last, then the others.
+        let last = self.served;
+        let mut progress = self.serve(|place| place > last, turn);
+        if progress == Progress::Idle && last > 0 {
+            progress = self.serve(|place| place <= last, turn);
         }
         while let Some((key, connection, end)) = self.ended.pop() {
             self.end(key, connection, end, turn);
             progress = Progress::Busy;
         }
         progress
+    }
+
+    /// Serves queues, of those whose places are `wanted`, until one had something to do.
+    #[inline]
+    fn serve(&mut self, wanted: impl Fn(usize) -> bool, turn: &mut Turn<'_, '_>) -> Progress {
+        let mut place = 0;
+        for (&key, controller) in &mut self.controllers {
+            for queue in &mut controller.queues {
+                place += 1;
+                if !wanted(place) {
+                    continue;
+                }
+                match queue.poll(&controller.namespaces, &mut self.pool, turn.cx) {
+                    Ok(Progress::Idle) => {}
+                    Ok(Progress::Busy) => {
+                        self.served = place;
+                        return Progress::Busy;
+                    }
+                    Err(end) => self.ended.push((key, queue.conn.id, end)),
+                }
+            }
+        }
+        Progress::Idle
     }
 
     /// A queue has ended by itself.
