@@ -11,7 +11,8 @@
 //! that what is reported and what I/O does cannot differ.
 //!
 //! Rules named `B…` are those of the project's multipath behaviour: B1 identity, B2 path state, B3 ANA,
-//! B4 ANATT, B5 selection, B6 completion, B7 waiting, B8 recovery, B13 status.
+//! B4 ANATT, B5 selection, B6 completion, B7 waiting, B8 recovery, B9 timeouts and keep-alive, B10 namespaces
+//! that change, B11 detach, B12 failover mode, B13 status. `RULES.md` beside this crate names their tests.
 #![deny(missing_docs)]
 
 mod channel;
