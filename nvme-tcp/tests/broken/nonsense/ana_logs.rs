@@ -71,7 +71,9 @@ pub fn table() -> Vec<Nonsense> {
             let mut count = 0u8;
             let mut moving = ana(move || {
                 count = count.wrapping_add(1);
-                Reply::Data(ana_log(&[(1, GOOD, &[1])]).with(0, &[count]))
+                let none: &[u32] = &[];
+                let groups: Vec<_> = (1..=300).map(|id| (id, GOOD, none)).collect();
+                Reply::Data(ana_log(&groups)[..8192].to_vec().with(0, &[count]))
             });
             move |sqe| many(sqe).or_else(|| moving(sqe))
         }),
