@@ -1,6 +1,7 @@
 //! Puts the services of a host on the reactors of a group.
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_reactor::{Group, Sender, Simulation, mailbox};
@@ -156,6 +157,20 @@ impl<M: Send + 'static> HostHandle<M> {
     /// [`HostError::Cancelled`].
     pub fn shut_down(&self) -> Result<(), HostError> {
         self.call(HostRequest::Shutdown)
+    }
+
+    /// As [`shut_down`](Self::shut_down), but waits no longer than this; what is not gone by then ends with
+    /// its reactors.
+    pub fn shut_down_within(&self, time: Duration) {
+        let (done, ended) = mpsc::channel();
+        let reply = Box::new(move |_| {
+            // Whoever waited too long no longer listens.
+            let _ = done.send(());
+        });
+        // Refused only by a host that has stopped, which has nothing left to end.
+        if self.request(HostRequest::Shutdown(reply)).is_ok() {
+            let _ = ended.recv_timeout(time);
+        }
     }
 
     fn call<T: Send + 'static>(

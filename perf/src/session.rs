@@ -1,13 +1,12 @@
 //! The system around the jobs: reactors, the embedded target if there is one, the host, and its paths.
 
 use std::net::SocketAddr;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use pollux_multipath::{
-    AttachOptions, AttachRequest, ControllerId, Host, HostHandle, HostRequest, Policy, Selector,
-    TransportId, VolumeId,
+    AttachOptions, AttachRequest, ControllerId, Host, HostHandle, Policy, Selector, TransportId,
+    VolumeId,
 };
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
 use pollux_reactor::{Group, Idle, Running};
@@ -123,15 +122,7 @@ impl Session {
 
 /// Ends all connections and threads of a host in order.
 pub fn end(host: &HostHandle<JobMessage>, running: Running) {
-    let (done, ended) = mpsc::channel();
-    let reply = Box::new(move |_| {
-        // Whoever waited too long no longer listens.
-        let _ = done.send(());
-    });
-    // Refused only by a host that has stopped, which has nothing left to end.
-    if host.request(HostRequest::Shutdown(reply)).is_ok() {
-        let _ = ended.recv_timeout(SHUTDOWN_MAX);
-    }
+    host.shut_down_within(SHUTDOWN_MAX);
     running.stop();
     running.join();
 }

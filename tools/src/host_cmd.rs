@@ -1,11 +1,10 @@
 //! `pollux host`: a host as a process of its own, managed by JSON-RPC.
 
-use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use pollux_multipath::{self as multipath, Application, Channels, Host, HostRequest};
+use pollux_multipath::{self as multipath, Application, Channels, Host};
 use pollux_nvme_tcp::host::{self, HostIdentity};
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_reactor::rpc::{self, Methods};
@@ -96,15 +95,7 @@ pub fn run(args: &HostArgs) -> anyhow::Result<()> {
     })?;
 
     signals.forever().next();
-    let (done, ended) = mpsc::channel();
-    let reply = Box::new(move |_| {
-        // Whoever waited too long no longer listens.
-        let _ = done.send(());
-    });
-    // Refused only by a host that has stopped, which has nothing left to end.
-    if host.request(HostRequest::Shutdown(reply)).is_ok() {
-        let _ = ended.recv_timeout(SHUTDOWN_MAX);
-    }
+    host.shut_down_within(SHUTDOWN_MAX);
     running.stop();
     running.join();
     manage::outcome(Some(failure))

@@ -52,8 +52,9 @@ impl<M: Send + 'static> Control<M> {
                 policy,
                 reply,
             } => {
-                let Some(id) = self.volumes.by_name(&volume).map(|v| v.info.id) else {
-                    return reply(Err(HostError::NotFound(format!("volume: '{volume}'"))));
+                let id = match self.volumes.id_of(&volume) {
+                    Ok(id) => id,
+                    Err(error) => return reply(Err(error)),
                 };
                 if let Some(volume) = self.volumes.get_mut(id) {
                     volume.policy = policy;
@@ -66,8 +67,9 @@ impl<M: Send + 'static> Control<M> {
                 cntlid,
                 reply,
             } => {
-                let Some(id) = self.volumes.by_name(&volume).map(|v| v.info.id) else {
-                    return reply(Err(HostError::NotFound(format!("volume: '{volume}'"))));
+                let id = match self.volumes.id_of(&volume) {
+                    Ok(id) => id,
+                    Err(error) => return reply(Err(error)),
                 };
                 let member = self
                     .members
@@ -117,18 +119,16 @@ impl<M: Send + 'static> Control<M> {
                 layout,
                 reply,
             } => {
-                let Some(id) = self.volumes.by_name(&volume).map(|v| v.info.id) else {
-                    return reply(Err(HostError::NotFound(format!("volume: '{volume}'"))));
+                let id = match self.volumes.id_of(&volume) {
+                    Ok(id) => id,
+                    Err(error) => return reply(Err(error)),
                 };
                 self.broadcast(|| ToIo::SetHistogram { volume: id, layout });
                 reply(Ok(()));
             }
-            HostRequest::Histogram { volume, reply } => match self.volumes.by_name(&volume) {
-                Some(volume) => {
-                    let question = Question::Histogram(volume.info.id);
-                    self.ask(question, Then::Histogram(reply));
-                }
-                None => reply(Err(HostError::NotFound(format!("volume: '{volume}'")))),
+            HostRequest::Histogram { volume, reply } => match self.volumes.id_of(&volume) {
+                Ok(id) => self.ask(Question::Histogram(id), Then::Histogram(reply)),
+                Err(error) => reply(Err(error)),
             },
             HostRequest::Fault {
                 name,
@@ -175,15 +175,12 @@ impl<M: Send + 'static> Control<M> {
     /// Answers those who waited for a volume that is there now, or for too long.
     pub(super) fn answer_awaited(&mut self, now: Time) {
         let volumes = &self.volumes;
-        let over = |name: &str, until| volumes.by_name(name).is_some() || now >= until;
+        let over = |name: &str, until| volumes.id_of(name).is_ok() || now >= until;
         for (name, _, reply) in self
             .awaited
             .extract_if(.., |(name, until, _)| over(name, *until))
         {
-            reply(match volumes.by_name(&name) {
-                Some(_) => Ok(()),
-                None => Err(HostError::NotFound(format!("volume: '{name}'"))),
-            });
+            reply(volumes.id_of(&name).map(|_| ()));
         }
     }
 

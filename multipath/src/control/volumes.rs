@@ -10,6 +10,7 @@ use super::slots::Slots;
 use crate::channels::VolumeInfo;
 use crate::messages::{ControllerId, VolumeId};
 use crate::policy::Policy;
+use crate::request::HostError;
 use crate::status::{Notification, NotificationKind, PathEvent, PathEventKind};
 use crate::transport_id::TransportId;
 
@@ -111,8 +112,12 @@ impl Volumes {
         self.list.iter().find(|v| v.info.id == id)
     }
 
-    pub fn by_name(&self, name: &str) -> Option<&Volume> {
-        self.list.iter().find(|v| v.info.name == name)
+    /// The volume of this name.
+    pub fn id_of(&self, name: &str) -> Result<VolumeId, HostError> {
+        let volume = self.list.iter().find(|v| v.info.name == name);
+        volume
+            .map(|v| v.info.id)
+            .ok_or_else(|| HostError::NotFound(format!("volume: '{name}'")))
     }
 
     pub fn by_nsid(&self, group: &str, nsid: u32) -> Option<&Volume> {

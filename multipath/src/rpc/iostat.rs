@@ -154,13 +154,11 @@ fn counters(sum: &PathCounters) -> Map<String, Value> {
         members.insert(format!("num_{name}_ops"), kind.count.into());
     }
     for (name, _, kind) in kinds {
-        let min = if kind.count > 0 {
-            kind.latency_min_ns
-        } else {
-            0
+        let min = match kind.latency_min_ns {
+            // None yet, or none since the extremes were reset.
+            u64::MAX => 0,
+            min => min,
         };
-        // After a reset of the extremes there may be none yet.
-        let min = if min == u64::MAX { 0 } else { min };
         for (what, ticks) in [
             ("", kind.latency_ns),
             ("max_", kind.latency_max_ns),

@@ -294,7 +294,7 @@ fn resets_at_the_same_time_end_well_without_a_delay() {
     w.expect_paths(&[(0, T, T, T)]);
 }
 
-/// B8.4: a reset during an attach ends the attach, and both are answered.
+/// B8.4: a reset during an attach comes to the same end as the attach, and both are answered.
 #[test]
 fn a_reset_during_an_attach_is_answered() {
     let mut w = World::tapped(751, 1, 1, 0);

@@ -41,13 +41,7 @@ impl AnaLog {
         };
         let mut nsids_seen = std::collections::BTreeSet::new();
         for _ in 0..header.ngrps.get() {
-            let (descriptor, after) = AnaGroupDescriptor::ref_from_prefix(rest)
-                .map_err(|_| "ANA log: a group descriptor is cut off")?;
-            let count = usize::try_from(descriptor.nnv.get()).unwrap_or(usize::MAX);
-            let list = count
-                .checked_mul(4)
-                .and_then(|n| after.get(..n))
-                .ok_or("ANA log: a list of namespaces is cut off")?;
+            let (descriptor, list, after) = split_group(rest)?;
             let id = descriptor.agid.get();
             if id == 0 || log.groups.iter().any(|g| g.id == id) {
                 return Err("ANA log: a group identifier is 0 or stands twice");
@@ -71,7 +65,7 @@ impl AnaLog {
                 state,
                 nsids,
             });
-            rest = after.get(list.len()..).unwrap_or_default();
+            rest = after;
         }
         Ok(log)
     }
@@ -82,14 +76,10 @@ impl AnaLog {
             return false;
         };
         for _ in 0..header.ngrps.get() {
-            let Ok((descriptor, after)) = AnaGroupDescriptor::ref_from_prefix(rest) else {
+            let Ok((.., after)) = split_group(rest) else {
                 return false;
             };
-            let count = usize::try_from(descriptor.nnv.get()).unwrap_or(usize::MAX);
-            let Some(next) = count.checked_mul(4).and_then(|len| after.get(len..)) else {
-                return false;
-            };
-            rest = next;
+            rest = after;
         }
         true
     }
@@ -106,6 +96,17 @@ impl AnaLog {
     pub fn of_group(&self, id: u32) -> Option<AnaState> {
         self.groups.iter().find(|g| g.id == id).map(|g| g.state)
     }
+}
+
+/// A group's descriptor, its list of namespaces, and what follows them.
+fn split_group(bytes: &[u8]) -> Result<(&AnaGroupDescriptor, &[u8], &[u8]), &'static str> {
+    let (descriptor, after) = AnaGroupDescriptor::ref_from_prefix(bytes)
+        .map_err(|_| "ANA log: a group descriptor is cut off")?;
+    let (list, after) = usize::try_from(descriptor.nnv.get())
+        .ok()
+        .and_then(|count| after.split_at_checked(count.checked_mul(4)?))
+        .ok_or("ANA log: a list of namespaces is cut off")?;
+    Ok((descriptor, list, after))
 }
 
 #[cfg(test)]

@@ -29,8 +29,8 @@ pub struct ControllerOptions {
     pub io_queues: u16,
     /// Entries of each I/O queue that are wanted; the controller's limit (CAP.MQES) holds.
     pub io_queue_size: u16,
-    /// Time within which an admin command of the owner's must be answered, and whether the controller is
-    /// ended when one is not; `None`: no limit.
+    /// Time within which an admin command, but for those that wait for events, must be answered, and whether
+    /// the controller is ended when one is not; `None`: no limit.
     pub command_timeout: Option<CommandTimeout>,
 }
 
@@ -124,7 +124,8 @@ pub enum ControllerEvent {
     DiscoveryLog,
     /// A request of the owner's ended.
     Admin(Completed),
-    /// So many admin commands of the owner's have not been answered within the command timeout.
+    /// So many admin commands, not counting those that wait for events, have not been answered within the
+    /// command timeout.
     Overdue(usize),
     /// An Abort command that the owner asked for was refused.
     AbortFailed(Status),

@@ -318,10 +318,12 @@ impl QueuePair {
         } else {
             match self.table.insert(request) {
                 Ok(slot) => {
-                    let opcode = self.table.get(slot).and_then(Slot::opcode);
-                    if self.faults.as_mut().is_none_or(|f| !f.hold(slot, opcode)) {
-                        self.transmitter.issue(slot);
+                    if let Some(faults) = &mut self.faults
+                        && faults.hold(slot, self.table.get(slot).and_then(Slot::opcode))
+                    {
+                        return Ok(());
                     }
+                    self.transmitter.issue(slot);
                     return Ok(());
                 }
                 Err(request) => {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::bail;
 use hdrhistogram::Histogram;
-use pollux_multipath::{Policy, Selector};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::target::TargetRequest;
 use serde_json::{Value, json};
@@ -16,7 +15,7 @@ use super::drive::Drive;
 use super::pacer::{Pace, Told};
 use super::poller::Poller;
 use super::results::{Section, spread, spread_json};
-use super::{PATIENCE, Setup, on_bench, progress};
+use super::{PATIENCE, Setup, progress, under_each_policy};
 use crate::clock::now;
 use crate::report::grouped;
 use crate::stats::latency_histogram;
@@ -49,33 +48,15 @@ const STEPS: [AnaState; 12] = {
     ]
 };
 
-/// Both policies that a listener scenario is run under.
-pub(super) const POLICIES: [Policy; 2] = [
-    Policy::ActivePassive,
-    Policy::ActiveActive(Selector::RoundRobin { min_io: 1 }),
-];
-
 pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
     let layout = Layout::spread(&setup.cores);
     let about = "ANA changes 1 ms apart under verified I/O, status asked for all the time";
     let mut section = Section::new("ana", about, Some(&layout));
-    let mut parts = Vec::new();
-    for policy in POLICIES {
-        if setup.stopped() {
-            break;
-        }
-        progress(&format!(
-            "ana: {} changes under {}",
-            setup.args.changes,
-            policy.name()
-        ));
-        on_bench(&mut section, &layout, policy, |bench, section| {
-            section.line(policy.name(), "");
-            parts.push(part(setup, bench, section)?);
-            Ok(())
-        })?;
-    }
-    section.put("parts", parts.into());
+    under_each_policy(setup, &mut section, &layout, |bench, section| {
+        let (changes, policy) = (setup.args.changes, bench.policy().name());
+        progress(&format!("ana: {changes} changes under {policy}"));
+        part(setup, bench, section)
+    })?;
     Ok(section)
 }
 

@@ -7,12 +7,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::ana::POLICIES;
 use super::bench::{Bench, Layout};
 use super::drive::Drive;
 use super::poller::Poller;
 use super::results::{Section, spread, spread_json};
-use super::{PATIENCE, Setup, on_bench, progress};
+use super::{PATIENCE, Setup, progress, under_each_policy};
 use crate::clock::{now, sleep_until};
 use crate::report::grouped;
 use crate::stats::latency_histogram;
@@ -29,18 +28,9 @@ pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
     let layout = Layout::spread(&setup.cores);
     let about = "the optimized listener removed and added under verified I/O, status asked for all the time";
     let mut section = Section::new("listener", about, Some(&layout));
-    let mut parts = Vec::new();
-    for policy in POLICIES {
-        if setup.stopped() {
-            break;
-        }
-        on_bench(&mut section, &layout, policy, |bench, section| {
-            section.line(policy.name(), "");
-            parts.push(part(setup, bench, section)?);
-            Ok(())
-        })?;
-    }
-    section.put("parts", parts.into());
+    under_each_policy(setup, &mut section, &layout, |bench, section| {
+        part(setup, bench, section)
+    })?;
     Ok(section)
 }
 

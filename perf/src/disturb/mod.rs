@@ -25,8 +25,8 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pollux_multipath::Policy;
-use serde_json::json;
+use pollux_multipath::{Policy, Selector};
+use serde_json::{Value, json};
 
 pub use self::args::DisturbArgs;
 use self::args::Scenario;
@@ -136,6 +136,34 @@ fn on_bench(
     section.preemptions += machine::preemptions();
     bench.end();
     result
+}
+
+/// Both policies that spread I/O in ways that differ.
+const POLICIES: [Policy; 2] = [
+    Policy::ActivePassive,
+    Policy::ActiveActive(Selector::RoundRobin { min_io: 1 }),
+];
+
+/// Runs `part` under each policy, on a bench of its own, and keeps what each gives.
+fn under_each_policy(
+    setup: &Setup<'_>,
+    section: &mut Section,
+    layout: &Layout,
+    mut part: impl FnMut(&Bench, &mut Section) -> anyhow::Result<Value>,
+) -> anyhow::Result<()> {
+    let mut parts = Vec::new();
+    for policy in POLICIES {
+        if setup.stopped() {
+            break;
+        }
+        on_bench(section, layout, policy, |bench, section| {
+            section.line(policy.name(), "");
+            parts.push(part(bench, section)?);
+            Ok(())
+        })?;
+    }
+    section.put("parts", parts.into());
+    Ok(())
 }
 
 /// Tells people how far it is.
