@@ -5,7 +5,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zerocopy::{transmute, transmute_ref};
 
-use super::nqn::{Nqn, NqnError};
+use super::nqn::{HostNqn, Nqn, NqnError};
 use super::opcode::{FABRICS, fctype};
 use super::sqe::{SglDescriptor, Sqe};
 
@@ -155,12 +155,12 @@ impl ConnectData {
         Nqn::from_field(&self.subnqn)
     }
 
-    /// HOSTNQN as a checked name.
+    /// HOSTNQN, which need not have the form of an NQN and may be empty.
     ///
     /// # Errors
-    /// The field does not hold an NQN.
-    pub fn hostnqn(&self) -> Result<Nqn, NqnError> {
-        Nqn::from_field(&self.hostnqn)
+    /// The field does not end, or holds what cannot be a name.
+    pub fn hostnqn(&self) -> Result<HostNqn, NqnError> {
+        HostNqn::from_field(&self.hostnqn)
     }
 }
 

@@ -81,6 +81,6 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-pub use nqn::Nqn;
+pub use nqn::{HostNqn, Nqn};
 pub use sqe::{Cqe, SglDescriptor, Sqe};
 pub use status::Status;

@@ -32,6 +32,9 @@ pub enum NqnError {
     /// A control character or white space.
     #[error("NQN must not hold white space or control characters")]
     Character,
+    /// A control character in the name of a host.
+    #[error("host NQN must not hold control characters")]
+    Control,
     /// Not UTF-8.
     #[error("NQN is not valid UTF-8")]
     Encoding,
@@ -78,13 +81,7 @@ impl Nqn {
     /// # Errors
     /// No zero byte, not UTF-8, or not an NQN.
     pub fn from_field(field: &[u8; Self::FIELD_LEN]) -> Result<Self, NqnError> {
-        let mut parts = field.splitn(2, |&b| b == 0);
-        match (parts.next(), parts.next()) {
-            (Some(name), Some(_)) => {
-                Self::new(std::str::from_utf8(name).map_err(|_| NqnError::Encoding)?)
-            }
-            _ => Err(NqnError::Unterminated),
-        }
+        Self::new(text_of(field)?)
     }
 
     /// The name as a zero-padded field.
@@ -104,6 +101,84 @@ impl Nqn {
     /// Whether this is the well-known discovery NQN.
     pub fn is_discovery(&self) -> bool {
         self.as_str() == DISCOVERY_NQN
+    }
+}
+
+/// The name of a host as Connect brings it: any text of at most 223 bytes of UTF-8 without control characters.
+///
+/// Hosts in the field do not keep to the form of an NQN: some send `iqn.…` or a bare word, and SPDK's tools send nothing at
+/// all. What a host is called matters only where hosts are listed by name. Names are compared byte by byte. A clone shares
+/// the text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostNqn(Arc<str>);
+
+impl HostNqn {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// Longer than 223 bytes, or a control character.
+    pub fn new(text: &str) -> Result<Self, NqnError> {
+        if text.len() > Nqn::MAX_LEN {
+            return Err(NqnError::TooLong);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(NqnError::Control);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Reads a zero-padded field: the name ends at the first zero byte.
+    ///
+    /// # Errors
+    /// No zero byte, not UTF-8, too long, or a control character.
+    pub fn from_field(field: &[u8; Nqn::FIELD_LEN]) -> Result<Self, NqnError> {
+        Self::new(text_of(field)?)
+    }
+
+    /// The name; empty if the host has told none.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The text of a zero-padded field.
+fn text_of(field: &[u8; Nqn::FIELD_LEN]) -> Result<&str, NqnError> {
+    let mut parts = field.splitn(2, |&b| b == 0);
+    match (parts.next(), parts.next()) {
+        (Some(name), Some(_)) => std::str::from_utf8(name).map_err(|_| NqnError::Encoding),
+        _ => Err(NqnError::Unterminated),
+    }
+}
+
+impl From<Nqn> for HostNqn {
+    fn from(nqn: Nqn) -> Self {
+        Self(nqn.0)
+    }
+}
+
+impl FromStr for HostNqn {
+    type Err = NqnError;
+
+    fn from_str(text: &str) -> Result<Self, NqnError> {
+        Self::new(text)
+    }
+}
+
+impl PartialEq<Nqn> for HostNqn {
+    fn eq(&self, other: &Nqn) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl fmt::Display for HostNqn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for HostNqn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostNqn({})", self.as_str())
     }
 }
 

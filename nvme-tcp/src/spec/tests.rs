@@ -216,7 +216,7 @@ fn connect_command_and_data() {
     assert!(bytes[256..].starts_with(b"nqn.2014-08.org.nvmexpress.discovery\0"));
     assert!(bytes[512..].starts_with(b"nqn.2014-08.org.nvmexpress:uuid:00000000-0000-0000-"));
     assert_eq!(data.subnqn(), Ok(Nqn::discovery()));
-    assert_eq!(data.hostnqn(), Ok(host));
+    assert_eq!(data.hostnqn(), Ok(host.into()));
 
     assert_eq!(ConnectSuccess::from_bits(0x0002_0007).cntlid(), 7);
     assert!(ConnectSuccess::from_bits(0x0002_0007).atr());

@@ -56,8 +56,7 @@ impl Home {
         controller.admin.commands += 1;
         controller.admin.sqhd = (controller.admin.sqhd + 1) % controller.admin.entries;
         let cid = sqe.cid.get();
-        let in_use = controller.admin.pending.contains(&cid) || controller.events.has_request(cid);
-        let result = if in_use {
+        let result = if controller.admin.pending.contains(&cid) {
             Err(Status::COMMAND_ID_CONFLICT.with_dnr())
         } else if !intact {
             Err(Status::TRANSIENT_TRANSPORT_ERROR)

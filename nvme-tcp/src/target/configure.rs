@@ -364,6 +364,7 @@ impl Home {
             reactors,
             faults: self.faults.iter().copied().collect(),
             faults_total: self.faults_total,
+            refused_connects: self.refused_connects,
         };
         for controller in self.controllers.values() {
             let io = qpairs.remove(&controller.key).unwrap_or_default();

@@ -13,7 +13,7 @@ use super::identify::VERSION;
 use super::message::ControllerKey;
 use crate::spec::fabrics::property;
 use crate::spec::log::ErrorLogEntry;
-use crate::spec::nqn::Nqn;
+use crate::spec::nqn::{HostNqn, Nqn};
 use crate::spec::registers::{Cap, Cc, Csts};
 use crate::spec::status::Status;
 use crate::spec::{Cqe, Sqe};
@@ -83,7 +83,7 @@ pub(super) struct Controller {
     pub(super) key: ControllerKey,
     pub(super) cntlid: u16,
     pub(super) subnqn: Nqn,
-    pub(super) hostnqn: Nqn,
+    pub(super) hostnqn: HostNqn,
     pub(super) hostid: [u8; 16],
     pub(super) listener: SocketAddr,
     /// Our address of the admin connection.

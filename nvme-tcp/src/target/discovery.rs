@@ -10,7 +10,7 @@ use super::subsystem::Subsystem;
 use crate::spec::fabrics::CNTLID_DYNAMIC;
 use crate::spec::identify::ascii_field;
 use crate::spec::log::{DiscoveryLogEntry, DiscoveryLogHeader, discovery};
-use crate::spec::nqn::Nqn;
+use crate::spec::nqn::{HostNqn, Nqn};
 
 /// Admin Max SQ Size of the entries.
 const ASQSZ: u16 = 128;
@@ -30,7 +30,7 @@ impl Discovery {
     pub(super) fn log(
         &self,
         subsystems: &BTreeMap<Nqn, Subsystem>,
-        host: &Nqn,
+        host: &HostNqn,
         local: SocketAddr,
     ) -> Vec<u8> {
         let mut entries: Vec<Box<DiscoveryLogEntry>> = Vec::new();

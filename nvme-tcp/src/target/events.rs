@@ -66,9 +66,10 @@ impl AsyncEvents {
         Ok(())
     }
 
-    /// Whether a request of this command identifier is outstanding.
-    pub(super) fn has_request(&self, cid: u16) -> bool {
-        self.requests.contains(&cid)
+    /// A command of this identifier has come: a request that had it is outstanding no more. Hosts end their requests for
+    /// themselves when they detach, without a word, and use the identifiers again at once.
+    pub(super) fn forget(&mut self, cid: u16) {
+        self.requests.retain(|&c| c != cid);
     }
 
     /// Requests that were not answered yet.
@@ -79,7 +80,7 @@ impl AsyncEvents {
     /// Takes a request back that is to be aborted. Returns whether it was outstanding.
     pub(super) fn abort(&mut self, cid: u16) -> bool {
         let before = self.requests.len();
-        self.requests.retain(|&c| c != cid);
+        self.forget(cid);
         self.requests.len() < before
     }
 
@@ -164,6 +165,9 @@ mod tests {
             Err(Status::AER_LIMIT_EXCEEDED.with_dnr())
         );
         assert!(events.abort(2) && !events.abort(2));
-        assert!(events.request(4).is_ok() && events.has_request(4));
+        assert!(events.request(4).is_ok());
+        assert_eq!(events.outstanding(), 4);
+        events.forget(3);
+        assert_eq!(events.outstanding(), 3);
     }
 }

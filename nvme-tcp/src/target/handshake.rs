@@ -1,5 +1,6 @@
 //! How a connection becomes a queue: ICReq (NVMe/TCP 1.1, 3.6.2.2) and Connect (NVMe Base 2.1, 6.3).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem::offset_of;
 
@@ -19,7 +20,7 @@ use crate::spec::fabrics::{
     CNTLID_DYNAMIC, ConnectCommand, ConnectData, ConnectInvalidParameter, ConnectSuccess,
     SQHD_FLOW_CONTROL_DISABLED, cattr,
 };
-use crate::spec::nqn::Nqn;
+use crate::spec::nqn::{HostNqn, Nqn};
 use crate::spec::opcode::{FABRICS, fctype};
 use crate::spec::pdu::{DDGST_ENABLE, Fes, HDGST_ENABLE, Icreq, Icresp, MAX_PDA, PFV};
 use crate::spec::registers::{Cc, Csts};
@@ -73,8 +74,69 @@ pub(super) fn initialize(conn: &mut Connection, frame: &Frame) -> Result<(), End
     Ok(())
 }
 
+/// Why a Connect was refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: Status,
+    /// Dword 0 of the response: for some statuses, the place of what is wrong.
+    dw0: u32,
+    /// For the log.
+    reason: Cow<'static, str>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: Status, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            dw0: 0,
+            reason: reason.into(),
+        }
+    }
+
+    /// A field of the command is wrong.
+    fn of_command(of: usize, reason: impl Into<Cow<'static, str>>) -> Self {
+        let dw0 = ConnectInvalidParameter::of_command(offset(of)).into_bits();
+        let status = Status::CONNECT_INVALID_PARAMETERS.with_dnr();
+        Self {
+            dw0,
+            ..Self::new(status, reason)
+        }
+    }
+
+    /// A field of the data is wrong.
+    fn of_data(of: usize, reason: impl Into<Cow<'static, str>>) -> Self {
+        let dw0 = ConnectInvalidParameter::of_data(offset(of)).into_bits();
+        let status = Status::CONNECT_INVALID_PARAMETERS.with_dnr();
+        Self {
+            dw0,
+            ..Self::new(status, reason)
+        }
+    }
+
+    /// A line for the log about the Connect with this data.
+    #[cold]
+    pub(super) fn describe(&self, data: &[u8]) -> String {
+        let (reason, status) = (&self.reason, self.status);
+        match ConnectData::ref_from_bytes(data) {
+            Ok(data) => format!(
+                "Connect of host '{}' to subsystem '{}' refused: {reason} ({status})",
+                legible(&data.hostnqn),
+                legible(&data.subnqn),
+            ),
+            Err(_) => format!("Connect refused: {reason} ({status})"),
+        }
+    }
+}
+
+/// A field with a name, which may be anything, as it can be shown.
+fn legible(field: &[u8; Nqn::FIELD_LEN]) -> String {
+    let name = field.split(|&b| b == 0).next().unwrap_or_default();
+    let name = name.get(..Nqn::MAX_LEN).unwrap_or(name);
+    String::from_utf8_lossy(name).escape_debug().to_string()
+}
+
 /// The completion of a Connect: status, and the CNTLID or what was wrong.
-pub(super) fn connect_response(sqe: &Sqe, result: &Result<Connected, (Status, u32)>) -> Cqe {
+pub(super) fn connect_response(sqe: &Sqe, result: &Result<Connected, Refusal>) -> Cqe {
     match result {
         Ok(connected) => Cqe {
             result: u64::from(
@@ -91,9 +153,9 @@ pub(super) fn connect_response(sqe: &Sqe, result: &Result<Connected, (Status, u3
             .into(),
             ..Cqe::new(sqe.cid.get(), Status::SUCCESS)
         },
-        Err((status, dw0)) => Cqe {
-            result: u64::from(*dw0).into(),
-            ..Cqe::new(sqe.cid.get(), *status)
+        Err(refusal) => Cqe {
+            result: u64::from(refusal.dw0).into(),
+            ..Cqe::new(sqe.cid.get(), refusal.status)
         },
     }
 }
@@ -103,26 +165,12 @@ fn offset(of: usize) -> u16 {
     u16::try_from(of).unwrap_or(0)
 }
 
-fn invalid_command(of: usize) -> (Status, u32) {
-    (
-        Status::CONNECT_INVALID_PARAMETERS.with_dnr(),
-        ConnectInvalidParameter::of_command(offset(of)).into_bits(),
-    )
-}
-
-fn invalid_data(of: usize) -> (Status, u32) {
-    (
-        Status::CONNECT_INVALID_PARAMETERS.with_dnr(),
-        ConnectInvalidParameter::of_data(offset(of)).into_bits(),
-    )
-}
-
 /// What a Connect asks for.
 struct Wanted<'a> {
     conn: &'a Connection,
     data: &'a ConnectData,
     subnqn: Nqn,
-    hostnqn: Nqn,
+    hostnqn: HostNqn,
     entries: u16,
     flow_control: bool,
 }
@@ -135,30 +183,44 @@ impl Home {
         sqe: &Sqe,
         data: &[u8],
         turn: &mut Turn<'_, '_>,
-    ) -> Result<Connected, (Status, u32)> {
+    ) -> Result<Connected, Refusal> {
         if sqe.opcode != FABRICS || sqe.fctype() != fctype::CONNECT {
-            return Err((Status::COMMAND_SEQUENCE_ERROR.with_dnr(), 0));
+            return Err(Refusal::new(
+                Status::COMMAND_SEQUENCE_ERROR.with_dnr(),
+                format!("the first command is opcode {:02X}h", sqe.opcode),
+            ));
         }
         let command = sqe.as_connect();
         if command.recfmt.get() != 0 {
-            return Err((Status::CONNECT_INCOMPATIBLE_FORMAT.with_dnr(), 0));
+            return Err(Refusal::new(
+                Status::CONNECT_INCOMPATIBLE_FORMAT.with_dnr(),
+                format!("RECFMT {}: 0 is allowed", command.recfmt.get()),
+            ));
         }
-        let data = host_data(sqe, data).map_err(|status| (status, 0))?;
+        let data = host_data(sqe, data)
+            .map_err(|status| Refusal::new(status, "the SGL does not describe the data"))?;
         let Ok(data) = ConnectData::ref_from_bytes(data) else {
-            return Err((Status::DATA_SGL_LENGTH_INVALID.with_dnr(), 0));
+            return Err(Refusal::new(
+                Status::DATA_SGL_LENGTH_INVALID.with_dnr(),
+                format!("{} bytes of data: 1024 are expected", data.len()),
+            ));
         };
         let entries = command
             .sqsize_z
             .get()
             .checked_add(1)
             .filter(|n| (2..=QUEUE_ENTRIES_MAX).contains(n))
-            .ok_or(invalid_command(offset_of!(ConnectCommand, sqsize_z)))?;
-        let subnqn = data
-            .subnqn()
-            .map_err(|_| invalid_data(offset_of!(ConnectData, subnqn)))?;
-        let hostnqn = data
-            .hostnqn()
-            .map_err(|_| invalid_data(offset_of!(ConnectData, hostnqn)))?;
+            .ok_or_else(|| {
+                let sqsize = command.sqsize_z.get();
+                let reason = format!("SQSIZE {sqsize}: 1 to {} is allowed", QUEUE_ENTRIES_MAX - 1);
+                Refusal::of_command(offset_of!(ConnectCommand, sqsize_z), reason)
+            })?;
+        let subnqn = data.subnqn().map_err(|e| {
+            Refusal::of_data(offset_of!(ConnectData, subnqn), format!("SUBNQN: {e}"))
+        })?;
+        let hostnqn = data.hostnqn().map_err(|e| {
+            Refusal::of_data(offset_of!(ConnectData, hostnqn), format!("HOSTNQN: {e}"))
+        })?;
         let wanted = Wanted {
             conn,
             data,
@@ -178,9 +240,15 @@ impl Home {
         wanted: Wanted<'_>,
         kato_ms: u32,
         turn: &mut Turn<'_, '_>,
-    ) -> Result<Connected, (Status, u32)> {
+    ) -> Result<Connected, Refusal> {
         if wanted.data.cntlid.get() != CNTLID_DYNAMIC {
-            return Err(invalid_data(offset_of!(ConnectData, cntlid)));
+            return Err(Refusal::of_data(
+                offset_of!(ConnectData, cntlid),
+                format!(
+                    "CNTLID {:X}h of an admin queue: FFFFh is allowed",
+                    wanted.data.cntlid.get()
+                ),
+            ));
         }
         let used: BTreeSet<u16> = self
             .controllers
@@ -192,15 +260,28 @@ impl Home {
         let cntlid = if wanted.subnqn.is_discovery() {
             (1..=crate::spec::fabrics::CNTLID_MAX).find(|c| !used.contains(c))
         } else {
-            let unknown = invalid_data(offset_of!(ConnectData, subnqn));
-            let subsystem = self.subsystems.get_mut(&wanted.subnqn).ok_or(unknown)?;
-            subsystem.listener(listener).ok_or(unknown)?;
+            let unknown = |reason| Refusal::of_data(offset_of!(ConnectData, subnqn), reason);
+            let subsystem = self
+                .subsystems
+                .get_mut(&wanted.subnqn)
+                .ok_or_else(|| unknown("there is no such subsystem"))?;
+            subsystem
+                .listener(listener)
+                .ok_or_else(|| unknown("the subsystem has no listener at this address"))?;
             if !subsystem.allows(&wanted.hostnqn) {
-                return Err((Status::CONNECT_INVALID_HOST.with_dnr(), 0));
+                return Err(Refusal::new(
+                    Status::CONNECT_INVALID_HOST.with_dnr(),
+                    "the host is not on the subsystem's list",
+                ));
             }
             subsystem.new_cntlid(&used)
         };
-        let cntlid = cntlid.ok_or((Status::CONNECT_CONTROLLER_BUSY, 0))?;
+        let cntlid = cntlid.ok_or_else(|| {
+            Refusal::new(
+                Status::CONNECT_CONTROLLER_BUSY,
+                "all controller identifiers are in use",
+            )
+        })?;
         let key = ControllerKey(self.new_id());
         let now = turn.cx.now();
         let mut controller = Controller {
@@ -276,7 +357,7 @@ impl Home {
         wanted: &Wanted<'_>,
         qid: u16,
         turn: &mut Turn<'_, '_>,
-    ) -> Result<Connected, (Status, u32)> {
+    ) -> Result<Connected, Refusal> {
         let controller = self
             .controllers
             .values_mut()
@@ -287,12 +368,30 @@ impl Home {
                     && c.hostid == wanted.data.hostid
                     && c.listener == wanted.conn.listener
             })
-            .ok_or(invalid_data(offset_of!(ConnectData, cntlid)))?;
+            .ok_or_else(|| {
+                let cntlid = wanted.data.cntlid.get();
+                let reason = format!("this host has no controller {cntlid} of the subsystem here");
+                Refusal::of_data(offset_of!(ConnectData, cntlid), reason)
+            })?;
         if controller.is_discovery() || qid > IO_QUEUES_MAX {
-            return Err(invalid_command(offset_of!(ConnectCommand, qid)));
+            let max = match controller.is_discovery() {
+                true => 0,
+                false => IO_QUEUES_MAX,
+            };
+            return Err(Refusal::of_command(
+                offset_of!(ConnectCommand, qid),
+                format!("QID {qid}: at most {max} is allowed"),
+            ));
         }
         if !controller.is_ready() || controller.io_queues.contains_key(&qid) {
-            return Err((Status::COMMAND_SEQUENCE_ERROR.with_dnr(), 0));
+            let reason = match controller.is_ready() {
+                true => format!("QID {qid} is in use"),
+                false => "the controller is not enabled".into(),
+            };
+            return Err(Refusal::new(
+                Status::COMMAND_SEQUENCE_ERROR.with_dnr(),
+                reason,
+            ));
         }
         let reactor = usize::from(qid - 1) % turn.links.reactors();
         controller.io_queues.insert(

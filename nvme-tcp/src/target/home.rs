@@ -11,13 +11,14 @@ use super::connection::{Connection, End, IN_CAPSULE_MAX};
 use super::controller::Controller;
 use super::discovery::Discovery;
 use super::events::Kind;
-use super::handshake::Connected;
+use super::handshake::{Connected, Refusal};
 use super::io_queue::IoQueue;
 use super::message::{ControllerKey, HomeMessage, IoMessage};
+use super::said::Said;
 use super::status::Fault;
 use super::subsystem::Subsystem;
 use super::sync::Pending;
-use super::{LOG_FLAG, Turn, timer};
+use super::{Turn, timer};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
 use crate::spec::nqn::Nqn;
 use crate::spec::pdu::{CapsuleCmd, DIGEST_LEN, Fes, PduType};
@@ -74,6 +75,8 @@ pub(super) struct Home {
     pub(super) retry_delays: [u16; 3],
     pub(super) faults: VecDeque<Fault>,
     pub(super) faults_total: u64,
+    pub(super) refused_connects: u64,
+    said: Said,
     pub(super) admin_qpairs: u64,
     connections: BTreeMap<u64, Box<HomeConnection>>,
     /// Connections to be served in the next poll, besides those that are ready.
@@ -92,6 +95,8 @@ impl Home {
             retry_delays: [0; 3],
             faults: VecDeque::new(),
             faults_total: 0,
+            refused_connects: 0,
+            said: Said::default(),
             admin_qpairs: 0,
             connections: BTreeMap::new(),
             due: Vec::new(),
@@ -338,10 +343,10 @@ impl Home {
         };
         match connection.phase {
             Phase::Admin(key) => {
-                let full = self
-                    .controllers
-                    .get(&key)
-                    .is_none_or(Controller::is_admin_queue_full);
+                let full = self.controllers.get_mut(&key).is_none_or(|controller| {
+                    controller.events.forget(sqe.cid.get());
+                    controller.is_admin_queue_full()
+                });
                 if full {
                     return Err(connection.conn.fault(ProtocolError::sequence(
                         "more commands than the submission queue has entries",
@@ -354,7 +359,8 @@ impl Home {
                 let result = if intact {
                     self.connect(&connection.conn, &sqe, data, turn)
                 } else {
-                    Err((Status::TRANSIENT_TRANSPORT_ERROR, 0))
+                    let reason = "the capsule's data digest is wrong";
+                    Err(Refusal::new(Status::TRANSIENT_TRANSPORT_ERROR, reason))
                 };
                 let cqe = super::handshake::connect_response(&sqe, &result);
                 connection.conn.out.complete(cqe);
@@ -364,7 +370,11 @@ impl Home {
                         Ok(None)
                     }
                     Ok(connected) => Ok(Some(connected)),
-                    Err(_) => Ok(None),
+                    Err(refusal) => {
+                        let peer = connection.conn.peer;
+                        self.note_refusal(peer, &refusal.describe(data), turn);
+                        Ok(None)
+                    }
                 }
             }
         }
@@ -405,8 +415,19 @@ impl Home {
         turn.lingering.add(connection.conn, end, turn.cx);
     }
 
+    /// A Connect was refused, for the reason in `what`.
+    #[cold]
+    fn note_refusal(&mut self, peer: SocketAddr, what: &str, turn: &Turn<'_, '_>) {
+        self.refused_connects += 1;
+        self.said.say(peer, what, turn.cx.now());
+    }
+
     fn note_fault(&mut self, fault: Fault) {
-        log::warn!(target: LOG_FLAG, "{}: connection ended: {}", fault.peer, fault.reason);
+        let what = match fault.qid {
+            Some(qid) => format!("queue {qid} ended: {}", fault.reason),
+            None => format!("connection ended before a Connect: {}", fault.reason),
+        };
+        self.said.say(fault.peer, &what, fault.at);
         self.faults_total += 1;
         if self.faults.len() >= FAULTS_KEPT {
             self.faults.pop_front();

@@ -70,6 +70,7 @@ mod message;
 mod read;
 mod request;
 pub mod rpc;
+mod said;
 mod staging;
 mod status;
 mod subsystem;

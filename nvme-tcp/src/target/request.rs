@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::backend::Backend;
 use super::status::{SubsystemStatus, TargetStatus};
 use crate::spec::log::AnaState;
-use crate::spec::nqn::Nqn;
+use crate::spec::nqn::{HostNqn, Nqn};
 
 /// Settings of a new subsystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,15 +160,15 @@ pub enum TargetRequest {
     AddHost {
         /// The subsystem.
         nqn: Nqn,
-        /// The host's NQN.
-        host: Nqn,
+        /// The host's name.
+        host: HostNqn,
     },
     /// Forbids a host and disconnects it; answered when its controllers are gone.
     RemoveHost {
         /// The subsystem.
         nqn: Nqn,
-        /// The host's NQN.
-        host: Nqn,
+        /// The host's name.
+        host: HostNqn,
     },
     /// Allows every host, or only those listed. Hosts that are connected stay connected.
     AllowAnyHost {
@@ -251,9 +251,9 @@ pub enum TargetError {
     /// The subsystem has that listener already.
     ListenerExists(SocketAddr),
     /// The host is not on the list.
-    NoSuchHost(Nqn),
+    NoSuchHost(HostNqn),
     /// The host is on the list already.
-    HostExists(Nqn),
+    HostExists(HostNqn),
     /// No such referral.
     NoSuchReferral,
     /// The referral exists.

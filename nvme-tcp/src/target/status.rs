@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::backend::Backend;
 use super::request::Referral;
 use crate::spec::log::AnaState;
-use crate::spec::nqn::Nqn;
+use crate::spec::nqn::{HostNqn, Nqn};
 
 /// Everything about a target at one moment. Counters of the reactors are read one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,6 +27,8 @@ pub struct TargetStatus {
     pub faults: Vec<Fault>,
     /// Faults of peers since the start, also those that are not listed any more.
     pub faults_total: u64,
+    /// Connects that were refused since the start.
+    pub refused_connects: u64,
 }
 
 /// One subsystem.
@@ -47,7 +49,7 @@ pub struct SubsystemStatus {
     /// Lowest and highest controller identifier.
     pub cntlid_range: (u16, u16),
     /// Hosts on the list.
-    pub hosts: Vec<Nqn>,
+    pub hosts: Vec<HostNqn>,
     /// Namespaces in order of their identifiers.
     pub namespaces: Vec<NamespaceStatus>,
     /// Listeners in the order in which they were added.
@@ -90,8 +92,8 @@ pub struct ListenerStatus {
 pub struct ControllerStatus {
     /// Controller identifier.
     pub cntlid: u16,
-    /// The host.
-    pub hostnqn: Nqn,
+    /// The host, as it calls itself; empty if it has told no name.
+    pub hostnqn: HostNqn,
     /// The host's identifier.
     pub hostid: [u8; 16],
     /// The listener it came through.

@@ -13,7 +13,7 @@ use super::message::NamespaceView;
 use super::request::{NamespaceConfig, SubsystemConfig, TargetError};
 use super::status::{ListenerStatus, NamespaceStatus, SubsystemStatus};
 use crate::spec::log::AnaState;
-use crate::spec::nqn::Nqn;
+use crate::spec::nqn::{HostNqn, Nqn};
 
 /// Highest namespace identifier that a subsystem can be given.
 pub const NAMESPACES_MAX: u32 = 1024;
@@ -142,7 +142,7 @@ pub(super) struct SubsystemListener {
 #[derive(Debug)]
 pub(super) struct Subsystem {
     pub(super) config: SubsystemConfig,
-    pub(super) hosts: BTreeSet<Nqn>,
+    pub(super) hosts: BTreeSet<HostNqn>,
     pub(super) namespaces: BTreeMap<u32, Namespace>,
     pub(super) listeners: Vec<SubsystemListener>,
     /// Where the search for a free controller identifier starts. Identifiers go round rather than being
@@ -186,7 +186,7 @@ impl Subsystem {
         })
     }
 
-    pub(super) fn allows(&self, host: &Nqn) -> bool {
+    pub(super) fn allows(&self, host: &HostNqn) -> bool {
         self.config.allow_any_host || self.hosts.contains(host)
     }
 

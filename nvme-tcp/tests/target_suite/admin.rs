@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use pollux_nvme_tcp::spec::fabrics::{CNTLID_DYNAMIC, cattr, property};
+use pollux_nvme_tcp::spec::fabrics::{
+    CNTLID_DYNAMIC, ConnectCommand, ConnectData, PropertyGet, cattr, property,
+};
 use pollux_nvme_tcp::spec::features::{NumberOfQueues, fid};
 use pollux_nvme_tcp::spec::identify::{
     IdentifyNamespace, NamespaceList, cns, ctrl, descriptor_type, namespace_id_descriptors,
@@ -16,9 +18,9 @@ use pollux_nvme_tcp::spec::registers::{Cap, Vs};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Nqn, SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{Backend, Referral, TargetRequest};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
-use crate::initiator::{Initiator, Options, TestTarget, pattern, wait_for};
+use crate::initiator::{Initiator, Options, TestTarget, host_nqn, pattern, wait_for};
 
 fn start() -> TestTarget {
     TestTarget::start(2, &[Backend::Memory { bytes: 1 << 20 }])
@@ -117,18 +119,124 @@ fn hosts_that_are_not_allowed_are_refused() {
     let nqn = target.nqn.clone();
     let add = TargetRequest::AddHost {
         nqn: nqn.clone(),
-        host: crate::initiator::host_nqn(),
+        host: crate::initiator::host_nqn().into(),
     };
     target.handle.call(add).unwrap();
     let mut host = admin(&target);
     assert!(host.identify(cns::CONTROLLER, 0).is_ok());
     let remove = TargetRequest::RemoveHost {
         nqn,
-        host: crate::initiator::host_nqn(),
+        host: crate::initiator::host_nqn().into(),
     };
     target.handle.call(remove).unwrap();
     assert!(host.try_receive().is_none());
     assert!(target.status().subsystems[0].controllers.is_empty());
+}
+
+/// SPDK's tools send no name at all, and others what is no NQN.
+#[test]
+fn where_any_host_is_allowed_its_name_may_be_anything() {
+    let target = start();
+    let connect = |name: &[u8], hostid: u8, qid: u16, cntlid: u16| {
+        let mut host = Initiator::initialized(target.addr, Options::default());
+        let mut data = ConnectData::new([hostid; 16], cntlid, &target.nqn, &host_nqn());
+        data.hostnqn = [0; 256];
+        data.hostnqn[..name.len()].copy_from_slice(name);
+        let command = ConnectCommand::new(qid, 32, 0, 0);
+        let cqe = host.command(command.into(), data.as_bytes()).0;
+        (host, cqe)
+    };
+    let longest = [b'x'; 223];
+    let names: [&[u8]; 5] = [
+        b"",
+        b"iqn.1993-08.org.debian:01:a",
+        b"host",
+        "zwei W\u{f6}rter".as_bytes(),
+        &longest,
+    ];
+    let mut hosts = Vec::new();
+    for name in names {
+        let (mut host, cqe) = connect(name, 7, 0, CNTLID_DYNAMIC);
+        assert_eq!(cqe.status(), Status::SUCCESS, "{name:?}");
+        host.property_set(property::CC, 0x0046_0001);
+        let cntlid = u16::try_from(cqe.dw0()).unwrap();
+        let (mut io, cqe) = connect(name, 7, 1, cntlid);
+        assert_eq!(cqe.status(), Status::SUCCESS, "{name:?}");
+        assert!(io.read(1, 0, 1).is_ok());
+        hosts.push((host, io, cntlid));
+    }
+    let status = target.status();
+    let shown = status.subsystems[0].controllers.iter();
+    let shown: BTreeSet<&[u8]> = shown.map(|c| c.hostnqn.as_str().as_bytes()).collect();
+    assert_eq!(shown, BTreeSet::from(names));
+    assert_eq!(status.refused_connects, 0);
+    // Those without a name are told apart by their host identifiers.
+    let nameless = hosts[0].2;
+    let (_host, cqe) = connect(b"", 8, 2, nameless);
+    assert_eq!(cqe.status(), Status::CONNECT_INVALID_PARAMETERS.with_dnr());
+    assert_eq!(target.status().refused_connects, 1);
+    // Where hosts are listed, any name but none can be.
+    let (nqn, allow) = (target.nqn.clone(), false);
+    let request = TargetRequest::AllowAnyHost { nqn, allow };
+    target.handle.call(request).unwrap();
+    let request = TargetRequest::AddHost {
+        nqn: target.nqn.clone(),
+        host: "host".parse().unwrap(),
+    };
+    target.handle.call(request).unwrap();
+    for (name, status) in [
+        (names[2], Status::SUCCESS),
+        (names[0], Status::CONNECT_INVALID_HOST.with_dnr()),
+        (names[3], Status::CONNECT_INVALID_HOST.with_dnr()),
+    ] {
+        let (_host, cqe) = connect(name, 7, 0, CNTLID_DYNAMIC);
+        assert_eq!(cqe.status(), status, "{name:?}");
+    }
+}
+
+/// SPDK's hosts end their event requests for themselves at a detach, and use the identifiers for its commands.
+#[test]
+fn a_newer_command_takes_the_identifier_of_an_event_request() {
+    let target = start();
+    let mut host = admin(&target);
+    let send = |host: &mut Initiator, mut sqe: Sqe, cid: u16| {
+        sqe.cid = cid.into();
+        let mut out = Vec::new();
+        host.put_capsule(&mut out, sqe, &[]);
+        host.send_raw(&out);
+    };
+    let request = Sqe::new(admin::ASYNC_EVENT_REQUEST, 0);
+    for round in 0..3 {
+        for cid in 0..4 {
+            send(&mut host, request, cid);
+        }
+        // The orderly shutdown of a host that has forgotten them.
+        for (cid, offset) in [(0, property::CC), (1, property::CSTS), (0, property::VS)] {
+            let get = PropertyGet::new(offset, property::SIZE_4);
+            send(&mut host, get.into(), cid);
+            let (cqe, _) = host.finish(cid, &[]);
+            assert_eq!(cqe.status(), Status::SUCCESS, "round {round}");
+        }
+        let mut identify = Sqe::new(admin::IDENTIFY, 0);
+        identify.cdw10 = u32::from(cns::CONTROLLER).into();
+        identify.sgl = SglDescriptor::transport(4096);
+        send(&mut host, identify, 2);
+        let (cqe, data) = host.finish(2, &[]);
+        assert_eq!((cqe.status(), data.len()), (Status::SUCCESS, 4096));
+    }
+    // Number 3 is still outstanding, and was so all the time: one event comes, and it comes there.
+    let request = TargetRequest::RemoveNamespace {
+        nqn: target.nqn.clone(),
+        nsid: 1,
+    };
+    target.handle.call(request).unwrap();
+    assert_eq!(host.finish(3, &[]).0.status(), Status::SUCCESS);
+    // There is room for four again, and no more.
+    for cid in 10..15 {
+        send(&mut host, Sqe::new(admin::ASYNC_EVENT_REQUEST, 0), cid);
+    }
+    let (cqe, _) = host.finish(14, &[]);
+    assert_eq!(cqe.status().code(), Status::AER_LIMIT_EXCEEDED);
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn requests_that_make_no_sense_are_refused_and_change_nothing() {
         (
             TargetRequest::RemoveHost {
                 nqn: nqn(),
-                host: unknown.clone(),
+                host: unknown.clone().into(),
             },
             "not on the list",
         ),

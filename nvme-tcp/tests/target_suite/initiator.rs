@@ -224,7 +224,7 @@ impl Initiator {
     }
 
     pub fn new_cid(&mut self) -> u16 {
-        self.next_cid += 1;
+        self.next_cid = self.next_cid.wrapping_add(1);
         self.next_cid
     }
 

@@ -1,13 +1,27 @@
 //! Which hosts may connect.
 
-use pollux_reactor::rpc::{Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
 
-use super::{State, done, forward, nqn, subsystem};
+use super::{State, done, forward, subsystem};
+use crate::spec::nqn::HostNqn;
 use crate::target::request::TargetRequest;
+
+/// The name of a host that is listed: whatever it calls itself, but it must have a name.
+fn host(params: &mut Params) -> Result<HostNqn, RpcError> {
+    let text: String = params.required("host")?;
+    match HostNqn::new(&text) {
+        Ok(_) if text.is_empty() => Err(params.invalid(
+            "host",
+            "'': a host without a name is let in by allow_any_host only",
+        )),
+        Ok(host) => Ok(host),
+        Err(e) => Err(params.invalid("host", format!("'{}': {e}", text.escape_debug()))),
+    }
+}
 
 pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
     let params = &mut call.params;
-    let (subsystem, host) = (subsystem(params)?, nqn(params, "host")?);
+    let (subsystem, host) = (subsystem(params)?, host(params)?);
     let mut key = None;
     for name in ["psk", "dhchap_key", "dhchap_ctrlr_key"] {
         key = key.or(params.optional::<String>(name)?);
@@ -26,7 +40,7 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
 
 pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
     let params = &mut call.params;
-    let (subsystem, host) = (subsystem(params)?, nqn(params, "host")?);
+    let (subsystem, host) = (subsystem(params)?, host(params)?);
     // The host's connections are closed at once, so there is nothing that could take longer.
     params.unused::<u64>(&["timeout_ms"])?;
     params.finish()?;

@@ -38,7 +38,10 @@ pub(super) fn stats(state: &mut State, call: &mut Call<State>) -> Outcome {
         Ok(json!({
             "tick_rate": 1_000_000_000,
             "poll_groups": groups.collect::<Value>(),
-            "pollux": {"faults": status.faults_total},
+            "pollux": {
+                "faults": status.faults_total,
+                "refused_connects": status.refused_connects,
+            },
         }))
     })
 }

@@ -170,11 +170,18 @@ pub fn table() -> Vec<Row> {
             Expect::Status(Status::AER_LIMIT_EXCEEDED),
             move |at| (0..4).chain([at.cid]).map(|cid| aer(at, cid)).collect(),
         ),
+        // The newer command has the identifier, so there is no request too many.
         rows(
-            "a CID of an Asynchronous Event Request that waits",
+            "Asynchronous Event Requests that all have one CID, and Keep Alive with it",
             Stage::Admin,
-            Expect::Status(Status::COMMAND_ID_CONFLICT),
-            move |at| vec![aer(at, at.cid), aer(at, at.cid)],
+            Expect::Status(Status::SUCCESS),
+            move |at| {
+                let mut pdus = vec![aer(at, at.cid); 8];
+                let mut sqe = Sqe::new(admin::KEEP_ALIVE, 0);
+                sqe.cid = at.cid.into();
+                pdus.push(pdu(at.framing, &CapsuleCmd::new(sqe), &[]));
+                pdus
+            },
         ),
         row("H2CData on an admin queue", Stage::Admin, TTAG, |at| {
             at.data_for(0, 0, 0, 512, true)

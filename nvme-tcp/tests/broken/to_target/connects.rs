@@ -81,11 +81,14 @@ pub fn table() -> Vec<Row> {
         admin_queue("HOSTNQN not terminated", invalid(true, hostnqn), |_, d| {
             d.hostnqn = [b'n'; 256];
         }),
-        admin_queue("HOSTNQN empty", invalid(true, hostnqn), |_, d| {
-            d.hostnqn = [0; 256]
+        admin_queue("HOSTNQN of 224 bytes", invalid(true, hostnqn), |_, d| {
+            d.hostnqn[..224].fill(b'n');
         }),
-        admin_queue("HOSTNQN of another form", invalid(true, hostnqn), |_, d| {
-            d.hostnqn[..4].copy_from_slice(b"iqn.");
+        admin_queue("HOSTNQN with a line end", invalid(true, hostnqn), |_, d| {
+            d.hostnqn[20] = b'\n';
+        }),
+        admin_queue("HOSTNQN not UTF-8", invalid(true, hostnqn), |_, d| {
+            d.hostnqn[20] = 0xff;
         }),
         admin_queue(
             "transport SGL",
@@ -154,6 +157,17 @@ pub fn table() -> Vec<Row> {
             STAGE,
             status(Status::CONNECT_INVALID_HOST),
             |at| at.connect(|_, d| d.subnqn = at.closed_nqn.to_field()),
+        ),
+        row(
+            "Connect: a subsystem that is not for a host without a name",
+            STAGE,
+            status(Status::CONNECT_INVALID_HOST),
+            |at| {
+                at.connect(|_, d| {
+                    d.subnqn = at.closed_nqn.to_field();
+                    d.hostnqn = [0; 256];
+                })
+            },
         ),
         row(
             "Connect of an I/O queue: another subsystem",
