@@ -1,7 +1,7 @@
 //! What a service is handed in each call.
 
 use crate::counters::Counters;
-use crate::net::Net;
+use crate::net::{Net, Stream};
 use crate::rng::Rng;
 use crate::status::{Place, ReactorStatus, ServiceCounters, ThreadStatus};
 use crate::sys;
@@ -38,11 +38,23 @@ pub struct Context<'a> {
     now: Time,
     core: &'a mut Core,
     timers: &'a mut Timers,
+    /// Which of the reactor's services this is.
+    seat: usize,
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(now: Time, core: &'a mut Core, timers: &'a mut Timers) -> Context<'a> {
-        Context { now, core, timers }
+    pub(crate) fn new(
+        now: Time,
+        core: &'a mut Core,
+        timers: &'a mut Timers,
+        seat: usize,
+    ) -> Context<'a> {
+        Context {
+            now,
+            core,
+            timers,
+            seat,
+        }
     }
 }
 
@@ -60,6 +72,20 @@ impl Context<'_> {
     /// The reactor's byte streams.
     pub fn net(&mut self) -> &mut Net {
         &mut self.core.net
+    }
+
+    /// Has this service told of the edges of a stream of this reactor ([`Context::next_ready`]), by `token`; a stream that
+    /// is watched already gets a new token. A stream that moves to another reactor is watched there anew, after
+    /// [`Net::adopt`].
+    pub fn watch(&mut self, stream: &mut Stream, token: u64) {
+        self.core.net.watch(stream, self.seat, token);
+    }
+
+    /// The token of a watched stream that has had an edge, each edge's stream once: further edges are not told until
+    /// [`Stream::take_ready`] was asked. A token may come for a stream that was dropped meanwhile.
+    #[inline]
+    pub fn next_ready(&mut self) -> Option<u64> {
+        self.core.net.next_ready(self.seat)
     }
 
     /// Calls this service's `on_timer` with `token` in the first turn at or after `at`. Timers of equal time fire in the

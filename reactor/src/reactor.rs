@@ -37,12 +37,14 @@ struct SeatOf<S: Service> {
     service: S,
     receiver: Receiver<S::Message>,
     timers: Timers,
+    /// Its place among the reactor's seats.
+    place: usize,
 }
 
 impl<S: Service> Seat for SeatOf<S> {
     fn start(&mut self, now: Time, core: &mut Core) {
         self.service
-            .on_start(&mut Context::new(now, core, &mut self.timers));
+            .on_start(&mut Context::new(now, core, &mut self.timers, self.place));
     }
 
     fn turn(&mut self, now: Time, core: &mut Core) -> Progress {
@@ -53,7 +55,7 @@ impl<S: Service> Seat for SeatOf<S> {
             };
             core.counters.messages += 1;
             progress = Progress::Busy;
-            let mut cx = Context::new(now, core, &mut self.timers);
+            let mut cx = Context::new(now, core, &mut self.timers, self.place);
             self.service.on_message(message, &mut cx);
         }
         for _ in 0..TIMERS_PER_TURN {
@@ -62,16 +64,16 @@ impl<S: Service> Seat for SeatOf<S> {
             };
             core.counters.timers += 1;
             progress = Progress::Busy;
-            let mut cx = Context::new(now, core, &mut self.timers);
+            let mut cx = Context::new(now, core, &mut self.timers, self.place);
             self.service.on_timer(token, &mut cx);
         }
-        let mut cx = Context::new(now, core, &mut self.timers);
+        let mut cx = Context::new(now, core, &mut self.timers, self.place);
         progress.or(self.service.poll(&mut cx))
     }
 
     fn stop(&mut self, now: Time, core: &mut Core) {
         self.service
-            .on_stop(&mut Context::new(now, core, &mut self.timers));
+            .on_stop(&mut Context::new(now, core, &mut self.timers, self.place));
     }
 
     fn has_messages(&self) -> bool {
@@ -137,6 +139,7 @@ impl Reactor {
             service,
             receiver,
             timers: Timers::default(),
+            place: self.seats.len(),
         }));
     }
 

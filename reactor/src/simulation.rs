@@ -68,7 +68,7 @@ impl Simulation {
     /// Adds a reactor and returns its index, counted from 0.
     pub fn add_reactor(&mut self) -> usize {
         let index = self.members.len();
-        let net = Net::simulated(self.network.clone());
+        let net = Net::simulated(self.network.clone(), index);
         let rng = Rng::seeded(self.rng.next_u64());
         self.members.push(Member {
             reactor: Some(Reactor::new(index, net, rng)),

@@ -112,6 +112,8 @@ pub(super) struct Connection {
     pub(super) rx: RxBuffer,
     pub(super) rx_framing: RxFraming,
     pub(super) out: Outgoing,
+    /// The stream took no more: nothing is sent before an edge tells of room.
+    blocked: bool,
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
     /// The configured address of the listener that it came through.
@@ -137,6 +139,7 @@ impl Connection {
                 tx: TxQueue::new(TX_INLINE, TX_SEGMENTS),
                 framing: TxFraming::default(),
             },
+            blocked: false,
             peer,
             local,
             listener,
@@ -151,18 +154,25 @@ impl Connection {
         none_if_would_block(self.rx.fill(&mut self.stream))
     }
 
-    /// Sends what waits.
+    /// Sends what waits, unless the peer has to make room first.
     #[inline]
     pub(super) fn flush(&mut self) -> Result<Progress, End> {
         let before = self.out.tx.pending();
-        if before == 0 {
+        if before == 0 || (self.blocked && !self.stream.take_room()) {
             return Ok(Progress::Idle);
         }
-        match self.out.tx.flush(&mut self.stream, &mut NoPayloads) {
-            Ok(_) if self.out.tx.pending() < before => Ok(Progress::Busy),
-            Ok(_) => Ok(Progress::Idle),
-            Err(_) => Err(End::Closed),
-        }
+        let sent = self.out.tx.flush(&mut self.stream, &mut NoPayloads);
+        self.blocked = !sent.map_err(|_| End::Closed)?;
+        Ok(match self.out.tx.pending() < before {
+            true => Progress::Busy,
+            false => Progress::Idle,
+        })
+    }
+
+    /// Whether what waits to be sent has to wait for the peer to read.
+    #[inline]
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// The PDU at the start of the receive buffer; a capsule only once it is there as a whole.

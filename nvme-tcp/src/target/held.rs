@@ -9,9 +9,6 @@ use super::layers::{Corruption, Descent, Faults};
 use crate::spec::Sqe;
 use crate::spec::status::Status;
 
-/// Token of the timers that [`Held::set_timer`] sets; they only wake the reactor.
-const HELD_TIMER: u64 = u64::MAX - 1;
-
 /// A command on its way down, with the data that came in its capsule.
 #[derive(Debug)]
 pub(super) struct Task {
@@ -100,6 +97,12 @@ impl Held {
         });
     }
 
+    /// Whether a command waits for a resume, of which no timer tells.
+    #[inline]
+    pub(super) fn may_be_resumed(&self) -> bool {
+        self.pending > 0
+    }
+
     /// Whether [`take_due`](Self::take_due) may find something.
     pub(super) fn may_be_due(&self, now: Time) -> bool {
         self.next <= now || self.pending > 0
@@ -165,8 +168,8 @@ impl Held {
         Some(self.rulings.swap_remove(at).1)
     }
 
-    /// Sees to it that the reactor is awake when the next command is due.
-    pub(super) fn set_timer(&mut self, cx: &mut Context<'_>) {
+    /// Sees to it that the timer `token` fires when the next command is due.
+    pub(super) fn set_timer(&mut self, token: u64, cx: &mut Context<'_>) {
         if let Some((id, at)) = self.timer {
             if at == self.next && at > cx.now() {
                 return;
@@ -177,7 +180,7 @@ impl Held {
         }
         // What is due already, but found no room, goes on when the peer has read.
         if self.next > cx.now() && self.next < Time::MAX {
-            self.timer = Some((cx.set_timer(self.next, HELD_TIMER), self.next));
+            self.timer = Some((cx.set_timer(self.next, token), self.next));
         }
     }
 

@@ -18,7 +18,7 @@ use super::said::Said;
 use super::status::Fault;
 use super::subsystem::Subsystem;
 use super::sync::Pending;
-use super::{Turn, timer};
+use super::{Turn, token};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
 use crate::spec::nqn::Nqn;
 use crate::spec::pdu::{CapsuleCmd, DIGEST_LEN, Fes, PduType};
@@ -56,14 +56,6 @@ enum Phase {
 struct HomeConnection {
     conn: Connection,
     phase: Phase,
-    /// To be read even without an event.
-    unread: bool,
-}
-
-impl HomeConnection {
-    fn is_due(&mut self) -> bool {
-        self.conn.stream.take_ready() || self.unread || !self.conn.out.tx.is_empty()
-    }
 }
 
 /// The home part.
@@ -79,7 +71,8 @@ pub(super) struct Home {
     said: Said,
     pub(super) admin_qpairs: u64,
     connections: BTreeMap<u64, Box<HomeConnection>>,
-    /// Connections to be served in the next poll, besides those that are ready.
+    /// Connections to be served in the next poll: those that had an edge, have answers to send, or were left
+    /// with something to do. No other is looked at.
     pub(super) due: Vec<u64>,
     pub(super) syncs: BTreeMap<u64, Pending>,
     last_id: u64,
@@ -151,8 +144,8 @@ impl Home {
     }
 
     pub(super) fn on_timer(&mut self, token: u64, turn: &mut Turn<'_, '_>) {
-        match timer::split(token) {
-            (timer::CONNECT, id) => {
+        match token::split(token) {
+            (token::CONNECT, id) => {
                 if let Some(c) = self.connections.get(&id)
                     && c.phase == Phase::Handshake
                 {
@@ -162,7 +155,7 @@ impl Home {
                     }
                 }
             }
-            (timer::KEEP_ALIVE, key) => self.check_keep_alive(ControllerKey(key), turn),
+            (token::KEEP_ALIVE, key) => self.check_keep_alive(ControllerKey(key), turn),
             _ => {}
         }
     }
@@ -171,11 +164,6 @@ impl Home {
     #[inline]
     pub(super) fn poll(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
         let mut progress = self.accept(turn);
-        for (&id, connection) in &mut self.connections {
-            if connection.is_due() {
-                self.due.push(id);
-            }
-        }
         if self.due.is_empty() {
             return progress;
         }
@@ -194,13 +182,18 @@ impl Home {
         progress
     }
 
+    /// Has the next poll serve a connection.
+    pub(super) fn wake(&mut self, id: u64) {
+        self.due.push(id);
+    }
+
     fn accept(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
         let mut progress = Progress::Idle;
         for (&addr, listener) in &mut self.ports {
             for _ in 0..ACCEPTS_MAX {
                 // An error is that of a connection that is gone already, or of missing descriptors; either
                 // way the listener goes on.
-                let Ok(Some((stream, peer))) = listener.accept(turn.cx.net()) else {
+                let Ok(Some((mut stream, peer))) = listener.accept(turn.cx.net()) else {
                     break;
                 };
                 progress = Progress::Busy;
@@ -214,14 +207,13 @@ impl Home {
                 self.last_id += 1;
                 let id = self.last_id;
                 let deadline = turn.cx.now() + CONNECT_TIMEOUT;
-                turn.cx
-                    .set_timer(deadline, timer::token(timer::CONNECT, id));
+                turn.cx.set_timer(deadline, token::of(token::CONNECT, id));
+                turn.cx.watch(&mut stream, token::of(token::CONNECTION, id));
                 self.connections.insert(
                     id,
                     Box::new(HomeConnection {
                         conn: Connection::new(id, stream, peer, addr),
                         phase: Phase::Handshake,
-                        unread: true,
                     }),
                 );
             }
@@ -237,7 +229,8 @@ impl Home {
         turn: &mut Turn<'_, '_>,
     ) -> Progress {
         let mut progress = Progress::Idle;
-        connection.unread = true;
+        connection.conn.stream.take_ready();
+        let mut unread = true;
         for _ in 0..ROUNDS_MAX {
             let received = match connection.conn.fill() {
                 Ok(n) => n,
@@ -261,23 +254,27 @@ impl Home {
                 }
             }
             if received == 0 {
-                connection.unread = false;
+                unread = false;
                 break;
             }
         }
         if let Phase::Admin(key) = connection.phase
             && let Some(controller) = self.controllers.get_mut(&key)
         {
-            connection.unread |= !controller.put_answers(&mut connection.conn.out);
+            unread |= !controller.put_answers(&mut connection.conn.out);
         }
-        // What found no room is taken up again when room has been made, without waiting for an event.
-        connection.unread |= !connection.conn.out.has_room();
+        // What found no room is taken up again when room has been made.
+        unread |= !connection.conn.out.has_room();
         match connection.conn.flush() {
             Ok(p) => progress = progress.or(p),
             Err(end) => {
                 self.ended(connection, end, turn);
                 return Progress::Busy;
             }
+        }
+        // Of room that the peer has to make an edge tells.
+        if unread && !connection.conn.is_blocked() {
+            self.due.push(id);
         }
         self.connections.insert(id, connection);
         progress
@@ -478,7 +475,7 @@ impl Home {
             turn.cx.cancel_timer(timer);
         }
         if let Some(timeout) = controller.keep_alive_timeout() {
-            let token = timer::token(timer::KEEP_ALIVE, controller.key.0);
+            let token = token::of(token::KEEP_ALIVE, controller.key.0);
             let timer = turn.cx.set_timer(controller.last_seen + timeout, token);
             controller.keep_alive.timer = Some(timer);
         }
@@ -498,7 +495,7 @@ impl Home {
         }
         if !controller.keep_alive.in_grace {
             controller.keep_alive.in_grace = true;
-            let token = timer::token(timer::KEEP_ALIVE, key.0);
+            let token = token::of(token::KEEP_ALIVE, key.0);
             let timer = turn.cx.set_timer(turn.cx.now() + KEEP_ALIVE_GRACE, token);
             controller.keep_alive.timer = Some(timer);
             return;

@@ -1,25 +1,39 @@
 //! The part of every target service that serves I/O queues: what one reactor knows of controllers and
 //! namespaces, and the queues that were given to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use pollux_reactor::Progress;
 
-use super::Turn;
 use super::connection::End;
 use super::io_command::Namespaces;
 use super::io_queue::IoQueue;
 use super::message::{ControllerKey, HomeMessage, IoMessage, ReactorReport};
 use super::staging::StagingPool;
 use super::status::{Fault, QpairCounters, ReactorStatus};
+use super::{Turn, token};
+
+/// Queues that are read in turn without waiting for an edge. That takes about as long as the reactor lets pass
+/// between two looks at its events; with more of them the edges are the quicker way.
+const HOT_MAX: usize = 64;
 
 /// One controller on this reactor.
 #[derive(Debug, Default)]
 struct IoController {
     namespaces: Namespaces,
-    queues: Vec<IoQueue>,
+    /// Places of its queues.
+    queues: Vec<usize>,
     /// Of queues that are closed.
     closed: QpairCounters,
+}
+
+/// A queue at its place.
+#[derive(Debug)]
+struct Seat {
+    key: ControllerKey,
+    queue: Box<IoQueue>,
+    /// Its place is in [`IoPart::polled`].
+    is_polled: bool,
 }
 
 /// The I/O part.
@@ -27,16 +41,18 @@ struct IoController {
 pub(super) struct IoPart {
     reactor: usize,
     controllers: BTreeMap<ControllerKey, IoController>,
+    /// Queues stay at their places, which name them in tokens.
+    seats: Vec<Option<Seat>>,
+    free: Vec<usize>,
+    /// Places of the queues that are polled, the next one first. All others wait for an edge, a timer or a
+    /// message and cost nothing until then.
+    polled: VecDeque<usize>,
     pool: StagingPool,
-    /// Queues that ended in this turn, by connection.
-    ended: Vec<(ControllerKey, u64, End)>,
     /// I/O queues since the start.
     qpairs: u64,
     /// Of queues that are closed.
     closed: QpairCounters,
     closed_staging_waits: u64,
-    /// Place of the queue that was served last, counted from 1 in the order in which they are kept.
-    served: usize,
 }
 
 impl IoPart {
@@ -44,12 +60,13 @@ impl IoPart {
         Self {
             reactor,
             controllers: BTreeMap::new(),
+            seats: Vec::new(),
+            free: Vec::new(),
+            polled: VecDeque::new(),
             pool: StagingPool::default(),
-            ended: Vec::new(),
             qpairs: 0,
             closed: QpairCounters::default(),
             closed_staging_waits: 0,
-            served: 0,
         }
     }
 
@@ -63,34 +80,11 @@ impl IoPart {
                     controller.namespaces.set(nsid, view);
                 }
             }
-            IoMessage::Adopt { key, mut queue } => {
-                // The controller may be gone by now; then so is its queue.
-                if let Some(controller) = self.controllers.get_mut(&key)
-                    && turn.cx.net().adopt(&mut queue.conn.stream).is_ok()
-                {
-                    if self.qpairs == 0 {
-                        self.pool = StagingPool::new();
-                    }
-                    self.qpairs += 1;
-                    controller.queues.push(*queue);
-                }
-            }
-            IoMessage::CloseQueues { key } => {
-                if let Some(controller) = self.controllers.get_mut(&key) {
-                    for queue in std::mem::take(&mut controller.queues) {
-                        let counters = self.bury(queue, End::Closed, turn);
-                        if let Some(controller) = self.controllers.get_mut(&key) {
-                            controller.closed.add(&counters);
-                        }
-                    }
-                }
-            }
+            IoMessage::Adopt { key, queue } => self.adopt(key, queue, turn),
+            IoMessage::CloseQueues { key } => self.close_queues(key, turn),
             IoMessage::Close { key } => {
-                if let Some(controller) = self.controllers.remove(&key) {
-                    for queue in controller.queues {
-                        self.bury(queue, End::Closed, turn);
-                    }
-                }
+                self.close_queues(key, turn);
+                self.controllers.remove(&key);
             }
             IoMessage::Abort {
                 key,
@@ -98,11 +92,12 @@ impl IoPart {
                 cid,
                 admin_cid,
             } => {
-                let aborted = self
-                    .controllers
-                    .get_mut(&key)
-                    .and_then(|c| c.queues.iter_mut().find(|q| q.qid == qid))
-                    .is_some_and(|q| q.abort(cid));
+                let aborted = self.place_of(key, qid).is_some_and(|place| {
+                    // Its answer is to be sent.
+                    self.poll_at(place);
+                    let seat = self.seats.get_mut(place).and_then(Option::as_mut);
+                    seat.is_some_and(|seat| seat.queue.abort(cid))
+                });
                 turn.links.send_home(HomeMessage::Aborted {
                     key,
                     admin_cid,
@@ -116,61 +111,105 @@ impl IoPart {
         }
     }
 
-    /// Serves the queues in turn, up to the first that has something to do: what else runs on this reactor
-    /// waits for one queue, not for all of them.
+    fn adopt(&mut self, key: ControllerKey, mut queue: Box<IoQueue>, turn: &mut Turn<'_, '_>) {
+        // The controller may be gone by now; then so is its queue.
+        let Some(controller) = self.controllers.get_mut(&key) else {
+            return;
+        };
+        if turn.cx.net().adopt(&mut queue.conn.stream).is_err() {
+            return;
+        }
+        if self.qpairs == 0 {
+            self.pool = StagingPool::new();
+        }
+        self.qpairs += 1;
+        let place = self.free.pop().unwrap_or(self.seats.len());
+        if place == self.seats.len() {
+            self.seats.push(None);
+        }
+        queue.token = token::of(token::QUEUE, place as u64);
+        turn.cx.watch(&mut queue.conn.stream, queue.token);
+        controller.queues.push(place);
+        let seat = Seat {
+            key,
+            queue,
+            is_polled: false,
+        };
+        if let Some(empty) = self.seats.get_mut(place) {
+            *empty = Some(seat);
+        }
+        self.poll_at(place);
+    }
+
+    fn place_of(&self, key: ControllerKey, qid: u16) -> Option<usize> {
+        let mut places = self.controllers.get(&key)?.queues.iter().copied();
+        places.find(|&place| self.queue(place).is_some_and(|queue| queue.qid == qid))
+    }
+
+    fn queue(&self, place: usize) -> Option<&IoQueue> {
+        Some(&self.seats.get(place)?.as_ref()?.queue)
+    }
+
+    /// Has the next poll look at the queue that a token names; it may be gone.
+    pub(super) fn wake(&mut self, place: u64) {
+        self.poll_at(usize::try_from(place).unwrap_or(usize::MAX));
+    }
+
+    fn poll_at(&mut self, place: usize) {
+        if let Some(Some(seat)) = self.seats.get_mut(place)
+            && !seat.is_polled
+        {
+            seat.is_polled = true;
+            self.polled.push_back(place);
+        }
+    }
+
+    /// Polls the queues that may have something to do, up to the first that has: what else runs on this
+    /// reactor waits for one queue, not for all of them.
     #[inline]
     pub(super) fn poll(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
-        // Those behind the one that was served last, then the others.
-        let last = self.served;
-        let mut progress = self.serve(|place| place > last, turn);
-        if progress == Progress::Idle && last > 0 {
-            progress = self.serve(|place| place <= last, turn);
-        }
-        while let Some((key, connection, end)) = self.ended.pop() {
-            self.end(key, connection, end, turn);
-            progress = Progress::Busy;
+        let mut progress = Progress::Idle;
+        for _ in 0..self.polled.len() {
+            let crowded = self.polled.len() > HOT_MAX;
+            let Some(place) = self.polled.pop_front() else {
+                break;
+            };
+            let seat = self.seats.get_mut(place).and_then(Option::as_mut);
+            let found = seat.and_then(|seat| Some((self.controllers.get(&seat.key)?, seat)));
+            // A queue goes out of the list when it ends, and all queues of a controller before it.
+            let Some((controller, seat)) = found else {
+                debug_assert!(false, "a queue that is polled has gone");
+                continue;
+            };
+            match seat
+                .queue
+                .poll(&controller.namespaces, &mut self.pool, turn.cx)
+            {
+                Ok(Progress::Idle) if seat.queue.may_rest(crowded, turn.cx.now()) => {
+                    seat.is_polled = false;
+                }
+                Ok(found) => {
+                    self.polled.push_back(place);
+                    if found == Progress::Busy {
+                        return Progress::Busy;
+                    }
+                }
+                Err(end) => {
+                    seat.is_polled = false;
+                    self.end(place, end, turn);
+                    progress = Progress::Busy;
+                }
+            }
         }
         progress
     }
 
-    /// Serves queues, of those whose places are `wanted`, until one had something to do.
-    #[inline]
-    fn serve(&mut self, wanted: impl Fn(usize) -> bool, turn: &mut Turn<'_, '_>) -> Progress {
-        let mut place = 0;
-        for (&key, controller) in &mut self.controllers {
-            for queue in &mut controller.queues {
-                place += 1;
-                if !wanted(place) {
-                    continue;
-                }
-                match queue.poll(&controller.namespaces, &mut self.pool, turn.cx) {
-                    Ok(Progress::Idle) => {}
-                    Ok(Progress::Busy) => {
-                        self.served = place;
-                        return Progress::Busy;
-                    }
-                    Err(end) => self.ended.push((key, queue.conn.id, end)),
-                }
-            }
-        }
-        Progress::Idle
-    }
-
     /// A queue has ended by itself.
     #[cold]
-    fn end(&mut self, key: ControllerKey, connection: u64, end: End, turn: &mut Turn<'_, '_>) {
-        let Some(controller) = self.controllers.get_mut(&key) else {
+    fn end(&mut self, place: usize, end: End, turn: &mut Turn<'_, '_>) {
+        let Some(Seat { key, queue, .. }) = self.remove(place) else {
             return;
         };
-        let Some(at) = controller
-            .queues
-            .iter()
-            .position(|q| q.conn.id == connection)
-        else {
-            return;
-        };
-        let queue = controller.queues.swap_remove(at);
-        controller.closed.add(&queue.counters);
         let reason = match end {
             End::Fault(reason) => Some(reason),
             End::Terminated => Some("host sent H2CTermReq"),
@@ -190,14 +229,35 @@ impl IoPart {
         self.bury(queue, end, turn);
     }
 
-    /// Takes a queue apart. Returns its counters.
-    fn bury(&mut self, mut queue: IoQueue, end: End, turn: &mut Turn<'_, '_>) -> QpairCounters {
+    fn close_queues(&mut self, key: ControllerKey, turn: &mut Turn<'_, '_>) {
+        let places = self.controllers.get(&key).map(|c| c.queues.clone());
+        for place in places.unwrap_or_default() {
+            if let Some(seat) = self.remove(place) {
+                self.bury(seat.queue, End::Closed, turn);
+            }
+        }
+    }
+
+    /// Takes a queue from its place.
+    fn remove(&mut self, place: usize) -> Option<Seat> {
+        let seat = self.seats.get_mut(place)?.take()?;
+        self.free.push(place);
+        if seat.is_polled {
+            self.polled.retain(|&polled| polled != place);
+        }
+        if let Some(controller) = self.controllers.get_mut(&seat.key) {
+            controller.queues.retain(|&at| at != place);
+            controller.closed.add(&seat.queue.counters);
+        }
+        Some(seat)
+    }
+
+    /// Takes a queue apart.
+    fn bury(&mut self, mut queue: Box<IoQueue>, end: End, turn: &mut Turn<'_, '_>) {
         queue.release(&mut self.pool, turn.cx);
-        let counters = queue.counters;
-        self.closed.add(&counters);
+        self.closed.add(&queue.counters);
         self.closed_staging_waits += queue.staging_waits();
         turn.lingering.add(queue.conn, end, turn.cx);
-        counters
     }
 
     fn report(&self) -> ReactorReport {
@@ -213,7 +273,7 @@ impl IoPart {
         };
         for (&key, controller) in &self.controllers {
             let mut sum = controller.closed;
-            for queue in &controller.queues {
+            for queue in controller.queues.iter().filter_map(|&at| self.queue(at)) {
                 sum.add(&queue.counters);
                 report.status.io.add(&queue.counters);
                 report.status.staging_waits += queue.staging_waits();

@@ -5,8 +5,9 @@
 //! table until their data has come; commands of namespaces with layers may be held ([`Held`]).
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use pollux_reactor::{Context, Progress};
+use pollux_reactor::{Context, Progress, Time};
 use zerocopy::FromBytes;
 
 use super::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
@@ -30,9 +31,9 @@ const ROUNDS_MAX: u32 = 8;
 /// From this length on, payload is received straight into its staging buffer.
 const DIRECT_MIN: usize = 4096;
 
-/// Empty polls after which a queue is only read when the reactor has seen an event for it: idle
-/// connections then cost no system calls.
-const HOT_POLLS: u32 = 4096;
+/// For so long after it found something to do a queue is read without waiting for an edge, which keeps its
+/// latency low. After that it costs nothing until there is one.
+const HOT: Duration = Duration::from_millis(2);
 
 /// An I/O queue pair.
 #[derive(Debug)]
@@ -54,7 +55,10 @@ pub(super) struct IoQueue {
     pub(super) work: Option<Work>,
     pub(super) ranges: Vec<Range>,
     pub(super) held: Held,
-    empty_polls: u32,
+    /// When a poll last found something to do.
+    busy_at: Time,
+    /// Of its timers and of its stream's edges on the reactor that serves it.
+    pub(super) token: u64,
     staging_waits: u64,
     pub(super) counters: QpairCounters,
 }
@@ -76,7 +80,8 @@ impl IoQueue {
             work: None,
             ranges: Vec::with_capacity(RANGES_MAX),
             held: Held::default(),
-            empty_polls: 0,
+            busy_at: Time::ZERO,
+            token: 0,
             staging_waits: 0,
             counters: QpairCounters::default(),
         }
@@ -132,13 +137,6 @@ impl IoQueue {
         pool: &mut StagingPool,
         cx: &mut Context<'_>,
     ) -> Result<Progress, End> {
-        if self.empty_polls >= HOT_POLLS {
-            let due = self.held.may_be_due(cx.now());
-            if !due && !self.conn.stream.take_ready() && self.is_at_rest() {
-                return Ok(Progress::Idle);
-            }
-            self.empty_polls = 0;
-        }
         let mut progress = Progress::Idle;
         for _ in 0..ROUNDS_MAX {
             let (received, more) = self.receive()?;
@@ -160,19 +158,27 @@ impl IoQueue {
             }
         }
         if !self.held.is_idle() {
-            self.held.set_timer(cx);
+            self.held.set_timer(self.token, cx);
         }
         let progress = progress.or(self.conn.flush()?);
-        self.empty_polls = match progress {
-            Progress::Busy => 0,
-            Progress::Idle => self.empty_polls + 1,
-        };
+        if progress == Progress::Busy {
+            self.busy_at = cx.now();
+        }
         Ok(progress)
     }
 
-    /// Nothing is left to do without a byte from the peer.
-    fn is_at_rest(&self) -> bool {
-        self.conn.out.tx.is_empty() && self.work.is_none() && self.waiting.is_empty()
+    /// After a poll that found nothing: whether the queue need not be polled before an edge or a timer of its
+    /// own comes. `crowded`: there are too many hot queues to read them all without an edge.
+    #[inline]
+    pub(super) fn may_rest(&mut self, crowded: bool, now: Time) -> bool {
+        let waits_for_room = self.conn.is_blocked();
+        if !waits_for_room {
+            let is_hot = !crowded && now - self.busy_at < HOT;
+            if is_hot || self.work.is_some() || !self.waiting.is_empty() {
+                return false;
+            }
+        }
+        !self.held.may_be_resumed() && !self.conn.stream.take_ready()
     }
 
     /// One receive. Returns whether anything came, and whether more may be there.

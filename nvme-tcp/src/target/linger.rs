@@ -9,6 +9,7 @@ use std::time::Duration;
 use pollux_reactor::{Context, Progress, Time};
 
 use super::connection::{Connection, End};
+use super::token;
 
 /// How long to wait for the peer to close.
 const LINGER: Duration = Duration::from_secs(5);
@@ -16,13 +17,24 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Connections beyond this number are closed at once.
 const LINGERING_MAX: usize = 64;
 
-/// Token of the timers that [`Lingering::add`] sets; they only wake the reactor.
-pub(super) const LINGER_TIMER: u64 = u64::MAX;
+/// Receives per connection and turn.
+const ROUNDS_MAX: usize = 4;
+
+/// A connection that is about to be closed.
+#[derive(Debug)]
+struct Leaving {
+    connection: Connection,
+    deadline: Time,
+    /// To be read even without an edge.
+    unread: bool,
+}
 
 /// The connections that are about to be closed.
 #[derive(Debug, Default)]
 pub(super) struct Lingering {
-    connections: Vec<(Connection, Time)>,
+    connections: Vec<Leaving>,
+    /// One of them has had an edge, or its time is over.
+    due: bool,
 }
 
 impl Lingering {
@@ -33,27 +45,56 @@ impl Lingering {
             return;
         }
         let deadline = cx.now() + LINGER;
-        cx.set_timer(deadline, LINGER_TIMER);
-        self.connections.push((connection, deadline));
+        let token = token::of(token::LINGERING, connection.id);
+        cx.set_timer(deadline, token);
+        cx.watch(&mut connection.stream, token);
+        self.due = true;
+        self.connections.push(Leaving {
+            connection,
+            deadline,
+            unread: true,
+        });
+    }
+
+    /// Has the next poll look at the connections.
+    pub(super) fn wake(&mut self) {
+        self.due = true;
     }
 
     /// Sends, drops what arrives, and closes what is closed or late.
     #[inline]
     pub(super) fn poll(&mut self, cx: &Context<'_>) -> Progress {
-        if self.connections.is_empty() {
+        if !std::mem::take(&mut self.due) {
             return Progress::Idle;
         }
-        let mut progress = Progress::Idle;
-        self.connections.retain_mut(|(connection, deadline)| {
-            let sent = connection.flush();
-            let unread = connection.rx.data().len();
-            connection.rx.consume(unread);
-            let received = connection.fill();
-            if matches!(received, Ok(1..)) {
-                progress = Progress::Busy;
+        self.connections.retain_mut(|leaving| {
+            if cx.now() >= leaving.deadline {
+                return false;
             }
-            sent.is_ok() && received.is_ok() && cx.now() < *deadline
+            if leaving.connection.stream.take_ready() | leaving.unread {
+                let received = drain(&mut leaving.connection);
+                leaving.unread = received == Ok(true);
+                self.due |= leaving.unread;
+                return received.is_ok();
+            }
+            true
         });
-        progress
+        match self.due {
+            true => Progress::Busy,
+            false => Progress::Idle,
+        }
     }
+}
+
+/// Sends what waits and drops what has arrived. Returns whether there may be more of it.
+fn drain(connection: &mut Connection) -> Result<bool, End> {
+    let _ = connection.flush()?;
+    for _ in 0..ROUNDS_MAX {
+        let unread = connection.rx.data().len();
+        connection.rx.consume(unread);
+        if connection.fill()? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -154,12 +154,20 @@ struct Turn<'t, 'c> {
     cx: &'t mut Context<'c>,
 }
 
-/// Timer tokens of the home part: a kind in the top byte, below it what it is about.
-mod timer {
+/// Tokens of timers and of watched streams: a kind in the top byte, below it what it is about.
+mod token {
+    /// The time of a connection to send its Connect.
     pub(super) const CONNECT: u8 = 1;
+    /// The keep-alive timer of a controller.
     pub(super) const KEEP_ALIVE: u8 = 2;
+    /// A connection of the home part.
+    pub(super) const CONNECTION: u8 = 3;
+    /// An I/O queue, by its place on its reactor.
+    pub(super) const QUEUE: u8 = 4;
+    /// A connection that is about to be closed.
+    pub(super) const LINGERING: u8 = 5;
 
-    pub(super) const fn token(kind: u8, id: u64) -> u64 {
+    pub(super) const fn of(kind: u8, id: u64) -> u64 {
         ((kind as u64) << 56) | (id & ((1 << 56) - 1))
     }
 
@@ -185,6 +193,17 @@ impl TargetService {
         }
     }
 
+    /// Has the next poll look at what the token names. False if it names nothing that is polled.
+    fn wake(&mut self, token: u64) -> bool {
+        match (token::split(token), &mut self.home) {
+            ((token::QUEUE, place), _) => self.io.wake(place),
+            ((token::CONNECTION, id), Some(home)) => home.wake(id),
+            ((token::LINGERING, _), _) => self.lingering.wake(),
+            _ => return false,
+        }
+        true
+    }
+
     /// Delivers what this service has sent itself, and what that makes it send.
     #[inline]
     fn deliver_local(&mut self, cx: &mut Context<'_>) {
@@ -203,7 +222,9 @@ impl Service for TargetService {
     }
 
     fn on_timer(&mut self, token: u64, cx: &mut Context<'_>) {
-        if let Some(home) = &mut self.home {
+        if !self.wake(token)
+            && let Some(home) = &mut self.home
+        {
             let mut turn = Turn {
                 links: &mut self.links,
                 lingering: &mut self.lingering,
@@ -215,6 +236,9 @@ impl Service for TargetService {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
+        while let Some(token) = cx.next_ready() {
+            self.wake(token);
+        }
         let mut turn = Turn {
             links: &mut self.links,
             lingering: &mut self.lingering,

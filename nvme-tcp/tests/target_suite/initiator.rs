@@ -43,7 +43,11 @@ impl TestTarget {
             let reactor = group.add_reactor(None, Idle::Yield);
             group.add_service(reactor, part.receiver, move || part.service);
         }
-        let running = group.start().unwrap();
+        Self::serve(handle, group.start().unwrap(), backends)
+    }
+
+    /// Configures a target whose reactors run.
+    pub fn serve(handle: TargetHandle, running: Running, backends: &[Backend]) -> Self {
         let nqn: Nqn = "nqn.2014-08.org.example:test".parse().unwrap();
         handle
             .call(TargetRequest::CreateSubsystem(SubsystemConfig::new(

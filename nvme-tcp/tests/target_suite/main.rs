@@ -13,3 +13,4 @@ mod faults;
 mod initiator;
 mod io;
 mod layers;
+mod turns;

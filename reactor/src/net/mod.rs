@@ -1,6 +1,7 @@
 //! Byte streams: TCP, or their simulated counterpart. Users cannot tell which.
 
 mod inbox;
+mod ready;
 pub(crate) mod sim;
 pub(crate) mod tcp;
 mod unix;
@@ -11,6 +12,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ready::Watch;
 use sim::{SimLink, SimListener, SimNetwork};
 use tcp::{TcpLink, TcpListener, TcpNet};
 use unix::{UnixLink, UnixListener};
@@ -40,7 +42,8 @@ pub struct Net {
 #[derive(Debug)]
 enum NetKind {
     Tcp(TcpNet),
-    Sim(SimNetwork),
+    /// The network, and which of its reactors this one is.
+    Sim(SimNetwork, usize),
 }
 
 impl Net {
@@ -48,8 +51,8 @@ impl Net {
         Net::new(NetKind::Tcp(net))
     }
 
-    pub(crate) fn simulated(network: SimNetwork) -> Net {
-        Net::new(NetKind::Sim(network))
+    pub(crate) fn simulated(network: SimNetwork, reactor: usize) -> Net {
+        Net::new(NetKind::Sim(network, reactor))
     }
 
     fn new(kind: NetKind) -> Net {
@@ -78,7 +81,7 @@ impl Net {
         count_call();
         let kind = match &mut self.kind {
             NetKind::Tcp(net) => StreamKind::Tcp(net.connect(remote, local)?),
-            NetKind::Sim(net) => StreamKind::Sim(net.connect(remote, local)),
+            NetKind::Sim(net, _) => StreamKind::Sim(net.connect(remote, local)),
         };
         Ok(Stream { kind, calls: 1 })
     }
@@ -91,7 +94,7 @@ impl Net {
     pub fn listen(&mut self, addr: SocketAddr) -> io::Result<Listener> {
         let kind = match &mut self.kind {
             NetKind::Tcp(net) => ListenerKind::Tcp(net.listen(addr)?),
-            NetKind::Sim(net) => ListenerKind::Sim(net.listen(addr)?),
+            NetKind::Sim(net, _) => ListenerKind::Sim(net.listen(addr)?),
         };
         Ok(Listener { kind })
     }
@@ -124,11 +127,30 @@ impl Net {
     pub fn adopt(&mut self, stream: &mut Stream) -> io::Result<()> {
         match (&mut self.kind, &mut stream.kind) {
             (NetKind::Tcp(net), StreamKind::Tcp(link)) => net.adopt(link),
-            (NetKind::Sim(_), StreamKind::Sim(link)) => {
+            (NetKind::Sim(..), StreamKind::Sim(link)) => {
                 link.adopt();
                 Ok(())
             }
             _ => Err(mixed_worlds()),
+        }
+    }
+
+    /// Puts `token` on the list `list` with each first edge of the stream since its readiness was taken, and at once if
+    /// there is one already. The stream must be this reactor's.
+    pub(crate) fn watch(&mut self, stream: &mut Stream, list: usize, token: u64) {
+        let watch = Watch { list, token };
+        match (&mut self.kind, &mut stream.kind) {
+            (NetKind::Tcp(net), StreamKind::Tcp(link)) => net.watch_link(link, watch),
+            (NetKind::Sim(_, reactor), StreamKind::Sim(link)) => link.watch(*reactor, watch),
+            _ => {}
+        }
+    }
+
+    #[inline]
+    pub(crate) fn next_ready(&mut self, list: usize) -> Option<u64> {
+        match &mut self.kind {
+            NetKind::Tcp(net) => net.next_ready(list),
+            NetKind::Sim(network, reactor) => network.next_ready(*reactor, list),
         }
     }
 
@@ -144,7 +166,7 @@ impl Net {
     pub(crate) fn poll_events(&mut self) {
         match &mut self.kind {
             NetKind::Tcp(net) => net.poll(Some(Duration::ZERO)),
-            NetKind::Sim(_) => {}
+            NetKind::Sim(..) => {}
         }
     }
 
@@ -153,7 +175,7 @@ impl Net {
         match &mut self.kind {
             NetKind::Tcp(net) => net.poll(timeout),
             // A simulation never waits: it moves its clock.
-            NetKind::Sim(_) => {}
+            NetKind::Sim(..) => {}
         }
     }
 
@@ -179,7 +201,8 @@ pub(crate) enum ListeningSocket {
 /// A connected (or still connecting) byte stream that never blocks. Dropping it closes it.
 ///
 /// A *hot* stream is simply read and written in every turn of its reactor. A *cold* one is read only when
-/// [`Stream::take_ready`] says so, and then until [`io::ErrorKind::WouldBlock`].
+/// [`Stream::take_ready`] says so, and then until [`io::ErrorKind::WouldBlock`]. Who has many cold ones lets the reactor
+/// name those that had an edge: [`Context::watch`](crate::Context::watch).
 ///
 /// A stream may be sent to another reactor by message; there, [`Net::adopt`] comes first.
 #[derive(Debug)]
@@ -262,6 +285,17 @@ impl Stream {
         }
     }
 
+    /// Whether an edge since this was last asked told of room to send, or that the stream is broken. Who was told
+    /// [`io::ErrorKind::WouldBlock`] by [`Stream::write_vectored`] need not try again before: a peer that does not read
+    /// then costs nothing.
+    pub fn take_room(&mut self) -> bool {
+        match &mut self.kind {
+            StreamKind::Tcp(link) => link.take_room(),
+            StreamKind::Unix(link) => link.take_room(),
+            StreamKind::Sim(link) => link.take_room(),
+        }
+    }
+
     /// This side's address.
     ///
     /// # Errors
@@ -327,7 +361,7 @@ impl Listener {
                 Some((link, peer)) => (StreamKind::Tcp(link), peer),
                 None => return Ok(None),
             },
-            (ListenerKind::Sim(listener), NetKind::Sim(_)) => match listener.accept() {
+            (ListenerKind::Sim(listener), NetKind::Sim(..)) => match listener.accept() {
                 Some((link, peer)) => (StreamKind::Sim(link), peer),
                 None => return Ok(None),
             },

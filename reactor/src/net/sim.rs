@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::ready::Watch;
 use super::world::World;
 use crate::rng::Rng;
 use crate::time::Time;
@@ -96,6 +97,10 @@ impl SimNetwork {
         })
     }
 
+    pub(super) fn next_ready(&self, reactor: usize, list: usize) -> Option<u64> {
+        self.world().next_ready(reactor, list)
+    }
+
     fn link(&self, id: u64) -> SimLink {
         SimLink {
             network: self.clone(),
@@ -117,7 +122,7 @@ pub(super) struct SimLink {
 
 impl SimLink {
     pub(super) fn adopt(&self) {
-        self.network.world().set_ready(self.id);
+        self.network.world().adopt(self.id);
     }
 
     pub(super) fn connected(&self) -> io::Result<bool> {
@@ -134,6 +139,14 @@ impl SimLink {
 
     pub(super) fn take_ready(&self) -> bool {
         self.network.world().take_ready(self.id)
+    }
+
+    pub(super) fn take_room(&self) -> bool {
+        self.network.world().take_room(self.id)
+    }
+
+    pub(super) fn watch(&self, reactor: usize, watch: Watch) {
+        self.network.world().watch(self.id, reactor, watch);
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {

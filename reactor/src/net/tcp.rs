@@ -3,7 +3,6 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mio::net::{TcpListener as MioListener, TcpStream as MioStream};
@@ -11,6 +10,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::count_call;
+use super::ready::{Ready, ReadyLists, Watch};
 
 /// The bell's token. Never an index of the table.
 const BELL: Token = Token(usize::MAX);
@@ -26,36 +26,11 @@ const SWEEP_MIN: usize = 64;
 
 pub(super) const STREAM_EVENTS: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// "An edge was seen": written by the event poll of a reactor, taken by the stream. Both run on the same thread except
-/// while a stream travels, and then `adopt` sets the flag anew, so relaxed loads and stores are enough.
-#[derive(Debug, Clone)]
-pub(super) struct Ready(Arc<AtomicBool>);
-
-impl Ready {
-    fn new(ready: bool) -> Ready {
-        Ready(Arc::new(AtomicBool::new(ready)))
-    }
-
-    pub(super) fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn take(&self) -> bool {
-        let ready = self.get();
-        if ready {
-            self.set(false);
-        }
-        ready
-    }
-
-    /// The other side of the flag is gone.
-    fn is_orphan(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
-    }
+/// One stream or listener that is watched, and who is told of its edges besides its flag.
+#[derive(Debug)]
+struct Watched {
+    ready: Ready,
+    watch: Option<Watch>,
 }
 
 /// A reactor's event queue and the flags of all that it watches.
@@ -66,7 +41,8 @@ pub(crate) struct TcpNet {
     /// Shared with the streams, which leave their old reactor's queue when they move.
     registry: Arc<Registry>,
     /// Indexed by token.
-    table: Vec<Ready>,
+    table: Vec<Watched>,
+    lists: ReadyLists,
     free: Vec<usize>,
     /// Table size at which to look for entries whose stream is gone. Streams are dropped on any thread, so they cannot
     /// free their entry themselves.
@@ -84,6 +60,7 @@ impl TcpNet {
             events: Events::with_capacity(EVENTS),
             registry: Arc::new(registry),
             table: Vec::new(),
+            lists: ReadyLists::default(),
             free: Vec::new(),
             sweep_at: SWEEP_MIN,
         };
@@ -104,8 +81,14 @@ impl TcpNet {
             return;
         }
         for event in &self.events {
-            if let Some(ready) = self.table.get(event.token().0) {
-                ready.set(true);
+            let Some(watched) = self.table.get(event.token().0) else {
+                continue;
+            };
+            let room = event.is_writable() || event.is_write_closed() || event.is_error();
+            if watched.ready.note(room)
+                && let Some(watch) = watched.watch
+            {
+                self.lists.push(watch);
             }
         }
     }
@@ -157,7 +140,26 @@ impl TcpNet {
         self.registry.register(&mut link.io, token, STREAM_EVENTS)?;
         link.registry = Arc::clone(&self.registry);
         link.ready = ready;
+        link.token = token;
         Ok(())
+    }
+
+    /// Lists the stream's token with each first edge from now on, and at once if one was seen already.
+    pub(super) fn watch_link(&mut self, link: &TcpLink, watch: Watch) {
+        let watched = self.table.get_mut(link.token.0);
+        let Some(watched) = watched.filter(|_| Arc::ptr_eq(&link.registry, &self.registry)) else {
+            // The stream was not adopted here; nothing is ever seen of it.
+            return;
+        };
+        watched.watch = Some(watch);
+        if watched.ready.get() {
+            self.lists.push(watch);
+        }
+    }
+
+    #[inline]
+    pub(super) fn next_ready(&mut self, list: usize) -> Option<u64> {
+        self.lists.pop(list)
     }
 
     fn link(&mut self, mut io: MioStream, phase: Phase, ready: bool) -> io::Result<TcpLink> {
@@ -166,6 +168,7 @@ impl TcpNet {
         Ok(TcpLink {
             io,
             ready,
+            token,
             registry: Arc::clone(&self.registry),
             phase,
         })
@@ -187,18 +190,22 @@ impl TcpNet {
         if self.free.is_empty() && self.table.len() >= self.sweep_at {
             let orphans = self.table.iter().enumerate();
             self.free
-                .extend(orphans.filter(|(_, r)| r.is_orphan()).map(|(i, _)| i));
+                .extend(orphans.filter(|(_, w)| w.ready.is_orphan()).map(|(i, _)| i));
             let live = self.table.len() - self.free.len();
             self.sweep_at = (2 * live).max(SWEEP_MIN);
         }
         let ready = Ready::new(ready);
+        let watched = Watched {
+            ready: ready.clone(),
+            watch: None,
+        };
         let index = match self.free.pop() {
             Some(index) => {
-                self.table[index] = ready.clone();
+                self.table[index] = watched;
                 index
             }
             None => {
-                self.table.push(ready.clone());
+                self.table.push(watched);
                 self.table.len() - 1
             }
         };
@@ -220,6 +227,8 @@ enum Phase {
 pub(super) struct TcpLink {
     io: MioStream,
     ready: Ready,
+    /// Its place in the table of the reactor that watches it.
+    token: Token,
     registry: Arc<Registry>,
     phase: Phase,
 }
@@ -249,7 +258,7 @@ impl TcpLink {
             }
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {
                 // An edge without an outcome: wait for the next one.
-                self.ready.set(false);
+                self.ready.reset();
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -274,6 +283,10 @@ impl TcpLink {
             *edge |= ready;
         }
         ready
+    }
+
+    pub(super) fn take_room(&mut self) -> bool {
+        self.ready.take_room()
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -305,7 +318,7 @@ impl TcpListener {
                 Ok(Some((net.link(io, Phase::Open, true)?, peer)))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.ready.set(false);
+                self.ready.reset();
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -7,7 +7,8 @@ use mio::Interest;
 use mio::net::{UnixListener as MioListener, UnixStream as MioStream};
 
 use super::count_call;
-use super::tcp::{Ready, STREAM_EVENTS, TcpNet};
+use super::ready::Ready;
+use super::tcp::{STREAM_EVENTS, TcpNet};
 
 /// One connection. It stays on the reactor that accepted it.
 #[derive(Debug)]
@@ -31,6 +32,10 @@ impl UnixLink {
 
     pub(super) fn take_ready(&mut self) -> bool {
         self.ready.take()
+    }
+
+    pub(super) fn take_room(&mut self) -> bool {
+        self.ready.take_room()
     }
 }
 
@@ -60,7 +65,7 @@ impl UnixListener {
                 Ok(Some(UnixLink { io, ready }))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.ready.set(false);
+                self.ready.reset();
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::inbox::Inbox;
+use super::ready::{ReadyLists, Watch};
 use crate::rng::Rng;
 use crate::time::Time;
 
@@ -45,8 +46,12 @@ struct End {
     end_at: Option<Time>,
     /// An edge was seen and not yet taken.
     ready: bool,
+    /// An edge that told of room, and not yet taken.
+    room: bool,
     /// The last write filled the send buffer: room is an edge.
     blocked: bool,
+    /// Who is told of edges: a reactor and one of its lists.
+    watch: Option<(usize, Watch)>,
 }
 
 /// The whole network.
@@ -59,6 +64,8 @@ pub(super) struct World {
     pub(super) max_chunk: usize,
     pub(super) send_buffer: usize,
     ends: BTreeMap<u64, End>,
+    /// By reactor.
+    ready: BTreeMap<usize, ReadyLists>,
     next_end: u64,
     /// Connections that wait to be accepted, by listening address.
     listeners: BTreeMap<SocketAddr, VecDeque<u64>>,
@@ -80,6 +87,7 @@ impl World {
             max_chunk: usize::MAX,
             send_buffer: SEND_BUFFER,
             ends: BTreeMap::new(),
+            ready: BTreeMap::new(),
             next_end: 0,
             listeners: BTreeMap::new(),
             refusing: BTreeSet::new(),
@@ -98,8 +106,9 @@ impl World {
             if is_dark(&self.black_holes, end) {
                 continue;
             }
-            let arrived = end.next_arrival(before).is_some_and(|at| at <= now);
-            end.ready |= arrived;
+            if end.next_arrival(before).is_some_and(|at| at <= now) {
+                end.edge(&mut self.ready);
+            }
         }
         let due: Vec<u64> = self
             .ends
@@ -146,7 +155,9 @@ impl World {
             inbox: Inbox::default(),
             end_at: None,
             ready: false,
+            room: false,
             blocked: false,
+            watch: None,
         });
         self.note(id, 0);
         id
@@ -211,13 +222,15 @@ impl World {
         }
         // Where only the chunk limit cut the read short, what is left is an edge: on real sockets a read that
         // does not fill the buffer has taken everything.
-        end.ready |= len == limit && len < arrived;
+        if len == limit && len < arrived {
+            end.edge(&mut self.ready);
+        }
         let peer = end.peer;
         if let Some(peer) = peer.and_then(|peer| self.ends.get_mut(&peer))
             && peer.blocked
         {
             peer.blocked = false;
-            peer.ready = true;
+            peer.edge(&mut self.ready);
         }
         self.note(id, len);
         Ok(len)
@@ -250,7 +263,9 @@ impl World {
         if len < total {
             // Room is an edge. Where only the chunk limit cut the write short, there is room already.
             end.blocked = len == room;
-            end.ready |= len < room;
+            if len < room {
+                end.edge(&mut self.ready);
+            }
         }
         if len == 0 && total > 0 {
             return Err(ErrorKind::WouldBlock.into());
@@ -263,7 +278,9 @@ impl World {
             peer.inbox.put(at, bytes);
             left -= bytes.len();
         }
-        peer.ready |= at <= now;
+        if at <= now {
+            peer.edge(&mut self.ready);
+        }
         self.note(id, len);
         Ok(len)
     }
@@ -274,10 +291,32 @@ impl World {
             .is_some_and(|end| std::mem::take(&mut end.ready))
     }
 
-    pub(super) fn set_ready(&mut self, id: u64) {
+    pub(super) fn take_room(&mut self, id: u64) -> bool {
+        self.ends
+            .get_mut(&id)
+            .is_some_and(|end| std::mem::take(&mut end.room))
+    }
+
+    /// Another reactor has the end from now on: nobody is told of its edges until it is watched again.
+    pub(super) fn adopt(&mut self, id: u64) {
         if let Some(end) = self.ends.get_mut(&id) {
+            end.watch = None;
             end.ready = true;
+            end.room = true;
         }
+    }
+
+    pub(super) fn watch(&mut self, id: u64, reactor: usize, watch: Watch) {
+        if let Some(end) = self.ends.get_mut(&id) {
+            end.watch = Some((reactor, watch));
+            if end.ready {
+                self.ready.entry(reactor).or_default().push(watch);
+            }
+        }
+    }
+
+    pub(super) fn next_ready(&mut self, reactor: usize, list: usize) -> Option<u64> {
+        self.ready.get_mut(&reactor)?.pop(list)
     }
 
     pub(super) fn local_addr(&self, id: u64) -> io::Result<SocketAddr> {
@@ -302,7 +341,11 @@ impl World {
         if let Some(peer) = end.peer.and_then(|peer| self.ends.get_mut(&peer)) {
             let at = peer.inbox.not_before_last(at);
             peer.end_at = Some(at);
-            peer.ready |= at <= self.now;
+            // What is sent to nobody finds room.
+            peer.blocked = false;
+            if at <= self.now {
+                peer.edge(&mut self.ready);
+            }
         }
     }
 
@@ -327,7 +370,9 @@ impl World {
         self.black_holes.remove(&addr);
         // What was held back is there now.
         for end in self.ends.values_mut() {
-            end.ready |= end.local == addr || end.remote == addr;
+            if end.local == addr || end.remote == addr {
+                end.edge(&mut self.ready);
+            }
         }
         self.activity += 1;
     }
@@ -370,12 +415,14 @@ impl World {
             inbox: Inbox::default(),
             end_at: None,
             ready: true,
+            room: true,
             blocked: false,
+            watch: None,
         });
         if let Some(end) = self.ends.get_mut(&id) {
             end.peer = Some(server_id);
             end.phase = Phase::Open;
-            end.ready = true;
+            end.edge(&mut self.ready);
         }
         self.note(id, 0);
     }
@@ -384,7 +431,8 @@ impl World {
         if let Some(end) = self.ends.get_mut(&id) {
             end.phase = Phase::Broken(kind);
             end.inbox.clear();
-            end.ready = true;
+            end.blocked = false;
+            end.edge(&mut self.ready);
         }
         self.note(id, 0);
     }
@@ -432,6 +480,17 @@ impl World {
 }
 
 impl End {
+    /// Something happened that its user should see.
+    fn edge(&mut self, lists: &mut BTreeMap<usize, ReadyLists>) {
+        if !self.ready
+            && let Some((reactor, watch)) = self.watch
+        {
+            lists.entry(reactor).or_default().push(watch);
+        }
+        self.ready = true;
+        self.room |= !self.blocked;
+    }
+
     /// When the first byte, or the end of the stream, arrives after `time`.
     fn next_arrival(&self, time: Time) -> Option<Time> {
         self.inbox

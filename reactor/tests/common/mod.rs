@@ -6,7 +6,7 @@
 )]
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
@@ -20,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Messages that nobody sends.
 pub enum Never {}
 
-/// Whether a stream is read in every turn or only when the event poll says so.
+/// Whether a stream is read and written in every turn, or only when the reactor has named it and told of room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Temper {
     Hot,
@@ -32,6 +32,10 @@ pub struct Echo {
     stream: Stream,
     backlog: VecDeque<u8>,
     temper: Temper,
+    /// Its token was named since it was last looked at.
+    is_named: bool,
+    /// A write found no room.
+    is_blocked: bool,
 }
 
 impl Echo {
@@ -40,13 +44,19 @@ impl Echo {
             stream,
             backlog: VecDeque::new(),
             temper,
+            is_named: false,
+            is_blocked: false,
         }
     }
 
     /// `Err` when the connection has ended: `None` at the end of the stream, otherwise why.
     pub fn poll(&mut self) -> Result<Progress, Option<ErrorKind>> {
-        if self.temper == Temper::Cold && !self.stream.take_ready() {
-            return Ok(Progress::Idle);
+        if self.temper == Temper::Cold {
+            if !std::mem::take(&mut self.is_named) {
+                return Ok(Progress::Idle);
+            }
+            self.stream.take_ready();
+            self.is_blocked &= !self.stream.take_room();
         }
         let mut progress = Progress::Idle;
         loop {
@@ -66,7 +76,7 @@ impl Echo {
                     Err(error) => return Err(Some(error.kind())),
                 }
             }
-            if !self.backlog.is_empty() {
+            if !self.backlog.is_empty() && !self.is_blocked {
                 let (front, back) = self.backlog.as_slices();
                 let bufs = [IoSlice::new(front), IoSlice::new(back)];
                 match self.stream.write_vectored(&bufs) {
@@ -74,7 +84,9 @@ impl Echo {
                         self.backlog.drain(..len);
                         would_block = false;
                     }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        self.is_blocked = self.temper == Temper::Cold;
+                    }
                     Err(error) => return Err(Some(error.kind())),
                 }
             }
@@ -99,7 +111,7 @@ pub struct EchoServer {
     pub ended: mpsc::Sender<Option<ErrorKind>>,
     hand_on: Option<Outbox<Stream>>,
     listener: Option<Listener>,
-    echoes: Vec<Echo>,
+    echoes: BTreeMap<u64, Echo>,
 }
 
 impl EchoServer {
@@ -116,7 +128,7 @@ impl EchoServer {
             ended,
             hand_on: None,
             listener: None,
-            echoes: Vec::new(),
+            echoes: BTreeMap::new(),
         }
     }
 
@@ -124,6 +136,12 @@ impl EchoServer {
     pub fn handing_on(mut self, to: Outbox<Stream>) -> EchoServer {
         self.hand_on = Some(to);
         self
+    }
+
+    fn serve(&mut self, mut stream: Stream, cx: &mut Context<'_>) {
+        let token = self.echoes.keys().last().map_or(0, |last| last + 1);
+        cx.watch(&mut stream, token);
+        self.echoes.insert(token, Echo::new(stream, self.temper));
     }
 }
 
@@ -139,7 +157,7 @@ impl Service for EchoServer {
 
     fn on_message(&mut self, mut stream: Stream, cx: &mut Context<'_>) {
         cx.net().adopt(&mut stream).unwrap();
-        self.echoes.push(Echo::new(stream, self.temper));
+        self.serve(stream, cx);
     }
 
     fn on_timer(&mut self, token: u64, _cx: &mut Context<'_>) {
@@ -148,16 +166,20 @@ impl Service for EchoServer {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
-        let listener = self.listener.as_mut().unwrap();
-        while let Some((stream, peer)) = listener.accept(cx.net()).unwrap() {
+        while let Some((stream, peer)) = self.listener.as_mut().unwrap().accept(cx.net()).unwrap() {
             assert_eq!(stream.peer_addr().unwrap(), peer);
             progress = Progress::Busy;
             match &mut self.hand_on {
                 Some(outbox) => outbox.post(stream),
-                None => self.echoes.push(Echo::new(stream, self.temper)),
+                None => self.serve(stream, cx),
             }
         }
-        self.echoes.retain_mut(|echo| match echo.poll() {
+        while let Some(token) = cx.next_ready() {
+            if let Some(echo) = self.echoes.get_mut(&token) {
+                echo.is_named = true;
+            }
+        }
+        self.echoes.retain(|_, echo| match echo.poll() {
             Ok(of_one) => {
                 progress = progress.or(of_one);
                 true
