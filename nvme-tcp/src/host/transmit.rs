@@ -48,6 +48,8 @@ pub(super) struct Transmitter {
     pub transfer_max: usize,
     /// Connect carries its data in the capsule whatever the controller says of other commands.
     connecting: bool,
+    /// The stream took no more: nothing is sent before an edge tells of room.
+    blocked: bool,
 }
 
 impl Transmitter {
@@ -68,6 +70,7 @@ impl Transmitter {
             max_h2c_data: 4096,
             transfer_max: options.transfer_max,
             connecting: true,
+            blocked: false,
         }
     }
 
@@ -124,7 +127,7 @@ impl Transmitter {
         self.tx.put(|out| out.extend_from_slice(pdu.as_bytes()));
     }
 
-    /// Moves work to the send queue as far as it has room, and sends.
+    /// Moves work to the send queue as far as it has room, and sends, unless the peer has to make room first.
     #[inline]
     pub fn transmit(
         &mut self,
@@ -154,13 +157,14 @@ impl Transmitter {
                     }
                 }
             }
-            if self.tx.is_empty() {
+            if self.tx.is_empty() || (self.blocked && !stream.take_room()) {
                 return Ok(());
             }
             let all_sent = self
                 .tx
                 .flush(stream, table)
                 .map_err(|e| QueueError::Socket(e.kind()))?;
+            self.blocked = !all_sent;
             if !all_sent || self.work.is_empty() {
                 return Ok(());
             }
