@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use pollux_nvme_tcp::spec::SglDescriptor;
 use pollux_nvme_tcp::spec::Sqe;
@@ -12,7 +11,7 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::target::{Backend, TargetMessage, TargetService, target};
 use pollux_reactor::{Context, Group, Idle, Progress, Service};
 
-use crate::initiator::{Initiator, Options, TestTarget, pattern};
+use crate::initiator::{Initiator, Options, TestTarget, pattern, wait_for};
 
 /// Turns in a row without a socket call after which the target is said to be at rest.
 const QUIET_TURNS: u64 = 10_000;
@@ -65,15 +64,10 @@ fn watched_target() -> (TestTarget, Arc<AtomicU64>) {
 }
 
 fn wait_for_rest(quiet_turns: &AtomicU64) {
-    let deadline = Instant::now() + Duration::from_secs(30);
     quiet_turns.store(0, Ordering::Relaxed);
-    while quiet_turns.load(Ordering::Relaxed) < QUIET_TURNS {
-        assert!(
-            Instant::now() < deadline,
-            "socket calls although nothing happens"
-        );
-        std::thread::yield_now();
-    }
+    wait_for("a time without socket calls, as nothing happens,", || {
+        quiet_turns.load(Ordering::Relaxed) >= QUIET_TURNS
+    });
 }
 
 fn read_sqe(blocks: u32) -> Sqe {
