@@ -48,7 +48,7 @@ pub use request::{
     FaultChange, HostError, HostRequest, Mode, Recovery, Reply,
 };
 pub use status::{
-    ControllerStatus, DiscoveryStatus, Notification, NotificationKind, PathEvent, PathEventKind,
-    PathStatus, ReactorCounters, ReactorVolumeStatus, VolumeStatus,
+    ControllerStatus, DiscoveryStatus, NotAttached, Notification, NotificationKind, PathEvent,
+    PathEventKind, PathStatus, ReactorCounters, ReactorVolumeStatus, VolumeStatus,
 };
 pub use transport_id::{TransportId, TransportIdError};

@@ -219,6 +219,16 @@ pub enum HostError {
     /// A discovery of this name or address is followed already.
     #[error("discovery {0}: started already")]
     DiscoveryExists(String),
+    /// What a discovery service lists was not attached while somebody waited for it.
+    #[error("{transport}: what it lists could not be attached{}: {cause}", if *.in_time { "" } else { " in time" })]
+    Discovery {
+        /// The service.
+        transport: String,
+        /// What has failed so far.
+        cause: String,
+        /// False if the attach timeout has passed, true if the service failed too often.
+        in_time: bool,
+    },
     /// It is in the wanted state already.
     #[error("{0}")]
     Already(&'static str),
@@ -239,7 +249,8 @@ pub struct DiscoveryRequest {
     pub options: AttachOptions,
     /// Answer when what is listed at first is attached or has failed to, and not at once.
     pub wait_for_attach: bool,
-    /// After so long that has failed, and the discovery is ended.
+    /// After so long that has failed, and the discovery is ended. Without a limit it is ended when the
+    /// service itself could not be reached or read three times.
     pub attach_timeout: Option<Duration>,
 }
 

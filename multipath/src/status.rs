@@ -147,6 +147,21 @@ pub struct DiscoveryStatus {
     pub referrals: Vec<TransportId>,
     /// What was attached because of it, each under which name.
     pub attached: Vec<(String, TransportId)>,
+    /// What is listed but could not be attached.
+    pub not_attached: Vec<NotAttached>,
+    /// The services, itself and those that it refers to, that cannot be reached or read.
+    pub not_reached: Vec<NotAttached>,
+}
+
+/// Something that is tried again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAttached {
+    /// Where it should be.
+    pub transport: TransportId,
+    /// Why the last try has failed.
+    pub reason: String,
+    /// Tries that have failed one after the other.
+    pub tries: u32,
 }
 
 /// Something that happened to a volume as a whole.

@@ -1,15 +1,12 @@
 //! Discovery services that are followed: what they list is attached, what they no longer list is detached.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use pollux_nvme_tcp::host::{
-    ConnectOptions, Controller, ControllerEvent, ControllerOptions, HostIdentity, Stage,
-};
-use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::{Context, Progress, Time};
 
-use super::discovery_log::{LogReader, Record};
+use super::discovery_log::Record;
+use super::discovery_service::DiscoveryService;
+use super::retry::Retries;
 use super::{Control, journal};
 use crate::request::{AttachRequest, DiscoveryRequest, HostError, Reply};
 use crate::status::DiscoveryStatus;
@@ -17,8 +14,8 @@ use crate::transport_id::TransportId;
 
 /// Discovery services that one discovery follows at most, referrals included.
 const SERVICES_MAX: usize = 16;
-/// The least time between two tries to reach a service or a subsystem that it lists.
-const RETRY_MIN: Duration = Duration::from_secs(1);
+/// Tries to reach and read the service itself, after which whoever waits without a time limit is answered.
+const WAITED_TRIES: u32 = 3;
 
 /// One discovery: an address that was asked to be followed, and all that it led to.
 pub(super) struct Discovery {
@@ -30,33 +27,20 @@ pub(super) struct Discovery {
     waiting: Option<(Option<Time>, Reply<()>)>,
 }
 
-/// A connection to one discovery service.
-struct DiscoveryService {
-    addr: SocketAddr,
-    controller: Option<Controller>,
-    /// Until then it must be up; while there is no connection, when the next is tried.
-    at: Time,
-    reader: Option<LogReader>,
-    /// The log has changed while it was read.
-    stale: bool,
-    /// As it was read last.
-    log: Option<Vec<Record>>,
-    /// It could not be reached.
-    failed: bool,
-}
-
 /// A subsystem at an address that was found.
 struct Found {
     transport: TransportId,
     group: String,
     state: FoundState,
+    /// Of attaches that have failed one after the other.
+    retries: Retries,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FoundState {
     Attaching,
     Attached,
-    /// Tried again at this time.
+    /// Attached again at this time.
     Failed(Time),
 }
 
@@ -65,160 +49,6 @@ pub(super) struct AttachResult {
     discovery: String,
     transport: TransportId,
     error: Option<HostError>,
-}
-
-impl DiscoveryService {
-    fn new(addr: SocketAddr, now: Time) -> DiscoveryService {
-        DiscoveryService {
-            addr,
-            controller: None,
-            at: now,
-            reader: None,
-            stale: false,
-            log: None,
-            failed: false,
-        }
-    }
-
-    fn deadline(&self) -> Option<Time> {
-        match &self.controller {
-            None => Some(self.at),
-            Some(c) if c.stage() == Stage::Starting => {
-                Some(c.deadline().map_or(self.at, |d| d.min(self.at)))
-            }
-            Some(c) => c.deadline(),
-        }
-    }
-
-    /// True if a new log was read.
-    fn poll(
-        &mut self,
-        request: &DiscoveryRequest,
-        identity: &HostIdentity,
-        cx: &mut Context<'_>,
-    ) -> (Progress, bool) {
-        let now = cx.now();
-        let Some(controller) = &mut self.controller else {
-            if now >= self.at {
-                self.connect(request, identity, cx);
-                return (Progress::Busy, false);
-            }
-            return (Progress::Idle, false);
-        };
-        let mut progress = controller.poll(now);
-        if controller.stage() == Stage::Starting && now >= self.at {
-            controller.close();
-        }
-        let mut is_new = false;
-        while let Some(event) = self.controller.as_mut().and_then(Controller::next_event) {
-            progress = Progress::Busy;
-            is_new |= self.on_event(event, request, now);
-        }
-        (progress, is_new)
-    }
-
-    fn connect(
-        &mut self,
-        request: &DiscoveryRequest,
-        identity: &HostIdentity,
-        cx: &mut Context<'_>,
-    ) {
-        let now = cx.now();
-        let mut host = identity.clone();
-        if let Some(nqn) = &request.transport.hostnqn {
-            host.nqn = nqn.clone();
-        }
-        let options = &request.options;
-        let connect = ConnectOptions {
-            keep_alive_ms: options.keep_alive_ms,
-            timeout: options.connect_timeout,
-            digests: options.digests,
-            local: options.local,
-            ..ConnectOptions::admin(self.addr, Nqn::discovery(), host)
-        };
-        let options = ControllerOptions {
-            io_queue_size: connect.queue_size,
-            command_timeout: None,
-            connect,
-            io_queues: 0,
-        };
-        match Controller::connect(cx.net(), now, options) {
-            Ok(controller) => {
-                self.at = now + request.options.connect_timeout;
-                self.controller = Some(controller);
-            }
-            Err(_) => self.lost(request, now),
-        }
-    }
-
-    fn lost(&mut self, request: &DiscoveryRequest, now: Time) {
-        self.controller = None;
-        self.reader = None;
-        if !self.failed {
-            journal::discovery_lost(&request.name, self.addr);
-        }
-        self.failed = true;
-        self.at = now + request.retry_delay();
-    }
-
-    fn on_event(&mut self, event: ControllerEvent, request: &DiscoveryRequest, now: Time) -> bool {
-        match event {
-            ControllerEvent::Ready => self.read(request, now),
-            ControllerEvent::DiscoveryLog if self.reader.is_some() => self.stale = true,
-            ControllerEvent::DiscoveryLog => self.read(request, now),
-            ControllerEvent::Admin(completed) => {
-                let Some(reader) = &mut self.reader else {
-                    return false;
-                };
-                let answer = match completed.outcome.is_success() {
-                    true => reader.answered(&completed.request.buffer),
-                    false => Err("refused"),
-                };
-                match answer {
-                    Ok(None) => self.ask(request, now),
-                    Ok(Some(records)) => {
-                        self.reader = None;
-                        self.failed = false;
-                        self.log = Some(records);
-                        if std::mem::take(&mut self.stale) {
-                            self.read(request, now);
-                        }
-                        return true;
-                    }
-                    Err(_) => self.lost(request, now),
-                }
-            }
-            ControllerEvent::Ended(_) => self.lost(request, now),
-            ControllerEvent::AnaNotice
-            | ControllerEvent::Ana
-            | ControllerEvent::Namespaces
-            | ControllerEvent::Overdue(_)
-            | ControllerEvent::AbortFailed(_) => {}
-        }
-        false
-    }
-
-    fn read(&mut self, request: &DiscoveryRequest, now: Time) {
-        let transfer_max = self.controller.as_ref().map_or(0, Controller::transfer_max);
-        self.reader = Some(LogReader::new(transfer_max));
-        self.ask(request, now);
-    }
-
-    fn ask(&mut self, request: &DiscoveryRequest, now: Time) {
-        let (Some(controller), Some(reader)) = (&mut self.controller, &self.reader) else {
-            return;
-        };
-        // One request at a time: there is always room unless the connection has ended.
-        if controller.submit(reader.request()).is_err() {
-            self.lost(request, now);
-        }
-    }
-}
-
-impl DiscoveryRequest {
-    fn retry_delay(&self) -> Duration {
-        self.options.recovery.reconnect_delay.max(RETRY_MIN)
-    }
 }
 
 impl Discovery {
@@ -278,16 +108,32 @@ impl Discovery {
         wanted
     }
 
-    /// All logs were read, so that what is not listed is known to be gone.
-    fn is_complete(&self) -> bool {
-        self.services.iter().all(|s| s.log.is_some())
+    /// Every service was read or has failed: what none of them lists is gone.
+    ///
+    /// A service that cannot be reached keeps what it listed last. One that never was has listed nothing,
+    /// so that a dead referral does not keep what the others no longer list.
+    fn is_known(&self) -> bool {
+        let mut services = self.services.iter();
+        services.all(|s| s.log.is_some() || s.has_failed())
     }
 
     fn is_settled(&self) -> bool {
         let first = self.services.first();
         first.is_some_and(|s| s.log.is_some())
-            && self.services.iter().all(|s| s.log.is_some() || s.failed)
+            && self.is_known()
             && !self.found.iter().any(|f| f.state == FoundState::Attaching)
+    }
+
+    /// Why what is listed cannot be attached, as far as that is known.
+    fn cause(&self) -> String {
+        let services = self.services.iter().filter_map(DiscoveryService::failure);
+        let attaches = self.found.iter().filter_map(|f| f.retries.reason());
+        let attaches = attaches.map(str::to_owned);
+        let causes: Vec<String> = services.chain(attaches).collect();
+        match causes.is_empty() {
+            true => "no answer yet".to_owned(),
+            false => causes.join("; "),
+        }
     }
 
     fn status(&self) -> DiscoveryStatus {
@@ -310,6 +156,16 @@ impl Discovery {
                 .iter()
                 .filter(|f| f.state == FoundState::Attached)
                 .map(|f| (f.group.clone(), f.transport.clone()))
+                .collect(),
+            not_attached: self
+                .found
+                .iter()
+                .filter_map(|f| f.retries.status(&f.transport))
+                .collect(),
+            not_reached: self
+                .services
+                .iter()
+                .filter_map(|s| s.retries.status(&transport(s.addr)))
                 .collect(),
         }
     }
@@ -410,9 +266,9 @@ impl<M: Send + 'static> Control<M> {
         while let Some(discovery) = self.discoveries.get_mut(index) {
             let mut is_due = false;
             for service in &mut discovery.services {
-                let (did, is_new) = service.poll(&discovery.request, &self.identity, cx);
+                let (did, has_changed) = service.poll(&discovery.request, &self.identity, cx);
                 progress = progress.or(did);
-                is_due |= is_new;
+                is_due |= has_changed;
             }
             let now = cx.now();
             is_due |= discovery
@@ -447,8 +303,20 @@ impl<M: Send + 'static> Control<M> {
                 .find(|f| f.transport == result.transport && f.state == FoundState::Attaching)
         {
             found.state = match result.error {
-                None => FoundState::Attached,
-                Some(_) => FoundState::Failed(now + discovery.request.retry_delay()),
+                None => {
+                    found.retries.succeeded();
+                    FoundState::Attached
+                }
+                Some(error) => {
+                    let request = &discovery.request;
+                    let is_news = found.retries.failed(error.to_string());
+                    let delay = found.retries.delay(request.options.recovery);
+                    if is_news {
+                        let nqn = &found.transport.subnqn;
+                        journal::discovery_not_attached(&request.name, nqn, &error, delay);
+                    }
+                    FoundState::Failed(now + delay)
+                }
             };
         }
         self.reconcile(index, cx);
@@ -463,18 +331,18 @@ impl<M: Send + 'static> Control<M> {
         };
         discovery.follow_referrals(now);
         let wanted = discovery.wanted();
-        let is_complete = discovery.is_complete();
+        let is_known = discovery.is_known();
         let members = &self.members;
         let mut gone = Vec::new();
         discovery.found.retain(|found| match found.state {
             FoundState::Attaching => true,
-            FoundState::Failed(at) => wanted.contains(&found.transport) && now < at,
+            FoundState::Failed(_) => wanted.contains(&found.transport),
             FoundState::Attached => {
                 let addr = found.transport.addr;
                 let there = members
                     .iter()
                     .any(|m| m.group == found.group && m.transport.addr == addr);
-                if there && is_complete && !wanted.contains(&found.transport) {
+                if there && is_known && !wanted.contains(&found.transport) {
                     gone.push((found.group.clone(), addr));
                     return false;
                 }
@@ -494,8 +362,11 @@ impl<M: Send + 'static> Control<M> {
         let Some(discovery) = self.discoveries.get(index) else {
             return;
         };
-        if discovery.found.iter().any(|f| f.transport == transport) {
-            return;
+        let known = discovery.found.iter().find(|f| f.transport == transport);
+        match known.map(|f| f.state) {
+            Some(FoundState::Attaching | FoundState::Attached) => return,
+            Some(FoundState::Failed(at)) if cx.now() < at => return,
+            Some(FoundState::Failed(_)) | None => {}
         }
         let sibling = discovery
             .found
@@ -521,11 +392,19 @@ impl<M: Send + 'static> Control<M> {
         let results = self.attach_results.0.clone();
         let attached = transport.clone();
         if let Some(discovery) = self.discoveries.get_mut(index) {
-            discovery.found.push(Found {
-                transport,
-                group,
-                state: FoundState::Attaching,
-            });
+            let found = &mut discovery.found;
+            match found.iter_mut().find(|f| f.transport == transport) {
+                Some(again) => {
+                    again.group = group;
+                    again.state = FoundState::Attaching;
+                }
+                None => found.push(Found {
+                    transport,
+                    group,
+                    state: FoundState::Attaching,
+                    retries: Retries::default(),
+                }),
+            }
         }
         let reply = move |answer: Result<_, HostError>| {
             // Refused only by a host that has ended.
@@ -538,7 +417,9 @@ impl<M: Send + 'static> Control<M> {
         self.attach(request, Box::new(reply), cx);
     }
 
-    /// Answers who waits for the first attaches. True if the discovery was ended because they took too long.
+    /// Answers who waits for the first attaches: when they are done or have failed, when the time limit has
+    /// passed, and without a limit when the service itself has failed [`WAITED_TRIES`] times. True if the
+    /// discovery was ended by that.
     fn check_waiting(&mut self, index: usize, now: Time) -> bool {
         let Some(discovery) = self.discoveries.get_mut(index) else {
             return false;
@@ -546,10 +427,19 @@ impl<M: Send + 'static> Control<M> {
         let Some((deadline, _)) = &discovery.waiting else {
             return false;
         };
-        if deadline.is_some_and(|at| now >= at) {
-            let text = discovery.request.transport.to_string();
-            // Nobody waits for that.
-            self.end_discovery(index, HostError::Timeout(text), Box::new(|_| ()), now);
+        let tries = discovery.services.first().map_or(0, |s| s.retries.tries());
+        let is_over = match deadline {
+            Some(at) => now >= *at,
+            None => tries >= WAITED_TRIES,
+        };
+        if is_over {
+            let error = HostError::Discovery {
+                transport: discovery.request.transport.to_string(),
+                cause: discovery.cause(),
+                in_time: deadline.is_none(),
+            };
+            // Nobody waits for what it has found to be gone.
+            self.end_discovery(index, error, Box::new(|_| ()), now);
             return true;
         }
         if discovery.is_settled()

@@ -16,7 +16,29 @@ const PART_MAX: usize = 64 * 1024;
 /// Most tries to read a log that changes between the reads of its parts.
 const TRIES_MAX: u32 = 10;
 
-/// What a record leads to; records that cannot be followed are left out.
+/// A log that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Log {
+    /// What can be followed. Other transports and secure channels are left out.
+    pub records: Vec<Record>,
+    /// Records of NVMe/TCP that name nothing to connect to, in words.
+    pub unusable: Vec<String>,
+}
+
+/// Why a log cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LogError {
+    #[error("an answer is shorter than what was asked for")]
+    Short,
+    #[error("record format {0} is unknown, it must be 0")]
+    Format(u16),
+    #[error("it claims {0} records, more than {RECORDS_MAX} are not followed")]
+    TooManyRecords(u64),
+    #[error("it changed {TRIES_MAX} times while it was read")]
+    Unsettled,
+}
+
+/// What a record leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Record {
     /// An NVM subsystem at an address.
@@ -66,32 +88,39 @@ impl LogReader {
     ///
     /// # Errors
     /// The log makes no sense or changes all the time.
-    pub fn answered(&mut self, data: &[u8]) -> Result<Option<Vec<Record>>, &'static str> {
+    pub fn answered(&mut self, data: &[u8]) -> Result<Option<Log>, LogError> {
         if self.missing() > 0 {
             let part = data.get(..self.missing().min(self.part_max));
-            self.records.extend_from_slice(part.ok_or("short log")?);
+            self.records.extend_from_slice(part.ok_or(LogError::Short)?);
             return Ok(None);
         }
-        let (header, _) =
-            DiscoveryLogHeader::ref_from_prefix(data).map_err(|_| "no room for the header")?;
+        let (header, _) = DiscoveryLogHeader::ref_from_prefix(data).map_err(|_| LogError::Short)?;
         let now = (header.genctr.get(), header.numrec.get());
         if header.recfmt.get() != 0 {
-            return Err("unknown record format");
+            return Err(LogError::Format(header.recfmt.get()));
         }
         if now.1 > RECORDS_MAX {
-            return Err("too many records");
+            return Err(LogError::TooManyRecords(now.1));
         }
         if self.header == Some(now) || now.1 == 0 {
-            let entries = self.records.chunks_exact(RECORD_LEN);
-            let entries = entries.filter_map(|e| DiscoveryLogEntry::ref_from_bytes(e).ok());
-            return Ok(Some(match now.1 {
-                0 => Vec::new(),
-                _ => entries.filter_map(record).collect(),
-            }));
+            let mut log = Log {
+                records: Vec::new(),
+                unusable: Vec::new(),
+            };
+            if now.1 > 0 {
+                let entries = self.records.chunks_exact(RECORD_LEN);
+                for entry in entries.filter_map(|e| DiscoveryLogEntry::ref_from_bytes(e).ok()) {
+                    match record(entry) {
+                        Ok(record) => log.records.extend(record),
+                        Err(why) => log.unusable.push(why),
+                    }
+                }
+            }
+            return Ok(Some(log));
         }
         self.tries += 1;
         if self.tries > TRIES_MAX {
-            return Err("changes while it is read");
+            return Err(LogError::Unsettled);
         }
         self.header = Some(now);
         self.records.clear();
@@ -99,19 +128,42 @@ impl LogReader {
     }
 }
 
-fn record(entry: &DiscoveryLogEntry) -> Option<Record> {
+/// What a record leads to, if it is for this host.
+///
+/// # Errors
+/// It is for this host but names nothing that can be connected to. An unspecified address (0.0.0.0, ::) would
+/// lead to whatever listens on the host itself.
+fn record(entry: &DiscoveryLogEntry) -> Result<Option<Record>, String> {
     let is_secure = entry.treq & 0b11 == discovery::TREQ_SECURE_REQUIRED;
     if entry.trtype != discovery::TRTYPE_TCP || is_secure {
-        return None;
+        return Ok(None);
     }
-    let ip: IpAddr = entry.traddr_text().parse().ok()?;
-    let port: u16 = entry.trsvcid_text().parse().ok()?;
-    let addr = SocketAddr::new(ip, port);
-    match entry.subtype {
-        discovery::SUBTYPE_NVM => Some(Record::Subsystem(addr, entry.subnqn().ok()?)),
-        discovery::SUBTYPE_REFERRAL => Some(Record::Referral(addr)),
-        _ => None,
+    let is_subsystem = match entry.subtype {
+        discovery::SUBTYPE_NVM => true,
+        discovery::SUBTYPE_REFERRAL => false,
+        _ => return Ok(None),
+    };
+    let (ip, port) = (entry.traddr_text(), entry.trsvcid_text());
+    let unusable = |why: &str| {
+        let (ip, port) = (ip.escape_default(), port.escape_default());
+        Err(format!("address '{ip}', service '{port}': {why}"))
+    };
+    let Ok(addr) = ip.parse::<IpAddr>() else {
+        return unusable("the address is not an IP address");
+    };
+    if addr.is_unspecified() || addr.is_multicast() {
+        return unusable("no host has this address");
     }
+    let port = match port.parse::<u16>() {
+        Ok(port) if port > 0 => port,
+        _ => return unusable("the service is not a port from 1 to 65535"),
+    };
+    let addr = SocketAddr::new(addr, port);
+    Ok(Some(match (is_subsystem, entry.subnqn()) {
+        (false, _) => Record::Referral(addr),
+        (true, Ok(nqn)) => Record::Subsystem(addr, nqn),
+        (true, Err(_)) => return unusable("the subsystem's NQN is not valid"),
+    }))
 }
 
 #[cfg(test)]
@@ -138,7 +190,7 @@ mod tests {
     }
 
     /// Answers requests from what `log` gives for the nth of them.
-    fn read(log: impl Fn(usize) -> Vec<u8>) -> (Result<Vec<Record>, &'static str>, usize) {
+    fn read(log: impl Fn(usize) -> Vec<u8>) -> (Result<Log, LogError>, usize) {
         let mut reader = LogReader::new(2048);
         for n in 0.. {
             let request = reader.request();
@@ -157,13 +209,13 @@ mod tests {
     #[test]
     fn a_log_is_read_in_parts_and_anew_when_it_changes() {
         let (records, reads) = read(|_| log(1, 5));
-        assert_eq!(records.unwrap().len(), 5);
+        assert_eq!(records.unwrap().records.len(), 5);
         assert_eq!(reads, 1 + 3 + 1);
         let (records, reads) = read(|n| if n < 3 { log(1, 5) } else { log(2, 2) });
-        assert_eq!(records.unwrap().len(), 2);
+        assert_eq!(records.unwrap().records.len(), 2);
         // Header and three parts, then another header; one part, and the same header.
         assert_eq!(reads, 4 + 1 + 1 + 1);
-        assert_eq!(read(|_| log(3, 0)).0, Ok(Vec::new()));
+        assert_eq!(read(|_| log(3, 0)).0.unwrap().records, []);
     }
 
     #[test]
@@ -173,8 +225,29 @@ mod tests {
             bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
             bytes
         };
-        assert_eq!(read(many).0, Err("too many records"));
+        assert_eq!(read(many).0, Err(LogError::TooManyRecords(u64::MAX)));
         let changing = |n: usize| log(n as u64, 1);
-        assert_eq!(read(changing).0, Err("changes while it is read"));
+        assert_eq!(read(changing).0, Err(LogError::Unsettled));
+    }
+
+    #[test]
+    fn a_record_without_an_address_to_connect_to_is_named() {
+        let with = |ip: &str, port: &str| {
+            let mut bytes = log(1, 1);
+            let entry = DiscoveryLogEntry::mut_from_bytes(&mut bytes[RECORD_LEN..]).unwrap();
+            entry.traddr = ascii_field(ip);
+            entry.trsvcid = ascii_field(port);
+            let log = read(|_| bytes.clone()).0.unwrap();
+            (log.records.len(), log.unusable.len())
+        };
+        for ip in ["127.0.0.1", "::1"] {
+            assert_eq!(with(ip, "4420"), (1, 0), "{ip}");
+        }
+        for ip in ["0.0.0.0", "::", "224.0.0.1", "host.example", ""] {
+            assert_eq!(with(ip, "4420"), (0, 1), "{ip}");
+        }
+        for port in ["0", "", "65536", "-1", "x"] {
+            assert_eq!(with("127.0.0.1", port), (0, 1), "{port}");
+        }
     }
 }

@@ -1,11 +1,18 @@
 //! What control says in the program's log, so that an operator need not ask.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use pollux_nvme_tcp::spec::nqn::Nqn;
+
+use super::discovery_service::DiscoveryService;
 use super::member::{Lifecycle, Member};
 use crate::LOG_FLAG;
 use crate::request::HostError;
 use crate::status::PathEventKind;
+
+/// Records of a discovery log that are told one by one.
+const UNUSABLE_TOLD: usize = 4;
 
 /// Something has happened to a controller, and so to all its paths.
 pub(super) fn controller_event(member: Option<&Member>, kind: &PathEventKind) {
@@ -97,9 +104,35 @@ pub(super) fn left_out(member: &Member, left_out: &[(u32, String)]) {
     }
 }
 
-/// A discovery service does not answer, for the first time since it did.
-pub(super) fn discovery_lost(name: &str, addr: SocketAddr) {
-    log::warn!(target: LOG_FLAG, "discovery {name} {addr}: lost, or not reached");
+/// A discovery service cannot be reached or read, for the first time or for another reason than before.
+pub(super) fn discovery_lost(name: &str, service: &DiscoveryService, delay: Duration) {
+    let why = service.retries.reason().unwrap_or_default();
+    let addr = service.addr;
+    log::warn!(target: LOG_FLAG, "discovery {name} {addr}: {why}; next try in {delay:.0?}");
+}
+
+/// A discovery service was read after it had failed.
+pub(super) fn discovery_found(name: &str, addr: SocketAddr) {
+    log::info!(target: LOG_FLAG, "discovery {name} {addr}: reached again");
+}
+
+/// Records of a discovery log that name nothing to connect to.
+pub(super) fn discovery_unusable(name: &str, addr: SocketAddr, records: &[String]) {
+    for record in records.iter().take(UNUSABLE_TOLD) {
+        log::warn!(target: LOG_FLAG, "discovery {name} {addr}: a record is left out: {record}");
+    }
+    if let Some(more) = records.len().checked_sub(UNUSABLE_TOLD).filter(|&n| n > 0) {
+        log::warn!(target: LOG_FLAG, "discovery {name} {addr}: {more} more records are left out");
+    }
+}
+
+/// A subsystem that a discovery service lists could not be attached, for the first time or for another
+/// reason than before.
+pub(super) fn discovery_not_attached(name: &str, nqn: &Nqn, error: &HostError, delay: Duration) {
+    log::warn!(
+        target: LOG_FLAG,
+        "discovery {name}: {nqn} is not attached: {error}; next try in {delay:.0?}"
+    );
 }
 
 fn who(member: &Member) -> (&str, SocketAddr) {

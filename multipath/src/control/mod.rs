@@ -7,10 +7,12 @@
 mod attach;
 mod discovery;
 mod discovery_log;
+mod discovery_service;
 mod journal;
 mod member;
 mod queries;
 mod requests;
+mod retry;
 mod slots;
 mod volumes;
 

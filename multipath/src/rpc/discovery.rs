@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::options::{self, Timeouts};
 use super::{State, address, done, error, forward};
 use crate::request::{AttachOptions, DiscoveryRequest, HostError, HostRequest, Reply};
-use crate::status::DiscoveryStatus;
+use crate::status::{DiscoveryStatus, NotAttached};
 use crate::transport_id::TransportId;
 
 const ETIMEDOUT: i32 = 110;
@@ -46,7 +46,9 @@ pub(super) fn start(state: &mut State, call: &mut Call<State>) -> Outcome {
     let reply: Reply<()> = Box::new(move |answer: Result<(), HostError>| {
         responder.answer(match answer {
             Ok(()) => done(()),
-            Err(e @ HostError::Timeout(_)) => Err(RpcError::errno_of(ETIMEDOUT, e)),
+            Err(e @ HostError::Discovery { in_time: false, .. }) => {
+                Err(RpcError::errno_of(ETIMEDOUT, e))
+            }
             Err(e) => Err(error(&e)),
         });
     });
@@ -77,10 +79,24 @@ pub(super) fn info(state: &mut State, call: &mut Call<State>) -> Outcome {
                 .iter()
                 .map(|t| json!({"trid": address::show(t)}))
                 .collect();
+            let failing = |list: &[NotAttached]| -> Vec<Value> {
+                let show = |n: &NotAttached| {
+                    json!({
+                        "trid": address::show(&n.transport),
+                        "reason": n.reason,
+                        "tries": n.tries,
+                    })
+                };
+                list.iter().map(show).collect()
+            };
             json!({
                 "name": discovery.name,
                 "trid": address::show(&discovery.transport),
                 "referrals": referrals,
+                "pollux": {
+                    "not_reached": failing(&discovery.not_reached),
+                    "not_attached": failing(&discovery.not_attached),
+                },
             })
         };
         Ok(list.iter().map(show).collect())

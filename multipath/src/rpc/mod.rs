@@ -125,6 +125,7 @@ fn error(error: &HostError) -> RpcError {
         HostError::Connect { .. }
         | HostError::Timeout(_)
         | HostError::TooFewQueues { .. }
+        | HostError::Discovery { .. }
         | HostError::Socket(..) => EIO,
         HostError::DiscoveryExists(_) => EEXIST,
         HostError::Exists(_) | HostError::Already(_) => EALREADY,

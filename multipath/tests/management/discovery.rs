@@ -124,3 +124,88 @@ fn a_referral_is_followed() {
     let port = referral.port().to_string();
     assert_eq!(info[0]["referrals"][0]["trid"]["trsvcid"], port);
 }
+
+/// An address at which nobody listens.
+fn nobody() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+fn start(name: &str, addr: SocketAddr) -> serde_json::Value {
+    json!({
+        "name": name,
+        "trtype": "tcp",
+        "traddr": addr.ip().to_string(),
+        "trsvcid": addr.port().to_string(),
+    })
+}
+
+/// A referral that can never be reached has listed nothing: it keeps nothing attached that the service itself
+/// no longer lists.
+#[test]
+fn a_dead_referral_keeps_nothing_attached() {
+    let mut w = World::new("dead-referral");
+    let mut params = start("Nvme", w.listeners[0]);
+    params["wait_for_attach"] = json!(true);
+    w.call("bdev_nvme_start_discovery", params);
+    assert_eq!(w.states().len(), 2);
+    let dead = nobody();
+    w.target
+        .call(TargetRequest::AddReferral(Referral {
+            addr: dead,
+            subnqn: Nqn::discovery(),
+        }))
+        .unwrap();
+    w.target
+        .call(TargetRequest::RemoveListener {
+            nqn: nqn(),
+            addr: w.listeners[1],
+        })
+        .unwrap();
+    while w.states().len() != 1 {
+        std::thread::yield_now();
+    }
+    let info = w.call("bdev_nvme_get_discovery_info", json!({}));
+    let failing = &info[0]["pollux"]["not_reached"][0];
+    assert_eq!(failing["trid"]["trsvcid"], dead.port().to_string());
+    let reason = failing["reason"].as_str().unwrap();
+    assert!(reason.contains("refused"), "{reason}");
+}
+
+/// What is listed but cannot be attached is named, with the reason and the number of tries; who waits is
+/// answered all the same.
+#[test]
+fn what_cannot_be_attached_is_named() {
+    let mut w = World::new("not-attached");
+    let dead = nobody();
+    w.target
+        .call(TargetRequest::AddReferral(Referral {
+            addr: dead,
+            subnqn: "nqn.2014-08.org.example:elsewhere".parse().unwrap(),
+        }))
+        .unwrap();
+    let mut params = start("Nvme", w.listeners[0]);
+    params["wait_for_attach"] = json!(true);
+    w.call("bdev_nvme_start_discovery", params);
+    assert_eq!(w.states().len(), 2);
+    let info = w.call("bdev_nvme_get_discovery_info", json!({}));
+    let failing = &info[0]["pollux"]["not_attached"];
+    assert_eq!(failing.as_array().unwrap().len(), 1);
+    assert_eq!(failing[0]["trid"]["trsvcid"], dead.port().to_string());
+    assert!(failing[0]["tries"].as_u64().unwrap() >= 1);
+    let reason = failing[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("refused"), "{reason}");
+}
+
+/// Whoever waits without a time limit for a service that cannot be reached is told why; it is not followed
+/// any longer.
+#[test]
+fn waiting_for_a_service_that_is_not_there_ends() {
+    let mut w = World::new("no-service");
+    let mut params = start("Nvme", nobody());
+    params["wait_for_attach"] = json!(true);
+    let (code, text) = w.fail("bdev_nvme_start_discovery", params);
+    assert_eq!(code, -5, "{text}");
+    assert!(text.contains("refused"), "{text}");
+    assert_eq!(w.call("bdev_nvme_get_discovery_info", json!({})), json!([]));
+}
