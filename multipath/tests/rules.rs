@@ -237,25 +237,34 @@ fn every_rule_is_held_by_a_test() {
 
 #[test]
 fn rules_are_found_where_they_are_named() {
-    let source = "
-        /// B4.2, B6: what B13.1 says.
-        ///
-        /// Not XB1.1, B or B2x.
-        #[test]
-        #[ignore = \"B3.3\"]
-        fn one() {
-
-        /// B1.1 of something else
-        fn helper() {
-
-        /// B1.2
-        const NOT: u8 = 1;
-        #[test]
-        fn two() {
-    ";
-    let tests = tests_in("f", source);
+    // Each line is a literal of its own, so that the table does not take this file's example for tests.
+    let source = [
+        "/// B4.2, B6: what B13.1 says.",
+        "///",
+        "/// Not XB1.1, B or B2x.",
+        "#[test]",
+        "#[ignore = \"B3.3\"]",
+        "fn one() {",
+        "",
+        "/// B1.1 of something else",
+        "fn helper() {",
+        "",
+        "/// B1.2",
+        "const NOT: u8 = 1;",
+        "#[test]",
+        "fn two() {",
+    ];
+    let tests = tests_in("f", &source.join("\n"));
     assert_eq!(tests.len(), 1);
     assert_eq!(tests[0].name, "one");
     assert_eq!(tests[0].rules, ["B4.2", "B6", "B13.1"]);
     assert!(tests[0].ignored);
+}
+
+#[test]
+fn an_example_of_a_test_is_no_test() {
+    let own = tests()
+        .into_iter()
+        .filter(|t| t.file.ends_with("tests/rules.rs"));
+    assert_eq!(own.collect::<Vec<_>>(), []);
 }
