@@ -3,10 +3,14 @@
 //! Two pinned threads, one connection on loopback, non-blocking sockets. Each side takes all that has arrived with one
 //! `recv`, counts whole messages, and answers them all with one `send`. No byte is looked at, no buffer is managed, no
 //! command is looked up: what is left is the price of moving the bytes.
+//!
+//! What one `recv` takes and one `send` gives at most decides how many system calls a message costs and whether its
+//! bytes are still in the cache: small buffers are better for large messages, large ones for many small messages, and
+//! where they meet is the machine's. So the run tries [`BUFFERS`] first and takes the fastest.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -29,9 +33,12 @@ const CAPSULE_CMD_BYTES: usize = 72;
 const CAPSULE_RESP_BYTES: usize = 24;
 /// The header of a C2HData PDU (NVMe/TCP 1.1, 3.6.2.11).
 const C2H_DATA_BYTES: usize = 24;
-/// What one `recv` takes at most, and one `send` gives. Measured at depth 128 and 4 KiB, 256 KiB cost 13 % and 64 KiB
-/// 40 % of the IOPS; at smaller depths all three were the same.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Buffers that are tried, in bytes: what one `recv` takes at most, and one `send` gives.
+const BUFFERS: [usize; 5] = [64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20];
+/// Each buffer is tried so often, in turns, and the best try counts: what disturbs one try makes it only slower.
+const TRIES: u32 = 3;
+/// Length of one try.
+const TRY_TIME: Duration = Duration::from_millis(60);
 /// Without data the clock is read every so many turns.
 const IDLE_TURNS: u32 = 1024;
 
@@ -73,13 +80,19 @@ struct Side {
 }
 
 impl Side {
-    fn new(stream: TcpStream, message_in: usize, message_out: usize) -> io::Result<Self> {
+    /// A side whose buffers have `buffer` bytes each.
+    fn new(
+        stream: TcpStream,
+        message_in: usize,
+        message_out: usize,
+        buffer: usize,
+    ) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream,
-            received: vec![0; BUFFER_BYTES],
-            to_send: vec![0; BUFFER_BYTES],
+            received: vec![0; buffer],
+            to_send: vec![0; buffer],
             message_in,
             message_out,
             partial: 0,
@@ -107,10 +120,8 @@ impl Side {
         if self.due == 0 {
             return Ok(());
         }
-        match self
-            .stream
-            .write(&self.to_send[..self.due.min(BUFFER_BYTES)])
-        {
+        let now = self.due.min(self.to_send.len());
+        match self.stream.write(&self.to_send[..now]) {
             Ok(bytes) => self.due -= bytes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -134,6 +145,64 @@ impl Idle {
     }
 }
 
+/// Two threads and the connection between them.
+struct Wire<'a> {
+    exchange: Exchange,
+    depth: usize,
+    server_core: usize,
+    client_core: usize,
+    idle: Idle,
+    stop: &'a AtomicBool,
+}
+
+impl Wire<'_> {
+    /// The one of [`BUFFERS`] with the most messages per second.
+    fn fastest_buffer(&self) -> anyhow::Result<usize> {
+        let mut best = [0.0_f64; BUFFERS.len()];
+        for _ in 0..TRIES {
+            for (buffer, best) in BUFFERS.into_iter().zip(&mut best) {
+                let (outcome, _) = self.run(buffer, TRY_TIME)?;
+                let rate = outcome.stats.reads as f64 / outcome.end_ns.max(1) as f64;
+                *best = best.max(rate);
+            }
+        }
+        let fastest = BUFFERS
+            .into_iter()
+            .zip(best)
+            .max_by(|a, b| a.1.total_cmp(&b.1));
+        Ok(fastest.map_or(BUFFERS[0], |(buffer, _)| buffer))
+    }
+
+    /// Exchanges messages for `time` over a connection of its own. Also returns the server's address.
+    fn run(&self, buffer: usize, time: Duration) -> anyhow::Result<(Outcome, SocketAddr)> {
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
+        let address = listener.local_addr()?;
+        let client = TcpStream::connect(address).context("connecting on loopback")?;
+        let (server, _) = listener.accept()?;
+        let Exchange { request, response } = self.exchange;
+        let mut server = Side::new(server, request, response, buffer)?;
+        let mut client = Side::new(client, response, request, buffer)?;
+        let outcome = thread::scope(|scope| {
+            let serving = scope.spawn(|| {
+                pin(self.server_core)?;
+                serve(&mut server, self.idle)
+            });
+            let loading = scope.spawn(move || {
+                pin(self.client_core)?;
+                let outcome = load(&mut client, self.depth, time, self.idle, self.stop);
+                // The server ends with the stream, also when this side failed.
+                let _ = client.stream.shutdown(std::net::Shutdown::Both);
+                outcome
+            });
+            let outcome = join(loading);
+            let served = join(serving);
+            outcome.and_then(|outcome| served.map(|()| outcome))
+        })?;
+        Ok((outcome, address))
+    }
+}
+
 /// Runs the floor and reports it. `stop` ends it early.
 pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
     let available = pollux_reactor::available_cores();
@@ -145,31 +214,16 @@ pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
         Idle::Spin
     };
 
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
-    let address = listener.local_addr()?;
-    let client = TcpStream::connect(address).context("connecting on loopback")?;
-    let (server, _) = listener.accept()?;
-    let mut server = Side::new(server, exchange.request, exchange.response)?;
-    let mut client = Side::new(client, exchange.response, exchange.request)?;
-
-    let client_core = placement.host.first().copied().unwrap_or(placement.target);
-    let depth = args.depth as usize;
-    let outcome = thread::scope(|scope| {
-        let serving = scope.spawn(|| {
-            pin(placement.target)?;
-            serve(&mut server, idle)
-        });
-        let loading = scope.spawn(move || {
-            pin(client_core)?;
-            let outcome = load(&mut client, depth, args.time, idle, stop);
-            // The server ends with the stream, also when this side failed.
-            let _ = client.stream.shutdown(std::net::Shutdown::Both);
-            outcome
-        });
-        let outcome = join(loading);
-        let served = join(serving);
-        outcome.and_then(|outcome| served.map(|()| outcome))
-    })?;
+    let wire = Wire {
+        exchange,
+        depth: args.depth as usize,
+        server_core: placement.target,
+        client_core: placement.host.first().copied().unwrap_or(placement.target),
+        idle,
+        stop,
+    };
+    let buffer = wire.fastest_buffer()?;
+    let (outcome, address) = wire.run(buffer, args.time)?;
 
     let mut stats = RunStats::new();
     let mut part = outcome.stats;
@@ -192,11 +246,12 @@ pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
     };
     Ok(Report {
         title: format!(
-            "floor: {direction} {}, depth {}, {} B requests, {} B answers, bare TCP",
+            "floor: {direction} {}, depth {}, {} B requests, {} B answers, bare TCP, {} buffers",
             human_bytes(bytes),
             args.depth,
             exchange.request,
-            exchange.response
+            exchange.response,
+            human_bytes(buffer as u64)
         ),
         kind: "floor",
         options: json!({
@@ -205,6 +260,7 @@ pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
             "io_size": args.io_size,
             "request_bytes": exchange.request,
             "response_bytes": exchange.response,
+            "buffer_bytes": buffer,
         }),
         submitted: stats.total.ios(),
         completed: stats.total.ios(),
@@ -373,7 +429,7 @@ mod tests {
     fn messages_are_counted_across_receives() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut side = Side::new(listener.accept().unwrap().0, 100, 10).unwrap();
+        let mut side = Side::new(listener.accept().unwrap().0, 100, 10, 4096).unwrap();
         let mut receive_bytes = |bytes: usize| {
             peer.write_all(&vec![0; bytes]).unwrap();
             let before = side.partial;
