@@ -343,7 +343,13 @@ impl Home {
         };
         let key = controller.key;
         for reactor in 0..turn.links.reactors() {
-            turn.links.send_io(reactor, IoMessage::Open { key });
+            turn.links.send_io(
+                reactor,
+                IoMessage::Open {
+                    key,
+                    host: (controller.hostnqn.clone(), controller.hostid),
+                },
+            );
             for &nsid in subsystem.namespaces.keys() {
                 let view = subsystem.view(controller.listener, nsid);
                 turn.links

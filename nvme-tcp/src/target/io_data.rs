@@ -1,6 +1,8 @@
 //! Data that a host sends on an R2T: asked for, checked, received into a staging buffer.
 
-use pollux_reactor::Context;
+use std::time::Duration;
+
+use pollux_reactor::{Context, Time};
 use zerocopy::FromBytes;
 
 use super::connection::{End, MAXH2CDATA};
@@ -11,6 +13,29 @@ use super::staging::{StagingPool, Transfer};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
 use crate::spec::pdu::{DIGEST_LEN, Fes, H2cData};
 use crate::spec::status::Status;
+
+/// How long a connection may send nothing of the data that it was asked for.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// The same while others wait for the memory that is kept for it.
+const SILENCE_MAX_CONTENDED: Duration = Duration::from_secs(10);
+
+/// Bytes per second at which the data of the command that was asked for first has to come while others wait, besides the
+/// silence that is allowed: who sends a byte now and then holds the memory no longer than who sends none.
+const RATE_MIN: u64 = 64 * 1024;
+
+/// The data that has been asked for longest, as of the last look.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Oldest {
+    slot: usize,
+    asked_at: Time,
+    /// Since when it is the oldest.
+    since: Time,
+    /// When data of any command had come.
+    heard_at: Time,
+    /// Data of all commands by then.
+    data_in: u64,
+}
 
 /// An H2CData PDU whose header was read.
 #[derive(Debug, Clone, Copy)]
@@ -23,22 +48,25 @@ pub(super) struct Incoming {
 }
 
 impl IoQueue {
-    /// Asks for the data of the first command that waits, if there is a staging buffer.
-    pub(super) fn start_waiting(&mut self, pool: &mut StagingPool) -> bool {
+    /// Asks for the data of the first command that waits, if there is a staging buffer for it.
+    pub(super) fn start_waiting(&mut self, pool: &mut StagingPool, now: Time) -> bool {
         if !self.conn.out.has_room() {
             return false;
         }
-        let Some(slot) = self.transfers.iter().position(Option::is_none) else {
+        let Some(len) = self.waiting.front().map(|sqe| sqe.sgl.length.get()) else {
             return false;
         };
-        let Some(buffer) = pool.take() else {
+        let Some(buffer) = pool.take(self.client, len, now) else {
             return false;
         };
         let Some(sqe) = self.waiting.pop_front() else {
-            pool.give(buffer);
             return false;
         };
-        let len = sqe.sgl.length.get();
+        // There are at most as many as the queue has entries.
+        let slot = self.free_tags.pop().unwrap_or(self.transfers.len());
+        if slot == self.transfers.len() {
+            self.transfers.push(None);
+        }
         let ttag = u16::try_from(slot).unwrap_or(u16::MAX);
         self.conn.out.request_data(sqe.cid.get(), ttag, len);
         if let Some(place) = self.transfers.get_mut(slot) {
@@ -48,6 +76,7 @@ impl IoQueue {
                 len,
                 received: 0,
                 failed: None,
+                asked_at: now,
             });
         }
         true
@@ -103,6 +132,7 @@ impl IoQueue {
             }
             self.conn.rx.consume(n);
             transfer.take(n, &mut incoming);
+            self.data_in += n as u64;
             *busy = true;
         }
         if incoming.left > 0 {
@@ -137,13 +167,65 @@ impl IoQueue {
                     execute(&done.sqe, data, namespaces, &mut self.ranges)
                 }
             };
-            pool.give(done.buffer);
+            self.free_tags.push(incoming.slot);
+            pool.give(done.buffer, cx.now());
             match ruling {
                 None => self.conclude(&done.sqe, result),
                 Some(ruling) => self.conclude_ruled(&done.sqe, result, ruling, cx),
             }
         }
         true
+    }
+}
+
+impl IoQueue {
+    /// Looks whether the data that was asked for comes. `contended`: others wait for staging memory.
+    pub(super) fn check_transfers(&mut self, contended: bool, now: Time) -> Result<(), End> {
+        let transfers = self.transfers.iter().enumerate();
+        let transfers = transfers.filter_map(|(slot, t)| Some((t.as_ref()?.asked_at, slot)));
+        let Some((asked_at, slot)) = transfers.min() else {
+            self.oldest = None;
+            return Ok(());
+        };
+        let data_in = self.data_in;
+        let oldest = self.oldest.get_or_insert(Oldest {
+            slot,
+            asked_at,
+            since: asked_at,
+            heard_at: asked_at,
+            data_in,
+        });
+        if oldest.data_in != data_in {
+            (oldest.data_in, oldest.heard_at) = (data_in, now);
+        }
+        if (oldest.slot, oldest.asked_at) != (slot, asked_at) {
+            (oldest.slot, oldest.asked_at, oldest.since) = (slot, asked_at, now);
+            oldest.heard_at = oldest.heard_at.max(asked_at);
+        }
+        let (silent, pending) = (
+            now.saturating_since(oldest.heard_at),
+            now.saturating_since(oldest.since),
+        );
+        let len = self.transfers.get(slot).and_then(Option::as_ref);
+        let len = len.map_or(0, |transfer| u64::from(transfer.len));
+        let enough = SILENCE_MAX_CONTENDED + Duration::from_millis(len * 1000 / RATE_MIN);
+        if silent >= SILENCE_MAX {
+            return Err(End::Fault(
+                "the host sends nothing of the data that it was asked for: no byte in 60 s",
+            ));
+        }
+        if contended && silent >= SILENCE_MAX_CONTENDED {
+            return Err(End::Fault(
+                "the host sends nothing of the data that it was asked for: no byte in 10 s, while others wait for \
+                 the memory",
+            ));
+        }
+        if contended && pending >= enough {
+            return Err(End::Fault(
+                "the host sends the data that it was asked for slower than 64 KiB/s, while others wait for the memory",
+            ));
+        }
+        Ok(())
     }
 }
 

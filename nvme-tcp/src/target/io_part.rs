@@ -2,8 +2,9 @@
 //! namespaces, and the queues that were given to it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-use pollux_reactor::Progress;
+use pollux_reactor::{Progress, Time};
 
 use super::connection::End;
 use super::io_command::Namespaces;
@@ -17,9 +18,14 @@ use super::{Turn, token};
 /// between two looks at its events; with more of them the edges are the quicker way.
 const HOT_MAX: usize = 64;
 
+/// How often it is looked at whether data that was asked for comes.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// One controller on this reactor.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct IoController {
+    /// Its host's number in the books of the staging memory.
+    host: usize,
     namespaces: Namespaces,
     /// Places of its queues.
     queues: Vec<usize>,
@@ -48,6 +54,10 @@ pub(super) struct IoPart {
     /// message and cost nothing until then.
     polled: VecDeque<usize>,
     pool: StagingPool,
+    /// When `check_transfers` is to look, if its timer is set.
+    look_at: Option<Time>,
+    /// Connections that were ended because data did not come.
+    data_timeouts: u64,
     /// I/O queues since the start.
     qpairs: u64,
     /// Of queues that are closed.
@@ -64,6 +74,8 @@ impl IoPart {
             free: Vec::new(),
             polled: VecDeque::new(),
             pool: StagingPool::default(),
+            look_at: None,
+            data_timeouts: 0,
             qpairs: 0,
             closed: QpairCounters::default(),
             closed_staging_waits: 0,
@@ -72,8 +84,14 @@ impl IoPart {
 
     pub(super) fn on_message(&mut self, message: IoMessage, turn: &mut Turn<'_, '_>) {
         match message {
-            IoMessage::Open { key } => {
-                self.controllers.insert(key, IoController::default());
+            IoMessage::Open { key, host } => {
+                let controller = IoController {
+                    host: self.pool.enter(host),
+                    namespaces: Namespaces::default(),
+                    queues: Vec::new(),
+                    closed: QpairCounters::default(),
+                };
+                self.controllers.insert(key, controller);
             }
             IoMessage::Namespace { key, nsid, view } => {
                 if let Some(controller) = self.controllers.get_mut(&key) {
@@ -84,7 +102,9 @@ impl IoPart {
             IoMessage::CloseQueues { key } => self.close_queues(key, turn),
             IoMessage::Close { key } => {
                 self.close_queues(key, turn);
-                self.controllers.remove(&key);
+                if let Some(controller) = self.controllers.remove(&key) {
+                    self.pool.shares.leave(controller.host);
+                }
             }
             IoMessage::Abort {
                 key,
@@ -96,7 +116,8 @@ impl IoPart {
                     // Its answer is to be sent.
                     self.poll_at(place);
                     let seat = self.seats.get_mut(place).and_then(Option::as_mut);
-                    seat.is_some_and(|seat| seat.queue.abort(cid))
+                    let (pool, now) = (&mut self.pool, turn.cx.now());
+                    seat.is_some_and(|seat| seat.queue.abort(cid, pool, now))
                 });
                 turn.links.send_home(HomeMessage::Aborted {
                     key,
@@ -105,7 +126,7 @@ impl IoPart {
                 });
             }
             IoMessage::Sync { token, report } => {
-                let report = report.then(|| Box::new(self.report()));
+                let report = report.then(|| Box::new(self.report(turn.cx.now())));
                 turn.links.send_home(HomeMessage::Synced { token, report });
             }
         }
@@ -119,9 +140,6 @@ impl IoPart {
         if turn.cx.net().adopt(&mut queue.conn.stream).is_err() {
             return;
         }
-        if self.qpairs == 0 {
-            self.pool = StagingPool::new();
-        }
         self.qpairs += 1;
         let place = self.free.pop().unwrap_or(self.seats.len());
         if place == self.seats.len() {
@@ -129,6 +147,7 @@ impl IoPart {
         }
         queue.token = token::of(token::QUEUE, place as u64);
         turn.cx.watch(&mut queue.conn.stream, queue.token);
+        queue.client = self.pool.shares.open(controller.host, place);
         controller.queues.push(place);
         let seat = Seat {
             key,
@@ -168,6 +187,41 @@ impl IoPart {
     /// reactor waits for one queue, not for all of them.
     #[inline]
     pub(super) fn poll(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
+        let mut progress = self.poll_queues(turn);
+        while let Some(place) = self.pool.shares.next_woken() {
+            self.poll_at(place);
+            progress = Progress::Busy;
+        }
+        if self.look_at.is_none() && self.pool.held() > 0 {
+            let at = turn.cx.now() + LOOK;
+            turn.cx.set_timer(at, token::of(token::STAGING, 0));
+            self.look_at = Some(at);
+        }
+        progress
+    }
+
+    /// Looks whether data that was asked for comes, and ends connections whose data does not.
+    pub(super) fn check_transfers(&mut self, turn: &mut Turn<'_, '_>) {
+        let now = turn.cx.now();
+        let late = self.look_at.take().map(|at| now.saturating_since(at));
+        if late.is_none_or(|late| late > LOOK) {
+            // The reactor stood still: what has come meanwhile is still to be read.
+            return;
+        }
+        for place in 0..self.seats.len() {
+            let Some(Some(seat)) = self.seats.get_mut(place) else {
+                continue;
+            };
+            let contended = self.pool.shares.is_contended(seat.queue.client);
+            if let Err(end) = seat.queue.check_transfers(contended, now) {
+                self.data_timeouts += 1;
+                self.end(place, end, turn);
+            }
+        }
+    }
+
+    #[inline]
+    fn poll_queues(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
         let mut progress = Progress::Idle;
         for _ in 0..self.polled.len() {
             let crowded = self.polled.len() > HOT_MAX;
@@ -185,10 +239,16 @@ impl IoPart {
                 .queue
                 .poll(&controller.namespaces, &mut self.pool, turn.cx)
             {
-                Ok(Progress::Idle) if seat.queue.may_rest(crowded, turn.cx.now()) => {
-                    seat.is_polled = false;
-                }
                 Ok(found) => {
+                    // What was set aside for a queue that can make no use of it goes to others.
+                    if seat.queue.conn.is_blocked() {
+                        let client = seat.queue.client;
+                        self.pool.shares.withdraw(client, turn.cx.now());
+                    }
+                    if found == Progress::Idle && seat.queue.may_rest(crowded, turn.cx.now()) {
+                        seat.is_polled = false;
+                        continue;
+                    }
                     self.polled.push_back(place);
                     if found == Progress::Busy {
                         return Progress::Busy;
@@ -260,13 +320,16 @@ impl IoPart {
         turn.lingering.add(queue.conn, end, turn.cx);
     }
 
-    fn report(&self) -> ReactorReport {
+    fn report(&self, now: Time) -> ReactorReport {
         let mut report = ReactorReport {
             reactor: self.reactor,
             status: ReactorStatus {
                 io_qpairs: self.qpairs,
                 io: self.closed,
                 staging_waits: self.closed_staging_waits,
+                staging_held: self.pool.held(),
+                staging_longest_wait: self.pool.longest_wait(now),
+                data_timeouts: self.data_timeouts,
                 ..ReactorStatus::default()
             },
             ..ReactorReport::default()

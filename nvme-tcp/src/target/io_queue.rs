@@ -13,11 +13,11 @@ use zerocopy::FromBytes;
 use super::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
 use super::held::{Held, Ruling};
 use super::io_command::{Namespaces, Plan, RANGES_MAX, Range, execute, plan};
-use super::io_data::Incoming;
+use super::io_data::{Incoming, Oldest};
 use super::io_layers::layers_of;
 use super::io_work::Work;
 use super::read::{Intact, ReadCursor};
-use super::staging::{BUFFERS, StagingPool, Transfer};
+use super::staging::{StagingPool, Transfer};
 use super::status::{QpairCounters, QpairStatus};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
 use crate::spec::opcode::{self, fctype, nvm};
@@ -46,7 +46,14 @@ pub(super) struct IoQueue {
     pub(super) flow_control: bool,
     sqhd: u16,
     /// By transfer tag.
-    pub(super) transfers: [Option<Transfer>; BUFFERS],
+    pub(super) transfers: Vec<Option<Transfer>>,
+    /// Places of the table that are empty.
+    pub(super) free_tags: Vec<usize>,
+    pub(super) oldest: Option<Oldest>,
+    /// Bytes of data that were asked for and came.
+    pub(super) data_in: u64,
+    /// Its number in the books of the staging memory.
+    pub(super) client: usize,
     /// Commands that wait for a staging buffer.
     pub(super) waiting: VecDeque<Sqe>,
     /// `transfers` in use plus `waiting` plus what is held.
@@ -73,7 +80,11 @@ impl IoQueue {
             flow_control,
             // Connect was the first command.
             sqhd: 1 % entries.max(1),
-            transfers: [const { None }; BUFFERS],
+            transfers: Vec::new(),
+            free_tags: Vec::new(),
+            oldest: None,
+            data_in: 0,
+            client: usize::MAX,
             waiting: VecDeque::with_capacity(usize::from(entries)),
             outstanding: 0,
             incoming: None,
@@ -107,19 +118,23 @@ impl IoQueue {
     /// Gives the staging buffers back and forgets what is held.
     pub(super) fn release(&mut self, pool: &mut StagingPool, cx: &mut Context<'_>) {
         self.held.clear(cx);
+        pool.shares.close(self.client, cx.now());
         for transfer in self.transfers.iter_mut().filter_map(Option::take) {
-            pool.give(transfer.buffer);
+            pool.give(transfer.buffer, cx.now());
         }
     }
 
     /// Aborts a command that waits for its R2T or is held by a layer. Returns whether there was one.
-    pub(super) fn abort(&mut self, cid: u16) -> bool {
+    pub(super) fn abort(&mut self, cid: u16, pool: &mut StagingPool, now: Time) -> bool {
         // Without room for the answer the abort is refused rather than queued.
         if !self.conn.out.has_room() {
             return false;
         }
         if let Some(at) = self.waiting.iter().position(|s| s.cid.get() == cid) {
             self.waiting.remove(at);
+            if self.waiting.is_empty() {
+                pool.shares.withdraw(self.client, now);
+            }
             self.held.take_ruling(cid);
         } else if !self.held.take(cid) {
             return false;
@@ -174,7 +189,8 @@ impl IoQueue {
         let waits_for_room = self.conn.is_blocked();
         if !waits_for_room {
             let is_hot = !crowded && now - self.busy_at < HOT;
-            if is_hot || self.work.is_some() || !self.waiting.is_empty() {
+            // A command that waits for memory is told when there is some.
+            if is_hot || self.work.is_some() {
                 return false;
             }
         }
@@ -200,6 +216,7 @@ impl IoQueue {
                 Err(e) => return none_if_would_block(Err(e)).map(|_| (false, false)),
             };
             transfer.take(n, incoming);
+            self.data_in += n as u64;
             return Ok((n > 0, behind == self.conn.rx.capacity()));
         }
         let room = self.conn.rx.capacity() - self.conn.rx.data().len();
@@ -244,7 +261,7 @@ impl IoQueue {
                 }
                 continue;
             }
-            if !self.waiting.is_empty() && self.start_waiting(pool) {
+            if !self.waiting.is_empty() && self.start_waiting(pool, cx.now()) {
                 busy = true;
                 continue;
             }
@@ -365,7 +382,7 @@ impl IoQueue {
             Ok(Plan::Receive { .. }) => {
                 self.outstanding += 1;
                 self.waiting.push_back(sqe);
-                if !self.start_waiting(pool) {
+                if !self.start_waiting(pool, cx.now()) {
                     self.staging_waits += 1;
                 }
             }

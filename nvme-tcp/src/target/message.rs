@@ -4,6 +4,7 @@ use super::backend::Store;
 use super::io_queue::IoQueue;
 use super::layers::Layers;
 use super::request::{Reply, TargetRequest};
+use super::shares::HostName;
 use super::status::{Fault, QpairCounters, QpairStatus, ReactorStatus};
 use crate::spec::log::AnaState;
 
@@ -76,8 +77,8 @@ impl std::fmt::Debug for HomeMessage {
 /// To the I/O part of a service.
 #[derive(Debug)]
 pub(super) enum IoMessage {
-    /// A controller came to be.
-    Open { key: ControllerKey },
+    /// A controller of a host came to be.
+    Open { key: ControllerKey, host: HostName },
     /// A controller's view of a namespace is now this one, or gone.
     Namespace {
         key: ControllerKey,

@@ -71,6 +71,7 @@ mod read;
 mod request;
 pub mod rpc;
 mod said;
+mod shares;
 mod staging;
 mod status;
 mod subsystem;
@@ -164,6 +165,8 @@ mod token {
     pub(super) const CONNECTION: u8 = 3;
     /// An I/O queue, by its place on its reactor.
     pub(super) const QUEUE: u8 = 4;
+    /// Time to see who holds staging memory and does not send.
+    pub(super) const STAGING: u8 = 6;
     /// A connection that is about to be closed.
     pub(super) const LINGERING: u8 = 5;
 
@@ -222,15 +225,17 @@ impl Service for TargetService {
     }
 
     fn on_timer(&mut self, token: u64, cx: &mut Context<'_>) {
-        if !self.wake(token)
-            && let Some(home) = &mut self.home
-        {
+        if !self.wake(token) {
             let mut turn = Turn {
                 links: &mut self.links,
                 lingering: &mut self.lingering,
                 cx,
             };
-            home.on_timer(token, &mut turn);
+            if token == token::of(token::STAGING, 0) {
+                self.io.check_transfers(&mut turn);
+            } else if let Some(home) = &mut self.home {
+                home.on_timer(token, &mut turn);
+            }
         }
         self.deliver_local(cx);
     }

@@ -1,6 +1,7 @@
 //! What a target tells about itself.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use pollux_reactor::Time;
 use uuid::Uuid;
@@ -167,8 +168,14 @@ pub struct ReactorStatus {
     pub current_io_qpairs: usize,
     /// Sums over all I/O queues since the start.
     pub io: QpairCounters,
-    /// Times a command had to wait for a staging buffer.
+    /// Times a command had to wait for staging memory, which takes the data that hosts send on an R2T.
     pub staging_waits: u64,
+    /// Bytes of staging memory that connections hold at present, of 32 MiB.
+    pub staging_held: usize,
+    /// The longest that a connection has waited for staging memory, or waits at present.
+    pub staging_longest_wait: Duration,
+    /// Connections that were ended because data that was asked for did not come.
+    pub data_timeouts: u64,
 }
 
 /// A fault of a peer that ended its connection.

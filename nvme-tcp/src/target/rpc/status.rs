@@ -32,6 +32,9 @@ pub(super) fn stats(state: &mut State, call: &mut Call<State>) -> Outcome {
                     "bytes_written": r.io.bytes_written,
                     "failed": r.io.failed,
                     "staging_waits": r.staging_waits,
+                    "staging_held_bytes": r.staging_held,
+                    "staging_longest_wait_us": u64::try_from(r.staging_longest_wait.as_micros()).unwrap_or(u64::MAX),
+                    "data_timeouts": r.data_timeouts,
                 },
             })
         });
