@@ -19,8 +19,6 @@ use crate::workload::Workload;
 const DEPTH_MAX: u32 = 65_535;
 /// A depth times a size beyond this is a slip of the finger, not a workload.
 const BUFFER_BYTES_MAX: u64 = 4 << 30;
-/// In-capsule data limit that `floor` imitates; larger writes need an R2T exchange.
-const IN_CAPSULE_MAX: u32 = 8 << 10;
 const WEEK_S: f64 = 604_800.0;
 
 const EXAMPLES: &str = "\
@@ -280,10 +278,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
         _ => Exit::Usage(first_paragraph(&error.render().to_string())),
     })?;
     match cli.command {
-        Some(Command::Floor(floor)) => {
-            floor.check().map_err(Exit::Usage)?;
-            Ok(Invocation::Floor(floor))
-        }
+        Some(Command::Floor(floor)) => Ok(Invocation::Floor(floor)),
         Some(Command::Disturb(disturb)) => Ok(Invocation::Disturb(disturb)),
         Some(Command::Serve(serve)) => {
             serve.check().map_err(Exit::Usage)?;
@@ -360,19 +355,6 @@ impl RunArgs {
                 "-w verify cannot work on a null namespace: allowed is --namespace memory:SIZE"
                     .to_owned(),
             );
-        }
-        Ok(())
-    }
-}
-
-impl FloorArgs {
-    fn check(&self) -> Result<(), String> {
-        if self.workload == Direction::Write && self.io_size > IN_CAPSULE_MAX {
-            return Err(format!(
-                "-o {} is too large for -w write: allowed are in-capsule writes up to {}",
-                human_bytes(self.io_size.into()),
-                human_bytes(IN_CAPSULE_MAX.into())
-            ));
         }
         Ok(())
     }
@@ -627,7 +609,6 @@ mod tests {
             (&["--hostnqn", "me"], &["'me'", "nqn.yyyy-mm"]),
             (&["--frobnicate"], &["--frobnicate"]),
             (&["stray"], &["stray"]),
-            (&["floor", "-o", "16k", "-w", "write"], &["16 KiB", "8 KiB"]),
             (
                 &["floor", "-w", "randread"],
                 &["'randread'", "read", "write"],

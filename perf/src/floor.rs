@@ -33,6 +33,12 @@ const CAPSULE_CMD_BYTES: usize = 72;
 const CAPSULE_RESP_BYTES: usize = 24;
 /// The header of a C2HData PDU (NVMe/TCP 1.1, 3.6.2.11).
 const C2H_DATA_BYTES: usize = 24;
+/// Most data of a write that goes with its command; more is asked for by an R2T (NVMe/TCP 1.1, 3.3.2).
+const IN_CAPSULE_MAX: usize = 8192;
+/// The header of an R2T PDU (NVMe/TCP 1.1, 3.6.2.10).
+const R2T_BYTES: usize = 24;
+/// The header of an H2CData PDU (NVMe/TCP 1.1, 3.6.2.9).
+const H2C_DATA_BYTES: usize = 24;
 /// Buffers that are tried, in bytes: what one `recv` takes at most, and one `send` gives.
 const BUFFERS: [usize; 5] = [64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20];
 /// Each buffer is tried so often, in turns, and the best try counts: what disturbs one try makes it only slower.
@@ -58,9 +64,14 @@ impl Exchange {
                     + payload
                     + if capsule_resp { CAPSULE_RESP_BYTES } else { 0 },
             },
-            Direction::Write => Self {
+            Direction::Write if payload <= IN_CAPSULE_MAX => Self {
                 request: CAPSULE_CMD_BYTES + payload,
                 response: CAPSULE_RESP_BYTES,
+            },
+            // The bytes of both round trips in one: a floor does not wait for the R2T.
+            Direction::Write => Self {
+                request: CAPSULE_CMD_BYTES + H2C_DATA_BYTES + payload,
+                response: R2T_BYTES + CAPSULE_RESP_BYTES,
             },
         }
     }
@@ -421,6 +432,13 @@ mod tests {
             Exchange {
                 request: 4168,
                 response: 24
+            }
+        );
+        assert_eq!(
+            Exchange::new(Direction::Write, 131_072, false),
+            Exchange {
+                request: 131_168,
+                response: 48
             }
         );
     }
