@@ -45,6 +45,19 @@ pub(super) enum End {
     Terminated,
     /// The peer broke the protocol; it has been sent a TermReq.
     Fault(&'static str),
+    /// The peer let a time pass; it is told nothing.
+    Overdue(&'static str),
+}
+
+impl End {
+    /// What was wrong, unless the peer just went.
+    pub(super) fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Fault(reason) | Self::Overdue(reason) => Some(reason),
+            Self::Terminated => Some("host sent H2CTermReq"),
+            Self::Closed | Self::Disconnected => None,
+        }
+    }
 }
 
 /// What is to be sent on a connection.

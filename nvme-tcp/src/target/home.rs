@@ -149,7 +149,7 @@ impl Home {
                 if let Some(c) = self.connections.get(&id)
                     && c.phase == Phase::Handshake
                 {
-                    let end = End::Fault("no ICReq and Connect within 10 s");
+                    let end = End::Overdue("no ICReq and Connect within 10 s");
                     if let Some(c) = self.connections.remove(&id) {
                         self.ended(c, end, turn);
                     }
@@ -393,12 +393,7 @@ impl Home {
 
     /// A connection is over; with it, if it carried an admin queue, its controller.
     fn ended(&mut self, connection: Box<HomeConnection>, end: End, turn: &mut Turn<'_, '_>) {
-        let reason = match end {
-            End::Fault(reason) => Some(reason),
-            End::Terminated => Some("host sent H2CTermReq"),
-            End::Closed | End::Disconnected => None,
-        };
-        if let Some(reason) = reason {
+        if let Some(reason) = end.reason() {
             self.note_fault(Fault {
                 at: turn.cx.now(),
                 peer: connection.conn.peer,

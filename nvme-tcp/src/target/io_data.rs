@@ -210,18 +210,18 @@ impl IoQueue {
         let len = len.map_or(0, |transfer| u64::from(transfer.len));
         let enough = SILENCE_MAX_CONTENDED + Duration::from_millis(len * 1000 / RATE_MIN);
         if silent >= SILENCE_MAX {
-            return Err(End::Fault(
+            return Err(End::Overdue(
                 "the host sends nothing of the data that it was asked for: no byte in 60 s",
             ));
         }
         if contended && silent >= SILENCE_MAX_CONTENDED {
-            return Err(End::Fault(
+            return Err(End::Overdue(
                 "the host sends nothing of the data that it was asked for: no byte in 10 s, while others wait for \
                  the memory",
             ));
         }
         if contended && pending >= enough {
-            return Err(End::Fault(
+            return Err(End::Overdue(
                 "the host sends the data that it was asked for slower than 64 KiB/s, while others wait for the memory",
             ));
         }

@@ -270,16 +270,11 @@ impl IoPart {
         let Some(Seat { key, queue, .. }) = self.remove(place) else {
             return;
         };
-        let reason = match end {
-            End::Fault(reason) => Some(reason),
-            End::Terminated => Some("host sent H2CTermReq"),
-            End::Closed | End::Disconnected => None,
-        };
         turn.links.send_home(HomeMessage::QueueClosed {
             key,
             qid: queue.qid,
             connection: queue.conn.id,
-            fault: reason.map(|reason| Fault {
+            fault: end.reason().map(|reason| Fault {
                 at: turn.cx.now(),
                 peer: queue.conn.peer,
                 qid: Some(queue.qid),

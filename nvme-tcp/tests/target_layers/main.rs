@@ -1,4 +1,5 @@
-//! Layers under namespaces: what `bdev_delay_*` and `bdev_error_*` do to the I/O of a host.
+//! Layers under namespaces: what `bdev_delay_*` and `bdev_error_*` do to the I/O of a host. And what hosts do to each other
+//! that share a reactor's staging memory.
 //!
 //! The target and the initiator are simulated, so all times here are virtual.
 #![expect(
@@ -11,4 +12,5 @@ mod delay;
 mod errors;
 mod management;
 mod stacked;
+mod staging;
 mod world;

@@ -124,6 +124,8 @@ pub struct World {
     client: UnixStream,
     answers: Vec<u8>,
     port: u16,
+    /// What the host calls itself that connects.
+    pub host: &'static str,
 }
 
 impl World {
@@ -166,6 +168,7 @@ impl World {
             client,
             answers: Vec::new(),
             port: 4420,
+            host: HOST,
         }
     }
 
@@ -300,7 +303,7 @@ impl World {
 
     fn fabrics_connect(&mut self, queue: &mut Queue, qid: u16, entries: u32, cntlid: u16) -> u16 {
         let nqn: Nqn = NQN.parse().unwrap();
-        let host: Nqn = HOST.parse().unwrap();
+        let host: Nqn = self.host.parse().unwrap();
         let data = ConnectData::new([7; 16], cntlid, &nqn, &host);
         let command = ConnectCommand::new(qid, entries, 0, 0);
         let cid = self.submit(queue, command.into(), data.as_bytes());
@@ -357,6 +360,11 @@ impl World {
     pub fn close(&mut self, queue: Queue) {
         self.wires.borrow_mut()[queue.wire].closing = true;
         self.sim.run_for(Duration::from_millis(1));
+    }
+
+    /// Whether the target has closed a connection.
+    pub fn is_closed(&self, queue: &Queue) -> bool {
+        self.wires.borrow()[queue.wire].closed
     }
 
     /// The next PDU, if it comes within `limit` of virtual time.
