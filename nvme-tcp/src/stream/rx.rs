@@ -10,7 +10,9 @@ use pollux_reactor::Stream;
 /// incomplete header or capsule; moving it to the front costs little and keeps every PDU contiguous.
 #[derive(Debug)]
 pub struct RxBuffer {
+    /// `capacity` bytes; while detached, only what has arrived and was not consumed.
     buffer: Box<[u8]>,
+    capacity: usize,
     start: usize,
     end: usize,
 }
@@ -20,9 +22,51 @@ impl RxBuffer {
     pub fn new(capacity: usize) -> Self {
         Self {
             buffer: vec![0; capacity].into_boxed_slice(),
+            capacity,
             start: 0,
             end: 0,
         }
+    }
+
+    /// The same without memory, which [`attach`](Self::attach) gives it.
+    pub fn detached(capacity: usize) -> Self {
+        Self {
+            buffer: Box::default(),
+            capacity,
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// Whether there is memory to receive into.
+    #[inline]
+    pub fn is_attached(&self) -> bool {
+        self.buffer.len() == self.capacity
+    }
+
+    /// Gives a detached buffer memory, of its capacity.
+    pub fn attach(&mut self, mut memory: Box<[u8]>) {
+        assert_eq!(memory.len(), self.capacity, "memory of another size");
+        let left = self.data();
+        let len = left.len();
+        if let Some(to) = memory.get_mut(..len) {
+            to.copy_from_slice(left);
+        }
+        self.buffer = memory;
+        self.start = 0;
+        self.end = len;
+    }
+
+    /// Takes the memory away, if it is hardly used: less than an eighth holds bytes that were not consumed, and these
+    /// are kept. Nothing can be received until other memory is attached.
+    pub fn detach(&mut self) -> Option<Box<[u8]>> {
+        if !self.is_attached() || self.data().len() > self.capacity / 8 {
+            return None;
+        }
+        let left: Box<[u8]> = self.data().into();
+        self.start = 0;
+        self.end = left.len();
+        Some(std::mem::replace(&mut self.buffer, left))
     }
 
     /// The bytes that have arrived and were not consumed yet.
@@ -48,6 +92,7 @@ impl RxBuffer {
     /// the buffer is full of unparsed bytes (the caller's size limit is wrong), else the socket's error.
     #[inline]
     pub fn fill(&mut self, stream: &mut Stream) -> io::Result<usize> {
+        debug_assert!(self.is_attached());
         self.compact();
         let free = self.buffer.get_mut(self.end..).unwrap_or_default();
         if free.is_empty() {
@@ -72,6 +117,7 @@ impl RxBuffer {
         stream: &mut Stream,
         direct: &mut [u8],
     ) -> io::Result<(usize, usize)> {
+        debug_assert!(self.is_attached());
         debug_assert_eq!(self.start, self.end);
         let wanted = direct.len();
         let n = stream
@@ -87,7 +133,7 @@ impl RxBuffer {
 
     /// Bytes that the next [`fill`](Self::fill) can take at most.
     pub fn capacity(&self) -> usize {
-        self.buffer.len()
+        self.capacity
     }
 
     fn compact(&mut self) {
@@ -96,5 +142,36 @@ impl RxBuffer {
             self.end -= self.start;
             self.start = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_consumed_survives_a_rest() {
+        let mut rx = RxBuffer::detached(800);
+        assert!(!rx.is_attached());
+        assert!(rx.detach().is_none());
+        rx.attach(vec![0; 800].into_boxed_slice());
+        for (place, byte) in rx.buffer.iter_mut().zip(0u8..250) {
+            *place = byte;
+        }
+        (rx.start, rx.end) = (0, 250);
+        rx.consume(100);
+        // More than an eighth is in use.
+        assert!(rx.detach().is_none());
+        rx.consume(60);
+        let left: Vec<u8> = (160..250).collect();
+        let memory = rx.detach().unwrap();
+        assert_eq!(memory.len(), 800);
+        assert_eq!((rx.data(), rx.capacity()), (left.as_slice(), 800));
+        rx.consume(10);
+        rx.attach(vec![9; 800].into_boxed_slice());
+        assert_eq!(rx.data(), left.get(10..).unwrap());
+        rx.consume(800);
+        rx.detach().unwrap();
+        assert!(rx.data().is_empty() && rx.buffer.is_empty());
     }
 }

@@ -49,6 +49,23 @@ struct Segment {
     len: usize,
 }
 
+/// Memory of a [`TxQueue`].
+#[derive(Debug)]
+pub struct TxStore {
+    inline: Vec<u8>,
+    segments: VecDeque<Segment>,
+}
+
+impl TxStore {
+    /// Memory for a queue that was made with the same two numbers.
+    pub fn new(inline_capacity: usize, max_segments: usize) -> Self {
+        Self {
+            inline: Vec::with_capacity(inline_capacity),
+            segments: VecDeque::with_capacity(max_segments),
+        }
+    }
+}
+
 /// An ordered list of what is to be sent: headers in an inline area, zeroes, and payload owned elsewhere.
 #[derive(Debug)]
 pub struct TxQueue {
@@ -64,14 +81,50 @@ pub struct TxQueue {
 impl TxQueue {
     /// A queue whose inline area holds `inline_capacity` bytes and that lists up to `max_segments` pieces.
     pub fn new(inline_capacity: usize, max_segments: usize) -> Self {
+        let mut queue = Self::detached(inline_capacity, max_segments);
+        queue.attach(TxStore::new(inline_capacity, max_segments));
+        queue
+    }
+
+    /// The same without memory, which [`attach`](Self::attach) gives it. It can be used, but it allocates.
+    pub fn detached(inline_capacity: usize, max_segments: usize) -> Self {
         Self {
-            inline: Vec::with_capacity(inline_capacity),
+            inline: Vec::new(),
             inline_capacity,
             inline_base: 0,
-            segments: VecDeque::with_capacity(max_segments),
+            segments: VecDeque::new(),
             segments_max: max_segments,
             pending: 0,
         }
+    }
+
+    /// Whether it has all the memory that it can need.
+    #[inline]
+    pub fn is_attached(&self) -> bool {
+        self.inline.capacity() >= self.inline_capacity
+            && self.segments.capacity() >= self.segments_max
+    }
+
+    /// Gives a detached queue memory; what waits to be sent is kept.
+    pub fn attach(&mut self, mut memory: TxStore) {
+        memory.inline.extend_from_slice(&self.inline);
+        memory.segments.extend(&self.segments);
+        self.inline = memory.inline;
+        self.segments = memory.segments;
+    }
+
+    /// Takes the memory away if nothing waits to be sent.
+    pub fn detach(&mut self) -> Option<TxStore> {
+        if self.pending > 0 || !self.is_attached() {
+            return None;
+        }
+        let mut memory = TxStore {
+            inline: std::mem::take(&mut self.inline),
+            segments: std::mem::take(&mut self.segments),
+        };
+        memory.inline.clear();
+        memory.segments.clear();
+        Some(memory)
     }
 
     /// Bytes that [`put`](Self::put) may still append.
@@ -243,5 +296,39 @@ impl TxQueue {
             self.inline.drain(..done);
             self.inline_base = first;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_to_be_sent_survives_other_memory() {
+        let mut tx = TxQueue::detached(1000, 10);
+        assert!(!tx.is_attached() && tx.detach().is_none());
+        tx.put(|out| out.extend_from_slice(b"one"));
+        tx.put_zeroes(5);
+        tx.put(|out| out.extend_from_slice(b"two"));
+        assert!(tx.detach().is_none());
+        tx.attach(TxStore::new(1000, 10));
+        assert!(tx.is_attached() && tx.detach().is_none());
+        tx.put(|out| out.extend_from_slice(b"three"));
+        let pieces: Vec<&[u8]> = tx
+            .segments
+            .iter()
+            .map(|segment| tx.bytes_of(segment, &NoPayloads))
+            .collect();
+        assert_eq!(pieces, [&b"one"[..], &[0; 5], b"twothree"]);
+        let pending = tx.pending();
+        tx.advance(pending, &mut NoPayloads);
+        let memory = tx.detach().unwrap();
+        assert!(memory.inline.is_empty() && memory.segments.is_empty());
+        assert!(tx.is_empty() && !tx.is_attached());
+        // It goes on where it was.
+        tx.attach(memory);
+        tx.put(|out| out.extend_from_slice(b"four"));
+        let bytes = tx.segments.front().map(|s| tx.bytes_of(s, &NoPayloads));
+        assert_eq!(bytes, Some(&b"four"[..]));
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use pollux_reactor::{Progress, Stream};
 
+use super::buffers::Buffers;
 use crate::pdu::{DataDigest, Frame, ProtocolError, Receiver, RxFraming, TxFraming, emit_term_req};
 use crate::spec::Cqe;
 use crate::spec::pdu::{C2hData, CapsuleResp, PduType, R2t, flags};
@@ -23,13 +24,13 @@ pub(super) const MAXH2CDATA: u32 = 1 << 20;
 const MAX_PLEN: u32 = MAXH2CDATA + 128 + 4;
 
 /// One receive takes 32 writes of 4 KiB in-capsule.
-const RX_CAPACITY: usize = 160 * 1024;
+pub(super) const RX_CAPACITY: usize = 160 * 1024;
 
 /// Inline bytes of answers: two of the largest C2HData PDUs, or 63 reads of 4 KiB.
-const TX_INLINE: usize = 2 * (128 * 1024 + 1024);
+pub(super) const TX_INLINE: usize = 2 * (128 * 1024 + 1024);
 
 /// Pieces of answers: three for each of 512 null reads.
-const TX_SEGMENTS: usize = 1536;
+pub(super) const TX_SEGMENTS: usize = 1536;
 
 /// Bytes to keep free for an answer without data: a response and a TermReq fit.
 const ANSWER_ROOM: usize = 512;
@@ -139,7 +140,7 @@ impl Connection {
         Self {
             id,
             stream,
-            rx: RxBuffer::new(RX_CAPACITY),
+            rx: RxBuffer::detached(RX_CAPACITY),
             rx_framing: RxFraming {
                 receiver: Receiver::Controller,
                 hdgst: false,
@@ -149,7 +150,7 @@ impl Connection {
                 initialized: false,
             },
             out: Outgoing {
-                tx: TxQueue::new(TX_INLINE, TX_SEGMENTS),
+                tx: TxQueue::detached(TX_INLINE, TX_SEGMENTS),
                 framing: TxFraming::default(),
             },
             blocked: false,
@@ -157,6 +158,17 @@ impl Connection {
             local,
             listener,
         }
+    }
+
+    /// Gets buffers, so that it can receive and send.
+    #[inline]
+    pub(super) fn wake(&mut self, buffers: &mut Buffers) {
+        buffers.lend(&mut self.rx, &mut self.out.tx);
+    }
+
+    /// Gives the buffers back that it makes no use of.
+    pub(super) fn rest(&mut self, buffers: &mut Buffers) {
+        buffers.take_back(&mut self.rx, &mut self.out.tx);
     }
 
     /// One receive, if there is room. Returns the bytes taken; zero if nothing has arrived.

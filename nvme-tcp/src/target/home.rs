@@ -230,6 +230,7 @@ impl Home {
     ) -> Progress {
         let mut progress = Progress::Idle;
         connection.conn.stream.take_ready();
+        connection.conn.wake(turn.buffers);
         let mut unread = true;
         for _ in 0..ROUNDS_MAX {
             let received = match connection.conn.fill() {
@@ -245,6 +246,7 @@ impl Home {
             match self.process(&mut connection, turn) {
                 Ok(None) => {}
                 Ok(Some(queue)) => {
+                    connection.conn.rest(turn.buffers);
                     self.hand_over(connection.conn, queue, turn);
                     return Progress::Busy;
                 }
@@ -276,6 +278,7 @@ impl Home {
         if unread && !connection.conn.is_blocked() {
             self.due.push(id);
         }
+        connection.conn.rest(turn.buffers);
         self.connections.insert(id, connection);
         progress
     }
@@ -404,7 +407,8 @@ impl Home {
         if let Phase::Admin(key) = connection.phase {
             self.forget_controller(key, turn);
         }
-        turn.lingering.add(connection.conn, end, turn.cx);
+        turn.lingering
+            .add(connection.conn, end, turn.buffers, turn.cx);
     }
 
     /// A Connect was refused, for the reason in `what`.

@@ -235,6 +235,7 @@ impl IoPart {
                 debug_assert!(false, "a queue that is polled has gone");
                 continue;
             };
+            seat.queue.conn.wake(turn.buffers);
             match seat
                 .queue
                 .poll(&controller.namespaces, &mut self.pool, turn.cx)
@@ -247,6 +248,7 @@ impl IoPart {
                     }
                     if found == Progress::Idle && seat.queue.may_rest(crowded, turn.cx.now()) {
                         seat.is_polled = false;
+                        seat.queue.conn.rest(turn.buffers);
                         continue;
                     }
                     self.polled.push_back(place);
@@ -312,7 +314,7 @@ impl IoPart {
         queue.release(&mut self.pool, turn.cx);
         self.closed.add(&queue.counters);
         self.closed_staging_waits += queue.staging_waits();
-        turn.lingering.add(queue.conn, end, turn.cx);
+        turn.lingering.add(queue.conn, end, turn.buffers, turn.cx);
     }
 
     fn report(&self, now: Time) -> ReactorReport {

@@ -12,7 +12,7 @@ use zerocopy::FromBytes;
 
 use super::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
 use super::held::{Held, Ruling};
-use super::io_command::{Namespaces, Plan, RANGES_MAX, Range, execute, plan};
+use super::io_command::{Namespaces, Plan, Range, execute, plan};
 use super::io_data::{Incoming, Oldest};
 use super::io_layers::layers_of;
 use super::io_work::Work;
@@ -85,11 +85,11 @@ impl IoQueue {
             oldest: None,
             data_in: 0,
             client: usize::MAX,
-            waiting: VecDeque::with_capacity(usize::from(entries)),
+            waiting: VecDeque::new(),
             outstanding: 0,
             incoming: None,
             work: None,
-            ranges: Vec::with_capacity(RANGES_MAX),
+            ranges: Vec::new(),
             held: Held::default(),
             busy_at: Time::ZERO,
             token: 0,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pollux_reactor::{Context, Progress, Time};
 
+use super::buffers::Buffers;
 use super::connection::{Connection, End};
 use super::token;
 
@@ -39,11 +40,23 @@ pub(super) struct Lingering {
 
 impl Lingering {
     /// Sees a connection off that ended for this reason.
-    pub(super) fn add(&mut self, mut connection: Connection, end: End, cx: &mut Context<'_>) {
+    pub(super) fn add(
+        &mut self,
+        mut connection: Connection,
+        end: End,
+        buffers: &mut Buffers,
+        cx: &mut Context<'_>,
+    ) {
         let waits = matches!(end, End::Fault(_) | End::Disconnected);
-        if !waits || connection.flush().is_err() || self.connections.len() >= LINGERING_MAX {
+        let waits = waits && connection.flush().is_ok();
+        let unread = connection.rx.data().len();
+        connection.rx.consume(unread);
+        if !waits || self.connections.len() >= LINGERING_MAX {
+            connection.out.tx.clear();
+            connection.rest(buffers);
             return;
         }
+        connection.rest(buffers);
         let deadline = cx.now() + LINGER;
         let token = token::of(token::LINGERING, connection.id);
         cx.set_timer(deadline, token);
@@ -63,7 +76,7 @@ impl Lingering {
 
     /// Sends, drops what arrives, and closes what is closed or late.
     #[inline]
-    pub(super) fn poll(&mut self, cx: &Context<'_>) -> Progress {
+    pub(super) fn poll(&mut self, buffers: &mut Buffers, cx: &Context<'_>) -> Progress {
         if !std::mem::take(&mut self.due) {
             return Progress::Idle;
         }
@@ -72,7 +85,9 @@ impl Lingering {
                 return false;
             }
             if leaving.connection.stream.take_ready() | leaving.unread {
+                leaving.connection.wake(buffers);
                 let received = drain(&mut leaving.connection);
+                leaving.connection.rest(buffers);
                 leaving.unread = received == Ok(true);
                 self.due |= leaving.unread;
                 return received.is_ok();

@@ -45,6 +45,7 @@
 mod admin;
 mod ana;
 mod backend;
+mod buffers;
 mod configure;
 mod connection;
 mod controller;
@@ -79,6 +80,7 @@ mod sync;
 
 use pollux_reactor::{Context, Progress, Receiver, Service, mailbox};
 
+use self::buffers::Buffers;
 use self::home::Home;
 use self::io_part::IoPart;
 use self::linger::Lingering;
@@ -129,6 +131,7 @@ pub fn target(reactors: usize) -> (TargetHandle, Vec<TargetPart>) {
                 io: IoPart::new(index),
                 links: Links::new(index, &senders),
                 lingering: Lingering::default(),
+                buffers: Buffers::default(),
             },
         })
         .collect();
@@ -146,12 +149,14 @@ pub struct TargetService {
     io: IoPart,
     links: Links,
     lingering: Lingering,
+    buffers: Buffers,
 }
 
 /// What the parts of a service may use during one call.
 struct Turn<'t, 'c> {
     links: &'t mut Links,
     lingering: &'t mut Lingering,
+    buffers: &'t mut Buffers,
     cx: &'t mut Context<'c>,
 }
 
@@ -184,6 +189,7 @@ impl TargetService {
         let mut turn = Turn {
             links: &mut self.links,
             lingering: &mut self.lingering,
+            buffers: &mut self.buffers,
             cx,
         };
         match envelope {
@@ -229,6 +235,7 @@ impl Service for TargetService {
             let mut turn = Turn {
                 links: &mut self.links,
                 lingering: &mut self.lingering,
+                buffers: &mut self.buffers,
                 cx,
             };
             if token == token::of(token::STAGING, 0) {
@@ -247,13 +254,14 @@ impl Service for TargetService {
         let mut turn = Turn {
             links: &mut self.links,
             lingering: &mut self.lingering,
+            buffers: &mut self.buffers,
             cx,
         };
         let mut progress = self.io.poll(&mut turn);
         if let Some(home) = &mut self.home {
             progress = progress.or(home.poll(&mut turn));
         }
-        progress = progress.or(self.lingering.poll(cx));
+        progress = progress.or(self.lingering.poll(&mut self.buffers, cx));
         self.deliver_local(cx);
         let due = self.home.as_ref().is_some_and(|h| h.has_due());
         if self.links.flush() || due {

@@ -1,4 +1,5 @@
-//! The I/O path does not allocate: counted on the reactor's thread, by an allocator that counts per thread.
+//! The I/O path does not allocate, and an idle controller takes little memory: counted on the reactor's thread, by an
+//! allocator that counts per thread.
 #![expect(
     unsafe_code,
     reason = "a global allocator can only be written with unsafe; this one passes everything on to the system's"
@@ -7,23 +8,22 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
-use pollux_nvme_tcp::spec::{Nqn, SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetMessage, TargetReply, TargetRequest,
-    TargetService, target,
-};
+use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
+use pollux_nvme_tcp::target::{Backend, TargetMessage, TargetService, target};
 use pollux_reactor::{Context, Group, Idle, Progress, Service};
 use zerocopy::FromBytes;
 
-use crate::initiator::{Initiator, Options, pattern};
+use crate::initiator::{Initiator, Options, TestTarget, pattern, wait_for};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that the thread has allocated less those that it has freed.
+    static LIVE: Cell<i64> = const { Cell::new(0) };
 }
 
 struct Counting;
@@ -31,32 +31,40 @@ struct Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn count() {
+fn count(bytes: usize) {
     // Fails only while the thread ends.
     let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+    count_live(bytes, 0);
+}
+
+fn count_live(more: usize, less: usize) {
+    let (more, less) = (more.cast_signed() as i64, less.cast_signed() as i64);
+    let _ = LIVE.try_with(|n| n.set(n.get() + more - less));
 }
 
 // SAFETY: every call goes to `System` unchanged, which keeps the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller keeps the contract of `alloc_zeroed`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count();
+        count(new_size);
+        count_live(0, layout.size());
         // SAFETY: the caller keeps the contract of `realloc`.
         unsafe { System.realloc(ptr, layout, new_size) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        count_live(0, layout.size());
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(ptr, layout) }
     }
@@ -66,6 +74,9 @@ unsafe impl GlobalAlloc for Counting {
 struct Watched {
     service: TargetService,
     allocations: Arc<AtomicU64>,
+    live: Arc<AtomicI64>,
+    /// Turns in which `live` has not changed.
+    settled: Arc<AtomicU64>,
 }
 
 impl Service for Watched {
@@ -83,6 +94,12 @@ impl Service for Watched {
         let progress = self.service.poll(cx);
         let count = ALLOCATIONS.with(Cell::get);
         self.allocations.store(count, Ordering::Release);
+        let live = LIVE.with(Cell::get);
+        if self.live.swap(live, Ordering::AcqRel) == live {
+            self.settled.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.settled.store(0, Ordering::Release);
+        }
         progress
     }
 }
@@ -123,42 +140,111 @@ fn round(io: &mut Initiator) {
     }
 }
 
-#[test]
-fn the_io_path_does_not_allocate() {
+/// What a target's thread has allocated.
+struct Counted {
+    allocations: Arc<AtomicU64>,
+    live: Arc<AtomicI64>,
+    settled: Arc<AtomicU64>,
+}
+
+impl Counted {
+    /// Live bytes once they change no more.
+    fn settled(&self) -> i64 {
+        self.settled.store(0, Ordering::Release);
+        wait_for("a time without allocations", || {
+            self.settled.load(Ordering::Acquire) >= 20_000
+        });
+        self.live.load(Ordering::Acquire)
+    }
+}
+
+/// A target with a memory and a null namespace.
+fn counted_target() -> (TestTarget, Counted) {
     let (handle, parts) = target(1);
-    let allocations = Arc::new(AtomicU64::new(0));
+    let counted = Counted {
+        allocations: Arc::default(),
+        live: Arc::default(),
+        settled: Arc::default(),
+    };
     let mut group = Group::new();
     for part in parts {
         let reactor = group.add_reactor(None, Idle::Yield);
-        let allocations = Arc::clone(&allocations);
+        let allocations = Arc::clone(&counted.allocations);
+        let live = Arc::clone(&counted.live);
+        let settled = Arc::clone(&counted.settled);
         group.add_service(reactor, part.receiver, move || Watched {
             service: part.service,
             allocations,
+            live,
+            settled,
         });
     }
-    let running = group.start().unwrap();
-    let nqn: Nqn = "nqn.2014-08.org.example:test".parse().unwrap();
-    let call = |request| handle.call(request).unwrap();
-    call(TargetRequest::CreateSubsystem(SubsystemConfig::new(
-        nqn.clone(),
-    )));
-    for backend in [
+    let backends = [
         Backend::Memory { bytes: 16 << 20 },
         Backend::Null { bytes: 16 << 20 },
-    ] {
-        call(TargetRequest::AddNamespace {
-            nqn: nqn.clone(),
-            nsid: None,
-            namespace: NamespaceConfig::new(backend, 512),
-        });
-    }
-    let reply = call(TargetRequest::AddListener {
-        nqn: nqn.clone(),
-        addr: "127.0.0.1:0".parse().unwrap(),
-    });
-    let TargetReply::Listener { addr } = reply else {
-        panic!("{reply:?}")
+    ];
+    let target = TestTarget::serve(handle, group.start().unwrap(), &backends);
+    (target, counted)
+}
+
+/// Sends most of a capsule, or the rest of it.
+fn part_of_a_write(io: &mut Initiator, rest: bool) {
+    let mut sqe = Sqe::for_blocks(nvm::WRITE, 1, 0, 16);
+    sqe.sgl = SglDescriptor::in_capsule(0, 8192);
+    let mut out = Vec::new();
+    io.put_capsule(&mut out, sqe, &pattern(8192, 1));
+    let (first, second) = out.split_at(8000);
+    io.send_raw(if rest { second } else { first });
+}
+
+#[test]
+fn an_idle_controller_takes_less_than_64_kib_once_it_was_used() {
+    const CONTROLLERS: usize = 50;
+    let (target, counted) = counted_target();
+    let options = Options::default();
+    let connect = || {
+        let controllers: Vec<_> = (0..CONTROLLERS)
+            .map(|_| {
+                let admin = Initiator::admin(target.addr, &target.nqn, options);
+                let mut io = Initiator::io(target.addr, &target.nqn, admin.cntlid, 1, options);
+                round(&mut io);
+                (admin, io)
+            })
+            .collect();
+        controllers
     };
+    // All are busy at once, so as many buffers are kept as there ever are; and one that stops in the middle of a capsule
+    // keeps what has come of it, not a buffer.
+    let mut stopped = connect();
+    for (_, io) in &mut stopped {
+        part_of_a_write(io, false);
+    }
+    let before = counted.settled();
+    let _idle = connect();
+    let each = (counted.settled() - before) / 50;
+    assert!(each < 64 * 1024, "{each} bytes for each idle controller");
+    for (_, io) in &mut stopped {
+        part_of_a_write(io, true);
+        assert_eq!(io.receive().cqe().status(), Status::SUCCESS);
+        assert!(io.read(1, 0, 16).unwrap() == pattern(8192, 1));
+    }
+    let each = (counted.settled() - before) / 50;
+    assert!(each < 64 * 1024, "{each} bytes for each that was stopped");
+    for (_, io) in &mut stopped {
+        part_of_a_write(io, false);
+    }
+    let each = (counted.settled() - before) / 50;
+    assert!(
+        each < 96 * 1024,
+        "{each} bytes for each that has stopped again"
+    );
+}
+
+#[test]
+fn the_io_path_does_not_allocate() {
+    let (target, counted) = counted_target();
+    let allocations = &counted.allocations;
+    let (addr, nqn) = (target.addr, target.nqn.clone());
     for (hdgst, ddgst) in [(false, false), (true, true)] {
         let options = Options {
             hdgst,
@@ -178,5 +264,5 @@ fn the_io_path_does_not_allocate() {
         let during = allocations.load(Ordering::Acquire) - before;
         assert_eq!(during, 0, "allocations in 50 rounds");
     }
-    running.stop();
+    target.running.stop();
 }
