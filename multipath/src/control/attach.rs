@@ -252,10 +252,28 @@ impl<M: Send + 'static> Control<M> {
                 needed,
             });
         }
-        let others = self
+        let mut group = self
             .members
             .iter()
-            .any(|m| m.group == member.group && m.id != member.id);
+            .filter(|m| m.group == member.group && m.id != member.id);
+        let twin = group
+            .clone()
+            .find(|m| m.is_connected() && m.cntlid == controller.id());
+        if let Some(twin) = twin {
+            // Two controllers of one subsystem never share an identifier: one of them is of another, copied one.
+            let text = format!(
+                "{}: controller identifier {} is in use by the path {} of the same subsystem",
+                member.transport,
+                controller.id(),
+                twin.transport.addr
+            );
+            if !self.is_discovered(&member.transport) {
+                return Err(HostError::Mismatch(text));
+            }
+            // Nobody has named by hand what a discovery service lists: it is taken, and said.
+            log::warn!(target: crate::LOG_FLAG, "{text}");
+        }
+        let others = group.next().is_some();
         let shared = controller
             .identify()
             .is_some_and(|id| id.cmic & CMIC_MULTI_CONTROLLER != 0);

@@ -240,6 +240,12 @@ impl<M: Send + 'static> Control<M> {
         self.stop_members(ids, gone, now);
     }
 
+    /// A discovery has found it.
+    pub(super) fn is_discovered(&self, transport: &TransportId) -> bool {
+        let mut found = self.discoveries.iter().flat_map(|d| &d.found);
+        found.any(|f| f.transport == *transport)
+    }
+
     pub(super) fn discovery_status(&self) -> Vec<DiscoveryStatus> {
         self.discoveries.iter().map(Discovery::status).collect()
     }

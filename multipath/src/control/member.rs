@@ -79,6 +79,11 @@ impl Member {
         self.paths.iter_mut().find(|p| p.volume == volume)
     }
 
+    /// It is a controller of its subsystem at this time.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.lifecycle, Lifecycle::Queues | Lifecycle::Live)
+    }
+
     /// The next moment at which something is due although nothing arrives.
     pub fn deadline(&self) -> Option<Time> {
         let mut at: Vec<Time> = Vec::new();

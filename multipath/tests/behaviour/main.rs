@@ -6,6 +6,7 @@
     reason = "what fails here fails the test"
 )]
 
+mod admin_status;
 mod ana_log;
 mod anatt;
 mod attach;

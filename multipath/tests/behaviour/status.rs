@@ -336,7 +336,8 @@ fn the_history_keeps_the_latest() {
     for round in 0..200 {
         let states = [AnaState::NON_OPTIMIZED, AnaState::OPTIMIZED];
         w.ana(0, states[round % 2]);
-        w.sim.run_for(ms(2));
+        // No faster than notices are followed.
+        w.sim.run_for(ms(12));
     }
     let status = w.status();
     let events = &status[0].events;

@@ -107,3 +107,23 @@ fn attaches_that_are_refused() {
         .collect();
     assert_eq!(attached, [robin.clone(), robin]);
 }
+
+/// B1.2: a path of another subsystem that goes by the same name is refused: its controller has the identifier of one
+/// that is attached.
+#[test]
+fn a_second_controller_of_the_same_identifier_is_refused() {
+    let copy = World::new("twin-copy");
+    let mut w = World::new("twin");
+    w.attach(0, json!({}));
+    let mut params = w.params(1, json!({}));
+    params["trsvcid"] = json!(copy.listeners[0].port().to_string());
+    let (code, text) = w.fail("bdev_nvme_attach_controller", params.clone());
+    assert_eq!(code, -22, "{text}");
+    let id = w.cntlids()[0];
+    assert!(
+        text.contains(&format!("controller identifier {id}")),
+        "{text}"
+    );
+    assert!(text.contains(&w.listeners[0].to_string()), "{text}");
+    assert_eq!(w.states(), ["enabled"], "the other is as it was");
+}

@@ -12,7 +12,9 @@ use super::admin::AdminCommand;
 use super::ana_log::AnaLog;
 use super::faults::Fault;
 use super::handshake::ConnectOptions;
+use super::keep_alive::{self, KeepAlive};
 use super::namespaces::Namespace;
+use super::notices::{AERS_MAX, Aers, Notices};
 use super::queue_pair::{QueueError, QueuePair, Rejected, RejectedReason};
 use super::request::{Completed, Outcome, Request};
 use super::steps::{Answer, Next, Step};
@@ -101,6 +103,16 @@ pub enum ControllerError {
     /// An answer makes no sense.
     #[error("{0}")]
     BadData(&'static str),
+    /// Identify Controller is that of another controller.
+    #[error(
+        "Identify Controller is that of controller {identified}, connected is controller {connected}"
+    )]
+    OtherController {
+        /// CNTLID that Connect has answered.
+        connected: u16,
+        /// CNTLID of the Identify Controller data.
+        identified: u16,
+    },
     /// An admin command was not answered within the command timeout.
     #[error("an admin command was not answered within the command timeout")]
     CommandTimeout,
@@ -141,17 +153,23 @@ const USER_AER: u64 = USER_MAX + 2;
 const USER_ABORT: u64 = USER_MAX + 3;
 const USER_TRY_ABORT: u64 = USER_MAX + 4;
 
-/// AERs kept outstanding at most (rule B3.2); the controller's AERL holds if it is lower.
-const AERS_MAX: usize = 4;
-
 /// Abort commands outstanding at most; the controller's ACL holds if it is lower.
 const ABORTS_MAX: usize = 4;
 
 /// Admin commands kept free for the controller's own use: AERs, Aborts, keep-alive, one step.
 const RESERVED_COMMANDS: usize = AERS_MAX + ABORTS_MAX + 2;
 
-/// How often CSTS is read while waiting for ready or shutdown.
-const CSTS_PERIOD: Duration = Duration::from_millis(10);
+/// Time between two reads of CSTS while waiting for ready or shutdown: the first, doubled with each that
+/// follows, and the longest.
+const CSTS_PERIOD: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// How often a step is sent again that ends with a transient status (rule B9.5).
+const RETRIES_MAX: u32 = 6;
+/// Time until it is sent again for the first time, doubled with each that follows, unless the status names
+/// a delay (CRD). The longest that a controller may ask for.
+const RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// Time until what could not be read is read again, once that many tries were of no avail.
+const REREAD_DELAY: Duration = Duration::from_secs(5);
 
 /// A controller over its admin queue pair.
 #[derive(Debug)]
@@ -163,6 +181,13 @@ pub struct Controller {
     step: Option<(Step, StepState)>,
     /// When the step, or shutting down as a whole, must have succeeded.
     step_deadline: Time,
+    /// How often the step was sent again because it was too early, and after a transient status.
+    polls: u32,
+    retries: u32,
+    /// When what could not be read because of a transient status is read again.
+    reread_at: Option<Time>,
+    /// That statuses are transient was said, and nothing was read since.
+    is_troubled: bool,
     inbox: VecDeque<Completed>,
     events: VecDeque<ControllerEvent>,
     pub(super) cap: Cap,
@@ -182,12 +207,12 @@ pub struct Controller {
     pub(super) wants_namespaces: bool,
     /// The status register is to be read: is the controller still well?
     wants_status: bool,
-    aers: usize,
+    aers: Aers,
+    notices: Notices,
     /// Commands to abort, by queue and command identifier, and whether that must be done.
     aborts_waiting: VecDeque<(u16, u16, bool)>,
     aborts: usize,
-    keep_alive_next: Option<Time>,
-    keep_alive_sent: Option<Time>,
+    keep_alive: KeepAlive,
     /// When the admin commands are next looked through for some that are overdue.
     age_at: Option<Time>,
     /// Nothing is due before this time.
@@ -213,6 +238,11 @@ impl Controller {
             stage: Stage::Starting,
             step: None,
             step_deadline: now + options.connect.timeout,
+            polls: 0,
+            retries: 0,
+            reread_at: None,
+            is_troubled: false,
+            keep_alive: KeepAlive::new(options.connect.keep_alive_ms),
             options,
             inbox: VecDeque::new(),
             events: VecDeque::new(),
@@ -229,11 +259,10 @@ impl Controller {
             ana_reads_done: 0,
             wants_namespaces: false,
             wants_status: false,
-            aers: 0,
+            aers: Aers::default(),
+            notices: Notices::default(),
             aborts_waiting: VecDeque::new(),
             aborts: 0,
-            keep_alive_next: None,
-            keep_alive_sent: None,
             age_at: None,
             due: Time::ZERO,
         })
@@ -359,8 +388,8 @@ impl Controller {
     /// A command of any queue was answered. Where that counts as a sign of life of both sides, Keep Alive can
     /// wait (rule B9.2).
     pub fn note_traffic(&mut self, now: Time) {
-        if self.counts_traffic() && self.keep_alive_next.is_some() {
-            self.keep_alive_next = Some(now + self.keep_alive_timeout() / 2);
+        if self.counts_traffic() {
+            self.keep_alive.put_off(now);
         }
     }
 
@@ -453,11 +482,20 @@ impl Controller {
             Some((_, StepState::Sent)) => Some(self.step_deadline),
             None => None,
         };
-        let keep_alive = match self.keep_alive_sent {
-            Some(sent) => Some(sent + self.keep_alive_timeout()),
-            None => self.keep_alive_next,
+        let (aers, notices) = match self.stage {
+            Stage::Ready => (
+                self.aers.deadline(self.aerl()),
+                self.notices
+                    .deadline()
+                    .into_iter()
+                    .chain(self.reread_at)
+                    .min(),
+            ),
+            _ => (None, None),
         };
-        let dues = [step, keep_alive, self.admin.deadline(), self.age_at];
+        let keep_alive = self.keep_alive.deadline();
+        let admin = self.admin.deadline();
+        let dues = [step, keep_alive, admin, self.age_at, aers, notices];
         dues.into_iter().flatten().min()
     }
 
@@ -484,9 +522,7 @@ impl Controller {
         };
         if !was_ready && self.admin.is_ready() {
             self.start_step(Step::FIRST, now);
-            if self.options.connect.keep_alive_ms > 0 {
-                self.keep_alive_next = Some(now + self.keep_alive_timeout() / 2);
-            }
+            self.keep_alive.start(now);
         }
         while let Some(completed) = self.inbox.pop_front() {
             if let Err(error) = self.on_completion(completed, now) {
@@ -513,11 +549,10 @@ impl Controller {
         progress
     }
 
-    fn keep_alive_timeout(&self) -> Duration {
-        Duration::from_millis(self.options.connect.keep_alive_ms.into())
-    }
-
     fn do_what_is_due(&mut self, now: Time) -> Result<(), ControllerError> {
+        if self.stage == Stage::Ready {
+            self.follow_notices(now);
+        }
         if self.step.is_none() && self.stage == Stage::Ready {
             if std::mem::take(&mut self.wants_status) {
                 self.start_step(Step::Status, now);
@@ -548,19 +583,20 @@ impl Controller {
         {
             return Err(ControllerError::Timeout(step.name()));
         }
-        if let Some(sent) = self.keep_alive_sent {
-            if now >= sent + self.keep_alive_timeout() {
-                return Err(ControllerError::KeepAlive);
-            }
-        } else if self.keep_alive_next.is_some_and(|at| now >= at) {
-            let mut request = AdminCommand::keep_alive();
-            request.user = USER_KEEP_ALIVE;
-            if self.admin.submit(request).is_ok() {
-                self.keep_alive_sent = Some(now);
+        match self.keep_alive.due(now) {
+            keep_alive::Due::Nothing => {}
+            keep_alive::Due::ReadStatus => self.wants_status = true,
+            keep_alive::Due::Missed => return Err(ControllerError::KeepAlive),
+            keep_alive::Due::Send => {
+                let mut request = AdminCommand::keep_alive();
+                request.user = USER_KEEP_ALIVE;
+                if self.admin.submit(request).is_ok() {
+                    self.keep_alive.sent(now);
+                }
             }
         }
         if self.stage == Stage::Ready {
-            self.arm_events();
+            self.arm_events(now);
             self.send_aborts();
             return self.age_commands(now);
         }
@@ -611,18 +647,58 @@ impl Controller {
         }
     }
 
-    fn arm_events(&mut self) {
-        let limit = self
-            .identify()
-            .map_or(1, |id| usize::from(id.aerl_z) + 1)
-            .min(AERS_MAX);
-        while self.aers < limit {
+    /// AERs that the controller takes (AERL), as far as they are of use.
+    fn aerl(&self) -> usize {
+        let aerl = self.identify().map_or(1, |id| usize::from(id.aerl_z) + 1);
+        aerl.min(AERS_MAX)
+    }
+
+    /// Keeps AERs outstanding (rule B3.2). Those of a controller that announces faster than what it announces
+    /// is read wait with that, so that a storm does not cost a core.
+    fn arm_events(&mut self, now: Time) {
+        let aerl = self.aerl();
+        while !self.notices.is_waiting() && self.aers.wants_more(aerl, now) {
             let mut request = AdminCommand::async_event_request();
             request.user = USER_AER;
             if self.admin.submit(request).is_err() {
                 break;
             }
-            self.aers += 1;
+            let was_deaf = self.aers.deadline(aerl).is_some();
+            self.aers.sent();
+            if was_deaf {
+                // What happened while none was outstanding may never be announced.
+                self.notices.note(now, |wanted| {
+                    wanted.ana = true;
+                    wanted.namespaces = true;
+                    wanted.discovery = true;
+                });
+            }
+        }
+    }
+
+    /// Begins what notices have asked for, and reads again what could not be read.
+    fn follow_notices(&mut self, now: Time) {
+        if let Some((wanted, is_storm)) = self.notices.due(now) {
+            self.wants_status |= wanted.status;
+            self.wants_namespaces |= wanted.namespaces && !self.is_discovery();
+            self.wants_ana |= (wanted.ana || wanted.namespaces) && self.reports_ana();
+            if wanted.ana {
+                self.events.push_back(ControllerEvent::AnaNotice);
+            }
+            if wanted.discovery && self.is_discovery() {
+                self.events.push_back(ControllerEvent::DiscoveryLog);
+            }
+            if is_storm {
+                let remote = self.options.connect.remote;
+                log::warn!(
+                    target: super::LOG_FLAG,
+                    "{remote}: the controller announces changes all the time; they are read 100 times a second"
+                );
+            }
+        }
+        if self.reread_at.take_if(|at| now >= *at).is_some() {
+            self.wants_namespaces = !self.is_discovery();
+            self.wants_ana |= self.reports_ana();
         }
     }
 
@@ -632,28 +708,24 @@ impl Controller {
         }
         match completed.request.user {
             USER_KEEP_ALIVE => {
-                self.keep_alive_sent = None;
-                self.keep_alive_next = Some(now + self.keep_alive_timeout() / 2);
                 self.wants_status = true;
                 match completed.outcome {
-                    Outcome::Completed { status, .. } if !status.is_success() => {
-                        Err(ControllerError::Refused {
-                            step: "Keep Alive",
-                            status,
-                        })
-                    }
-                    _ => Ok(()),
+                    Outcome::Completed { status, .. } => self.on_keep_alive(status, now),
+                    Outcome::Lost(_) => Ok(()),
                 }
             }
             USER_AER => {
-                self.aers = self.aers.saturating_sub(1);
-                if let Outcome::Completed { status, result } = completed.outcome {
-                    if status.is_success() {
-                        self.on_event(result);
-                    } else {
-                        // A controller that takes no (more) AERs is not asked again.
-                        self.aers = AERS_MAX;
+                match completed.outcome {
+                    Outcome::Completed { status, result } if status.is_success() => {
+                        self.aers.fired();
+                        self.on_event(result, now);
                     }
+                    Outcome::Completed { status, .. } if status.is_transient() => {
+                        self.say_transient("Asynchronous Event Request", status);
+                        self.aers.failed(now);
+                    }
+                    // A controller that takes no (more) AERs is not asked again.
+                    _ => self.aers.refused(),
                 }
                 Ok(())
             }
@@ -675,24 +747,55 @@ impl Controller {
         }
     }
 
+    fn on_keep_alive(&mut self, status: Status, now: Time) -> Result<(), ControllerError> {
+        if status.is_success() {
+            self.keep_alive.answered(now);
+        } else if status.is_transient() {
+            self.say_transient("Keep Alive", status);
+            self.keep_alive.answered_in_vain(now);
+        } else if status.code() == Status::INVALID_OPCODE {
+            self.go_without_keep_alive(now);
+        } else {
+            return Err(ControllerError::Refused {
+                step: "Keep Alive",
+                status,
+            });
+        }
+        Ok(())
+    }
+
+    /// The controller knows no Keep Alive: its status register is read instead, so that its end is noticed.
+    fn go_without_keep_alive(&mut self, now: Time) {
+        if self.keep_alive.is_unsupported(now) {
+            let remote = self.options.connect.remote;
+            log::info!(
+                target: super::LOG_FLAG,
+                "{remote}: the controller does not support Keep Alive; its status is read instead"
+            );
+        }
+    }
+
+    /// Says that a status is not taken for the last word, once until something was read again.
+    fn say_transient(&mut self, what: &str, status: Status) {
+        if !std::mem::replace(&mut self.is_troubled, true) {
+            let remote = self.options.connect.remote;
+            log::warn!(target: super::LOG_FLAG, "{remote}: {what}: {status}; asked again");
+        }
+    }
+
     /// An asynchronous event (NVMe Base 2.1, 5.1.2.1): type in bits 2:0, information in 15:8.
-    fn on_event(&mut self, result: u64) {
+    fn on_event(&mut self, result: u64, now: Time) {
         const ERROR: u64 = 0;
         const NOTICE: u64 = 2;
-        match (result & 7, result >> 8 & 0xff) {
-            // Some of these are said to be persistent or fatal: CSTS tells whether it is so.
-            (ERROR, _) => self.wants_status = true,
-            (NOTICE, 0x00) => {
-                self.wants_namespaces = true;
-                self.wants_ana |= self.reports_ana();
-            }
-            (NOTICE, 0x03) => {
-                self.wants_ana |= self.reports_ana();
-                self.events.push_back(ControllerEvent::AnaNotice);
-            }
-            (NOTICE, 0xf0) => self.events.push_back(ControllerEvent::DiscoveryLog),
-            _ => {}
-        }
+        self.notices
+            .note(now, |wanted| match (result & 7, result >> 8 & 0xff) {
+                // Some of these are said to be persistent or fatal: CSTS tells whether it is so.
+                (ERROR, _) => wanted.status = true,
+                (NOTICE, 0x00) => wanted.namespaces = true,
+                (NOTICE, 0x03) => wanted.ana = true,
+                (NOTICE, 0xf0) => wanted.discovery = true,
+                _ => {}
+            });
     }
 
     fn on_step_answer(&mut self, completed: &Completed, now: Time) -> Result<(), ControllerError> {
@@ -707,17 +810,45 @@ impl Controller {
             result,
             data: &completed.request.buffer,
         };
-        match step.answered(self, &answer)? {
+        let is_transient = status.is_transient() && self.stage != Stage::Stopping;
+        if is_transient && self.retries < RETRIES_MAX {
+            self.say_transient(step.name(), status);
+            let delay = self.retry_delay(status);
+            self.retries += 1;
+            self.step = Some((step, StepState::Due(now + delay)));
+            self.step_deadline = now + delay + self.options.connect.timeout;
+            return Ok(());
+        }
+        let next = if is_transient && self.stage == Stage::Ready {
+            self.reread_at = Some(now + REREAD_DELAY);
+            step.given_up(self)
+        } else {
+            step.answered(self, &answer)?
+        };
+        match next {
             Next::Step(next) => self.start_step(next, now),
-            Next::Again(step) => self.step = Some((step, StepState::Due(now + CSTS_PERIOD))),
-            Next::Namespaces => self.events.push_back(ControllerEvent::Namespaces),
+            Next::Again(step) => {
+                let (first, longest) = CSTS_PERIOD;
+                let delay = (first * (1 << self.polls.min(8))).min(longest);
+                self.polls += 1;
+                self.step = Some((step, StepState::Due(now + delay)));
+            }
+            Next::Namespaces => {
+                self.is_troubled &= self.reread_at.is_some();
+                self.events.push_back(ControllerEvent::Namespaces);
+            }
             Next::Ana => {
+                self.is_troubled &= self.reread_at.is_some();
                 self.ana_reads_done = self.ana_reads_begun;
                 self.events.push_back(ControllerEvent::Ana);
             }
             Next::Well => {}
             Next::Ready => {
                 self.stage = Stage::Ready;
+                self.is_troubled = false;
+                if self.identify().is_some_and(|id| id.kas.get() == 0) {
+                    self.go_without_keep_alive(now);
+                }
                 self.ana_reads_done = self.ana_reads_begun;
                 self.events.push_back(ControllerEvent::Ready);
             }
@@ -726,7 +857,25 @@ impl Controller {
         Ok(())
     }
 
+    /// Time after which a command is sent again that ended with a transient status: what the status asks for
+    /// (CRD), else longer with each try.
+    fn retry_delay(&self, status: Status) -> Duration {
+        let (first, longest) = RETRY_DELAY;
+        let asked = self.identify().and_then(|id| match status.crd() {
+            1 => Some(id.crdt1.get()),
+            2 => Some(id.crdt2.get()),
+            3 => Some(id.crdt3.get()),
+            _ => None,
+        });
+        let delay = match asked {
+            Some(tenths) => Duration::from_millis(100) * tenths.into(),
+            None => first * (1 << self.retries),
+        };
+        delay.min(longest)
+    }
+
     fn start_step(&mut self, step: Step, now: Time) {
+        (self.polls, self.retries) = (0, 0);
         self.ana_reads_begun += u64::from(step.begins_ana_read());
         self.step = Some((step, StepState::Due(now)));
         if self.stage != Stage::Stopping {

@@ -184,19 +184,41 @@ impl Step {
         }
     }
 
+    /// What follows in a controller that is in use when all tries have ended with a transient status: what is
+    /// known stays (rules B3.4, B10).
+    pub fn given_up(self, controller: &mut Controller) -> Next {
+        match self {
+            Step::ChangedNamespaces => Next::Step(Step::ActiveList(Scan::default())),
+            Step::ActiveList(_) => Next::Namespaces,
+            Step::Namespace(mut scan) => {
+                let nsid = scan.waiting.pop_front().unwrap_or(0);
+                scan.keep(nsid, controller)
+            }
+            Step::Descriptors(mut scan) => {
+                let nsid = scan.current.take().map_or(0, |n| n.nsid);
+                scan.keep(nsid, controller)
+            }
+            Step::Ana(_) => {
+                controller.bad_ana_logs += 1;
+                Next::Ana
+            }
+            // Only what is read again and again is left: the status register.
+            _ => Next::Well,
+        }
+    }
+
     /// Applies an answer to the controller.
     pub fn answered(
         self,
         controller: &mut Controller,
         answer: &Answer<'_>,
     ) -> Result<Next, ControllerError> {
-        let optional = matches!(
-            self,
-            Step::ChangedNamespaces
-                | Step::EventConfiguration
-                | Step::Namespace(_)
-                | Step::Descriptors(_)
-        );
+        let optional = match self {
+            Step::ChangedNamespaces | Step::EventConfiguration => true,
+            // What cannot be told for now is not the same as what is not there.
+            Step::Namespace(_) | Step::Descriptors(_) => !answer.status.is_transient(),
+            _ => false,
+        };
         if !answer.status.is_success() && !optional {
             return Err(ControllerError::Refused {
                 step: self.name(),
@@ -207,6 +229,7 @@ impl Step {
         Ok(Next::Step(match self {
             Step::Capabilities => {
                 controller.cap = Cap::from(answer.result);
+                check_capabilities(controller)?;
                 Step::Version
             }
             Step::Version => {
@@ -229,6 +252,7 @@ impl Step {
             }
             Step::IdentifyController => {
                 controller.identify = boxed_identify(answer.data);
+                check_identity(controller)?;
                 controller.apply_transfer_max();
                 match controller.options().io_queues {
                     0 => Step::EventConfiguration,
@@ -262,6 +286,53 @@ impl Step {
             }
         }))
     }
+}
+
+/// A controller for I/O must have queues of two entries and the NVM command set.
+fn check_capabilities(controller: &Controller) -> Result<(), ControllerError> {
+    if controller.options().io_queues == 0 {
+        return Ok(());
+    }
+    let bad = |why| Err(ControllerError::BadData(why));
+    if controller.cap.max_queue_entries() < 2 {
+        return bad("CAP.MQES is 0: a queue of one entry holds no command, at least 1 is needed");
+    }
+    if controller.cap.css() & (Cap::CSS_NVM | Cap::CSS_IOCS) == 0 {
+        return bad("CAP.CSS has neither the NVM command set (bit 0) nor others (bit 6)");
+    }
+    Ok(())
+}
+
+/// The data must be that of the controller and the subsystem which Connect was accepted by.
+fn check_identity(controller: &Controller) -> Result<(), ControllerError> {
+    let Some(id) = controller.identify() else {
+        return Err(ControllerError::BadData(
+            "Identify Controller data is too short",
+        ));
+    };
+    let (connected, identified) = (controller.id(), id.cntlid.get());
+    if connected != identified {
+        return Err(ControllerError::OtherController {
+            connected,
+            identified,
+        });
+    }
+    // A discovery controller may have a name of its own behind the well-known one.
+    let asked = &controller.options().connect.subnqn;
+    let name = id.subnqn.split(|&b| b == 0).next().unwrap_or_default();
+    if !asked.is_discovery() && name != asked.as_str().as_bytes() {
+        let remote = controller.options().connect.remote;
+        log::warn!(
+            target: super::LOG_FLAG,
+            "{remote}: connected to {}, Identify Controller names '{}'",
+            asked.as_str(),
+            name.escape_ascii()
+        );
+        return Err(ControllerError::BadData(
+            "Identify Controller names another subsystem (SUBNQN) than the one that was connected to",
+        ));
+    }
+    Ok(())
 }
 
 /// CC as it is while the controller is enabled.
@@ -347,6 +418,20 @@ impl Scan {
             } else {
                 self.left_out
                     .insert(namespace.nsid, "not of the NVM command set");
+            }
+        }
+        self.next(controller)
+    }
+
+    /// Of this one nothing new is known.
+    fn keep(mut self, nsid: u32, controller: &mut Controller) -> Next {
+        match controller.namespaces.get(&nsid) {
+            Some(known) => {
+                self.found.insert(nsid, *known);
+            }
+            None => {
+                let why = "Identify Namespace ends with a transient status; asked again";
+                self.left_out.insert(nsid, why);
             }
         }
         self.next(controller)

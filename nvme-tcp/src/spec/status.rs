@@ -128,6 +128,23 @@ impl Status {
         self.sct() == sct::PATH
     }
 
+    /// An error that may pass: the same command may succeed a little later on the same controller (rule B9.5).
+    ///
+    /// That is every error without Do Not Retry but those which say that the command or its content
+    /// is not known: some controllers leave the bit out there.
+    pub const fn is_transient(self) -> bool {
+        !self.is_success()
+            && !self.dnr()
+            && !matches!(
+                self.code(),
+                Self::INVALID_OPCODE
+                    | Self::INVALID_FIELD
+                    | Self::INVALID_NAMESPACE
+                    | Self::INVALID_LOG_PAGE
+                    | Self::AER_LIMIT_EXCEEDED
+            )
+    }
+
     /// The specification's name, where SCT and SC have one.
     ///
     /// SCT 1, SC 80h to 83h are used twice, by Fabrics commands and by I/O commands; both names are

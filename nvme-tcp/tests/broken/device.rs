@@ -15,7 +15,7 @@ use pollux_nvme_tcp::spec::{Cqe, Sqe};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::broken::{Checked, Received};
-use crate::peer::Peer;
+use crate::peer::{Peer, nqn};
 
 /// What a command is answered with.
 pub enum Reply {
@@ -86,13 +86,17 @@ pub fn cap() -> Cap {
         .with_css(Cap::CSS_NVM)
 }
 
-/// Identify Controller data: 32 namespaces, ANA, 8 KiB in-capsule.
+/// Identify Controller data: controller 0, 32 namespaces, ANA, 8 KiB in-capsule.
 pub fn identify_controller() -> Box<IdentifyController> {
     let mut id = IdentifyController::new_box_zeroed().unwrap();
     id.mdts = 5;
+    let nqn = nqn();
+    let name = nqn.as_str().as_bytes();
+    id.subnqn[..name.len()].copy_from_slice(name);
     id.cmic = ctrl::CMIC_ANA_REPORTING;
     id.oaes = (event::ENABLE_ANA | event::ENABLE_NAMESPACE).into();
     id.aerl_z = 3;
+    id.kas = 1.into();
     id.cntrltype = ctrl::CNTRLTYPE_IO;
     id.nn = 32.into();
     id.anatt = 10;

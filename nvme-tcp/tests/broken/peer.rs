@@ -343,7 +343,7 @@ impl TestHost {
     }
 }
 
-fn nqn() -> Nqn {
+pub fn nqn() -> Nqn {
     "nqn.2014-08.org.example:disk".parse().unwrap()
 }
 

@@ -1,5 +1,7 @@
 //! Identify data that makes no sense.
 
+use std::ops::Range;
+
 use pollux_nvme_tcp::spec::fabrics::property;
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::status::Status;
@@ -8,6 +10,9 @@ use zerocopy::IntoBytes;
 use super::{Nonsense, Outlook, identify, nonsense, property_get};
 use crate::broken::{Spoil, noise};
 use crate::device::{Reply, cap, identify_controller, identify_namespace, nsids};
+
+const CNTLID: Range<usize> = 78..80;
+const SUBNQN: Range<usize> = 768..1024;
 
 pub fn table() -> Vec<Nonsense> {
     use Outlook::{GivenUp, Usable};
@@ -50,14 +55,59 @@ pub fn table() -> Vec<Nonsense> {
         )
     };
     vec![
-        controller("Identify Controller: zeroes", Usable(1, 0), |data| {
+        controller("Identify Controller: zeroes", GivenUp("SUBNQN"), |data| {
             data.fill(0)
         }),
-        controller("Identify Controller: ones", Usable(1, 0), |data| {
-            data.fill(0xff);
-            // All but MDTS, which would only make the log of its claims slow to read.
-            data[77] = 0;
-        }),
+        controller(
+            "Identify Controller: ones",
+            GivenUp("controller 65535"),
+            |data| data.fill(0xff),
+        ),
+        controller(
+            "Identify Controller: zeroes but the names",
+            Usable(1, 0),
+            |data| {
+                let truth = data.to_vec();
+                data.fill(0);
+                data[CNTLID].copy_from_slice(&truth[CNTLID]);
+                data[SUBNQN].copy_from_slice(&truth[SUBNQN]);
+            },
+        ),
+        controller(
+            "Identify Controller: ones but the names",
+            Usable(1, 0),
+            |data| {
+                let truth = data.to_vec();
+                data.fill(0xff);
+                // And MDTS, which would only make the log of its claims slow to read.
+                data[77] = 0;
+                data[CNTLID].copy_from_slice(&truth[CNTLID]);
+                data[SUBNQN].copy_from_slice(&truth[SUBNQN]);
+            },
+        ),
+        controller(
+            "Identify Controller: another CNTLID",
+            GivenUp("connected is controller 0"),
+            |data| data[CNTLID].copy_from_slice(&[2, 0]),
+        ),
+        controller(
+            "Identify Controller: another SUBNQN",
+            GivenUp("SUBNQN"),
+            |data| data[SUBNQN.start + 20] ^= 1,
+        ),
+        controller(
+            "Identify Controller: a SUBNQN that is longer",
+            GivenUp("SUBNQN"),
+            |data| {
+                let len = data[SUBNQN].iter().position(|&b| b == 0).unwrap();
+                data[SUBNQN.start + len] = b'x';
+            },
+        ),
+        controller(
+            "Identify Controller: no SUBNQN",
+            GivenUp("SUBNQN"),
+            |data| data[SUBNQN].fill(0),
+        ),
         controller("Identify Controller: MDTS 255", Usable(1, 0), |data| {
             data[77] = 255
         }),
@@ -77,20 +127,22 @@ pub fn table() -> Vec<Nonsense> {
         }),
         nonsense(
             "Identify Controller: 512 bytes",
-            Usable(1, 0),
+            GivenUp("SUBNQN"),
             identify(cns::CONTROLLER, |_| {
                 Reply::Short(identify_controller().as_bytes()[..512].to_vec())
             }),
         ),
         nonsense(
             "Identify Controller: no data",
-            Usable(1, 0),
+            GivenUp("SUBNQN"),
             identify(cns::CONTROLLER, |_| Reply::Result(0)),
         ),
         nonsense(
             "Identify Controller: refused",
             GivenUp("Identify Controller"),
-            identify(cns::CONTROLLER, |_| Reply::Status(Status::INTERNAL_ERROR)),
+            identify(cns::CONTROLLER, |_| {
+                Reply::Status(Status::INTERNAL_ERROR.with_dnr())
+            }),
         ),
         nonsense(
             "Identify Controller: too much",

@@ -6,12 +6,12 @@ use pollux_nvme_tcp::spec::fabrics::property;
 use pollux_nvme_tcp::spec::features::fid;
 use pollux_nvme_tcp::spec::opcode::admin;
 use pollux_nvme_tcp::spec::pdu::{CapsuleResp, R2t};
-use pollux_nvme_tcp::spec::registers::Csts;
+use pollux_nvme_tcp::spec::registers::{Cap, Csts};
 use pollux_nvme_tcp::spec::status::Status;
 
 use super::{Nonsense, Outlook, answer_to, nonsense, property_get};
 use crate::broken::pdu;
-use crate::device::{Reply, selector};
+use crate::device::{Reply, cap, selector};
 use crate::to_host::SHORT;
 
 pub fn table() -> Vec<Nonsense> {
@@ -19,8 +19,22 @@ pub fn table() -> Vec<Nonsense> {
     vec![
         nonsense(
             "CAP 0",
-            Usable(1, 0),
+            GivenUp("CAP.MQES is 0"),
             property_get(property::CAP, || Reply::Result(0)),
+        ),
+        nonsense(
+            "CAP with queues of one entry",
+            GivenUp("CAP.MQES is 0"),
+            property_get(property::CAP, || {
+                Reply::Result(cap().with_mqes_z(0).into_bits())
+            }),
+        ),
+        nonsense(
+            "CAP without a command set for I/O",
+            GivenUp("CAP.CSS"),
+            property_get(property::CAP, || {
+                Reply::Result(cap().with_css(Cap::CSS_ADMIN_ONLY).into_bits())
+            }),
         ),
         nonsense(
             "CAP all ones",
@@ -79,7 +93,7 @@ pub fn table() -> Vec<Nonsense> {
             "Number of Queues refused",
             GivenUp("Number of Queues"),
             answer_to(admin::SET_FEATURES, || {
-                Reply::Status(Status::INTERNAL_ERROR)
+                Reply::Status(Status::INTERNAL_ERROR.with_dnr())
             }),
         ),
         nonsense(
@@ -127,7 +141,9 @@ pub fn table() -> Vec<Nonsense> {
             ..nonsense(
                 "Keep Alive refused",
                 GivenUp("Keep Alive"),
-                answer_to(admin::KEEP_ALIVE, || Reply::Status(Status::INVALID_OPCODE)),
+                answer_to(admin::KEEP_ALIVE, || {
+                    Reply::Status(Status::INVALID_FIELD.with_dnr())
+                }),
             )
         },
         Nonsense {
