@@ -1,0 +1,154 @@
+//! A controller that does not read what a host sends costs the host nothing until it does: in a simulation, where every
+//! socket call is counted.
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use pollux_nvme_tcp::host::{
+    Completed, ConnectOptions, Controller, ControllerEvent, ControllerOptions, HostIdentity,
+    QueuePair, Request,
+};
+use pollux_nvme_tcp::spec::Nqn;
+use pollux_nvme_tcp::spec::opcode::nvm;
+use pollux_nvme_tcp::target::{Backend, NamespaceConfig, SubsystemConfig, TargetRequest, target};
+use pollux_reactor::{Context, Progress, Service, Simulation, mailbox};
+
+const MILLI: Duration = Duration::from_millis(1);
+
+/// More than a simulated connection takes before its send buffer is full.
+const WRITES: u16 = 100;
+const LEN: usize = 8192;
+
+/// What the host has come to.
+#[derive(Default)]
+struct Seen {
+    /// Writes are to be submitted.
+    go: bool,
+    ready: bool,
+    written: u16,
+    /// Socket calls of the turns so far.
+    calls: u64,
+}
+
+/// An admin queue and an I/O queue, polled a thousand times a second at least.
+struct Host {
+    addr: SocketAddr,
+    nqn: Nqn,
+    admin: Option<Controller>,
+    io: Option<QueuePair>,
+    seen: Rc<RefCell<Seen>>,
+}
+
+impl Service for Host {
+    type Message = ();
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        let identity = HostIdentity::random();
+        let options = ControllerOptions {
+            connect: ConnectOptions::admin(self.addr, self.nqn.clone(), identity),
+            io_queues: 1,
+            io_queue_size: 128,
+            command_timeout: None,
+        };
+        let now = cx.now();
+        self.admin = Some(Controller::connect(cx.net(), now, options).unwrap());
+        cx.set_timer(now + MILLI, 0);
+    }
+
+    fn on_message(&mut self, (): (), _: &mut Context<'_>) {}
+
+    fn on_timer(&mut self, _: u64, cx: &mut Context<'_>) {
+        let at = cx.now() + MILLI;
+        cx.set_timer(at, 0);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
+        let now = cx.now();
+        let before = cx.net().socket_calls();
+        let seen = &mut *self.seen.borrow_mut();
+        let admin = self.admin.as_mut().unwrap();
+        let mut progress = admin.poll(now);
+        while let Some(event) = admin.next_event() {
+            if let ControllerEvent::Ready = event {
+                let options = admin.io_options(1);
+                self.io = Some(QueuePair::connect(cx.net(), now, options).unwrap());
+            }
+        }
+        if let Some(io) = &mut self.io {
+            let mut sink = |completed: Completed| {
+                assert!(completed.outcome.is_success());
+                seen.written += 1;
+            };
+            progress = progress.or(io.receive(now, &mut sink).unwrap());
+            seen.ready = io.is_ready();
+            if std::mem::take(&mut seen.go) {
+                let blocks = u32::try_from(LEN / 512).unwrap();
+                for n in 0..WRITES {
+                    let lba = u64::from(n) * u64::from(blocks);
+                    io.submit(Request::block(nvm::WRITE, 1, lba, blocks, 9, vec![7; LEN]))
+                        .unwrap();
+                }
+            }
+            io.transmit(&mut |_| ()).unwrap();
+        }
+        seen.calls += cx.net().socket_calls() - before;
+        progress
+    }
+}
+
+#[test]
+fn a_controller_that_does_not_read_is_not_sent_to_until_there_is_room() {
+    let mut sim = Simulation::new(3);
+    let (handle, parts) = target(1);
+    for part in parts {
+        let reactor = sim.add_reactor();
+        sim.add_service(reactor, part.receiver, part.service);
+    }
+    let addr = SocketAddr::from(([10, 0, 0, 1], 4420));
+    let nqn: Nqn = "nqn.2014-08.org.example:room".parse().unwrap();
+    for request in [
+        TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn.clone())),
+        TargetRequest::AddNamespace {
+            nqn: nqn.clone(),
+            nsid: None,
+            namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
+        },
+        TargetRequest::AddListener {
+            nqn: nqn.clone(),
+            addr,
+        },
+    ] {
+        handle.request(request, Box::new(|answer| assert!(answer.is_ok())));
+    }
+    sim.run_for(MILLI);
+    let seen = Rc::new(RefCell::new(Seen::default()));
+    let (_alive, receiver) = mailbox(1);
+    let reactor = sim.add_reactor();
+    let host = Host {
+        addr,
+        nqn,
+        admin: None,
+        io: None,
+        seen: Rc::clone(&seen),
+    };
+    sim.add_service(reactor, receiver, host);
+    assert!(sim.run_until(Duration::from_secs(1), || seen.borrow().ready));
+
+    // Nothing that is sent is read any more.
+    sim.network().black_hole(addr, true);
+    seen.borrow_mut().go = true;
+    sim.run_for(Duration::from_millis(100));
+    let before = seen.borrow().calls;
+    // Two thousand turns.
+    sim.run_for(Duration::from_secs(2));
+    assert_eq!(seen.borrow().calls - before, 0);
+    assert_eq!(seen.borrow().written, 0);
+
+    sim.network().black_hole(addr, false);
+    let all_written = || seen.borrow().written == WRITES;
+    assert!(sim.run_until(Duration::from_secs(1), all_written));
+    sim.stop();
+}
