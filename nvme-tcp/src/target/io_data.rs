@@ -15,7 +15,7 @@ use crate::spec::pdu::{DIGEST_LEN, Fes, H2cData};
 use crate::spec::status::Status;
 
 /// How long a connection may send nothing of the data that it was asked for.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// The same while others wait for the memory that is kept for it.
 const SILENCE_MAX_CONTENDED: Duration = Duration::from_secs(10);
@@ -211,7 +211,7 @@ impl IoQueue {
         let enough = SILENCE_MAX_CONTENDED + Duration::from_millis(len * 1000 / RATE_MIN);
         if silent >= SILENCE_MAX {
             return Err(End::Overdue(
-                "the host sends nothing of the data that it was asked for: no byte in 60 s",
+                "the host sends nothing of the data that it was asked for: no byte in 30 s",
             ));
         }
         if contended && silent >= SILENCE_MAX_CONTENDED {

@@ -4,7 +4,8 @@
 //! too little behind: a host has at most [`HOST_PART`] times what is then free, and each of its connections an equal part
 //! of that, with something left for one more. However greedy some are, the next one finds something; and as who is above
 //! that bound gets nothing, hosts that all want much come to have about the same, and so do connections of a host. Those
-//! that have to wait are asked in turn, the hosts and then the connections of each.
+//! that have to wait are asked in turn, the hosts and then the connections of each. And there is as much again for hosts
+//! that hold nothing: each goes on with one transfer at a time, whatever some dozens of others hold.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -78,6 +79,7 @@ impl Client {
 /// The books of a reactor's staging memory.
 #[derive(Debug)]
 pub(super) struct Shares {
+    /// Bytes that are shared; there are as many besides for hosts that hold nothing.
     total: usize,
     held: usize,
     names: BTreeMap<HostName, usize>,
@@ -93,7 +95,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Books of `total` bytes, which is more than twice [`TRANSFER_MAX`].
+    /// Books of `total` bytes, which are many times [`TRANSFER_MAX`], and as many for hosts that hold nothing.
     pub(super) fn new(total: usize) -> Self {
         Self {
             total,
@@ -207,7 +209,9 @@ impl Shares {
             Stand::Content => {}
             _ => self.withdraw(client, now),
         }
-        if self.ring.is_empty() && self.fits(client, len) {
+        // Who holds nothing need not wait for its turn to be found.
+        let (by_host, _) = self.held_by(client);
+        if (self.ring.is_empty() || by_host == 0) && self.fits(client, len) {
             self.book(client, len);
             self.client(client).buffers += 1;
             return true;
@@ -337,7 +341,17 @@ impl Shares {
 
     #[inline]
     fn fits(&self, client: usize, len: usize) -> bool {
-        let Some(left) = (self.total - self.held).checked_sub(len) else {
+        let Some(Some(of)) = self.clients.get(client) else {
+            return false;
+        };
+        let Some(Some(host)) = self.hosts.get(of.host) else {
+            return false;
+        };
+        let with_it = self.held + len;
+        if host.held == 0 && with_it <= 2 * self.total {
+            return true;
+        }
+        let Some(left) = self.total.checked_sub(with_it) else {
             return false;
         };
         match self.saving_for {
@@ -345,12 +359,6 @@ impl Shares {
             Some(other) if self.holds_more(client, other) => return false,
             _ => {}
         }
-        let Some(Some(of)) = self.clients.get(client) else {
-            return false;
-        };
-        let Some(Some(host)) = self.hosts.get(of.host) else {
-            return false;
-        };
         let active = host.active + usize::from(!of.is_active());
         let parts = CLIENT_PARTS * active + 1;
         host.held + len <= HOST_PART * left
@@ -375,7 +383,8 @@ impl Shares {
         }
     }
 
-    /// With `len` more bytes the connection and its host would still have no more than if all had the same.
+    /// The connection holds nothing, or with `len` more bytes it and its host would still have no more than if all had the
+    /// same.
     fn is_below_share(&self, client: usize, len: usize) -> bool {
         let least = TRANSFER_MAX as usize;
         let of_host = (self.total / self.names.len().max(1)).max(least);
@@ -383,7 +392,7 @@ impl Shares {
         let host = host.and_then(|c| self.hosts.get(c.host)?.as_ref());
         let of_client = (of_host / host.map_or(1, |h| h.clients.max(1))).max(least);
         let (by_host, by_client) = self.held_by(client);
-        by_host + len <= of_host && by_client + len <= of_client
+        by_client == 0 || (by_host + len <= of_host && by_client + len <= of_client)
     }
 
     #[inline]
@@ -489,6 +498,25 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_holds_nothing_goes_on_beside_many_that_give_nothing_back() {
+        let mut shares = Shares::new(TOTAL);
+        for n in 0..30 {
+            let host = host(&mut shares, n);
+            let client = shares.open(host, 0);
+            assert!(fill(&mut shares, client, MIB) > 0, "host {n}");
+        }
+        let last = host(&mut shares, 99);
+        let last = shares.open(last, 0);
+        for len in [MIB, 64 * KIB, MIB] {
+            assert!(shares.request(last, len, at(1)));
+            assert!(!shares.request(last, MIB, at(1)));
+            shares.withdraw(last, at(1));
+            shares.release(last, len, at(2));
+        }
+        assert!(shares.held() <= 2 * TOTAL);
+    }
+
+    #[test]
     fn hosts_that_all_want_much_come_to_have_the_same() {
         let mut shares = Shares::new(TOTAL);
         let len = 256 * KIB;
@@ -528,14 +556,15 @@ mod tests {
         let mut shares = Shares::new(TOTAL);
         let (small, large) = (16 * KIB, MIB);
         let mut clients = Vec::new();
+        let first = host(&mut shares, 0);
         for n in 0..200 {
             let host = host(&mut shares, n);
             let client = shares.open(host, clients.len());
             let buffers = fill(&mut shares, client, small);
             clients.push((client, buffers));
         }
-        let last = host(&mut shares, 255);
-        let last = shares.open(last, 1_000);
+        // Another connection of a host that is busy with small ones itself.
+        let last = shares.open(first, 1_000);
         assert!(!shares.request(last, large, at(0)));
         let done = (1..10_000).find(|&round| {
             for (client, buffers) in &mut clients {

@@ -12,7 +12,8 @@ use crate::spec::status::Status;
 /// Largest data of one command in bytes; Identify Controller reports it as MDTS.
 pub(super) const TRANSFER_MAX: u32 = 1 << 20;
 
-/// Staging memory of a reactor in bytes. Commands for whose data there is none wait for their R2T.
+/// Staging memory of a reactor in bytes, which its hosts share; there is as much again for hosts that hold none of it.
+/// Commands for whose data there is none wait for their R2T.
 pub(super) const STAGING_BYTES: usize = 32 << 20;
 
 /// Log2 of the least and of the largest buffer. Buffers are powers of two, so that small transfers take little.
@@ -111,14 +112,15 @@ impl StagingPool {
     pub(super) fn give(&mut self, buffer: Staged, now: Time) {
         let Staged { bytes, client } = buffer;
         let len = bytes.len();
-        self.free_bytes += len;
-        if let Some(kept) = self
-            .free
-            .get_mut(size_of(u32::try_from(len).unwrap_or(TRANSFER_MAX)))
-        {
-            kept.push(bytes);
-        }
         self.shares.release(client, len, now);
+        if self.shares.held() + self.free_bytes + len > STAGING_BYTES {
+            return;
+        }
+        let size = size_of(u32::try_from(len).unwrap_or(TRANSFER_MAX));
+        if let Some(kept) = self.free.get_mut(size) {
+            kept.push(bytes);
+            self.free_bytes += len;
+        }
     }
 
     /// Bytes that connections have.

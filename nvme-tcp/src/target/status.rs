@@ -170,7 +170,8 @@ pub struct ReactorStatus {
     pub io: QpairCounters,
     /// Times a command had to wait for staging memory, which takes the data that hosts send on an R2T.
     pub staging_waits: u64,
-    /// Bytes of staging memory that connections hold at present, of 32 MiB.
+    /// Bytes of staging memory that connections hold at present: 32 MiB are shared, and there are as many for hosts that
+    /// hold none.
     pub staging_held: usize,
     /// The longest that a connection has waited for staging memory, or waits at present.
     pub staging_longest_wait: Duration,
