@@ -24,15 +24,24 @@ const WEEK_S: f64 = 604_800.0;
 const EXAMPLES: &str = "\
 Examples:
   pollux-perf
-      4 KiB random reads at depth 32 for 10 s on an embedded target, with a failover on the way
+      4 KiB random reads at depth 32 for 10 s on an embedded target, with a
+      failover on the way
   pollux-perf -q 128 -o 4k -w randrw -M 70 -t 30 --policy active_active
-  pollux-perf -r 'trtype:TCP adrfam:IPv4 traddr:127.0.0.1 trsvcid:4420 subnqn:nqn.2026-01.io.pollux:demo' \\
-              -r 'trtype:TCP adrfam:IPv4 traddr:127.0.0.1 trsvcid:4421 subnqn:nqn.2026-01.io.pollux:demo' \\
+  pollux-perf -r 'traddr:127.0.0.1 trsvcid:4420 subnqn:nqn.2026-01.io.pollux:demo' \\
+              -r 'traddr:127.0.0.1 trsvcid:4421 subnqn:nqn.2026-01.io.pollux:demo' \\
               -w verify -o 512-1m --stride 7 --ios 1000000
   pollux-perf floor -q 32 -o 4k -w read -t 2
       the same bytes over bare TCP: the limit to measure against
 
-Exit code: 0 all I/O succeeded; 1 I/O errors, lost I/O, a failed verify, no connection; 2 usage.";
+Rates, shares and latencies are of I/O that succeeded; failed I/O is shown
+apart. What has not ended after the run counts with its age; figures that it
+could still move are marked with >=.
+
+The live line goes to standard error, the report to standard output. Ctrl-C ends
+a run within two seconds, with its report; a second one ends it at once.
+
+Exit code: 0 all I/O succeeded; 1 an I/O failed or did not end, data was wrong,
+no connection; 2 usage; 130 interrupted by Ctrl-C, 143 by SIGTERM.";
 
 /// NVMe/TCP load over one volume with several paths.
 ///
@@ -44,7 +53,6 @@ Exit code: 0 all I/O succeeded; 1 I/O errors, lost I/O, a failed verify, no conn
     version,
     after_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
     max_term_width = 110
 )]
 struct Cli {
@@ -114,6 +122,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Paths")]
     pub sq_flow_control: bool,
 
+    /// Namespace to use, if the subsystem has several [default: the first one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=0xffff_fffe), help_heading = "Paths")]
+    pub nsid: Option<u32>,
+
     /// Host NQN to connect with
     #[arg(long, value_name = "NQN", help_heading = "Paths")]
     pub hostnqn: Option<Nqn>,
@@ -168,7 +180,7 @@ pub struct RunArgs {
     #[arg(short = 'm', long, value_name = "CORES", help_heading = "Run")]
     pub cores: Option<CoreList>,
 
-    /// Write the results as one JSON object
+    /// Write the results as one JSON object; - is standard output, and the report then goes to standard error
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub json: Option<PathBuf>,
 
@@ -208,7 +220,7 @@ pub struct FloorArgs {
     #[arg(long)]
     pub capsule_resp: bool,
 
-    /// Write the results as one JSON object
+    /// Write the results as one JSON object; - is standard output, and the report then goes to standard error
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
@@ -275,7 +287,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Exit::Shown(error.render().to_string())
         }
-        _ => Exit::Usage(first_paragraph(&error.render().to_string())),
+        _ => Exit::Usage(in_one_line(&error.render().to_string())),
     })?;
     match cli.command {
         Some(Command::Floor(floor)) => Ok(Invocation::Floor(floor)),
@@ -291,14 +303,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
     }
 }
 
-/// clap explains over several lines, the first paragraph of which says it all.
-fn first_paragraph(text: &str) -> String {
+/// clap explains over several lines: the first paragraph says what is wrong, some of the others what was meant.
+fn in_one_line(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
-    text.lines()
-        .map(str::trim)
-        .take_while(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let mut paragraphs = text.split("\n\n").map(|paragraph| {
+        let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
+        lines.join(" ").trim().to_owned()
+    });
+    let mut line = paragraphs.next().unwrap_or_default();
+    for tip in paragraphs.filter(|paragraph| paragraph.starts_with("tip: ")) {
+        line = format!("{line}; {}", tip.replace(" tip: ", "; tip: "));
+    }
+    line
 }
 
 impl RunArgs {
@@ -318,6 +334,13 @@ impl RunArgs {
         if let (Some(min_io), false) = (self.min_io, round_robin) {
             return Err(format!(
                 "--min-io {min_io} has no meaning here: allowed with --policy active_active and --selector round_robin"
+            ));
+        }
+        if let (Some(nsid), true) = (self.nsid, self.transports.is_empty())
+            && nsid != 1
+        {
+            return Err(format!(
+                "--nsid {nsid} is not there: the embedded target has namespace 1 only"
             ));
         }
         if self.transports.is_empty() {
@@ -608,6 +631,11 @@ mod tests {
             ),
             (&["--hostnqn", "me"], &["'me'", "nqn.yyyy-mm"]),
             (&["--frobnicate"], &["--frobnicate"]),
+            (&["--dept", "4"], &["'--dept'", "tip: ", "'--depth'"]),
+            (&["-w", "randraed"], &["'randraed'", "tip: ", "'randread'"]),
+            (&["flor"], &["'flor'", "tip: ", "'floor'"]),
+            (&["--nsid", "0"], &["'0'"]),
+            (&["--nsid", "3"], &["3", "namespace 1"]),
             (&["stray"], &["stray"]),
             (
                 &["floor", "-w", "randread"],
@@ -633,12 +661,21 @@ mod tests {
 
     #[test]
     fn help_shows_examples() {
-        match args(&["--help"]) {
-            Err(Exit::Shown(text)) => assert!(
-                text.contains("Examples:") && text.contains("floor"),
-                "{text}"
-            ),
-            other => panic!("{other:?}"),
+        for line in [&["--help"][..], &["help"]] {
+            match args(line) {
+                Err(Exit::Shown(text)) => assert!(
+                    text.contains("Examples:") && text.contains("floor") && text.contains("130"),
+                    "{text}"
+                ),
+                other => panic!("{other:?}"),
+            }
+        }
+        for command in ["floor", "disturb", "serve"] {
+            let shown = |line: &[&str]| match args(line) {
+                Err(Exit::Shown(text)) => text,
+                other => panic!("{line:?}: {other:?}"),
+            };
+            assert_eq!(shown(&["help", command]), shown(&[command, "--help"]));
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::cores::Placement;
 use crate::machine::{self, Machine};
 use crate::report::{PathReport, Report};
 use crate::size::human_bytes;
-use crate::stats::{Gap, JobStats, RunStats};
+use crate::stats::{Gap, JobStats, PathIos, RunStats};
 
 /// A command capsule: common header and submission queue entry (NVMe/TCP 1.1, 3.6.2.6).
 const CAPSULE_CMD_BYTES: usize = 72;
@@ -278,13 +278,18 @@ pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
         paths: vec![PathReport {
             traddr: address.ip().to_string(),
             trsvcid: address.port().to_string(),
-            ios: stats.total.ios(),
+            ios: PathIos {
+                ios: stats.total.ios(),
+                errors: 0,
+            },
             ana_state: "none".to_owned(),
         }],
         stats,
         start_ns: 0,
         end_ns: outcome.end_ns,
-        swept_blocks: 0,
+        verified: None,
+        interrupted: stop.load(Ordering::Relaxed),
+        waited: Duration::ZERO,
         socket_calls: None,
         host_cores: placement.host,
         target_core: Some(placement.target),
@@ -391,6 +396,7 @@ fn load(
             job: 0,
             start_ns: last_ns,
             end_ns: now_ns,
+            open: false,
         });
         last_ns = now_ns;
         if now_ns >= end_ns || stop.load(Ordering::Relaxed) {
@@ -398,7 +404,6 @@ fn load(
         }
         side.send(answers).context("client: sending")?;
     }
-    stats.count_path(0);
     Ok(Outcome {
         stats,
         end_ns: last_ns,

@@ -8,7 +8,7 @@ use pollux_multipath::{
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::{Context, Progress};
 
-use crate::load::{Load, Plan, Prepared};
+use crate::load::{Load, Plan, Prepared, Verified};
 use crate::stats::{JobStats, PATH_LOOK_NS, PathEvent};
 
 /// What a job is told.
@@ -26,6 +26,8 @@ pub enum JobMessage {
     Stop,
     /// Read once more what was written.
     Sweep,
+    /// The run is over: what is still in flight is counted as unfinished, and not as anything else any more.
+    Close,
     /// Forget all jobs; what is still in flight comes home to nobody.
     Forget,
 }
@@ -67,14 +69,16 @@ pub struct Collected {
     pub stats: Box<JobStats>,
     /// I/Os handed out and I/Os that came back, since the start.
     pub account: (u64, u64),
-    /// First submission and latest completion.
+    /// Start and end, see [`Load::span_ns`].
     pub span_ns: (u64, u64),
-    /// Blocks read once more at the end.
-    pub swept: u64,
+    /// What was read once more at the end, under `verify`.
+    pub verified: Option<Verified>,
     /// Socket calls of the queue pairs since the start, until the job was drained.
     pub socket_calls: u64,
     /// State of each path, in the order of [`Start::paths`].
     pub states: Vec<&'static str>,
+    /// I/Os that wait because there is no path to take.
+    pub waiting: u64,
 }
 
 /// The application: the jobs of one reactor, of which no two are on the same volume.
@@ -89,7 +93,12 @@ struct Running {
     paths: Vec<(ControllerId, String)>,
     states: Vec<&'static str>,
     looked_ns: u64,
+    /// I/Os that wait for a path, when there is none.
+    waiting: u64,
     drained: bool,
+    /// Its volume is gone: nothing can be submitted any more.
+    gone: bool,
+    closed: bool,
     stop_on_error: bool,
     failed: bool,
     /// It had completions in this turn.
@@ -122,11 +131,17 @@ impl Application for Jobs {
                     running.collect(empty, channels, now_ns);
                 }
             }
-            JobMessage::Stop => self.running.iter_mut().for_each(|r| r.load.stop()),
+            JobMessage::Stop => self.running.iter_mut().for_each(|r| r.load.stop(now_ns)),
             JobMessage::Sweep => {
                 for running in &mut self.running {
                     running.load.start_sweep();
                     running.drained = false;
+                }
+            }
+            JobMessage::Close => {
+                for running in &mut self.running {
+                    running.closed = true;
+                    running.load.close(now_ns);
                 }
             }
             JobMessage::Forget => self.running.clear(),
@@ -139,12 +154,14 @@ impl Application for Jobs {
         while let Some(completion) = channels.next_completion() {
             progress = Progress::Busy;
             let job = job_of(completion.io.user);
-            // One that nobody knows is of a job that was forgotten.
-            if let Some(running) = self.running.iter_mut().find(|r| r.job == job) {
+            // One that nobody knows is of a job that was forgotten; one that was closed has counted it already.
+            if let Some(running) = self.running.iter_mut().find(|r| r.job == job)
+                && !running.closed
+            {
                 running.complete(completion, now_ns);
             }
         }
-        for running in &mut self.running {
+        for running in self.running.iter_mut().filter(|r| !r.closed) {
             progress = progress.or(running.poll(channels, now_ns));
         }
         progress
@@ -171,6 +188,9 @@ impl Running {
             states: vec![""; start.paths.len()],
             paths: start.paths,
             looked_ns: 0,
+            waiting: 0,
+            gone: false,
+            closed: false,
             drained: false,
             stop_on_error: start.stop_on_error,
             failed: false,
@@ -215,6 +235,10 @@ impl Running {
 
     fn fill(&mut self, channels: &mut Channels, now_ns: u64) -> Progress {
         let mut progress = Progress::Idle;
+        // The time to run goes on, and counts; read-backs are still due at its end.
+        if self.gone && self.load.is_running() {
+            return progress;
+        }
         while let Some(Prepared {
             slot,
             operation,
@@ -233,9 +257,7 @@ impl Running {
                 // The volume is gone or has shrunk; the next would be refused as well.
                 self.load
                     .complete(slot, io.buffer, Err(error), None, now_ns);
-                if error == SubmitError::NoVolume {
-                    self.load.stop();
-                }
+                self.gone |= error == SubmitError::NoVolume;
                 if self.stop_on_error && !std::mem::replace(&mut self.failed, true) {
                     let _ = self.news.send(News::Failed);
                 }
@@ -256,9 +278,10 @@ impl Running {
             stats: self.load.exchange(empty),
             account: self.load.account(),
             span_ns: self.load.span_ns(),
-            swept: self.load.swept(),
+            verified: self.load.verified(),
             socket_calls: self.socket_calls,
             states: self.states.clone(),
+            waiting: self.waiting,
         };
         let _ = self.news.send(News::Collected(Box::new(collected)));
     }
@@ -277,6 +300,11 @@ impl Running {
             if status.volume != self.volume {
                 continue;
             }
+            let usable = |path: &PathStatus| path.connected && path.accessible;
+            self.waiting = match status.paths.iter().any(usable) {
+                true => 0,
+                false => status.waiting as u64,
+            };
             for path in &status.paths {
                 let to = state_name(path);
                 let Some(index) = self.paths.iter().position(|(id, _)| *id == path.controller)

@@ -5,6 +5,8 @@
 
 use std::fmt::Display;
 
+use serde_json::{Value, json};
+
 use crate::pattern::Pattern;
 use crate::stats::{Gap, JobStats};
 use crate::verify::Ledger;
@@ -69,6 +71,46 @@ enum Phase {
 struct Verify {
     ledger: Ledger,
     pattern: Pattern,
+    verified: Verified,
+}
+
+/// What the last reading of all that was written came to, in blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// With known contents: their latest write succeeded.
+    pub written: u64,
+    /// Of those, read once more at the end, and right.
+    pub right: u64,
+    /// Of those, in a read whose data was wrong.
+    pub wrong: u64,
+    /// Whose latest write failed or has not ended: what they contain is open.
+    pub open: u64,
+}
+
+impl Verified {
+    /// Blocks that were not read once more, or whose read failed.
+    pub fn unread(&self) -> u64 {
+        self.written.saturating_sub(self.right + self.wrong)
+    }
+
+    /// For programs.
+    pub fn json(self) -> Value {
+        json!({
+            "blocks_written": self.written,
+            "blocks_right": self.right,
+            "blocks_wrong": self.wrong,
+            "blocks_unread": self.unread(),
+            "blocks_open": self.open,
+        })
+    }
+
+    /// Adds another job's.
+    pub fn add(&mut self, other: Self) {
+        self.written += other.written;
+        self.right += other.right;
+        self.wrong += other.wrong;
+        self.open += other.open;
+    }
 }
 
 /// The state of one job.
@@ -85,9 +127,12 @@ pub struct Load {
     stats: Box<JobStats>,
     submitted: u64,
     completed: u64,
-    swept: u64,
-    last_completion_ns: Option<u64>,
+    /// Successes since the latest [`note_completions`](Self::note_completions).
+    succeeded: bool,
+    last_success_ns: Option<u64>,
     started_ns: Option<u64>,
+    /// Set by [`stop`](Self::stop) while new operations were drawn.
+    stopped_ns: Option<u64>,
     ended_ns: u64,
 }
 
@@ -99,6 +144,7 @@ impl Load {
         let verify = (plan.shape.workload == Workload::Verify).then(|| Verify {
             ledger: Ledger::new(plan.shape.region.clone()),
             pattern: Pattern::new(plan.pattern_seed, plan.block_bytes),
+            verified: Verified::default(),
         });
         // Written once, so that the pages are there before the clock runs.
         let fill = Pattern::new(plan.pattern_seed, plan.block_bytes);
@@ -120,9 +166,10 @@ impl Load {
             stats: Box::new(JobStats::new()),
             submitted: 0,
             completed: 0,
-            swept: 0,
-            last_completion_ns: None,
+            succeeded: false,
+            last_success_ns: None,
             started_ns: None,
+            stopped_ns: None,
             ended_ns: 0,
             plan,
         }
@@ -146,7 +193,7 @@ impl Load {
         self.submitted += 1;
         if self.started_ns.is_none() {
             self.started_ns = Some(now_ns);
-            self.last_completion_ns = Some(now_ns);
+            self.last_success_ns = Some(now_ns);
         }
         if self.phase == Phase::Running
             && self.plan.ios.is_some_and(|limit| self.submitted >= limit)
@@ -208,7 +255,6 @@ impl Load {
             return None;
         }
         self.phase = Phase::Sweeping(operation.range().end);
-        self.swept += u64::from(operation.blocks);
         Some(operation)
     }
 
@@ -229,28 +275,35 @@ impl Load {
             unreachable!("completion of slot {slot}, which is not in flight");
         };
         self.completed += 1;
-        self.ended_ns = now_ns;
         let swept = matches!(self.phase, Phase::Sweeping(_));
-        let bytes = operation.blocks as usize * self.plan.block_bytes;
-        let stats = &mut self.stats;
         if !swept {
-            stats
-                .latency
-                .saturating_record(now_ns.saturating_sub(since_ns));
-            *(if operation.write {
-                &mut stats.writes
-            } else {
-                &mut stats.reads
-            }) += 1;
-            if let Some(path) = path {
-                stats.count_path(path);
-            }
+            self.ended_ns = now_ns;
         }
+        let bytes = operation.blocks as usize * self.plan.block_bytes;
+        let latency_ns = now_ns.saturating_sub(since_ns);
+        let stats = &mut self.stats;
         match &result {
-            Ok(()) if !swept => stats.bytes += bytes as u64,
-            Ok(()) => {}
+            // What is read at the end is no part of the load.
+            Ok(()) if swept => {}
+            Ok(()) => {
+                self.succeeded = true;
+                stats.latency.saturating_record(latency_ns);
+                stats.bytes += bytes as u64;
+                *(if operation.write {
+                    &mut stats.writes
+                } else {
+                    &mut stats.reads
+                }) += 1;
+                if let Some(path) = path {
+                    stats.path(path).ios += 1;
+                }
+            }
             Err(error) => {
+                stats.failed_latency.saturating_record(latency_ns);
                 stats.errors += 1;
+                if let Some(path) = path {
+                    stats.path(path).errors += 1;
+                }
                 stats.note_error(|| {
                     let verb = if operation.write { "write" } else { "read" };
                     format!(
@@ -262,7 +315,10 @@ impl Load {
         }
         let stage = match &mut self.verify {
             None => Stage::Free,
-            Some(verify) => verify.settle(operation, &buffer[..bytes], result.is_ok(), stats),
+            Some(verify) => {
+                let (data, ok) = (&buffer[..bytes], result.is_ok());
+                verify.settle(operation, data, ok, swept, stats)
+            }
         };
         self.slots[slot] = stage;
         self.buffers[slot] = buffer;
@@ -274,29 +330,76 @@ impl Load {
 
     /// To be called once after each batch of completions.
     pub fn note_completions(&mut self, now_ns: u64) {
-        if let (Some(start_ns), false) = (
-            self.last_completion_ns,
-            matches!(self.phase, Phase::Sweeping(_)),
-        ) {
+        if !std::mem::take(&mut self.succeeded) {
+            return;
+        }
+        if let Some(start_ns) = self.last_success_ns.replace(now_ns) {
             self.stats.note_gap(Gap {
                 job: self.plan.job,
                 start_ns,
                 end_ns: now_ns,
+                open: false,
             });
         }
-        self.last_completion_ns = Some(now_ns);
     }
 
     /// Nothing new is started; what is in flight, read-backs included, still comes home.
-    pub fn stop(&mut self) {
+    pub fn stop(&mut self, now_ns: u64) {
         if self.phase == Phase::Running {
             self.phase = Phase::Draining;
+            self.stopped_ns = Some(now_ns);
+        }
+    }
+
+    /// New operations are drawn.
+    pub fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// The run is over, and what is still in flight is not waited for any longer: each I/O counts with the time that it
+    /// has been in flight, and the time since the latest success counts as a gap that is still open.
+    pub fn close(&mut self, now_ns: u64) {
+        let mut in_flight = false;
+        for stage in &self.slots {
+            let Stage::Flying {
+                operation,
+                since_ns,
+            } = *stage
+            else {
+                continue;
+            };
+            in_flight = true;
+            let age_ns = now_ns.saturating_sub(since_ns);
+            self.stats.unfinished.saturating_record(age_ns);
+            if let (Some(verify), true) = (&mut self.verify, operation.write) {
+                verify.ledger.write_failed(operation);
+            }
+        }
+        let swept = matches!(self.phase, Phase::Sweeping(_));
+        if let (Some(verify), false) = (&mut self.verify, swept) {
+            (verify.verified.written, verify.verified.open) = verify.ledger.count();
+        }
+        let open_until_ns = if in_flight {
+            Some(now_ns)
+        } else {
+            self.stopped_ns
+        };
+        if let (Some(start_ns), Some(end_ns), false) = (self.last_success_ns, open_until_ns, swept)
+            && end_ns > start_ns
+        {
+            self.stats.note_gap(Gap {
+                job: self.plan.job,
+                start_ns,
+                end_ns,
+                open: true,
+            });
         }
     }
 
     /// Reads once more whatever was written. Call it when drained.
     pub fn start_sweep(&mut self) {
-        if self.verify.is_some() {
+        if let Some(verify) = &mut self.verify {
+            (verify.verified.written, verify.verified.open) = verify.ledger.count();
             self.phase = Phase::Sweeping(self.plan.shape.region.start);
         }
     }
@@ -327,15 +430,16 @@ impl Load {
         (self.submitted, self.completed)
     }
 
-    /// Blocks that the final read-back covered.
-    pub fn swept(&self) -> u64 {
-        self.swept
+    /// What the final reading came to, under `verify`.
+    pub fn verified(&self) -> Option<Verified> {
+        self.verify.as_ref().map(|verify| verify.verified)
     }
 
-    /// Time of the first submission and of the latest completion.
+    /// Time of the first submission, and the end: of the time to run, or of the latest completion after it.
     pub fn span_ns(&self) -> (u64, u64) {
-        let start_ns = self.started_ns.unwrap_or(0);
-        (start_ns, self.ended_ns.max(start_ns))
+        let start_ns = self.started_ns.or(self.stopped_ns).unwrap_or(0);
+        let end_ns = self.ended_ns.max(self.stopped_ns.unwrap_or(0));
+        (start_ns, end_ns.max(start_ns))
     }
 }
 
@@ -345,6 +449,7 @@ impl Verify {
         operation: Operation,
         buffer: &[u8],
         success: bool,
+        swept: bool,
         stats: &mut JobStats,
     ) -> Stage {
         match (operation.write, success) {
@@ -359,6 +464,13 @@ impl Verify {
                 let check = self
                     .pattern
                     .check(buffer, operation.lba, |lba| ledger.expected(lba));
+                if swept {
+                    let blocks = self.ledger.known_in(operation);
+                    *(match check {
+                        Ok(()) => &mut self.verified.right,
+                        Err(_) => &mut self.verified.wrong,
+                    }) += blocks;
+                }
                 if let Err(miscompare) = check {
                     stats.miscompares += 1;
                     stats.note_error(|| miscompare.to_string());

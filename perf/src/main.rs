@@ -6,10 +6,12 @@ mod clock;
 mod cores;
 mod disturb;
 mod embedded;
+mod ending;
 mod floor;
 mod job;
 mod load;
 mod machine;
+mod output;
 mod pattern;
 mod report;
 mod run;
@@ -20,16 +22,14 @@ mod stats;
 mod verify;
 mod workload;
 
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-use anyhow::Context;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cli::{Exit, Invocation};
+use output::JsonOutput;
 use serde_json::Value;
 
 const EXIT_FAILURE: u8 = 1;
@@ -47,6 +47,18 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// A signal came before there was anything to report.
+#[derive(Debug)]
+struct Interrupted(&'static str);
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "interrupted {}", self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
 fn main() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
@@ -56,9 +68,14 @@ fn main() -> ExitCode {
         }
         Err(Exit::Usage(message)) => return fail(EXIT_USAGE, &message),
     };
-    match perform(&invocation) {
+    let signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fail(EXIT_FAILURE, &format!("setting up Ctrl-C: {error}")),
+    };
+    match perform(&invocation, &signals) {
         Ok(code) => code,
         Err(error) if error.is::<Usage>() => fail(EXIT_USAGE, &error.to_string()),
+        Err(error) if error.is::<Interrupted>() => fail(signals.exit_code(), &error.to_string()),
         Err(error) => fail(EXIT_FAILURE, &format!("{error:#}")),
     }
 }
@@ -72,13 +89,17 @@ fn fail(code: u8, message: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
-    let stop = stop_flag().context("setting up Ctrl-C")?;
+fn perform(invocation: &Invocation, signals: &Signals) -> anyhow::Result<ExitCode> {
+    let stop = &*signals.stop;
     match invocation {
-        Invocation::Run(args) => measure(args.json.as_deref(), || run::run(args, &stop)),
-        Invocation::Floor(args) => measure(args.json.as_deref(), || floor::run(args, &stop)),
-        Invocation::Disturb(args) => measure(args.json.as_deref(), || disturb::run(args, &stop)),
-        Invocation::Serve(args) => serve::run(args, &stop),
+        Invocation::Run(args) => measure(args.json.as_deref(), signals, || run::run(args, stop)),
+        Invocation::Floor(args) => {
+            measure(args.json.as_deref(), signals, || floor::run(args, stop))
+        }
+        Invocation::Disturb(args) => measure(args.json.as_deref(), signals, || {
+            disturb::run(args, &signals.stop)
+        }),
+        Invocation::Serve(args) => serve::run(args, stop),
     }
 }
 
@@ -90,56 +111,54 @@ trait Results {
     fn json(&self) -> Value;
     /// What makes the exit code 1.
     fn failures(&self) -> u64;
+    /// A signal ended it before its time.
+    fn interrupted(&self) -> bool;
 }
 
 fn measure<R: Results>(
     json: Option<&Path>,
+    signals: &Signals,
     run: impl FnOnce() -> anyhow::Result<R>,
 ) -> anyhow::Result<ExitCode> {
-    // Opened before the run, so that a result is not lost to a typo.
-    let json = json.map(JsonFile::create).transpose()?;
+    let json = json.map(JsonOutput::new).transpose()?;
     let report = run()?;
     // A reader that went away does not make the run a failure.
-    let _ = write!(std::io::stdout(), "{}", report.table());
+    let _ = match &json {
+        Some(json) if json.is_stdout() => write!(std::io::stderr(), "{}", report.table()),
+        _ => write!(std::io::stdout(), "{}", report.table()),
+    };
     if let Some(json) = json {
         json.write(&report.json())?;
     }
-    Ok(match report.failures() {
-        0 => ExitCode::SUCCESS,
-        _ => ExitCode::from(EXIT_FAILURE),
+    Ok(if report.failures() > 0 {
+        ExitCode::from(EXIT_FAILURE)
+    } else if report.interrupted() {
+        ExitCode::from(signals.exit_code())
+    } else {
+        ExitCode::SUCCESS
     })
 }
 
-/// Set by the first Ctrl-C or SIGTERM, which ends the run with its report; a second one ends the process.
-fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    Ok(stop)
+/// The first Ctrl-C or SIGTERM ends the run with its report; a second one ends the process.
+struct Signals {
+    stop: Arc<AtomicBool>,
+    latest: Arc<AtomicUsize>,
 }
 
-/// Where `--json` goes.
-struct JsonFile<'a> {
-    path: &'a Path,
-    file: File,
-}
-
-impl<'a> JsonFile<'a> {
-    fn create(path: &'a Path) -> anyhow::Result<Self> {
-        match File::create(path) {
-            Ok(file) => Ok(Self { path, file }),
-            Err(error) => Err(Usage(format!(
-                "--json '{}' cannot be written: {error}",
-                path.display()
-            ))
-            .into()),
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let (stop, latest) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            let (status, number) = (128 + signal, signal.unsigned_abs() as usize);
+            signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&stop))?;
+            signal_hook::flag::register_usize(signal, Arc::clone(&latest), number)?;
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
+        Ok(Self { stop, latest })
     }
 
-    fn write(mut self, object: &Value) -> anyhow::Result<()> {
-        writeln!(self.file, "{object:#}")
-            .with_context(|| format!("writing '{}'", self.path.display()))
+    /// Of a process that the latest signal has ended: 130 for Ctrl-C, 143 for SIGTERM.
+    fn exit_code(&self) -> u8 {
+        u8::try_from(128 + self.latest.load(Ordering::Relaxed)).unwrap_or(u8::MAX)
     }
 }

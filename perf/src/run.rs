@@ -12,11 +12,12 @@ use crate::cli::RunArgs;
 use crate::clock::now;
 use crate::cores::Placement;
 use crate::embedded::{Embedded, Failover};
+use crate::ending::Ending;
 use crate::job::{Collected, JobMessage, News, Start};
-use crate::load::Plan;
+use crate::load::{Plan, Verified};
 use crate::machine::{self, Machine};
 use crate::report::{LiveLine, Moment, PathReport, Report};
-use crate::session::Session;
+use crate::session::{Session, Volume};
 use crate::size::{IoSizes, human_bytes};
 use crate::stats::{JobStats, LatencySummary, RunStats};
 use crate::workload::{Shape, Workload, regions};
@@ -25,8 +26,6 @@ use crate::workload::{Shape, Workload, regions};
 const SECOND: Duration = Duration::from_secs(1);
 /// The longest that a signal waits to be noticed. Each look takes a core from a reactor for a moment.
 const NOTICE: Duration = Duration::from_millis(100);
-/// I/O that has not moved for so long after the end will not come back.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// Blocks that one verifying job works on at most; they cost four bytes each, and all are read at the end.
 const VERIFY_BLOCKS_MAX: u64 = 2 << 20;
 
@@ -34,9 +33,9 @@ const VERIFY_BLOCKS_MAX: u64 = 2 << 20;
 pub fn run(args: &RunArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
     let available = pollux_reactor::available_cores();
     let placement = Placement::new(args.cores.as_ref(), &available).map_err(Usage)?;
-    let session = Session::start(args, &placement)?;
+    let session = Session::start(args, &placement, stop)?;
     let result = measure(args, &session, &placement, available, stop);
-    session.end();
+    session.end(stop);
     result
 }
 
@@ -83,12 +82,14 @@ fn measure(
         _ => Failover::none(),
     };
     watch.run(args.time, failover, session.embedded.as_ref(), stop)?;
-    watch.drain(stop)?;
-    if args.workload == Workload::Verify && !stop.load(Ordering::Relaxed) && watch.lost() == 0 {
+    watch.drain("waiting for what is in flight", stop)?;
+    if args.workload == Workload::Verify && !stop.load(Ordering::Relaxed) && watch.all_drained() {
         watch.sweep(stop)?;
     }
+    watch.close()?;
     watch.live.clear();
-    Ok(watch.report(args, placement, available, seed))
+    let interrupted = stop.load(Ordering::Relaxed);
+    Ok(watch.report(args, placement, available, seed, interrupted))
 }
 
 /// A seed that is new each time.
@@ -179,6 +180,8 @@ struct Watch<'a> {
     second: JobStats,
     live: LiveLine,
     verify: bool,
+    /// How long was waited for what was in flight at the end.
+    waited: Duration,
 }
 
 /// The latest from one job.
@@ -188,9 +191,10 @@ struct JobView {
     drained: bool,
     account: (u64, u64),
     span_ns: (u64, u64),
-    swept: u64,
+    verified: Option<Verified>,
     socket_calls: u64,
     states: Vec<&'static str>,
+    waiting: u64,
 }
 
 impl<'a> Watch<'a> {
@@ -200,9 +204,10 @@ impl<'a> Watch<'a> {
             drained: false,
             account: (0, 0),
             span_ns: (0, 0),
-            swept: 0,
+            verified: None,
             socket_calls: 0,
             states: Vec::new(),
+            waiting: 0,
         };
         Self {
             jobs: (0..session.jobs()).map(|_| view()).collect(),
@@ -212,6 +217,7 @@ impl<'a> Watch<'a> {
             second: JobStats::new(),
             live: LiveLine::new(),
             verify: workload == Workload::Verify,
+            waited: Duration::ZERO,
         }
     }
 
@@ -251,36 +257,47 @@ impl<'a> Watch<'a> {
         self.send_all(|| JobMessage::Stop)
     }
 
-    /// Waits until nothing is in flight.
-    fn drain(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
-        let stopped_before = stop.load(Ordering::Relaxed);
-        let mut moved = now();
+    /// Waits until nothing is in flight, or for as long as that may take.
+    fn drain(&mut self, what: &str, stop: &AtomicBool) -> anyhow::Result<()> {
+        let begun = now();
+        let mut ending = Ending::new(stop);
         let mut completed = self.completed();
         let mut looked = now();
         while !self.all_drained() {
-            self.wait(NOTICE)?;
-            if !stopped_before && stop.load(Ordering::Relaxed) {
+            let left = ending.left();
+            if left.is_zero() {
                 break;
             }
+            self.wait(left.min(NOTICE))?;
             if looked.elapsed() < SECOND {
                 continue;
             }
             looked = now();
             self.collect(looked + SECOND)?;
             if self.completed() != completed {
-                (completed, moved) = (self.completed(), now());
+                completed = self.completed();
+                ending.moved();
             }
-            if moved.elapsed() >= DRAIN_MAX {
-                break;
-            }
+            let in_flight = self.submitted() - completed;
+            self.live.say(&format!(
+                "the time is up: {what}, {in_flight} I/Os; {} s more at most",
+                ending.left().as_secs()
+            ));
         }
-        self.collect(now() + SECOND)
+        self.waited += begun.elapsed();
+        Ok(())
     }
 
     fn sweep(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
         self.send_all(|| JobMessage::Sweep)?;
         self.jobs.iter_mut().for_each(|job| job.drained = false);
-        self.drain(stop)
+        self.drain("reading once more what was written", stop)
+    }
+
+    /// What has not ended by now is counted as such.
+    fn close(&mut self) -> anyhow::Result<()> {
+        self.send_all(|| JobMessage::Close)?;
+        self.collect(now() + SECOND)
     }
 
     fn send_all(&self, message: impl Fn() -> JobMessage) -> anyhow::Result<()> {
@@ -295,11 +312,8 @@ impl<'a> Watch<'a> {
         self.jobs.iter().map(|job| job.account.1).sum()
     }
 
-    fn lost(&self) -> u64 {
-        self.jobs
-            .iter()
-            .map(|job| job.account.0 - job.account.1)
-            .sum()
+    fn submitted(&self) -> u64 {
+        self.jobs.iter().map(|job| job.account.0).sum()
     }
 
     /// Takes one piece of news, if one comes in time.
@@ -325,26 +339,24 @@ impl<'a> Watch<'a> {
             stats,
             account,
             span_ns,
-            swept,
+            verified,
             socket_calls,
             states,
+            waiting,
             ..
         } = collected;
         self.stats.merge(&stats);
-        // Both histograms have the same bounds.
-        let _ = self.second.latency.add(&stats.latency);
-        self.second.reads += stats.reads;
-        self.second.writes += stats.writes;
-        self.second.bytes += stats.bytes;
+        self.second.add_counts(&stats);
         if let Some(view) = self.jobs.get_mut(job) {
             *view = JobView {
                 spare: Some(stats),
                 drained: view.drained,
                 account,
                 span_ns,
-                swept,
+                verified,
                 socket_calls,
                 states,
+                waiting,
             };
         }
     }
@@ -371,17 +383,14 @@ impl<'a> Watch<'a> {
     #[expect(clippy::cast_precision_loss, reason = "for display")]
     fn show(&mut self, at: Duration, span: Duration) {
         let seconds = span.as_secs_f64().max(1e-3);
-        let states = self.states();
-        let paths = self.session.volume.paths.iter().zip(states);
         self.live.show(&Moment {
             seconds: at.as_secs(),
             iops: self.second.ios() as f64 / seconds,
             bytes_per_sec: self.second.bytes as f64 / seconds,
             p99_ns: LatencySummary::of(&self.second.latency).p99,
-            errors: self.stats.total.errors + self.stats.total.miscompares,
-            paths: paths
-                .map(|((_, address), state)| (address.clone(), state.to_owned()))
-                .collect(),
+            failed: self.stats.total.errors + self.stats.total.miscompares,
+            states: self.states(),
+            waiting: self.jobs.iter().map(|job| job.waiting).sum(),
         });
     }
 
@@ -399,6 +408,7 @@ impl<'a> Watch<'a> {
         placement: &Placement,
         available: Vec<usize>,
         seed: u64,
+        interrupted: bool,
     ) -> Report {
         let machine = Machine::read(available);
         let mut doubts = machine.doubts();
@@ -409,21 +419,26 @@ impl<'a> Watch<'a> {
         }
         let volume = &self.session.volume;
         let states = self.states();
-        let ios = &self.stats.total.path_ios;
+        let ios = &self.stats.total.paths;
         let paths = volume.addresses.iter().enumerate();
         let paths = paths
             .map(|(index, address)| PathReport {
                 traddr: address.ip().to_string(),
                 trsvcid: address.port().to_string(),
-                ios: ios.get(index).copied().unwrap_or(0),
+                ios: ios.get(index).copied().unwrap_or_default(),
                 ana_state: states.get(index).copied().unwrap_or("unknown").to_owned(),
             })
             .collect();
         let reactors = self.jobs.len();
         let sum = |part: fn(&JobView) -> u64| self.jobs.iter().map(part).sum();
+        let verified = self.jobs.iter().filter_map(|job| job.verified);
+        let verified = verified.reduce(|mut sum, part| {
+            sum.add(part);
+            sum
+        });
         Report {
             title: format!(
-                "{} {}, depth {}{}, {} path{}, {}, seed {seed}",
+                "{} {}, depth {}{}, {} path{}, {}, seed {seed}{}",
                 args.workload.name(),
                 args.io_size,
                 args.depth,
@@ -435,6 +450,7 @@ impl<'a> Watch<'a> {
                 volume.paths.len(),
                 if volume.paths.len() == 1 { "" } else { "s" },
                 self.session.policy,
+                namespace_in_words(volume),
             ),
             kind: "run",
             options: json!({
@@ -448,6 +464,7 @@ impl<'a> Watch<'a> {
                 "ddgst": args.ddgst,
                 "sq_flow_control": args.sq_flow_control,
                 "seed": seed,
+                "nsid": volume.nsid,
                 "embedded_target": self.session.embedded.is_some(),
                 "volume_blocks": volume.blocks,
                 "block_size": volume.block_size,
@@ -456,7 +473,9 @@ impl<'a> Watch<'a> {
             end_ns: self.jobs.iter().map(|job| job.span_ns.1).max().unwrap_or(0),
             submitted: sum(|job| job.account.0),
             completed: sum(|job| job.account.1),
-            swept_blocks: sum(|job| job.swept),
+            verified,
+            interrupted,
+            waited: self.waited,
             socket_calls: Some(sum(|job| job.socket_calls)),
             stats: self.stats,
             paths,
@@ -465,5 +484,17 @@ impl<'a> Watch<'a> {
             machine,
             doubts,
         }
+    }
+}
+
+/// Which one it is, where there are several.
+fn namespace_in_words(volume: &Volume) -> String {
+    match volume.others.len() {
+        0 => String::new(),
+        others => format!(
+            ", namespace {} of {} (--nsid takes another)",
+            volume.nsid,
+            others + 1
+        ),
     }
 }

@@ -1,12 +1,14 @@
 //! The system around the jobs: reactors, the embedded target if there is one, the host, and its paths.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use pollux_multipath::{
-    AttachOptions, AttachRequest, ControllerId, Host, HostHandle, Policy, Selector, TransportId,
-    VolumeId,
+    AttachOptions, AttachRequest, Attached, ControllerId, Host, HostHandle, HostRequest, Policy,
+    Selector, TransportId, VolumeId,
 };
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
 use pollux_reactor::{Group, Idle, Running};
@@ -16,6 +18,7 @@ use crate::clock::now;
 use crate::cores::Placement;
 use crate::embedded::Embedded;
 use crate::job::{JobMessage, Jobs};
+use crate::{Interrupted, Usage};
 
 /// Name of the group of controllers; the volume is this with `n` and the NSID.
 const NAME: &str = "perf";
@@ -25,11 +28,19 @@ const QUEUE_SIZE_MAX: u16 = 1024;
 
 /// The longest that a peer may take to be told good-bye.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
+/// The same after a signal.
+const SHUTDOWN_AFTER_SIGNAL: Duration = Duration::from_millis(500);
+/// The longest that a signal waits to be noticed.
+const NOTICE: Duration = Duration::from_millis(50);
 
 /// The volume under test.
 pub struct Volume {
     /// Its identity in messages.
     pub id: VolumeId,
+    /// Its namespace identifier.
+    pub nsid: u32,
+    /// The other namespaces that could have been taken.
+    pub others: Vec<u32>,
     /// Size in blocks.
     pub blocks: u64,
     /// Bytes of a block.
@@ -55,7 +66,7 @@ pub struct Session {
 
 impl Session {
     /// Starts the reactors and attaches all paths within the connect timeout.
-    pub fn start(args: &RunArgs, placement: &Placement) -> anyhow::Result<Self> {
+    pub fn start(args: &RunArgs, placement: &Placement, stop: &AtomicBool) -> anyhow::Result<Self> {
         let mut group = Group::new();
         let target = args.transports.is_empty().then(|| {
             let reactor = group.add_reactor(Some(placement.target), Idle::Spin);
@@ -82,7 +93,7 @@ impl Session {
                     Some(embedded) => embedded.transports(),
                     None => args.transports.clone(),
                 };
-                Ok((embedded, attach(args, &host, &transports)?))
+                Ok((embedded, attach(args, &host, &transports, stop)?))
             });
         match prepared {
             Ok((embedded, volume)) => Ok(Self {
@@ -115,14 +126,17 @@ impl Session {
     }
 
     /// Ends all connections and threads in order.
-    pub fn end(self) {
-        end(&self.host, self.running);
+    pub fn end(self, stop: &AtomicBool) {
+        end(&self.host, self.running, stop);
     }
 }
 
-/// Ends all connections and threads of a host in order.
-pub fn end(host: &HostHandle<JobMessage>, running: Running) {
-    host.shut_down_within(SHUTDOWN_MAX);
+/// Ends all connections and threads of a host in order; after a signal with less patience.
+pub fn end(host: &HostHandle<JobMessage>, running: Running, stop: &AtomicBool) {
+    host.shut_down_within(match stop.load(Ordering::Relaxed) {
+        true => SHUTDOWN_AFTER_SIGNAL,
+        false => SHUTDOWN_MAX,
+    });
     running.stop();
     running.join();
 }
@@ -143,6 +157,7 @@ fn attach(
     args: &RunArgs,
     host: &HostHandle<JobMessage>,
     transports: &[TransportId],
+    stop: &AtomicBool,
 ) -> anyhow::Result<Volume> {
     let deadline = now() + args.connect_timeout;
     let depth = u16::try_from(args.depth).unwrap_or(u16::MAX);
@@ -165,23 +180,71 @@ fn attach(
         if transport.hostnqn.is_none() {
             transport.hostnqn.clone_from(&args.hostnqn);
         }
-        let attached = host.attach(AttachRequest {
+        let request = AttachRequest {
             name: NAME.to_owned(),
             transport: transport.clone(),
             options,
-        })?;
+        };
+        let attached = attach_or_stop(host, request, stop)?;
         if attached.volumes.is_empty() {
             bail!("{transport} has no active namespace");
         }
     }
-    volume(host, transports.len())
+    volume(host, transports.len(), args.nsid)
 }
 
-/// The first volume of a host, which must have `paths_wanted` paths.
-pub fn volume(host: &HostHandle<JobMessage>, paths_wanted: usize) -> anyhow::Result<Volume> {
-    let volumes = host.volumes()?;
+/// Attaches a controller; a signal ends the waiting, and the attach with its host.
+pub fn attach_or_stop(
+    host: &HostHandle<JobMessage>,
+    request: AttachRequest,
+    stop: &AtomicBool,
+) -> anyhow::Result<Attached> {
+    let (sender, answer) = mpsc::sync_channel(1);
+    let reply = Box::new(move |result| {
+        // Whoever was interrupted no longer listens.
+        let _ = sender.send(result);
+    });
+    if host
+        .request(HostRequest::Attach(Box::new(request), reply))
+        .is_err()
+    {
+        bail!("the host has stopped");
+    }
+    loop {
+        match answer.recv_timeout(NOTICE) {
+            Ok(result) => return Ok(result?),
+            Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => {
+                return Err(Interrupted("before all paths were connected").into());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => bail!("the host has stopped"),
+        }
+    }
+}
+
+/// The volume of namespace `nsid`, or the first one of a host; it must have `paths_wanted` paths.
+pub fn volume(
+    host: &HostHandle<JobMessage>,
+    paths_wanted: usize,
+    nsid: Option<u32>,
+) -> anyhow::Result<Volume> {
+    let mut volumes = host.volumes()?;
+    volumes.sort_by_key(|volume| volume.nsid);
     let controllers = host.controllers()?;
-    let volume = volumes.first().context("no namespace was found")?;
+    let nsids: Vec<u32> = volumes.iter().map(|volume| volume.nsid).collect();
+    let volume = match nsid {
+        None => volumes.first().context("no namespace was found")?,
+        Some(nsid) => volumes
+            .iter()
+            .find(|volume| volume.nsid == nsid)
+            .ok_or_else(|| {
+                let there: Vec<String> = nsids.iter().map(u32::to_string).collect();
+                Usage(format!(
+                    "--nsid {nsid} is not there: allowed are {}",
+                    there.join(", ")
+                ))
+            })?,
+    };
     let ids = volume
         .reactors
         .first()
@@ -206,6 +269,11 @@ pub fn volume(host: &HostHandle<JobMessage>, paths_wanted: usize) -> anyhow::Res
     }
     Ok(Volume {
         id: volume.volume,
+        nsid: volume.nsid,
+        others: nsids
+            .into_iter()
+            .filter(|&nsid| nsid != volume.nsid)
+            .collect(),
         blocks: volume.blocks,
         block_size: volume.block_size,
         paths,

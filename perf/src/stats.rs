@@ -25,7 +25,7 @@ const NEARBY_NS: u64 = 100_000_000;
 /// The same change seen by several jobs within this time is one event.
 const SAME_EVENT_NS: u64 = 200_000_000;
 
-/// Time between two consecutive completions of one job.
+/// Time between two consecutive completions of one job that were successes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gap {
     /// Which job.
@@ -34,6 +34,8 @@ pub struct Gap {
     pub start_ns: u64,
     /// Time of the completion after it.
     pub end_ns: u64,
+    /// No completion came after it before the run was over: it is at least so long.
+    pub open: bool,
 }
 
 impl Gap {
@@ -64,23 +66,36 @@ pub struct PathEvent {
     pub to: String,
 }
 
+/// What one path carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathIos {
+    /// I/Os that succeeded.
+    pub ios: u64,
+    /// I/Os that failed and were on this path last.
+    pub errors: u64,
+}
+
 /// Counters of one job since the last exchange. Nothing in it allocates while I/O completes.
 #[derive(Clone, Debug)]
 pub struct JobStats {
-    /// Nanoseconds from submission to completion.
+    /// Nanoseconds from submission to completion, of I/Os that succeeded.
     pub latency: Histogram<u64>,
-    /// Reads completed, with or without success.
+    /// The same of I/Os that failed.
+    pub failed_latency: Histogram<u64>,
+    /// Nanoseconds since submission of I/Os that had not ended when the run was over.
+    pub unfinished: Histogram<u64>,
+    /// Reads that succeeded.
     pub reads: u64,
-    /// Writes completed, with or without success.
+    /// Writes that succeeded.
     pub writes: u64,
-    /// Payload bytes of those that succeeded.
+    /// Their payload bytes.
     pub bytes: u64,
     /// I/Os that failed.
     pub errors: u64,
     /// Reads whose data was wrong.
     pub miscompares: u64,
-    /// I/Os by path, in the order in which the job met the paths.
-    pub path_ios: Vec<u64>,
+    /// I/Os that succeeded and that failed by path, in attach order.
+    pub paths: Vec<PathIos>,
     /// Longest gap.
     pub longest: Gap,
     /// Gaps of at least [`GAP_MIN_NS`], the longest of each slot, in order of time.
@@ -96,12 +111,14 @@ impl JobStats {
     pub fn new() -> Self {
         Self {
             latency: latency_histogram(),
+            failed_latency: latency_histogram(),
+            unfinished: latency_histogram(),
             reads: 0,
             writes: 0,
             bytes: 0,
             errors: 0,
             miscompares: 0,
-            path_ios: Vec::with_capacity(16),
+            paths: Vec::with_capacity(16),
             longest: Gap::default(),
             gaps: Vec::with_capacity(GAPS_MAX),
             events: Vec::new(),
@@ -111,27 +128,64 @@ impl JobStats {
 
     /// Empties it, keeping its memory.
     pub fn clear(&mut self) {
-        self.latency.reset();
+        for histogram in [
+            &mut self.latency,
+            &mut self.failed_latency,
+            &mut self.unfinished,
+        ] {
+            // Each is large, and most are empty most of the time.
+            if !histogram.is_empty() {
+                histogram.reset();
+            }
+        }
         (self.reads, self.writes, self.bytes) = (0, 0, 0);
         (self.errors, self.miscompares) = (0, 0);
-        self.path_ios.clear();
+        self.paths.clear();
         self.longest = Gap::default();
         self.gaps.clear();
         self.events.clear();
         self.first_error = None;
     }
 
-    /// I/Os completed.
+    /// I/Os that succeeded.
     pub fn ios(&self) -> u64 {
         self.reads + self.writes
     }
 
-    /// Counts one I/O on path number `path`.
-    pub fn count_path(&mut self, path: usize) {
-        if self.path_ios.len() <= path {
-            self.path_ios.resize(path + 1, 0);
+    /// The counters of path number `path`.
+    pub fn path(&mut self, path: usize) -> &mut PathIos {
+        if self.paths.len() <= path {
+            self.paths.resize(path + 1, PathIos::default());
         }
-        self.path_ios[path] += 1;
+        &mut self.paths[path]
+    }
+
+    /// Adds what was counted elsewhere, but for gaps and events.
+    pub fn add_counts(&mut self, part: &Self) {
+        for (sum, part) in [
+            (&mut self.latency, &part.latency),
+            (&mut self.failed_latency, &part.failed_latency),
+            (&mut self.unfinished, &part.unfinished),
+        ] {
+            if !part.is_empty() {
+                // All histograms have the same bounds, so that there is nothing that could not be added.
+                let added = sum.add(part);
+                debug_assert!(added.is_ok(), "{added:?}");
+            }
+        }
+        self.reads += part.reads;
+        self.writes += part.writes;
+        self.bytes += part.bytes;
+        self.errors += part.errors;
+        self.miscompares += part.miscompares;
+        for (index, part) in part.paths.iter().enumerate() {
+            let sum = self.path(index);
+            sum.ios += part.ios;
+            sum.errors += part.errors;
+        }
+        if self.first_error.is_none() {
+            self.first_error.clone_from(&part.first_error);
+        }
     }
 
     /// Notes the time between two completions.
@@ -162,6 +216,11 @@ impl JobStats {
 /// Percentiles in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LatencySummary {
+    /// How many I/Os it is of.
+    pub count: u64,
+    /// The least time that an I/O has been in flight which has not ended, if there is one: it takes longer than that,
+    /// nobody knows how much, and so does every figure from here on.
+    pub at_least_from: Option<u64>,
     /// Arithmetic mean.
     pub mean: f64,
     /// Median.
@@ -186,6 +245,8 @@ impl LatencySummary {
         }
         let at = |quantile| histogram.value_at_quantile(quantile).min(histogram.max());
         Self {
+            count: histogram.len(),
+            at_least_from: None,
             mean: histogram.mean(),
             p50: at(0.5),
             p90: at(0.9),
@@ -194,6 +255,26 @@ impl LatencySummary {
             p9999: at(0.9999),
             max: histogram.max(),
         }
+    }
+
+    /// Of I/Os that ended and of those that did not, which took at least the time that they have been in flight.
+    pub fn with_unfinished(ended: &Histogram<u64>, unfinished: &Histogram<u64>) -> Self {
+        if unfinished.is_empty() {
+            return Self::of(ended);
+        }
+        let mut all = ended.clone();
+        // Both histograms have the same bounds.
+        let added = all.add(unfinished);
+        debug_assert!(added.is_ok(), "{added:?}");
+        Self {
+            at_least_from: Some(unfinished.min()),
+            ..Self::of(&all)
+        }
+    }
+
+    /// Whether a percentile of this distribution is a lower bound: an I/O that has not ended may end up above it.
+    pub fn is_lower_bound(&self, percentile_ns: u64) -> bool {
+        self.at_least_from.is_some_and(|from| percentile_ns >= from)
     }
 }
 
@@ -208,8 +289,10 @@ pub struct EventCost {
     pub from: String,
     /// State after.
     pub to: String,
-    /// Longest time without a completion around it on any job; `None`: shorter than [`GAP_MIN_NS`].
+    /// Longest time without a success around it on any job; `None`: shorter than [`GAP_MIN_NS`].
     pub pause_ns: Option<u64>,
+    /// That time had not ended when the run was over.
+    pub open: bool,
 }
 
 /// Everything of a run, over all jobs and exchanges.
@@ -230,25 +313,9 @@ impl RunStats {
     /// Adds what one job counted since its last exchange.
     pub fn merge(&mut self, part: &JobStats) {
         let total = &mut self.total;
-        // Both histograms have the same bounds, so that there is nothing that could not be added.
-        let added = total.latency.add(&part.latency);
-        debug_assert!(added.is_ok(), "{added:?}");
-        total.reads += part.reads;
-        total.writes += part.writes;
-        total.bytes += part.bytes;
-        total.errors += part.errors;
-        total.miscompares += part.miscompares;
-        if total.path_ios.len() < part.path_ios.len() {
-            total.path_ios.resize(part.path_ios.len(), 0);
-        }
-        for (sum, ios) in total.path_ios.iter_mut().zip(&part.path_ios) {
-            *sum += ios;
-        }
+        total.add_counts(part);
         if part.longest.length_ns() > total.longest.length_ns() {
             total.longest = part.longest;
-        }
-        if total.first_error.is_none() {
-            total.first_error.clone_from(&part.first_error);
         }
         total.events.extend_from_slice(&part.events);
         total.gaps.extend_from_slice(&part.gaps);
@@ -276,7 +343,11 @@ impl RunStats {
         events.sort_by_key(|event| event.at_ns);
         let mut costs: Vec<EventCost> = Vec::new();
         for event in events {
-            let pause_ns = self.pause_ns(event);
+            let pause = self.pause(event);
+            let (pause_ns, open) = (
+                pause.map(|gap| gap.length_ns()),
+                pause.is_some_and(|gap| gap.open),
+            );
             let same = costs.iter_mut().find(|cost| {
                 cost.path == event.path
                     && cost.from == event.from
@@ -284,24 +355,27 @@ impl RunStats {
                     && event.at_ns - cost.at_ns <= SAME_EVENT_NS
             });
             match same {
-                Some(cost) => cost.pause_ns = cost.pause_ns.max(pause_ns),
+                Some(cost) => {
+                    (cost.pause_ns, cost.open) = (cost.pause_ns, cost.open).max((pause_ns, open));
+                }
                 None => costs.push(EventCost {
                     at_ns: event.at_ns,
                     path: event.path.clone(),
                     from: event.from.clone(),
                     to: event.to.clone(),
                     pause_ns,
+                    open,
                 }),
             }
         }
         costs
     }
 
-    fn pause_ns(&self, event: &PathEvent) -> Option<u64> {
+    fn pause(&self, event: &PathEvent) -> Option<Gap> {
         let gaps = self.total.gaps.iter().chain([&self.total.longest]);
         gaps.filter(|gap| gap.length_ns() >= GAP_MIN_NS && gap.touches(event))
-            .map(Gap::length_ns)
-            .max()
+            .max_by_key(|gap| gap.length_ns())
+            .copied()
     }
 
     /// What happened around the longest gap, in words.
@@ -363,6 +437,7 @@ mod tests {
             job,
             start_ns,
             end_ns: start_ns + length_ns,
+            open: false,
         }
     }
 
@@ -385,8 +460,9 @@ mod tests {
                 part.latency.saturating_record(latency);
             }
             (part.reads, part.writes, part.bytes, part.errors) = (60, 40, 4096, 1);
-            part.count_path(job);
-            part.count_path(job);
+            part.path(job).ios += 2;
+            part.path(1).errors += 1;
+            part.failed_latency.saturating_record(50);
             part.note_error(|| format!("error of {job}"));
             part.note_gap(gap(job, 10 * MS, latency * 100));
             run.merge(&part);
@@ -396,7 +472,11 @@ mod tests {
             (total.ios(), total.reads, total.bytes, total.errors),
             (200, 120, 8192, 2)
         );
-        assert_eq!(total.path_ios, [2, 2]);
+        assert_eq!(
+            total.paths,
+            [PathIos { ios: 2, errors: 0 }, PathIos { ios: 2, errors: 2 }]
+        );
+        assert_eq!((total.latency.len(), total.failed_latency.len()), (200, 2));
         assert_eq!(total.first_error.as_deref(), Some("error of 0"));
         assert_eq!(total.longest, gap(1, 10 * MS, 300_000));
         let summary = LatencySummary::of(&total.latency);
@@ -414,6 +494,32 @@ mod tests {
     }
 
     #[test]
+    fn what_has_not_ended_makes_lower_bounds_of_what_it_may_move() {
+        let (mut ended, mut unfinished) = (latency_histogram(), latency_histogram());
+        for _ in 0..98 {
+            ended.saturating_record(1_000);
+        }
+        let exact = LatencySummary::with_unfinished(&ended, &unfinished);
+        assert_eq!(exact, LatencySummary::of(&ended));
+        assert!(!exact.is_lower_bound(exact.max));
+        for age_ns in [2 * MS, 9 * MS] {
+            unfinished.saturating_record(age_ns);
+        }
+        let summary = LatencySummary::with_unfinished(&ended, &unfinished);
+        assert_eq!((summary.count, summary.p50), (100, 1_000));
+        assert!(
+            summary.p99 >= 2 * MS && summary.max >= 9 * MS,
+            "{summary:?}"
+        );
+        for (value, bound) in [(summary.p50, false), (summary.p90, false)] {
+            assert_eq!(summary.is_lower_bound(value), bound, "{value}");
+        }
+        for value in [summary.p99, summary.p999, summary.max] {
+            assert!(summary.is_lower_bound(value), "{value}");
+        }
+    }
+
+    #[test]
     fn a_latency_beyond_the_bounds_is_kept_at_the_bound() {
         let mut histogram = latency_histogram();
         histogram.saturating_record(u64::MAX);
@@ -425,17 +531,20 @@ mod tests {
         let mut part = JobStats::new();
         part.latency.saturating_record(5);
         part.reads = 1;
-        part.count_path(3);
+        part.path(3).ios = 1;
+        part.failed_latency.saturating_record(5);
+        part.unfinished.saturating_record(5);
         part.note_gap(gap(0, 0, MS));
         part.events.push(event(0, 1, "a", "b"));
         part.note_error(|| "x".to_owned());
         part.clear();
+        assert!(part.failed_latency.is_empty() && part.unfinished.is_empty());
         assert!(part.latency.is_empty() && part.gaps.is_empty() && part.events.is_empty());
         assert_eq!(
             (part.ios(), part.longest, part.first_error.as_ref()),
             (0, Gap::default(), None)
         );
-        assert!(part.path_ios.is_empty() && part.gaps.capacity() >= GAPS_MAX);
+        assert!(part.paths.is_empty() && part.gaps.capacity() >= GAPS_MAX);
     }
 
     #[test]

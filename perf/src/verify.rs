@@ -82,6 +82,22 @@ impl Ledger {
         Some(self.start + (skip + ahead) as u64)
     }
 
+    /// Blocks whose contents are known, and blocks whose latest write failed or has not ended.
+    pub fn count(&self) -> (u64, u64) {
+        let (mut known, mut open) = (0, 0);
+        for word in &self.blocks {
+            known += u64::from(word & KNOWN != 0);
+            open += u64::from(word & KNOWN == 0 && word & GENERATION != 0);
+        }
+        (known, open)
+    }
+
+    /// Blocks of `operation` that can be checked.
+    pub fn known_in(&self, operation: Operation) -> u64 {
+        let known = |&lba: &u64| self.expected(lba).is_some();
+        operation.range().filter(known).count() as u64
+    }
+
     fn advance(&mut self, operation: Operation, known: u32) {
         for block in self.slice(operation) {
             *block = (*block & BUSY) | known | (block.wrapping_add(1) & GENERATION);
@@ -164,6 +180,9 @@ mod tests {
         assert_eq!(ledger.next_known(61), Some(61));
         assert_eq!(ledger.next_known(62), None);
         assert_eq!(ledger.next_known(1000), None);
+        ledger.write_failed(operation(70, 3));
+        assert_eq!(ledger.count(), (2, 3));
+        assert_eq!(ledger.known_in(operation(61, 10)), 1);
         assert!(ledger.checkable(operation(58, 3)) && !ledger.checkable(operation(58, 2)));
     }
 

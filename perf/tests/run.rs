@@ -4,10 +4,16 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::Duration;
 
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_nvme_tcp::target::{
+    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+};
+use pollux_reactor::{Group, Idle, Running};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_pollux-perf");
@@ -19,8 +25,8 @@ fn run(args: &[&str]) -> Output {
         .expect("the program starts")
 }
 
-/// Runs to success; the JSON object and the text.
-fn measured(name: &str, args: &[&str]) -> (Value, String) {
+/// Runs to success; the JSON object, the report, and what was shown meanwhile.
+fn shown(name: &str, args: &[&str]) -> (Value, String, String) {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut all = vec!["--json", path.to_str().expect("UTF-8")];
     all.extend_from_slice(args);
@@ -29,7 +35,17 @@ fn measured(name: &str, args: &[&str]) -> (Value, String) {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}{errors}");
     let json = fs::read_to_string(&path).expect("the file was written");
-    (serde_json::from_str(&json).expect("JSON"), text)
+    let json = serde_json::from_str(&json).expect("JSON");
+    for line in text.lines().chain(errors.lines()) {
+        assert!(line.chars().count() <= 80, "wider than a terminal: {line}");
+    }
+    (json, text.replace("\n    ", " "), errors.into_owned())
+}
+
+/// Runs to success; the JSON object and the report.
+fn measured(name: &str, args: &[&str]) -> (Value, String) {
+    let (json, text, _) = shown(name, args);
+    (json, text)
 }
 
 fn ios(json: &Value, path: usize) -> u64 {
@@ -45,7 +61,7 @@ fn assert_clean(json: &Value) {
 
 #[test]
 fn the_main_job_survives_a_failover() {
-    let (json, text) = measured("run-failover.json", &["-t", "4"]);
+    let (json, text, progress) = shown("run-failover.json", &["-t", "4"]);
     assert_clean(&json);
     assert!(ios(&json, 0) > 0 && ios(&json, 1) > 0, "{json}");
     assert_eq!(
@@ -67,13 +83,13 @@ fn the_main_job_survives_a_failover() {
             (Some("inaccessible"), Some("optimized"))
         ]
     );
-    let live = text
+    let live = progress
         .lines()
         .filter(|line| line.contains(" IOPS ") && line.contains("p99"))
         .count();
-    assert!(live >= 2, "a line a second without a terminal:\n{text}");
+    assert!(live >= 2, "a line a second without a terminal:\n{progress}");
     assert!(
-        !text.contains('\u{1b}'),
+        !text.contains('\u{1b}') && !progress.contains('\u{1b}'),
         "no terminal codes without a terminal"
     );
     for part in [
@@ -192,30 +208,245 @@ fn one_core_is_enough() {
     );
 }
 
-#[test]
-fn ctrl_c_ends_the_run_with_its_report() {
-    let mut child = Command::new(BINARY)
-        .args(["-t", "600", "--no-failover"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-    let mut line = String::new();
-    output
-        .read_line(&mut line)
-        .expect("the first second's line");
-    assert!(line.contains("IOPS"), "{line}");
+fn signal(child: &Child, name: &str) {
     let killed = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
+        .args([name, &child.id().to_string()])
         .status()
         .expect("kill is there");
     assert!(killed.success());
+}
+
+/// Starts a run and waits for a line on standard error.
+fn started(args: &[&str], wanted: &str) -> (Child, BufReader<ChildStderr>) {
+    let mut child = Command::new(BINARY)
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut progress = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains(wanted) {
+        line.clear();
+        let read = progress.read_line(&mut line).expect("a line");
+        assert!(read > 0, "it ended without '{wanted}'");
+    }
+    (child, progress)
+}
+
+/// The report and the exit code.
+fn ended(mut child: Child, mut progress: BufReader<ChildStderr>) -> (String, Option<i32>) {
     let mut rest = String::new();
-    output.read_to_string(&mut rest).expect("the report");
-    assert!(child.wait().expect("an end").success());
+    progress.read_to_string(&mut rest).expect("text");
+    let mut report = String::new();
+    let mut output = child.stdout.take().expect("a pipe");
+    output.read_to_string(&mut report).expect("the report");
+    let code = child.wait().expect("an end").code();
+    (report.replace("\n    ", " "), code)
+}
+
+#[test]
+fn ctrl_c_ends_the_run_with_its_report() {
+    for (name, code) in [("-INT", 130), ("-TERM", 143)] {
+        let (child, progress) = started(&["-t", "600", "--no-failover"], "IOPS");
+        signal(&child, name);
+        let (report, exit) = ended(child, progress);
+        assert_eq!(exit, Some(code));
+        for text in ["longest gap", "no error", "INTERRUPTED after"] {
+            assert!(report.contains(text), "{text}: {report}");
+        }
+    }
+}
+
+const NQN: &str = "nqn.2026-01.io.pollux:perf-run";
+
+/// A target in this process, which can go for good.
+struct Target {
+    addr: SocketAddr,
+    handle: TargetHandle,
+    running: Option<Running>,
+}
+
+impl Target {
+    fn new(namespaces: usize) -> Target {
+        let nqn = || Nqn::new(NQN).expect("a name");
+        let mut group = Group::new();
+        let (handle, parts) = target(1);
+        let after = Duration::from_micros(50);
+        let reactor = group.add_reactor(None, Idle::Park { after });
+        for part in parts {
+            group.add_service(reactor, part.receiver, move || part.service);
+        }
+        let running = group.start().expect("the target starts");
+        let call = |request| handle.call(request).expect("the target agrees");
+        call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));
+        for _ in 0..namespaces {
+            call(TargetRequest::AddNamespace {
+                nqn: nqn(),
+                nsid: None,
+                namespace: NamespaceConfig::new(Backend::Memory { bytes: 4 << 20 }, 512),
+            });
+        }
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let reply = call(TargetRequest::AddListener { nqn: nqn(), addr });
+        let TargetReply::Listener { addr } = reply else {
+            panic!("the address of the listener");
+        };
+        Target {
+            addr,
+            handle,
+            running: Some(running),
+        }
+    }
+
+    fn trid(&self) -> String {
+        format!("traddr:127.0.0.1 trsvcid:{} subnqn:{NQN}", self.addr.port())
+    }
+
+    fn unlisten(&self) {
+        let nqn = Nqn::new(NQN).expect("a name");
+        let addr = self.addr;
+        let request = TargetRequest::RemoveListener { nqn, addr };
+        self.handle.call(request).expect("the listener goes");
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+            running.join();
+        }
+    }
+}
+
+/// Its only path goes and does not come back: the rest of the time to run is in the figures.
+#[test]
+fn an_outage_that_does_not_end_is_in_the_figures() {
+    let target = Target::new(1);
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("run-outage.json");
+    let file = path.to_str().expect("UTF-8");
+    let trid = target.trid();
+    let args = ["-r", &trid, "-q", "4", "-t", "5", "--json", file];
+    let (child, mut progress) = started(&args, "IOPS");
+    target.unlisten();
+    let mut lines = String::new();
+    progress.read_to_string(&mut lines).expect("text");
+    assert!(lines.contains("all paths lost, 4 I/Os wait"), "{lines}");
+    assert!(lines.contains("the time is up: waiting for"), "{lines}");
+    let (report, exit) = ended(child, progress);
+    assert_eq!(exit, Some(1));
+    let json: Value =
+        serde_json::from_str(&fs::read_to_string(&path).expect("a file")).expect("JSON");
+    assert!(json["seconds"].as_f64() >= Some(5.0), "{json:#}");
+    assert_eq!(
+        (&json["unfinished"]["count"], &json["errors"]),
+        (&4.into(), &0.into())
+    );
+    // The path went in the second second.
+    let outage_ns = 2_500_000_000;
     assert!(
-        rest.contains("longest gap") && rest.contains("no error"),
-        "{rest}"
+        json["longest_gap_ns"].as_u64() > Some(outage_ns),
+        "{json:#}"
+    );
+    assert_eq!(json["longest_gap"]["open"], true);
+    assert!(
+        json["latency_ns"]["max"].as_u64() > Some(outage_ns),
+        "{json:#}"
+    );
+    let bounds = json["latency_lower_bounds"].as_array().expect("a list");
+    assert!(
+        bounds.contains(&"max".into()) && !bounds.contains(&"p50".into()),
+        "{json:#}"
+    );
+    let event = &json["path_events"][0];
+    assert_eq!(
+        (&event["to"], &event["pause_open"]),
+        (&"disconnected".into(), &true.into())
+    );
+    assert!(event["pause_ns"].as_u64() > Some(outage_ns), "{json:#}");
+    for text in ["UNFINISHED: 4 of", "4 of", "I/Os lost", ">="] {
+        assert!(report.contains(text), "{text}: {report}");
+    }
+}
+
+#[test]
+fn ctrl_c_does_not_wait_for_what_will_not_end() {
+    let target = Target::new(1);
+    let trid = target.trid();
+    let args = ["-r", &trid, "-q", "4", "-t", "600"];
+    let (child, mut progress) = started(&args, "IOPS");
+    target.unlisten();
+    let mut line = String::new();
+    while !line.contains("I/Os wait") {
+        line.clear();
+        assert!(progress.read_line(&mut line).expect("a line") > 0);
+    }
+    signal(&child, "-INT");
+    let (report, exit) = ended(child, progress);
+    assert_eq!(exit, Some(130), "{report}");
+    for text in ["INTERRUPTED after", "UNFINISHED: 4 of"] {
+        assert!(report.contains(text), "{text}: {report}");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_an_attach_that_hangs() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("an address").port();
+    let trid = format!("traddr:127.0.0.1 trsvcid:{port} subnqn:{NQN}");
+    let mut child = Command::new(BINARY)
+        .args(["-r", &trid, "--connect-timeout", "3600"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let _connection = silent.accept().expect("it connects");
+    signal(&child, "-INT");
+    let mut progress = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut error = String::new();
+    progress.read_to_string(&mut error).expect("text");
+    assert_eq!(child.wait().expect("an end").code(), Some(130), "{error}");
+    assert!(error.contains("interrupted before all paths"), "{error}");
+}
+
+#[test]
+fn results_go_to_standard_output_where_that_is_asked_for() {
+    let output = run(&["-t", "0.2", "--no-failover", "--json", "-"]);
+    assert!(output.status.success(), "{output:?}");
+    let json: Value = serde_json::from_slice(&output.stdout).expect("nothing but JSON");
+    assert_eq!(json["interrupted"], false);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no error"));
+    assert!(!PathBuf::from("-").exists());
+}
+
+#[test]
+fn a_run_that_fails_leaves_no_file() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("run-nothing");
+    fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("out.json");
+    let trid = format!("traddr:127.0.0.1 trsvcid:1 subnqn:{NQN}");
+    let output = run(&["-r", &trid, "--json", file.to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(fs::read_dir(&folder).expect("the folder").count(), 0);
+}
+
+#[test]
+fn one_of_several_namespaces_is_taken() {
+    let target = Target::new(2);
+    let trid = target.trid();
+    let args = |nsid| ["-r", &trid, "--nsid", nsid, "-t", "0.2"];
+    let (json, text) = measured("run-nsid.json", &args("2"));
+    assert_eq!(json["options"]["nsid"], 2);
+    assert!(text.contains("namespace 2 of 2"), "{text}");
+    let (json, _) = measured("run-no-nsid.json", &["-r", &trid, "-t", "0.2"]);
+    assert_eq!(json["options"]["nsid"], 1);
+    let output = run(&args("7"));
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        error.contains("--nsid 7") && error.contains("1, 2"),
+        "{error}"
     );
 }
 

@@ -26,7 +26,6 @@ fn usage_errors_are_one_line_and_exit_code_2() {
         ),
         (&["floor", "-m", "4000"], &["core 4000", "may use"]),
         (&["floor", "-m", "0-2"], &["0, 1, 2"]),
-        (&["floor", "-o", "9k", "-w", "write"], &["9 KiB", "8 KiB"]),
         (
             &["floor", "--json", "/nowhere/at/all.json", "-t", "1"],
             &["/nowhere/at/all.json"],

@@ -48,7 +48,7 @@ const STEPS: [AnaState; 12] = {
     ]
 };
 
-pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
+pub(super) fn run(setup: &Setup) -> anyhow::Result<Section> {
     let layout = Layout::spread(&setup.cores);
     let about = "ANA changes 1 ms apart under verified I/O, status asked for all the time";
     let mut section = Section::new("ana", about, Some(&layout));
@@ -60,20 +60,20 @@ pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
     Ok(section)
 }
 
-fn part(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::Result<Value> {
+fn part(setup: &Setup, bench: &Bench, section: &mut Section) -> anyhow::Result<Value> {
     let volume = bench.attach_both()?;
     let mut drive = Drive::start(bench, &volume, Workload::Verify, setup.args.depth)?;
     let poller = Poller::start(bench, None)?;
-    drive.slice(MARGIN, setup.stop)?;
+    drive.slice(MARGIN, &setup.stop)?;
     let answers_before = poller.answers();
 
     drive.exchange()?;
     let fired = fire(setup, bench)?;
     let under_fire = drive.exchange()?;
     let answers = poller.answers() - answers_before;
-    drive.slice(MARGIN, setup.stop)?;
+    drive.slice(MARGIN, &setup.stop)?;
     let polled = poller.end()?;
-    let totals = drive.finish()?;
+    let totals = drive.finish(&setup.stop)?;
 
     section.line(
         "  changes",
@@ -157,7 +157,7 @@ fn pace(
 }
 
 /// Sends all changes, then restores the states of the start.
-fn fire(setup: &Setup<'_>, bench: &Bench) -> anyhow::Result<Fired> {
+fn fire(setup: &Setup, bench: &Bench) -> anyhow::Result<Fired> {
     let steps = STEPS.iter().enumerate().cycle();
     let requests = steps
         .take(setup.args.changes as usize)

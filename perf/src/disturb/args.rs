@@ -16,13 +16,15 @@ Examples:
   pollux-perf disturb ana listener --changes 20000 --removals 500
   pollux-perf disturb attach --attach-timeout 5 --rounds 3
 
-Slices of time without and with the disturbance take turns; ratios are medians over neighbours.
+Slices of time without and with the disturbance take turns; ratios are medians
+over neighbours.
 
-Exit code: 0 nothing was wrong, however slow it was; 1 an I/O error, wrong or lost data, a status
-that contradicts itself, a path or an attach that does not do what it must; 2 usage.";
+Exit code: 0 nothing was wrong, however slow it was; 1 an I/O error, wrong or
+lost data, a status that contradicts itself, a path or an attach that does not
+do what it must; 2 usage; 130 interrupted by Ctrl-C, 143 by SIGTERM.";
 
 /// Measure what disturbances cost I/O, on an embedded target with two paths
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct DisturbArgs {
     /// What to measure; without any, all
@@ -65,7 +67,7 @@ pub struct DisturbArgs {
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_slice)]
     pub attach_timeout: Duration,
 
-    /// Write the results as one JSON object
+    /// Write the results as one JSON object; - is standard output, and the table then goes to standard error
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }

@@ -25,12 +25,13 @@ const LATE_MAX: Duration = Duration::from_secs(3);
 /// Name of the group that must never come to be.
 const NAME: &str = "silent";
 
-pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
+pub(super) fn run(setup: &Setup) -> anyhow::Result<Section> {
     let layout = Layout::beside(&setup.cores);
     let about =
         "attaches to peers that do not answer run into their deadline, I/O on the same reactor";
     let mut section = Section::new("attach", about, Some(&layout));
     on_bench(
+        setup,
         &mut section,
         &layout,
         Policy::ActivePassive,
@@ -54,7 +55,7 @@ pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
                 peer.end();
                 parts.push(result?);
             }
-            let totals = drive.finish()?;
+            let totals = drive.finish(&setup.stop)?;
             let io = section.io("I/O", &totals);
             section.put("deadline_ms", millis(setup.args.attach_timeout).into());
             section.put("parts", parts.into());
@@ -66,7 +67,7 @@ pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
 }
 
 fn part(
-    setup: &Setup<'_>,
+    setup: &Setup,
     bench: &Bench,
     section: &mut Section,
     drive: &mut Drive<'_>,

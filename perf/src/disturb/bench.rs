@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -218,7 +218,7 @@ impl Bench {
 
     /// The volume, which must have `paths` paths.
     pub fn volume(&self, paths: usize) -> anyhow::Result<Volume> {
-        session::volume(&self.host, paths)
+        session::volume(&self.host, paths, None)
     }
 
     /// A client of the management interface.
@@ -274,8 +274,8 @@ impl Bench {
     }
 
     /// Ends all connections and threads in order.
-    pub fn end(self) {
-        session::end(&self.host, self.running);
+    pub fn end(self, stop: &AtomicBool) {
+        session::end(&self.host, self.running, stop);
     }
 }
 

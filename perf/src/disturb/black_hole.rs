@@ -29,11 +29,12 @@ const ATTACH_TRIES: u32 = 5;
 /// How often the loss of the path is looked for, once it is due.
 const LOOK: Duration = Duration::from_millis(5);
 
-pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
+pub(super) fn run(setup: &Setup) -> anyhow::Result<Section> {
     let layout = Layout::beside(&setup.cores);
     let about = "I/O on the preferred path while the other one's peer is silent: keep-alive, reset, retries";
     let mut section = Section::new("black-hole", about, Some(&layout));
     on_bench(
+        setup,
         &mut section,
         &layout,
         Policy::ActivePassive,
@@ -47,12 +48,7 @@ pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
     Ok(section)
 }
 
-fn measure(
-    setup: &Setup<'_>,
-    bench: &Bench,
-    section: &mut Section,
-    peer: &Peer,
-) -> anyhow::Result<()> {
+fn measure(setup: &Setup, bench: &Bench, section: &mut Section, peer: &Peer) -> anyhow::Result<()> {
     // Both are optimized: only the preference keeps I/O off the second path.
     bench.embedded.set(1, AnaState::OPTIMIZED)?;
     bench.attach(bench.embedded.listener(0)?, PathOptions::default())?;
@@ -71,7 +67,7 @@ fn measure(
     let comparison = alternate(setup, "black-hole", &mut drive, pairs, time, |drive| {
         frozen_slice(setup, bench, drive, peer, time, &mut resets, &mut failures)
     })?;
-    let totals = drive.finish()?;
+    let totals = drive.finish(&setup.stop)?;
 
     section.failures.extend(failures);
     section.rows(comparison.rows());
@@ -84,7 +80,7 @@ fn measure(
         ),
     );
     let io = section.io("I/O", &totals);
-    if totals.path_ios.get(1).is_some_and(|&ios| ios > 0) {
+    if totals.paths.get(1).is_some_and(|path| path.ios > 0) {
         section.fail("I/O went to the path that is not preferred");
     }
     section.put("comparison", comparison.json());
@@ -108,7 +104,7 @@ fn prefer_first(bench: &Bench) -> anyhow::Result<()> {
 
 /// A slice with the peer frozen. Afterwards, off the clock, the path is made whole again.
 fn frozen_slice(
-    setup: &Setup<'_>,
+    setup: &Setup,
     bench: &Bench,
     drive: &mut Drive<'_>,
     peer: &Peer,
@@ -119,7 +115,7 @@ fn frozen_slice(
     let before = bench.status()?;
     let since = before.events.last().map_or(Time::ZERO, |event| event.at);
     peer.freeze()?;
-    let slice = drive.slice(time, setup.stop)?;
+    let slice = drive.slice(time, &setup.stop)?;
     let deadline = now() + PATIENCE;
     let mut lost = losses(bench, since)?;
     // A short slice may end before keep-alive has failed.

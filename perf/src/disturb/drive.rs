@@ -10,33 +10,33 @@ use serde_json::{Value, json};
 
 use super::bench::Bench;
 use crate::clock::{now, sleep_until};
+use crate::ending::Ending;
 use crate::job::{Collected, JobMessage, News, Start};
+use crate::load::Verified;
 use crate::report::{duration, grouped, rounded};
 use crate::run::{Work, plans, random_seed};
 use crate::session::Volume;
 use crate::size::IoSizes;
-use crate::stats::{Gap, JobStats, latency_histogram};
+use crate::stats::{Gap, JobStats, PathIos, latency_histogram};
 use crate::workload::Workload;
 
 /// The longest that a job may take to hand out its counters. A reactor that is blocked for so long is the fault that is
 /// looked for.
 const COLLECT_MAX: Duration = Duration::from_secs(30);
-/// I/O that has not come back for so long after the end is lost.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// The longest that a signal waits to be noticed.
 const NOTICE: Duration = Duration::from_millis(100);
 
 /// What all jobs together did in some time.
 pub struct Slice {
-    /// I/Os that came back.
+    /// I/Os that succeeded.
     pub ios: u64,
-    /// I/Os per second, the sum of the jobs'.
+    /// The same per second, the sum of the jobs'.
     pub iops: f64,
     /// How long it was.
     pub seconds: f64,
-    /// From submission to completion.
+    /// From submission to completion, of those that succeeded.
     pub latency: Histogram<u64>,
-    /// Longest time without a completion on one job.
+    /// Longest time without a success on one job.
     pub longest_gap_ns: u64,
     /// The longer gaps between completions.
     pub gaps: Vec<Gap>,
@@ -64,10 +64,14 @@ pub struct Totals {
     pub errors: u64,
     /// Reads whose data was wrong.
     pub miscompares: u64,
-    /// Blocks that were read once more at the end.
-    pub swept_blocks: u64,
+    /// What was read once more at the end, under `verify`.
+    pub verified: Option<Verified>,
     /// I/Os by path, in attach order.
-    pub path_ios: Vec<u64>,
+    pub paths: Vec<PathIos>,
+    /// The longest time that an I/O had been in flight which did not come back.
+    pub oldest_ns: u64,
+    /// It ended before its time, so that what was not waited for is no failure.
+    pub interrupted: bool,
     /// The first error or miscompare.
     pub first_error: Option<String>,
 }
@@ -83,13 +87,29 @@ impl Totals {
         let counts = [
             (self.errors, "I/O errors"),
             (self.miscompares, "miscompares"),
-            (self.lost(), "I/Os lost"),
         ];
         let first = self.first_error.as_deref().unwrap_or("no more is known");
         let bad = counts.iter().filter(|(count, _)| *count > 0);
         let mut failures: Vec<String> = bad
             .map(|(count, what)| format!("{count} {what}; the first: {first}"))
             .collect();
+        if self.lost() > 0 && !self.interrupted {
+            failures.push(format!(
+                "{} I/Os have not come back, the oldest for {}",
+                self.lost(),
+                duration(self.oldest_ns)
+            ));
+        }
+        if let Some(verified) = self.verified
+            && verified.unread() > 0
+            && !self.interrupted
+        {
+            failures.push(format!(
+                "{} of {} blocks that had been written were not read once more at the end",
+                verified.unread(),
+                verified.written
+            ));
+        }
         if self.completed == 0 {
             failures.push("no I/O completed".to_owned());
         }
@@ -104,8 +124,10 @@ impl Totals {
             "errors": self.errors,
             "miscompares": self.miscompares,
             "lost": self.lost(),
-            "swept_blocks": self.swept_blocks,
-            "path_ios": self.path_ios,
+            "swept_blocks": self.verified.map_or(0, |verified| verified.right),
+            "verified": self.verified.map(Verified::json),
+            "path_ios": self.paths.iter().map(|path| path.ios).collect::<Vec<_>>(),
+            "path_errors": self.paths.iter().map(|path| path.errors).collect::<Vec<_>>(),
             "first_error": self.first_error,
         })
     }
@@ -126,7 +148,7 @@ struct Job {
     spare: Option<Box<JobStats>>,
     drained: bool,
     account: (u64, u64),
-    swept: u64,
+    verified: Option<Verified>,
     /// When it handed its counters out last.
     at_ns: u64,
 }
@@ -166,7 +188,7 @@ impl<'b> Drive<'b> {
             spare: Some(Box::new(JobStats::new())),
             drained: false,
             account: (0, 0),
-            swept: 0,
+            verified: None,
             at_ns: 0,
         };
         let mut drive = Self {
@@ -214,32 +236,39 @@ impl<'b> Drive<'b> {
         Ok(slice)
     }
 
-    /// Ends the I/O, reads back once more what was written, and returns the counters of all.
-    pub fn finish(mut self) -> anyhow::Result<Totals> {
+    /// Ends the I/O, reads back once more what was written, and returns the counters of all. `stop` shortens it.
+    pub fn finish(mut self, stop: &AtomicBool) -> anyhow::Result<Totals> {
         self.tell_all(|| JobMessage::Stop)?;
-        self.drain()?;
-        if self.verify && self.jobs.iter().all(|job| job.drained) {
+        self.drain(stop)?;
+        let drained = self.jobs.iter().all(|job| job.drained);
+        if self.verify && drained && !stop.load(Ordering::Relaxed) {
             self.jobs.iter_mut().for_each(|job| job.drained = false);
             self.tell_all(|| JobMessage::Sweep)?;
-            self.drain()?;
+            self.drain(stop)?;
         }
+        self.tell_all(|| JobMessage::Close)?;
         self.exchange()?;
         self.tell_all(|| JobMessage::Forget)?;
+        self.totals.interrupted = stop.load(Ordering::Relaxed);
         let sum = |part: fn(&Job) -> u64| self.jobs.iter().map(part).sum();
         self.totals.submitted = sum(|job| job.account.0);
         self.totals.completed = sum(|job| job.account.1);
-        self.totals.swept_blocks = sum(|job| job.swept);
+        for part in self.jobs.iter().filter_map(|job| job.verified) {
+            self.totals.verified.get_or_insert_default().add(part);
+        }
         Ok(self.totals)
     }
 
-    fn drain(&mut self) -> anyhow::Result<()> {
-        let deadline = now() + DRAIN_MAX;
+    fn drain(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
+        let mut ending = Ending::new(stop);
         // Nothing that is exchanged meanwhile is asked for.
         let mut none = self.exchange()?;
         while self.jobs.iter().any(|job| !job.drained) {
-            if !self.take_news(deadline, &mut none)? {
+            let left = ending.left();
+            if left.is_zero() {
                 break;
             }
+            self.take_news(now() + left.min(NOTICE), &mut none)?;
         }
         Ok(())
     }
@@ -272,7 +301,7 @@ impl<'b> Drive<'b> {
             at_ns,
             stats,
             account,
-            swept,
+            verified,
             ..
         } = collected;
         let Some(job) = self.jobs.get_mut(job) else {
@@ -289,11 +318,13 @@ impl<'b> Drive<'b> {
         let totals = &mut self.totals;
         totals.errors += stats.errors;
         totals.miscompares += stats.miscompares;
-        if totals.path_ios.len() < stats.path_ios.len() {
-            totals.path_ios.resize(stats.path_ios.len(), 0);
+        totals.oldest_ns = totals.oldest_ns.max(stats.unfinished.max());
+        if totals.paths.len() < stats.paths.len() {
+            totals.paths.resize(stats.paths.len(), PathIos::default());
         }
-        for (sum, ios) in totals.path_ios.iter_mut().zip(&stats.path_ios) {
-            *sum += ios;
+        for (sum, part) in totals.paths.iter_mut().zip(&stats.paths) {
+            sum.ios += part.ios;
+            sum.errors += part.errors;
         }
         if totals.first_error.is_none() {
             totals.first_error.clone_from(&stats.first_error);
@@ -302,7 +333,7 @@ impl<'b> Drive<'b> {
             spare: Some(stats),
             drained: job.drained,
             account,
-            swept,
+            verified,
             at_ns,
         };
     }

@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_micros(500);
 /// Removals between two lines of progress.
 const TELL_EVERY: u32 = 25;
 
-pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
+pub(super) fn run(setup: &Setup) -> anyhow::Result<Section> {
     let layout = Layout::spread(&setup.cores);
     let about = "the optimized listener removed and added under verified I/O, status asked for all the time";
     let mut section = Section::new("listener", about, Some(&layout));
@@ -34,7 +34,7 @@ pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
     Ok(section)
 }
 
-fn part(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::Result<Value> {
+fn part(setup: &Setup, bench: &Bench, section: &mut Section) -> anyhow::Result<Value> {
     let volume = bench.attach_both()?;
     let mut drive = Drive::start(bench, &volume, Workload::Verify, setup.args.depth)?;
     let poller = Poller::start(bench, None)?;
@@ -71,7 +71,7 @@ fn part(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::Resu
     }
     let slice = drive.exchange()?;
     let polled = poller.end()?;
-    let totals = drive.finish()?;
+    let totals = drive.finish(&setup.stop)?;
 
     section.line("  removals", grouped(removals.into()));
     section.line("  seen on the other path", spread(&left));

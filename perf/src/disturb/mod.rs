@@ -22,7 +22,10 @@ mod slices;
 mod status;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 use pollux_multipath::{Policy, Selector};
@@ -38,15 +41,15 @@ use crate::cores::check_available;
 use crate::machine::{self, Machine};
 
 /// What all scenarios are given.
-struct Setup<'a> {
-    args: &'a DisturbArgs,
+struct Setup {
+    args: DisturbArgs,
     /// Cores to use, at least one.
     cores: Vec<usize>,
     /// Set when the user wants the end.
-    stop: &'a AtomicBool,
+    stop: Arc<AtomicBool>,
 }
 
-impl Setup<'_> {
+impl Setup {
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -57,7 +60,7 @@ impl Setup<'_> {
 /// # Errors
 ///
 /// What could not be set up; what goes wrong under a disturbance is part of the results.
-pub fn run(args: &DisturbArgs, stop: &AtomicBool) -> anyhow::Result<Disturbed> {
+pub fn run(args: &DisturbArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<Disturbed> {
     let available = pollux_reactor::available_cores();
     let cores = match &args.cores {
         Some(list) => {
@@ -69,7 +72,11 @@ pub fn run(args: &DisturbArgs, stop: &AtomicBool) -> anyhow::Result<Disturbed> {
     if cores.is_empty() {
         return Err(Usage("this process may run on no core that can be named".to_owned()).into());
     }
-    let setup = Setup { args, cores, stop };
+    let setup = Arc::new(Setup {
+        args: args.clone(),
+        cores,
+        stop: Arc::clone(stop),
+    });
     let machine = Machine::read(available);
     let mut doubts = machine.doubts();
     if setup.cores.len() == 1 {
@@ -82,16 +89,7 @@ pub fn run(args: &DisturbArgs, stop: &AtomicBool) -> anyhow::Result<Disturbed> {
         }
         progress(&format!("{}: begins", scenario.name()));
         let begun = now();
-        let mut section = match scenario {
-            Scenario::Ana => ana::run(&setup),
-            Scenario::Listener => listener::run(&setup),
-            Scenario::Reaction => reaction::run(&setup),
-            Scenario::BlackHole => black_hole::run(&setup),
-            Scenario::Attach => attach::run(&setup),
-            Scenario::Status => status::run(&setup),
-        }
-        // What the others have measured is not lost.
-        .unwrap_or_else(|error| Section::failed(scenario.name(), &error));
+        let mut section = carry_out(scenario, &setup);
         section.finish(begun.elapsed(), setup.stopped());
         if matches!(scenario, Scenario::BlackHole | Scenario::Attach) {
             // Here no client of ours competes with the reactors.
@@ -119,12 +117,55 @@ pub fn run(args: &DisturbArgs, stop: &AtomicBool) -> anyhow::Result<Disturbed> {
         }),
         sections,
         machine,
+        stopped: setup.stopped(),
         doubts,
     })
 }
 
+/// The longest that a scenario may take to come to its end after a signal.
+const AFTER_SIGNAL: Duration = Duration::from_millis(1_800);
+/// The longest that a signal waits to be noticed.
+const NOTICE: Duration = Duration::from_millis(50);
+
+/// Runs one scenario. Some of its steps cannot be cut short, such as a client's call: it has a thread of its own, which is
+/// left behind if it does not come to its end soon after a signal.
+fn carry_out(scenario: Scenario, setup: &Arc<Setup>) -> Section {
+    let (sender, done) = mpsc::channel();
+    let own = Arc::clone(setup);
+    let thread = thread::spawn(move || {
+        let section = match scenario {
+            Scenario::Ana => ana::run(&own),
+            Scenario::Listener => listener::run(&own),
+            Scenario::Reaction => reaction::run(&own),
+            Scenario::BlackHole => black_hole::run(&own),
+            Scenario::Attach => attach::run(&own),
+            Scenario::Status => status::run(&own),
+        };
+        // Nobody listens any more if it took too long after a signal.
+        let _ = sender.send(section);
+    });
+    let mut signalled = None;
+    loop {
+        match done.recv_timeout(NOTICE) {
+            // What the others have measured is not lost.
+            Ok(section) => {
+                return section.unwrap_or_else(|error| Section::failed(scenario.name(), &error));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => match thread.join() {
+                Err(panic) => std::panic::resume_unwind(panic),
+                Ok(()) => unreachable!("a scenario ends with its section"),
+            },
+        }
+        if setup.stopped() && signalled.get_or_insert_with(now).elapsed() >= AFTER_SIGNAL {
+            return Section::new(scenario.name(), "was in the middle of a step", None);
+        }
+    }
+}
+
 /// Starts the system, does something on it, and ends it.
 fn on_bench(
+    setup: &Setup,
     section: &mut Section,
     layout: &Layout,
     policy: Policy,
@@ -134,7 +175,7 @@ fn on_bench(
     let result = body(&bench, section);
     // The counts end with the threads.
     section.preemptions += machine::preemptions();
-    bench.end();
+    bench.end(&setup.stop);
     result
 }
 
@@ -146,7 +187,7 @@ const POLICIES: [Policy; 2] = [
 
 /// Runs `part` under each policy, on a bench of its own, and keeps what each gives.
 fn under_each_policy(
-    setup: &Setup<'_>,
+    setup: &Setup,
     section: &mut Section,
     layout: &Layout,
     mut part: impl FnMut(&Bench, &mut Section) -> anyhow::Result<Value>,
@@ -156,7 +197,7 @@ fn under_each_policy(
         if setup.stopped() {
             break;
         }
-        on_bench(section, layout, policy, |bench, section| {
+        on_bench(setup, section, layout, policy, |bench, section| {
             section.line(policy.name(), "");
             parts.push(part(bench, section)?);
             Ok(())

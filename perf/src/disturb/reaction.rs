@@ -60,12 +60,13 @@ struct Times {
     resumed: Vec<Histogram<u64>>,
 }
 
-pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
+pub(super) fn run(setup: &Setup) -> anyhow::Result<Section> {
     let layout = Layout::spread(&setup.cores);
     let about =
         "ANA changes one at a time: first sign to last path table, path available to first I/O";
     let mut section = Section::new("reaction", about, Some(&layout));
     on_bench(
+        setup,
         &mut section,
         &layout,
         Policy::ActivePassive,
@@ -74,7 +75,7 @@ pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
     Ok(section)
 }
 
-fn measure(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::Result<()> {
+fn measure(setup: &Setup, bench: &Bench, section: &mut Section) -> anyhow::Result<()> {
     let volume = bench.attach_both()?;
     let mut drive = Drive::start(bench, &volume, Workload::RandRead, setup.args.depth)?;
     let mut times = Times {
@@ -112,7 +113,7 @@ fn measure(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::R
     }
     // So that what waits can end.
     bench.embedded.set(0, AnaState::OPTIMIZED)?;
-    let totals = drive.finish()?;
+    let totals = drive.finish(&setup.stop)?;
 
     section.line("changes", crate::report::grouped(done.into()));
     section.line("first sign to last table", spread(&times.all));
@@ -139,7 +140,7 @@ fn measure(setup: &Setup<'_>, bench: &Bench, section: &mut Section) -> anyhow::R
 
 /// Changes one state and measures what follows. The inner error is what was wrong.
 fn step(
-    setup: &Setup<'_>,
+    setup: &Setup,
     bench: &Bench,
     volume: &Volume,
     drive: &mut Drive<'_>,
@@ -301,6 +302,7 @@ mod tests {
             job,
             start_ns,
             end_ns,
+            open: false,
         };
         let gaps = [
             gap(0, 10, 20),

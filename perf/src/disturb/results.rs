@@ -21,6 +21,8 @@ pub struct Disturbed {
     pub sections: Vec<Section>,
     /// Where it was measured.
     pub machine: Machine,
+    /// A signal came before all had been run.
+    pub stopped: bool,
     /// What makes the numbers doubtful.
     pub doubts: Vec<String>,
 }
@@ -102,12 +104,8 @@ impl Section {
             grouped(totals.miscompares),
             grouped(totals.lost())
         );
-        if totals.swept_blocks > 0 {
-            let _ = write!(
-                text,
-                "; {} blocks read once more",
-                grouped(totals.swept_blocks)
-            );
+        if let Some(verified) = totals.verified {
+            let _ = write!(text, "; {} blocks read once more", grouped(verified.right));
         }
         self.line(label, text);
         self.failures.extend(totals.failures());
@@ -163,9 +161,14 @@ impl Results for Disturbed {
             "options": self.options,
             "scenarios": scenarios,
             "failures": self.failures(),
+            "interrupted": self.interrupted(),
             "machine": self.machine.json(),
             "doubts": self.doubts,
         })
+    }
+
+    fn interrupted(&self) -> bool {
+        self.sections.iter().any(|section| section.stopped) || self.stopped
     }
 
     fn failures(&self) -> u64 {
@@ -193,6 +196,9 @@ impl Disturbed {
             }
         }
         writeln!(out)?;
+        if self.interrupted() {
+            writeln!(out, "  INTERRUPTED before the end")?;
+        }
         match self.failures() {
             0 => writeln!(out, "  nothing went wrong")?,
             count => writeln!(out, "  FAILED: {count}")?,
@@ -241,6 +247,7 @@ mod tests {
             options: json!({}),
             sections,
             machine: Machine::default(),
+            stopped: false,
             doubts: vec!["a slow clock".to_owned()],
         }
     }

@@ -41,7 +41,7 @@ const WARM_UP: Duration = Duration::from_millis(200);
 ///
 /// A reactor has ended or does not answer; what `disturbed` says.
 pub fn alternate(
-    setup: &Setup<'_>,
+    setup: &Setup,
     name: &str,
     drive: &mut Drive<'_>,
     pairs: usize,
@@ -49,9 +49,9 @@ pub fn alternate(
     mut disturbed: impl FnMut(&mut Drive<'_>) -> anyhow::Result<Slice>,
 ) -> anyhow::Result<Comparison> {
     let mut comparison = Comparison { pairs: Vec::new() };
-    drive.slice(WARM_UP, setup.stop)?;
+    drive.slice(WARM_UP, &setup.stop)?;
     for number in 1..=pairs {
-        let undisturbed = drive.slice(time, setup.stop)?;
+        let undisturbed = drive.slice(time, &setup.stop)?;
         if setup.stopped() {
             break;
         }

@@ -15,11 +15,12 @@ use crate::workload::Workload;
 /// From one request to the next.
 const EVERY: Duration = Duration::from_millis(10);
 
-pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
+pub(super) fn run(setup: &Setup) -> anyhow::Result<Section> {
     let layout = Layout::beside(&setup.cores);
     let about = "I/O while a client asks for the status of all paths 100 times a second";
     let mut section = Section::new("status", about, Some(&layout));
     on_bench(
+        setup,
         &mut section,
         &layout,
         Policy::ActivePassive,
@@ -30,7 +31,7 @@ pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
             let mut all: Option<Polled> = None;
             let comparison = alternate(setup, "status", &mut drive, pairs, time, |drive| {
                 let poller = Poller::start(bench, Some(EVERY))?;
-                let slice = drive.slice(time, setup.stop)?;
+                let slice = drive.slice(time, &setup.stop)?;
                 let polled = poller.end()?;
                 match &mut all {
                     Some(all) => all.add(polled),
@@ -38,7 +39,7 @@ pub(super) fn run(setup: &Setup<'_>) -> anyhow::Result<Section> {
                 }
                 Ok(slice)
             })?;
-            let totals = drive.finish()?;
+            let totals = drive.finish(&setup.stop)?;
             section.rows(comparison.rows());
             let io = section.io("I/O", &totals);
             if let Some(polled) = all {

@@ -102,7 +102,7 @@ fn drive(load: &mut Load, disk: &mut Disk, steps: usize, mut fail: impl FnMut(us
 }
 
 fn finish(load: &mut Load, disk: &mut Disk) {
-    load.stop();
+    load.stop(0);
     drive(load, disk, usize::MAX, |_| false);
     assert!(load.drained());
     load.start_sweep();
@@ -126,7 +126,7 @@ fn the_queue_is_kept_full_and_every_io_is_accounted_for() {
     assert_eq!(stats.ios(), 1_016);
     assert_eq!(stats.latency.len(), 1_016);
     assert_eq!(stats.bytes, 1_016 * 8 * BLOCK as u64);
-    assert_eq!(stats.path_ios.iter().sum::<u64>(), 1_016);
+    assert_eq!(stats.paths.iter().map(|path| path.ios).sum::<u64>(), 1_016);
     assert!(
         load.exchange(stats).latency.is_empty(),
         "the exchanged one starts empty"
@@ -144,7 +144,9 @@ fn verify_holds_on_a_good_volume_whatever_the_sizes() {
         let mut disk = Disk::new(1024);
         drive(&mut load, &mut disk, 20_000, |_| false);
         finish(&mut load, &mut disk);
-        assert!(load.swept() >= 512, "{}", load.swept());
+        let verified = load.verified().unwrap();
+        assert!(verified.written >= 512, "{verified:?}");
+        assert_eq!((verified.right, verified.open), (verified.written, 0));
         let stats = load.exchange(Box::new(JobStats::new()));
         assert_eq!(
             (stats.errors, stats.miscompares),
@@ -166,7 +168,7 @@ fn verify_reads_each_write_back_before_its_blocks_are_free() {
     let mut load = Load::new(plan(Workload::Verify, &[8], None, 1024));
     let mut disk = Disk::new(1024);
     drive(&mut load, &mut disk, 5_000, |_| false);
-    load.stop();
+    load.stop(0);
     drive(&mut load, &mut disk, usize::MAX, |_| false);
     let mut unread = std::collections::BTreeSet::new();
     for operation in &disk.log {
@@ -196,7 +198,7 @@ fn damage_between_write_and_read_is_found() {
     let mut load = Load::new(plan(Workload::Verify, &[8], None, 256));
     let mut disk = Disk::new(256);
     drive(&mut load, &mut disk, 2_000, |_| false);
-    load.stop();
+    load.stop(0);
     drive(&mut load, &mut disk, usize::MAX, |_| false);
     disk.data[100 * BLOCK + 300] ^= 1;
     load.start_sweep();
@@ -212,12 +214,12 @@ fn a_lost_write_is_found_as_a_stale_block() {
     let mut load = Load::new(plan(Workload::Verify, &[8], None, 64));
     let mut disk = Disk::new(64);
     drive(&mut load, &mut disk, 2_000, |_| false);
-    load.stop();
+    load.stop(0);
     drive(&mut load, &mut disk, usize::MAX, |_| false);
     let old = disk.data.clone();
     load.phase = Phase::Running;
     drive(&mut load, &mut disk, 2_000, |_| false);
-    load.stop();
+    load.stop(0);
     drive(&mut load, &mut disk, usize::MAX, |_| false);
     disk.data = old;
     load.start_sweep();
@@ -264,8 +266,123 @@ fn gaps_are_measured_from_the_first_submission() {
         Gap {
             job: 0,
             start_ns: 1_000_000,
-            end_ns: 9_000_000
+            end_ns: 9_000_000,
+            open: false
         }
     );
     assert_eq!(load.span_ns(), (1_000_000, 9_000_000));
+}
+
+/// Completes one I/O, `ok` or not.
+fn end_one(load: &mut Load, disk: &mut Disk, ok: bool, now_ns: u64) {
+    let done = disk.take().unwrap();
+    let result = if ok { Ok(()) } else { Err("path error") };
+    load.complete(done.slot, done.buffer, result, Some(1), now_ns);
+    load.note_completions(now_ns);
+}
+
+#[test]
+fn failed_ios_are_counted_apart_with_their_own_latency() {
+    let mut load = Load::new(plan(Workload::RandRead, &[8], None, 4096));
+    let mut disk = Disk::new(4096);
+    let mut now_ns = 0;
+    // A success takes 2 ms, a failure 10 us: it must not make the figures better.
+    for step in 0..1_000 {
+        disk.submit(load.prepare(now_ns).unwrap(), false);
+        let ok = step % 10 == 0;
+        now_ns += if ok { 2_000_000 } else { 10_000 };
+        end_one(&mut load, &mut disk, ok, now_ns);
+    }
+    let stats = load.exchange(Box::new(JobStats::new()));
+    assert_eq!((stats.ios(), stats.reads, stats.errors), (100, 100, 900));
+    assert_eq!(stats.bytes, 100 * 8 * BLOCK as u64);
+    assert_eq!(
+        (stats.latency.len(), stats.failed_latency.len()),
+        (100, 900)
+    );
+    assert!(stats.latency.min() >= 1_990_000);
+    assert!(stats.failed_latency.max() <= 10_100);
+    assert_eq!((stats.paths[1].ios, stats.paths[1].errors), (100, 900));
+}
+
+#[test]
+fn a_time_in_which_all_fails_is_a_gap() {
+    let mut load = Load::new(plan(Workload::RandRead, &[8], None, 4096));
+    let mut disk = Disk::new(4096);
+    for now_ns in 1..=200 {
+        disk.submit(load.prepare(now_ns * 1_000_000).unwrap(), false);
+        let ok = now_ns <= 50 || now_ns == 150;
+        end_one(&mut load, &mut disk, ok, now_ns * 1_000_000);
+    }
+    load.stop(200_000_000);
+    load.close(215_000_000);
+    let gaps = load.exchange(Box::new(JobStats::new()));
+    let gap = |start: u64, end: u64, open| Gap {
+        job: 0,
+        start_ns: start * 1_000_000,
+        end_ns: end * 1_000_000,
+        open,
+    };
+    assert_eq!(gaps.longest, gap(50, 150, false));
+    // Nothing was in flight any more: it ends with the time to run.
+    assert_eq!(gaps.gaps.last(), Some(&gap(150, 200, true)));
+    assert_eq!(load.span_ns(), (1_000_000, 200_000_000));
+}
+
+#[test]
+fn what_has_not_ended_counts_with_its_age() {
+    let mut load = Load::new(plan(Workload::RandRead, &[8], None, 4096));
+    let mut disk = Disk::new(4096);
+    for now_ns in 1..=100 {
+        disk.submit(load.prepare(now_ns * 1_000_000).unwrap(), false);
+        end_one(&mut load, &mut disk, true, now_ns * 1_000_000 + 1_000);
+    }
+    for _ in 0..16 {
+        disk.submit(load.prepare(101_000_000).unwrap(), false);
+    }
+    load.stop(4_000_000_000);
+    assert!(!load.drained());
+    load.close(5_101_000_000);
+    let stats = load.exchange(Box::new(JobStats::new()));
+    assert_eq!((stats.ios(), stats.unfinished.len()), (100, 16));
+    assert!(stats.unfinished.min() >= 4_990_000_000);
+    assert!(stats.longest.open && stats.longest.length_ns() == 5_000_999_000);
+    // The time to run is the time of the run, also if nothing came of it.
+    assert_eq!(load.span_ns(), (1_000_000, 4_000_000_000));
+    assert_eq!(load.account(), (116, 100));
+}
+
+#[test]
+fn verify_counts_what_was_read_and_not_what_was_asked_for() {
+    let mut load = Load::new(plan(Workload::Verify, &[8], None, 1024));
+    let mut disk = Disk::new(1024);
+    drive(&mut load, &mut disk, 5_000, |_| false);
+    load.stop(0);
+    drive(&mut load, &mut disk, usize::MAX, |_| false);
+    load.start_sweep();
+    // Every fourth read of the sweep fails.
+    drive(&mut load, &mut disk, usize::MAX, |step| step % 4 == 0);
+    assert!(load.drained());
+    load.close(0);
+    let verified = load.verified().unwrap();
+    let stats = load.exchange(Box::new(JobStats::new()));
+    assert!(stats.errors > 20);
+    assert_eq!(verified.unread(), stats.errors * 8);
+    assert_eq!(verified.right + verified.unread(), verified.written);
+    assert_eq!((verified.wrong, verified.open), (0, 0));
+}
+
+#[test]
+fn verify_vouches_for_nothing_that_it_did_not_read() {
+    let mut load = Load::new(plan(Workload::Verify, &[8], None, 1024));
+    let mut disk = Disk::new(1024);
+    drive(&mut load, &mut disk, 500, |step| step == 3);
+    // Interrupted, with writes in flight.
+    let in_flight = disk.flying.iter().filter(|io| io.operation.write).count();
+    load.stop(0);
+    load.close(0);
+    let verified = load.verified().unwrap();
+    assert!(verified.written > 0, "{verified:?}");
+    assert_eq!((verified.right, verified.unread()), (0, verified.written));
+    assert!(verified.open >= in_flight as u64 * 8, "{verified:?}");
 }

@@ -18,7 +18,11 @@ Example:
   pollux rpc bdev_nvme_attach_controller '{\"name\": \"disk\", ...}' -r /tmp/perf.sock
   pollux rpc perform_tests -r /tmp/perf.sock
 
-Exit code: 0 after SIGTERM; 1 an I/O failed (without -f) or data was wrong, or it could not start; 2 usage.";
+Without -f the first I/O that fails ends the run: perform_tests is answered with
+an error, and the program ends by itself.
+
+Exit code: 0 after SIGTERM; 1 an I/O failed (without -f) or data was wrong, or it
+could not start; 2 usage.";
 
 /// Options of `serve`, checked.
 #[derive(Args, Debug)]

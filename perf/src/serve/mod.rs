@@ -48,7 +48,7 @@ struct Bench {
     jobs: usize,
 }
 
-/// Runs until SIGTERM, or until the workload is done without `-z`.
+/// Runs until SIGTERM, until a run has failed, or until the workload is done without `-z`.
 ///
 /// # Errors
 ///
@@ -62,7 +62,7 @@ pub fn run(args: &ServeArgs, stop: &AtomicBool) -> anyhow::Result<ExitCode> {
     let result = serve(args, &mut bench, &inbox, stop);
     // What has come meanwhile is answered as cancelled.
     drop(inbox);
-    session::end(&bench.host, running);
+    session::end(&bench.host, running, stop);
     log.flush();
     result
 }
@@ -152,7 +152,6 @@ fn serve(
     inbox: &mpsc::Receiver<Command>,
     stop: &AtomicBool,
 ) -> anyhow::Result<ExitCode> {
-    let mut code = ExitCode::SUCCESS;
     while !stop.load(Ordering::Relaxed) {
         match inbox.recv_timeout(NOTICE) {
             Ok(Command::Configured(Err(error))) => {
@@ -164,7 +163,7 @@ fn serve(
                     Ok(results) => {
                         // A reader that went away does not make the run a failure.
                         let _ = writeln!(std::io::stdout(), "{results:#}");
-                        return Ok(code);
+                        return Ok(ExitCode::SUCCESS);
                     }
                     Err(Failure::Usage(text)) => return Err(Usage(text).into()),
                     Err(Failure::Run(text)) => anyhow::bail!("{text}"),
@@ -173,17 +172,19 @@ fn serve(
             Ok(Command::Configured(Ok(()))) => {}
             Ok(Command::Run(orders, responder)) => {
                 let result = bench.run(&orders, stop);
-                if matches!(result, Err(Failure::Run(_))) {
-                    code = ExitCode::from(EXIT_FAILURE);
-                }
+                let failed = matches!(result, Err(Failure::Run(_)));
                 responder.answer(result.map_err(|failure| match failure {
                     Failure::Usage(text) => RpcError::invalid_params(text),
                     Failure::Run(text) => RpcError::internal(text),
                 }));
+                if failed {
+                    // The end comes after the answer: both are messages to the control reactor.
+                    return Ok(ExitCode::from(EXIT_FAILURE));
+                }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => anyhow::bail!("the reactors have ended"),
         }
     }
-    Ok(code)
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::workload_run::Orders;
@@ -30,8 +31,11 @@ pub(super) struct JobResult {
     miscompares: u64,
     /// I/Os that did not come back.
     lost: u64,
-    /// Mean, minimum and maximum.
+    /// Mean, minimum and maximum; of I/Os that did not come back the time until the end.
     latency_us: [f64; 3],
+    /// The same of I/Os that failed.
+    failed_latency_us: [f64; 3],
+    longest_gap_us: f64,
     first_error: Option<String>,
 }
 
@@ -48,6 +52,8 @@ impl JobResult {
             miscompares: 0,
             lost: 0,
             latency_us: [0.0; 3],
+            failed_latency_us: [0.0; 3],
+            longest_gap_us: 0.0,
             first_error: None,
         }
     }
@@ -67,20 +73,29 @@ impl JobResult {
         self.miscompares = stats.miscompares;
         self.lost = submitted - completed;
         self.first_error = stats.first_error;
-        if !stats.latency.is_empty() {
-            self.latency_us = [
-                stats.latency.mean() / 1e3,
-                stats.latency.min() as f64 / 1e3,
-                stats.latency.max() as f64 / 1e3,
-            ];
-        }
+        let mut latency = stats.latency;
+        // Both histograms have the same bounds.
+        let _ = latency.add(&stats.unfinished);
+        self.latency_us = figures_us(&latency);
+        self.failed_latency_us = figures_us(&stats.failed_latency);
+        self.longest_gap_us = stats.longest.length_ns() as f64 / 1e3;
     }
 
     /// Why the run has failed, if it has because of this job.
-    pub fn failure(&self, keep_going: bool) -> Option<String> {
+    pub fn failure(&self, keep_going: bool, outcome: Outcome) -> Option<String> {
         let is_bad = self.miscompares > 0 || (!keep_going && self.failed > 0);
-        let error = self.first_error.as_deref().unwrap_or("I/O failed");
-        is_bad.then(|| format!("{}: {error}", self.volume))
+        if is_bad {
+            let error = self.first_error.as_deref().unwrap_or("I/O failed");
+            return Some(format!("{}: {error}", self.volume));
+        }
+        // Who ends a run by a signal does not want to wait for what is in flight.
+        let is_lost = !keep_going && self.lost > 0 && outcome == Outcome::Finished;
+        is_lost.then(|| {
+            format!(
+                "{}: {} I/Os had not ended long after the end of the run",
+                self.volume, self.lost
+            )
+        })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "for display")]
@@ -122,7 +137,32 @@ impl JobResult {
         put("avg_latency_us", json!(mean));
         put("min_latency_us", json!(min));
         put("max_latency_us", json!(max));
+        if self.lost > 0 {
+            // Each has taken at least so long.
+            put(
+                "latency_lower_bounds",
+                json!(["avg_latency_us", "max_latency_us"]),
+            );
+        }
+        let [mean, min, max] = self.failed_latency_us;
+        put("avg_failed_latency_us", json!(mean));
+        put("min_failed_latency_us", json!(min));
+        put("max_failed_latency_us", json!(max));
+        put("longest_gap_us", json!(self.longest_gap_us));
         members.into()
+    }
+}
+
+/// Mean, minimum and maximum; zero of nothing.
+#[expect(clippy::cast_precision_loss, reason = "for display")]
+fn figures_us(histogram: &Histogram<u64>) -> [f64; 3] {
+    match histogram.is_empty() {
+        true => [0.0; 3],
+        false => [
+            histogram.mean() / 1e3,
+            histogram.min() as f64 / 1e3,
+            histogram.max() as f64 / 1e3,
+        ],
     }
 }
 

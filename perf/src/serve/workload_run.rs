@@ -9,14 +9,13 @@ use serde_json::Value;
 use super::results::{self, JobResult, Outcome};
 use super::{Bench, NOTICE};
 use crate::clock::now;
+use crate::ending::Ending;
 use crate::job::{Collected, JobMessage, News, Start};
 use crate::run::{Work, plans, random_seed};
 use crate::size::IoSizes;
 use crate::stats::JobStats;
 use crate::workload::Workload;
 
-/// I/O that has not come back for so long after the end is given up.
-const DRAIN_MAX: Duration = Duration::from_secs(15);
 /// The longest that a job may take to hand out its counters.
 const COLLECT_MAX: Duration = Duration::from_secs(5);
 /// All buffers together.
@@ -100,7 +99,8 @@ impl Bench {
             End::Signal => Outcome::Terminated,
         };
         let list: Vec<JobResult> = started.into_iter().map(|s| s.result).collect();
-        if let Some(error) = list.iter().find_map(|job| job.failure(self.keep_going)) {
+        let failure = |job: &JobResult| job.failure(self.keep_going, outcome);
+        if let Some(error) = list.iter().find_map(failure) {
             return Err(Failure::Run(error));
         }
         Ok(results::show(&list, outcome, orders, &self.core_masks))
@@ -190,15 +190,21 @@ impl Bench {
         }
         // Refused only by reactors that have ended, which collect() finds out.
         let _ = self.tell_all(|| JobMessage::Stop);
-        let deadline = now() + DRAIN_MAX;
+        let mut ending = Ending::new(stop);
         while drained < jobs {
-            match next(news, deadline) {
-                Some(News::Drained { .. }) => drained += 1,
-                Some(News::Failed) => end = End::Failed,
-                Some(News::Collected(_)) => {}
-                None => break,
+            let left = ending.left();
+            if left.is_zero() {
+                break;
+            }
+            match news.recv_timeout(left.min(NOTICE)) {
+                Ok(News::Drained { .. }) => drained += 1,
+                Ok(News::Failed) => end = End::Failed,
+                Ok(News::Collected(_)) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        // What has not ended by now is counted as such.
+        let _ = self.tell_all(|| JobMessage::Close);
         end
     }
 
