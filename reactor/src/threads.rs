@@ -143,6 +143,7 @@ impl Group {
     ///
     /// [`StartError`]; then nothing runs any more.
     pub fn start(mut self) -> Result<Running, StartError> {
+        sys::survive_limits();
         let available = available_cores();
         self.check_cores(&available)?;
         self.share_cores(available.len());

@@ -41,10 +41,15 @@ pub struct TargetArgs {
     pub ana: Vec<ListenerState>,
 
     /// Namespace: memory:SIZE, null:SIZE (reads zeroes, drops writes) or file:PATH, file:PATH:SIZE (with SIZE
-    /// the file is created or extended); repeatable. SIZE is in bytes or with K, M, G or T. [default:
+    /// the file is created or extended; PATH may be a block device); repeatable. SIZE is in bytes or with K, M, G or T. [default:
     /// memory:64M, and none with --rpc-socket]
     #[arg(long, value_name = "KIND:...", value_parser = parse_backend)]
     pub namespace: Vec<Backend>,
+
+    /// Let others that say the same use the files and devices of --namespace at the same time. Without it each is
+    /// locked, and refused if somebody else has it.
+    #[arg(long)]
+    pub shared: bool,
 
     /// Bytes per logical block of all namespaces: 512 or 4096.
     #[arg(long, value_name = "BYTES", default_value = "512", value_parser = parse_block_size)]
@@ -70,6 +75,11 @@ pub struct TargetArgs {
 impl TargetArgs {
     /// Puts the defaults in. A target that is managed starts empty unless something was asked for.
     pub fn complete(&mut self) {
+        for backend in &mut self.namespace {
+            if let Backend::File { shared, .. } = backend {
+                *shared = self.shared;
+            }
+        }
         if self.manage.is_used() && self.listen.is_empty() && self.namespace.is_empty() {
             return;
         }
@@ -224,6 +234,7 @@ fn parse_backend(text: &str) -> Result<Backend, String> {
             Ok(Backend::File {
                 path: PathBuf::from(path),
                 bytes,
+                shared: false,
             })
         }
         _ => Err(allowed.into()),
@@ -278,6 +289,7 @@ mod tests {
     #[test]
     fn namespaces_have_three_kinds() {
         let file = |path: &str, bytes| Backend::File {
+            shared: false,
             path: path.into(),
             bytes,
         };

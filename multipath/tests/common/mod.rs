@@ -24,7 +24,8 @@ use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
+    simulated_target,
 };
 use pollux_reactor::{Context, Progress, Sender, Simulation, Time, mailbox};
 
@@ -242,7 +243,7 @@ impl World {
         let mut sim = Simulation::new(seed);
         // Slow enough that the clock jumps most of the time.
         sim.network().set_latency(Duration::from_micros(200));
-        let (target, parts) = target(2);
+        let (target, parts) = simulated_target(2);
         for part in parts {
             let reactor = sim.add_reactor();
             sim.add_service(reactor, part.receiver, part.service);

@@ -171,6 +171,11 @@ impl AsyncEvent {
     /// A namespace was attached, detached or changed.
     pub const NAMESPACE_ATTRIBUTE_CHANGED: Self =
         Self::notice(event::NOTICE_NAMESPACE, lid::CHANGED_NAMESPACE_LIST);
+    /// The reliability of the NVM subsystem is degraded.
+    pub const RELIABILITY_DEGRADED: Self = Self::new()
+        .with_event_type(event::TYPE_SMART)
+        .with_info(event::SMART_RELIABILITY)
+        .with_lid(lid::SMART);
     /// An ANA state changed.
     pub const ANA_CHANGE: Self = Self::notice(event::NOTICE_ANA, lid::ANA);
     /// The Discovery log changed.
@@ -207,8 +212,12 @@ pub mod event {
     pub const NOTICE_ANA: u8 = 0x03;
     /// Notice: Discovery log changed.
     pub const NOTICE_DISCOVERY: u8 = 0xF0;
+    /// SMART / health status: the reliability of the NVM subsystem is degraded.
+    pub const SMART_RELIABILITY: u8 = 0x00;
     /// Enable bits 7:0: SMART critical warnings.
     pub const ENABLE_SMART: u32 = 0xFF;
+    /// Enable: critical warning that the reliability is degraded.
+    pub const ENABLE_SMART_RELIABILITY: u32 = 1 << 2;
     /// Enable: namespace attribute notices.
     pub const ENABLE_NAMESPACE: u32 = 1 << 8;
     /// Enable: firmware activation notices.

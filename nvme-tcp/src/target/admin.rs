@@ -198,6 +198,9 @@ impl Home {
             (lid::SMART, Some(_)) => {
                 let cid = sqe.cid.get();
                 controller.admin.pending.insert(cid);
+                if !get.rae {
+                    controller.events.was_read(Kind::Health);
+                }
                 let offset = get.offset;
                 let then = Then::Smart {
                     key,

@@ -12,6 +12,7 @@ pub(super) enum Kind {
     Namespace,
     Ana,
     Discovery,
+    Health,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +31,10 @@ pub(super) struct AsyncEvents {
     /// The Asynchronous Event Configuration feature.
     pub(super) config: u32,
     requests: VecDeque<u16>,
-    states: [State; 3],
+    states: [State; 4],
 }
 
-const KINDS: [(Kind, u32, AsyncEvent); 3] = [
+const KINDS: [(Kind, u32, AsyncEvent); 4] = [
     (
         Kind::Namespace,
         event::ENABLE_NAMESPACE,
@@ -45,15 +46,23 @@ const KINDS: [(Kind, u32, AsyncEvent); 3] = [
         event::ENABLE_DISCOVERY,
         AsyncEvent::DISCOVERY_CHANGE,
     ),
+    (
+        Kind::Health,
+        event::ENABLE_SMART_RELIABILITY,
+        AsyncEvent::RELIABILITY_DEGRADED,
+    ),
 ];
 
 impl AsyncEvents {
     /// Events as configured by default: all that there are.
     pub(super) fn new() -> Self {
         Self {
-            config: event::ENABLE_NAMESPACE | event::ENABLE_ANA | event::ENABLE_DISCOVERY,
+            config: event::ENABLE_NAMESPACE
+                | event::ENABLE_ANA
+                | event::ENABLE_DISCOVERY
+                | event::ENABLE_SMART_RELIABILITY,
             requests: VecDeque::new(),
-            states: [State::Quiet; 3],
+            states: [State::Quiet; 4],
         }
     }
 
@@ -105,7 +114,7 @@ impl AsyncEvents {
     /// Forgets requests and events: the controller was reset.
     pub(super) fn reset(&mut self) {
         self.requests.clear();
-        self.states = [State::Quiet; 3];
+        self.states = [State::Quiet; 4];
     }
 
     /// A request with the event that answers it.

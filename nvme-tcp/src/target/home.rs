@@ -1,7 +1,7 @@
 //! The home service's own part: listeners, connections until their queue is known, admin queues,
 //! controllers, and the authoritative configuration.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -139,6 +139,7 @@ impl Home {
                     self.due.push(controller.admin.connection);
                 }
             }
+            HomeMessage::DiskFailed => self.tell_failures(),
             HomeMessage::Synced { token, report } => self.synced(token, report),
         }
     }
@@ -517,6 +518,20 @@ impl Home {
                 self.due.push(controller.admin.connection);
             }
         }
+    }
+
+    /// A disk takes no more writes: whoever sees a namespace on it hears so, once.
+    fn tell_failures(&mut self) {
+        let mut degraded = BTreeSet::new();
+        for (nqn, subsystem) in &mut self.subsystems {
+            for namespace in subsystem.namespaces.values_mut() {
+                if !namespace.failure_told && namespace.store.failure().is_some() {
+                    namespace.failure_told = true;
+                    degraded.insert(nqn.clone());
+                }
+            }
+        }
+        self.raise(Kind::Health, |c| degraded.contains(&c.subnqn));
     }
 
     /// Whether the next poll has something to do.

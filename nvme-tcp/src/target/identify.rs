@@ -105,7 +105,16 @@ pub(super) fn namespace(
     id.nuse = if reachable { namespace.blocks } else { 0 }.into();
     id.nvmcap = u128::from(namespace.bytes()).into();
     id.nmic = ns::NMIC_SHARED;
-    id.dlfeat = ns::DLFEAT_READS_ZEROES;
+    if namespace.store.deallocates_to_zeroes() {
+        id.dlfeat = ns::DLFEAT_READS_ZEROES | ns::DLFEAT_WRITE_ZEROES_DEALLOCATES;
+    }
+    if let Some(bytes) = namespace.store.granularity() {
+        let blocks = (bytes >> namespace.block_shift).max(1);
+        let z = u16::try_from(blocks - 1).unwrap_or(u16::MAX).into();
+        id.nsfeat |= ns::NSFEAT_OPTIMAL_PERFORMANCE;
+        (id.npwg_z, id.npwa_z, id.nows_z) = (z, z, z);
+        (id.npdg_z, id.npda_z) = (z, z);
+    }
     if ana_reporting {
         id.anagrpid = namespace.ana_group.into();
     }
@@ -159,8 +168,8 @@ pub(super) fn nvm_namespace() -> Vec<u8> {
         .map_or_else(|_| vec![0; IDENTIFY_LEN], |id| id.as_bytes().to_vec())
 }
 
-/// NVM command set specific controller data, CNS 06h. Zeroing and deallocation are worked off in pieces
-/// between other queues' commands, so they need no limit.
+/// NVM command set specific controller data, CNS 06h. Zeroing and deallocation keep no reactor busy, so they need
+/// no limit.
 pub(super) fn nvm_controller() -> Vec<u8> {
     IdentifyNvmController::new_box_zeroed()
         .map_or_else(|_| vec![0; IDENTIFY_LEN], |id| id.as_bytes().to_vec())

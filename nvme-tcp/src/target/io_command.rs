@@ -3,6 +3,7 @@
 use zerocopy::transmute;
 
 use super::connection::IN_CAPSULE_MAX;
+use super::disk::Range;
 use super::message::NamespaceView;
 use super::staging::TRANSFER_MAX;
 use crate::spec::nvm::{DatasetRange, dsm};
@@ -60,21 +61,14 @@ impl Namespaces {
 /// What is to be done for a command that may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plan {
-    /// It is done.
-    Done,
     /// Send this range of the namespace, in bytes.
     Read { offset: u64, len: u64 },
     /// Wait for this many bytes from the host, then see [`execute`].
     Receive { len: u32 },
     /// Zero this range of the namespace, in bytes.
     Zero { offset: u64, len: u64 },
-}
-
-/// A range of blocks to deallocate, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Range {
-    pub(super) offset: u64,
-    pub(super) len: u64,
+    /// Make what was written survive a loss of power.
+    Flush,
 }
 
 /// The usable namespace that a command names.
@@ -90,7 +84,7 @@ pub(super) fn namespace(namespaces: &Namespaces, nsid: u32) -> Result<&Namespace
     }
 }
 
-/// Checks a command as far as can be done without its data. Flush is carried out here.
+/// Checks a command as far as can be done without its data.
 #[inline]
 pub(super) fn plan(sqe: &Sqe, namespaces: &Namespaces) -> Result<Plan, Status> {
     if sqe.flags & (Sqe::PSDT_MASK | Sqe::FUSE_MASK) != Sqe::PSDT_SGL {
@@ -129,17 +123,10 @@ pub(super) fn plan(sqe: &Sqe, namespaces: &Namespaces) -> Result<Plan, Status> {
             Ok(Plan::Zero { offset, len })
         }
         nvm::FLUSH => {
-            if nsid == NSID_ALL {
-                for view in namespaces.iter() {
-                    view.store.flush().map_err(|_| Status::WRITE_FAULT)?;
-                }
-            } else {
-                namespace(namespaces, nsid)?
-                    .store
-                    .flush()
-                    .map_err(|_| Status::WRITE_FAULT)?;
+            if nsid != NSID_ALL {
+                namespace(namespaces, nsid)?;
             }
-            Ok(Plan::Done)
+            Ok(Plan::Flush)
         }
         _ => Err(Status::INVALID_OPCODE.with_dnr()),
     }
@@ -194,7 +181,8 @@ fn host_data(sqe: &Sqe) -> Result<(), Status> {
     }
 }
 
-/// Carries out a command whose data is there. Dataset Management leaves the ranges to zero in `ranges`.
+/// Carries out a command whose data is there, but for what is left to its disk (see `IoQueue::carry_on`). Dataset
+/// Management leaves the ranges to deallocate in `ranges`.
 ///
 /// The namespace is looked up and checked again: it may have changed while the data was on its way.
 #[inline]
@@ -216,15 +204,10 @@ pub(super) fn execute(
         return match view.store.compare(offset, data) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Status::COMPARE_FAILURE.with_dnr()),
-            Err(_) => Err(Status::UNRECOVERED_READ_ERROR),
+            Err(status) => Err(status),
         };
     }
-    let result = view.store.write(offset, data);
-    let result = match result {
-        Ok(()) if sqe.nvm_cdw12().fua() => view.store.flush(),
-        result => result,
-    };
-    result.map_err(|_| Status::WRITE_FAULT)
+    view.store.write(offset, data)
 }
 
 /// Dataset Management; attributes other than Deallocate are hints, and ignored.
@@ -243,7 +226,9 @@ fn deallocate(
     {
         let range: DatasetRange = transmute!(*range);
         let (offset, len) = in_range(range.slba.get(), u64::from(range.nlb.get()), view)?;
-        ranges.push(Range { offset, len });
+        if len > 0 {
+            ranges.push(Range { offset, len });
+        }
     }
     if sqe.cdw11.get() & dsm::DEALLOCATE == 0 {
         ranges.clear();

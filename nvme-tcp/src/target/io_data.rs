@@ -170,8 +170,8 @@ impl IoQueue {
             self.free_tags.push(incoming.slot);
             pool.give(done.buffer, cx.now());
             match ruling {
-                None => self.conclude(&done.sqe, result),
-                Some(ruling) => self.conclude_ruled(&done.sqe, result, ruling, cx),
+                None => self.conclude(&done.sqe, result, namespaces),
+                Some(ruling) => self.conclude_ruled(&done.sqe, result, ruling, namespaces, cx),
             }
         }
         true

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use pollux_reactor::Context;
 
+use super::disk::Range;
 use super::held::{Ruling, Task, Then, Until};
-use super::io_command::{Namespaces, Plan, Range, execute, plan};
+use super::io_command::{Namespaces, Plan, execute, plan};
 use super::io_queue::IoQueue;
 use super::io_work::Work;
 use super::layers::{Descent, Layers, Reached};
@@ -99,7 +100,6 @@ impl IoQueue {
             corruption: descent.corruption,
         };
         match plan {
-            Plan::Done => self.settle(cid, nsid, Ok(()), ruling.delay, cx),
             Plan::Read { offset, len } => {
                 if ruling.delay.is_zero() {
                     let cursor = ReadCursor::new(cid, nsid, offset, len);
@@ -116,7 +116,7 @@ impl IoQueue {
                 } else {
                     Err(Status::DATA_SGL_LENGTH_INVALID.with_dnr())
                 };
-                self.conclude_ruled(&sqe, result, ruling, cx);
+                self.conclude_ruled(&sqe, result, ruling, namespaces, cx);
             }
             Plan::Receive { .. } => {
                 self.held.rule(cid, ruling);
@@ -124,11 +124,11 @@ impl IoQueue {
                 self.waiting.push_back(sqe);
             }
             Plan::Zero { offset, len } => {
-                self.held.rule(cid, ruling);
                 self.ranges.clear();
                 self.ranges.push(Range { offset, len });
-                self.work = Some(Work::Zero { cid, nsid });
+                self.conclude_ruled(&sqe, Ok(()), ruling, namespaces, cx);
             }
+            Plan::Flush => self.conclude_ruled(&sqe, Ok(()), ruling, namespaces, cx),
         }
     }
 
@@ -153,13 +153,20 @@ impl IoQueue {
         sqe: &Sqe,
         result: Result<(), Status>,
         ruling: Ruling,
+        namespaces: &Namespaces,
         cx: &Context<'_>,
     ) {
         let cid = sqe.cid.get();
-        if self.goes_on_to_zero(sqe, result) {
-            self.held.rule(cid, ruling);
-            return;
-        }
+        let result = match result {
+            Ok(()) => match self.carry_on(sqe, namespaces) {
+                Some(result) => result,
+                None => {
+                    self.held.rule(cid, ruling);
+                    return;
+                }
+            },
+            failed => failed,
+        };
         self.count_write(sqe, result);
         self.settle(cid, sqe.nsid.get(), result, ruling.delay, cx);
     }

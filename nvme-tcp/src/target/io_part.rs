@@ -8,11 +8,13 @@ use pollux_reactor::{Progress, Time};
 
 use super::connection::End;
 use super::io_command::Namespaces;
+use super::io_job::Helpers;
 use super::io_queue::IoQueue;
 use super::message::{ControllerKey, HomeMessage, IoMessage, ReactorReport};
 use super::staging::StagingPool;
 use super::status::{Fault, QpairCounters, ReactorStatus};
 use super::{Turn, token};
+use crate::spec::status::Status;
 
 /// Queues that are read in turn without waiting for an edge. That takes about as long as the reactor lets pass
 /// between two looks at its events; with more of them the edges are the quicker way.
@@ -46,6 +48,7 @@ struct Seat {
 #[derive(Debug)]
 pub(super) struct IoPart {
     reactor: usize,
+    helpers: Helpers,
     controllers: BTreeMap<ControllerKey, IoController>,
     /// Queues stay at their places, which name them in tokens.
     seats: Vec<Option<Seat>>,
@@ -66,9 +69,10 @@ pub(super) struct IoPart {
 }
 
 impl IoPart {
-    pub(super) fn new(reactor: usize) -> Self {
+    pub(super) fn new(reactor: usize, helpers: Helpers) -> Self {
         Self {
             reactor,
+            helpers,
             controllers: BTreeMap::new(),
             seats: Vec::new(),
             free: Vec::new(),
@@ -94,6 +98,9 @@ impl IoPart {
                 self.controllers.insert(key, controller);
             }
             IoMessage::Namespace { key, nsid, view } => {
+                if view.is_none() {
+                    self.cancel_jobs(key, nsid);
+                }
                 if let Some(controller) = self.controllers.get_mut(&key) {
                     controller.namespaces.set(nsid, view);
                 }
@@ -106,6 +113,12 @@ impl IoPart {
                     self.pool.shares.leave(controller.host);
                 }
             }
+            IoMessage::JobDone {
+                token,
+                connection,
+                cid,
+                result,
+            } => self.job_done((token, connection, cid), result, turn),
             IoMessage::Abort {
                 key,
                 qid,
@@ -146,6 +159,7 @@ impl IoPart {
             self.seats.push(None);
         }
         queue.token = token::of(token::QUEUE, place as u64);
+        queue.helpers = self.helpers.clone();
         turn.cx.watch(&mut queue.conn.stream, queue.token);
         queue.client = self.pool.shares.open(controller.host, place);
         controller.queues.push(place);
@@ -158,6 +172,38 @@ impl IoPart {
             *empty = Some(seat);
         }
         self.poll_at(place);
+    }
+
+    /// A disk has done a task for a command; its queue may be gone, and another in its place.
+    fn job_done(
+        &mut self,
+        (token, connection, cid): (u64, u64, u16),
+        result: Result<(), Status>,
+        turn: &mut Turn<'_, '_>,
+    ) {
+        if result == Err(Status::WRITE_FAULT.with_dnr()) {
+            turn.links.send_home(HomeMessage::DiskFailed);
+        }
+        let (_, place) = token::split(token);
+        let at = usize::try_from(place).unwrap_or(usize::MAX);
+        if let Some(Some(seat)) = self.seats.get_mut(at)
+            && seat.queue.conn.id == connection
+            && seat.queue.job_done(cid, result)
+        {
+            self.wake(place);
+        }
+    }
+
+    /// A namespace is going away: what its disk does for the controller's commands comes to an end.
+    fn cancel_jobs(&self, key: ControllerKey, nsid: u32) {
+        let places = self.controllers.get(&key).map(|c| c.queues.iter());
+        for queue in places
+            .into_iter()
+            .flatten()
+            .filter_map(|&at| self.queue(at))
+        {
+            queue.cancel_jobs(|sqe| sqe.nsid.get() == nsid);
+        }
     }
 
     fn place_of(&self, key: ControllerKey, qid: u16) -> Option<usize> {

@@ -1,8 +1,9 @@
 //! One I/O queue pair: the state machine from received bytes to queued answers.
 //!
-//! Commands are parsed where they were received and carried out at once. Some take longer: large reads, and
-//! zeroing, are worked off piece by piece ([`Work`]) while later commands wait; writes with an R2T wait in a
-//! table until their data has come; commands of namespaces with layers may be held ([`Held`]).
+//! Commands are parsed where they were received and carried out at once. Some take longer: large reads are
+//! worked off piece by piece ([`Work`]) while later commands wait; writes with an R2T wait in a table until their
+//! data has come; flushes, zeroing and deallocation are in flight while their disk does them ([`InFlight`]);
+//! commands of namespaces with layers may be held ([`Held`]).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,9 +12,11 @@ use pollux_reactor::{Context, Progress, Time};
 use zerocopy::FromBytes;
 
 use super::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
+use super::disk::Range;
 use super::held::{Held, Ruling};
-use super::io_command::{Namespaces, Plan, Range, execute, plan};
+use super::io_command::{Namespaces, Plan, execute, plan};
 use super::io_data::{Incoming, Oldest};
+use super::io_job::{Helpers, InFlight};
 use super::io_layers::layers_of;
 use super::io_work::Work;
 use super::read::{Intact, ReadCursor};
@@ -56,12 +59,17 @@ pub(super) struct IoQueue {
     pub(super) client: usize,
     /// Commands that wait for a staging buffer.
     pub(super) waiting: VecDeque<Sqe>,
-    /// `transfers` in use plus `waiting` plus what is held.
+    /// `transfers` in use plus `waiting` plus what is held plus `in_flight`.
     pub(super) outstanding: usize,
     pub(super) incoming: Option<Incoming>,
     pub(super) work: Option<Work>,
     pub(super) ranges: Vec<Range>,
     pub(super) held: Held,
+    /// Commands that their disks are busy with.
+    pub(super) in_flight: Vec<InFlight>,
+    /// How many of them are to be answered.
+    pub(super) ready_jobs: usize,
+    pub(super) helpers: Helpers,
     /// When a poll last found something to do.
     busy_at: Time,
     /// Of its timers and of its stream's edges on the reactor that serves it.
@@ -91,6 +99,9 @@ impl IoQueue {
             work: None,
             ranges: Vec::new(),
             held: Held::default(),
+            in_flight: Vec::new(),
+            ready_jobs: 0,
+            helpers: Helpers::InPlace,
             busy_at: Time::ZERO,
             token: 0,
             staging_waits: 0,
@@ -118,13 +129,15 @@ impl IoQueue {
     /// Gives the staging buffers back and forgets what is held.
     pub(super) fn release(&mut self, pool: &mut StagingPool, cx: &mut Context<'_>) {
         self.held.clear(cx);
+        self.cancel_jobs(|_| true);
         pool.shares.close(self.client, cx.now());
         for transfer in self.transfers.iter_mut().filter_map(Option::take) {
             pool.give(transfer.buffer, cx.now());
         }
     }
 
-    /// Aborts a command that waits for its R2T or is held by a layer. Returns whether there was one.
+    /// Aborts a command that waits for its R2T or is held by a layer. Returns whether there was one. One that its disk is
+    /// busy with is told to end, and answered by itself.
     pub(super) fn abort(&mut self, cid: u16, pool: &mut StagingPool, now: Time) -> bool {
         // Without room for the answer the abort is refused rather than queued.
         if !self.conn.out.has_room() {
@@ -137,6 +150,7 @@ impl IoQueue {
             }
             self.held.take_ruling(cid);
         } else if !self.held.take(cid) {
+            self.cancel_jobs(|sqe| sqe.cid.get() == cid);
             return false;
         }
         self.outstanding -= 1;
@@ -233,10 +247,14 @@ impl IoQueue {
         cx: &mut Context<'_>,
     ) -> Result<bool, End> {
         let mut busy = !self.held.is_idle() && self.release_held(namespaces, cx);
-        let mut zeroed = 0;
         loop {
             if !self.conn.out.has_room() {
                 return Ok(busy);
+            }
+            if self.ready_jobs > 0 {
+                self.finish_job(cx);
+                busy = true;
+                continue;
             }
             if let Some(work) = self.work {
                 match work {
@@ -250,12 +268,6 @@ impl IoQueue {
                         if !self.advance_read(&mut cursor, &corruption, namespaces, &mut busy) {
                             self.work = Some(Work::ReadSpoiled(cursor, corruption));
                             return Ok(busy);
-                        }
-                    }
-                    Work::Zero { cid, nsid } => {
-                        busy = true;
-                        if !self.advance_zero(cid, nsid, namespaces, &mut zeroed, cx) {
-                            return Ok(true);
                         }
                     }
                 }
@@ -363,7 +375,6 @@ impl IoQueue {
             return Ok(());
         }
         match result {
-            Ok(Plan::Done) => self.complete(cid, Ok(()), 0),
             Ok(Plan::Read { offset, len }) => {
                 let mut cursor = ReadCursor::new(cid, sqe.nsid.get(), offset, len);
                 // Most reads fit; the others stay behind as work.
@@ -377,7 +388,7 @@ impl IoQueue {
                 } else {
                     Err(Status::DATA_SGL_LENGTH_INVALID.with_dnr())
                 };
-                self.conclude(&sqe, result);
+                self.conclude(&sqe, result, namespaces);
             }
             Ok(Plan::Receive { .. }) => {
                 self.outstanding += 1;
@@ -389,38 +400,31 @@ impl IoQueue {
             Ok(Plan::Zero { offset, len }) => {
                 self.ranges.clear();
                 self.ranges.push(Range { offset, len });
-                self.work = Some(Work::Zero {
-                    cid,
-                    nsid: sqe.nsid.get(),
-                });
+                self.conclude(&sqe, Ok(()), namespaces);
             }
+            Ok(Plan::Flush) => self.conclude(&sqe, Ok(()), namespaces),
             Err(status) => self.complete(cid, Err(status), 0),
         }
         self.conn.rx.consume(frame.total_len);
         Ok(())
     }
 
-    /// Completes a command whose data came, or goes on to zero its ranges.
-    pub(super) fn conclude(&mut self, sqe: &Sqe, result: Result<(), Status>) {
-        if self.goes_on_to_zero(sqe, result) {
-            return;
-        }
+    /// Completes a command that is done but for a task for its disk, if it has one, or leaves it in flight.
+    pub(super) fn conclude(
+        &mut self,
+        sqe: &Sqe,
+        result: Result<(), Status>,
+        namespaces: &Namespaces,
+    ) {
+        let result = match result {
+            Ok(()) => match self.carry_on(sqe, namespaces) {
+                Some(result) => result,
+                None => return,
+            },
+            failed => failed,
+        };
         self.count_write(sqe, result);
         self.complete(sqe.cid.get(), result, 0);
-    }
-
-    /// Whether ranges are left to zero, which is then the work.
-    #[inline]
-    pub(super) fn goes_on_to_zero(&mut self, sqe: &Sqe, result: Result<(), Status>) -> bool {
-        let goes_on =
-            result.is_ok() && sqe.opcode == nvm::DATASET_MANAGEMENT && !self.ranges.is_empty();
-        if goes_on {
-            self.work = Some(Work::Zero {
-                cid: sqe.cid.get(),
-                nsid: sqe.nsid.get(),
-            });
-        }
-        goes_on
     }
 
     #[inline]
@@ -465,7 +469,9 @@ impl IoQueue {
     #[cold]
     fn is_in_use(&self, cid: u16) -> bool {
         let transfers = self.transfers.iter().flatten().map(|t| &t.sqe);
-        transfers.chain(&self.waiting).any(|s| s.cid.get() == cid) || self.held.contains(cid)
+        transfers.chain(&self.waiting).any(|s| s.cid.get() == cid)
+            || self.held.contains(cid)
+            || self.is_in_flight(cid)
     }
 
     /// Fabrics commands on an I/O queue.

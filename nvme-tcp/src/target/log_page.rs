@@ -7,6 +7,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::controller::{Controller, ERROR_LOG_ENTRIES};
 use super::identify::FIRMWARE;
 use super::status::QpairCounters;
+use super::subsystem::Subsystem;
 use crate::spec::identify::ascii_field;
 use crate::spec::log::{
     CommandEffectsLog, ErrorLogEntry, FirmwareSlotLog, LID_SUPPORTED_LEN, SmartLog, effects, lid,
@@ -60,13 +61,33 @@ pub(super) fn errors(controller: &Controller) -> Vec<u8> {
     log
 }
 
-/// SMART / Health Information, LID 02h.
-pub(super) fn smart(counters: &QpairCounters, error_count: u64, age: Duration) -> Vec<u8> {
+/// Critical warning: the reliability is degraded by errors of the media.
+const WARNING_RELIABILITY: u8 = 1 << 2;
+/// Critical warning: all media take no more writes.
+const WARNING_READ_ONLY: u8 = 1 << 3;
+
+/// SMART / Health Information, LID 02h. `subsystem` is that of the controller.
+pub(super) fn smart(
+    subsystem: Option<&Subsystem>,
+    counters: &QpairCounters,
+    error_count: u64,
+    age: Duration,
+) -> Vec<u8> {
     let Ok(mut log) = SmartLog::new_box_zeroed() else {
         return Vec::new();
     };
     // Thousands of 512 bytes, rounded up.
     let units = |bytes: u64| u128::from(bytes).div_ceil(512_000);
+    let namespaces = || subsystem.iter().flat_map(|s| s.namespaces.values());
+    let failed = namespaces().filter(|n| n.store.failure().is_some()).count();
+    if failed > 0 {
+        log.critical_warning |= WARNING_RELIABILITY;
+    }
+    if failed > 0 && failed == namespaces().count() {
+        log.critical_warning |= WARNING_READ_ONLY;
+    }
+    let errors = namespaces().map(|n| u128::from(n.store.errors()));
+    log.media_errors = errors.sum::<u128>().into();
     log.composite_temperature = TEMPERATURE_KELVIN.into();
     log.available_spare = 100;
     log.data_units_read = units(counters.bytes_read).into();

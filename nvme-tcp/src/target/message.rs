@@ -1,12 +1,13 @@
 //! What the services of a target send each other. Messages between two services arrive in order.
 
-use super::backend::Store;
+use super::disk::Store;
 use super::io_queue::IoQueue;
 use super::layers::Layers;
 use super::request::{Reply, TargetRequest};
 use super::shares::HostName;
 use super::status::{Fault, QpairCounters, QpairStatus, ReactorStatus};
 use crate::spec::log::AnaState;
+use crate::spec::status::Status;
 
 /// A message to a [`TargetService`](super::TargetService); made by a [`TargetHandle`](super::TargetHandle)
 /// and by the services themselves.
@@ -56,6 +57,8 @@ pub(super) enum HomeMessage {
         admin_cid: u16,
         aborted: bool,
     },
+    /// A flush of a disk has failed: it takes no more writes.
+    DiskFailed,
     /// Answer to [`IoMessage::Sync`].
     Synced {
         token: u64,
@@ -69,6 +72,7 @@ impl std::fmt::Debug for HomeMessage {
             Self::Request { .. } => "Request",
             Self::QueueClosed { .. } => "QueueClosed",
             Self::Aborted { .. } => "Aborted",
+            Self::DiskFailed => "DiskFailed",
             Self::Synced { .. } => "Synced",
         })
     }
@@ -94,6 +98,14 @@ pub(super) enum IoMessage {
     CloseQueues { key: ControllerKey },
     /// Drop the controller.
     Close { key: ControllerKey },
+    /// The disk of a command that is in flight has done its task.
+    JobDone {
+        /// Of the queue.
+        token: u64,
+        connection: u64,
+        cid: u16,
+        result: Result<(), Status>,
+    },
     /// Abort a command.
     Abort {
         key: ControllerKey,

@@ -39,17 +39,18 @@
 //!
 //! * No authentication, no TLS, no metadata, no protection information, no reservations, no fused commands.
 //! * Commands that bring data on an admin queue must bring it in-capsule (8 KiB at most).
-//! * Files are read and written by blocking calls on the reactor; see [`Backend::File`].
+//! * Files are read and written by blocking calls on the reactor; see [`Backend::File`]. Flushes, zeroing and
+//!   deallocation are not: each disk has a thread for them.
 //! * A controller's I/O queues must come through the listener of its admin queue.
 
 mod admin;
 mod ana;
-mod backend;
 mod buffers;
 mod configure;
 mod connection;
 mod controller;
 mod discovery;
+mod disk;
 mod events;
 mod features;
 mod handle;
@@ -59,6 +60,7 @@ mod home;
 mod identify;
 mod io_command;
 mod io_data;
+mod io_job;
 mod io_layers;
 mod io_part;
 mod io_queue;
@@ -78,10 +80,11 @@ mod status;
 mod subsystem;
 mod sync;
 
-use pollux_reactor::{Context, Progress, Receiver, Service, mailbox};
+use pollux_reactor::{Context, Progress, Receiver, Sender, Service, mailbox};
 
 use self::buffers::Buffers;
 use self::home::Home;
+use self::io_job::Helpers;
 use self::io_part::IoPart;
 use self::linger::Lingering;
 use self::links::Links;
@@ -91,7 +94,7 @@ use self::message::Envelope;
 pub const LOG_FLAG: &str = "nvmf";
 
 pub use self::ana::{ANA_GROUP_MAX, ANATT_SECS};
-pub use self::backend::{Backend, Disk};
+pub use self::disk::{Backend, Disk};
 pub use self::handle::TargetHandle;
 pub use self::message::TargetMessage;
 pub use self::request::{
@@ -118,17 +121,32 @@ pub struct TargetPart {
 /// Makes a target for `reactors` reactors (at least one): a handle, and the services in the order of their
 /// reactors. The target has no subsystems and no listeners at first.
 pub fn target(reactors: usize) -> (TargetHandle, Vec<TargetPart>) {
+    disk::note_cores();
+    build(reactors, Helpers::Threads)
+}
+
+/// As [`target`], for a simulation: what otherwise a thread of a disk would do is done in the turn, so that nothing
+/// depends on how threads run.
+pub fn simulated_target(reactors: usize) -> (TargetHandle, Vec<TargetPart>) {
+    build(reactors, |_| Helpers::InPlace)
+}
+
+fn build(
+    reactors: usize,
+    helpers: impl Fn(Sender<TargetMessage>) -> Helpers,
+) -> (TargetHandle, Vec<TargetPart>) {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..reactors.max(1))
         .map(|_| mailbox::<TargetMessage>(MAILBOX_CAPACITY))
         .unzip();
     let parts = receivers
         .into_iter()
+        .zip(&senders)
         .enumerate()
-        .map(|(index, receiver)| TargetPart {
+        .map(|(index, (receiver, own))| TargetPart {
             receiver,
             service: TargetService {
                 home: (index == 0).then(|| Box::new(Home::new())),
-                io: IoPart::new(index),
+                io: IoPart::new(index, helpers(own.clone())),
                 links: Links::new(index, &senders),
                 lingering: Lingering::default(),
                 buffers: Buffers::default(),

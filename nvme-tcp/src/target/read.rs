@@ -1,7 +1,7 @@
 //! The answer to a read command: C2HData PDUs and, unless the last of them says SUCCESS, a response.
 
-use super::backend::Store;
 use super::connection::Outgoing;
+use super::disk::Store;
 use super::layers::Corruption;
 use crate::pdu::{DataDigest, TxFraming};
 use crate::spec::Cqe;
@@ -126,8 +126,7 @@ impl ReadCursor {
                     Ok(())
                 };
                 out.tx
-                    .put(|bytes| put_stored(bytes, framing, &header, read, len, response))
-                    .map_err(|_| Status::UNRECOVERED_READ_ERROR)?;
+                    .put(|bytes| put_stored(bytes, framing, &header, read, len, response))?;
             }
             self.done += n;
         }
@@ -141,16 +140,16 @@ fn put_stored(
     out: &mut Vec<u8>,
     framing: TxFraming,
     header: &C2hData,
-    read: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>,
+    read: impl FnOnce(&mut Vec<u8>) -> Result<(), Status>,
     len: usize,
     response: Option<Cqe>,
-) -> std::io::Result<()> {
+) -> Result<(), Status> {
     let start = out.len();
     let layout = framing.put_header(out, header, len);
     let data_start = out.len();
-    if let Err(error) = read(out) {
+    if let Err(status) = read(out) {
         out.truncate(start);
-        return Err(error);
+        return Err(status);
     }
     if layout.ddgst {
         let mut digest = DataDigest::new();

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use uuid::Uuid;
 
-use super::backend::Backend;
+use super::disk::Backend;
 use super::status::{SubsystemStatus, TargetStatus};
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pollux_reactor::Time;
 use uuid::Uuid;
 
-use super::backend::Backend;
+use super::disk::Backend;
 use super::request::Referral;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
@@ -76,6 +76,11 @@ pub struct NamespaceStatus {
     pub nguid: Option<[u8; 16]>,
     /// Its ANA group.
     pub ana_group: u32,
+    /// Why its writes and flushes fail for good, if they do: a flush of its file failed, so that what was written
+    /// before may be lost. That ends when the disk is made anew.
+    pub failure: Option<String>,
+    /// Flushes, zeroing and deallocation that its disk is busy with at present, for whoever uses it.
+    pub in_flight: usize,
 }
 
 /// One listener of a subsystem.

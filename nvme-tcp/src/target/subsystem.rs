@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use uuid::Uuid;
 
 use super::ana::{ANA_GROUP_MAX, AnaGroups};
-use super::backend::{Backend, Store};
+use super::disk::{Backend, Store};
 use super::layers::Layers;
 use super::message::NamespaceView;
 use super::request::{NamespaceConfig, SubsystemConfig, TargetError};
@@ -29,6 +29,8 @@ pub(super) struct Namespace {
     pub(super) uuid: Uuid,
     pub(super) nguid: Option<[u8; 16]>,
     pub(super) ana_group: u32,
+    /// Hosts were told that its disk has failed.
+    pub(super) failure_told: bool,
 }
 
 impl Namespace {
@@ -73,6 +75,7 @@ impl Namespace {
                 .unwrap_or_else(|| default_uuid(nqn, nsid, &config.backend)),
             nguid: config.nguid,
             ana_group,
+            failure_told: false,
         })
     }
 
@@ -285,6 +288,8 @@ impl Subsystem {
                     uuid: n.uuid,
                     nguid: n.nguid,
                     ana_group: n.ana_group,
+                    failure: n.store.failure().map(|error| error.to_string()),
+                    in_flight: n.store.unanswered(),
                 })
                 .collect(),
             listeners: self

@@ -100,7 +100,8 @@ impl Home {
             }
         }
         let age = controller.last_seen.saturating_since(controller.created);
-        let log = log_page::smart(&sum, controller.error_count, age);
+        let subsystem = self.subsystems.get(&controller.subnqn);
+        let log = log_page::smart(subsystem, &sum, controller.error_count, age);
         match super::admin::cut(log, offset, len) {
             Ok(data) => controller.answer(cid, Status::SUCCESS, 0, data),
             Err(status) => controller.answer(cid, status, 0, Vec::new()),

@@ -17,7 +17,7 @@ use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleCmd, CapsuleResp, H2cData, Icreq, PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Nqn, SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{rpc, target};
+use pollux_nvme_tcp::target::{rpc, simulated_target};
 use pollux_reactor::rpc::{Config, Methods, Server};
 use pollux_reactor::{
     Context, Group, Idle, Progress, Running, Sender, Service, Simulation, Stream, Time, mailbox,
@@ -136,7 +136,7 @@ impl World {
 
     pub fn configured(name: &str, config: Config) -> World {
         let mut sim = Simulation::new(7);
-        let (handle, parts) = target(2);
+        let (handle, parts) = simulated_target(2);
         for part in parts {
             let reactor = sim.add_reactor();
             sim.add_service(reactor, part.receiver, part.service);

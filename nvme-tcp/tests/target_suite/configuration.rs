@@ -29,6 +29,7 @@ fn requests_that_make_no_sense_are_refused_and_change_nothing() {
     let missing = Backend::File {
         path: "/nonexistent/pollux".into(),
         bytes: None,
+        shared: false,
     };
     let cases = [
         (

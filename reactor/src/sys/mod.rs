@@ -53,6 +53,19 @@ pub(crate) fn signal_self(signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets writes beyond a limit fail instead of ending the process: those to a file that has reached the size that the process
+/// may write (SIGXFSZ), and those to a peer that is gone (SIGPIPE). Who has set these signals up otherwise keeps that.
+pub(crate) fn survive_limits() {
+    for signal in [libc::SIGXFSZ, libc::SIGPIPE] {
+        // SAFETY: SIG_IGN is a disposition for either signal, and runs no code of ours.
+        let before = unsafe { libc::signal(signal, libc::SIG_IGN) };
+        if before != libc::SIG_DFL && before != libc::SIG_IGN && before != libc::SIG_ERR {
+            // SAFETY: this is the handler that was there before.
+            unsafe { libc::signal(signal, before) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

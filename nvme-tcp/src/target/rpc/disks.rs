@@ -1,6 +1,7 @@
 //! Named disks (`bdev_malloc_*`, `bdev_null_*`, `bdev_aio_*`), which namespaces are made of.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use super::namespaces::take_uuid;
 use super::{State, forward_then, layers};
 use crate::spec::nqn::Nqn;
-use crate::target::backend::{Backend, Disk};
+use crate::target::disk::{Backend, Disk};
 use crate::target::layers::{Delay, Faults};
 use crate::target::request::TargetRequest;
 
@@ -21,9 +22,6 @@ pub(super) const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 pub(super) const ENODEV: i32 = 19;
 pub(super) const EINVAL: i32 = 22;
-
-/// Largest disk in memory: what can be set up without anybody waiting for it.
-const MEMORY_MAX: u64 = 1 << 40;
 
 /// Notifications kept.
 const NOTIFICATIONS_MAX: usize = 4096;
@@ -35,6 +33,8 @@ pub(super) enum Kind {
     Null,
     Aio {
         path: PathBuf,
+        /// Others may use it that say the same.
+        shared: bool,
     },
     /// Another disk, but later.
     Delay {
@@ -221,8 +221,13 @@ fn size(blocks: u64, block_size: u32) -> Result<u64, RpcError> {
 
 pub(super) fn open(backend: &Backend) -> Result<Disk, RpcError> {
     Disk::open(backend).map_err(|error| {
+        let number = match error.kind() {
+            ErrorKind::ResourceBusy => EBUSY,
+            ErrorKind::InvalidInput => EINVAL,
+            _ => ENOMEM,
+        };
         RpcError::new(
-            -error.raw_os_error().unwrap_or(ENOMEM),
+            -error.raw_os_error().unwrap_or(number),
             match backend {
                 Backend::File { path, .. } => format!("{}: {error}", path.display()),
                 _ => error.to_string(),
@@ -295,9 +300,6 @@ pub(super) fn malloc_create(state: &mut State, call: &mut Call<State>) -> Outcom
     });
     disks.check_new(&name)?;
     let bytes = size(blocks, block_size)?;
-    if bytes > MEMORY_MAX {
-        return Err(RpcError::errno_of(ENOMEM, "1 TiB is the most"));
-    }
     let disk = open(&Backend::Memory { bytes })?;
     let kind = Kind::Malloc;
     disks.add(NamedDisk {
@@ -337,19 +339,25 @@ pub(super) fn null_create(state: &mut State, call: &mut Call<State>) -> Outcome 
     })
 }
 
-/// Opens a file for as many whole blocks as it holds.
-pub(super) fn open_file(path: &Path, block_size: u32) -> Result<Disk, RpcError> {
-    // A look at it first, so that a name with a typo does not become a new file.
-    let fail = |error: std::io::Error| {
-        let number = error.raw_os_error().unwrap_or(EINVAL);
-        RpcError::errno_of(number, path.display())
-    };
-    let len = std::fs::metadata(path).map_err(fail)?.len();
-    let bytes = size(len / u64::from(block_size.max(1)), block_size)?;
-    open(&Backend::File {
+/// Opens a file or device for as many whole blocks as it holds.
+fn open_file(path: &Path, block_size: u32, shared: bool) -> Result<Disk, RpcError> {
+    size(1, block_size)?;
+    let disk = open(&Backend::File {
         path: path.to_owned(),
-        bytes: Some(bytes),
-    })
+        bytes: None,
+        shared,
+    })?;
+    rescanned(&disk, block_size)
+}
+
+/// The disk of a file at the size that the file has now.
+pub(super) fn rescanned(disk: &Disk, block_size: u32) -> Result<Disk, RpcError> {
+    let disk = disk.rescanned(block_size).map_err(|error| {
+        let number = error.raw_os_error().unwrap_or(EINVAL);
+        RpcError::errno_of(number, error)
+    })?;
+    size(disk.bytes() / u64::from(block_size), block_size)?;
+    Ok(disk)
 }
 
 pub(super) fn aio_create(state: &mut State, call: &mut Call<State>) -> Outcome {
@@ -359,11 +367,12 @@ pub(super) fn aio_create(state: &mut State, call: &mut Call<State>) -> Outcome {
     let block_size = params.optional("block_size")?.filter(|&size| size != 0);
     let uuid = take_uuid(params)?;
     params.off(&["readonly", "fallocate", "nowait"])?;
+    let shared = params.optional("shared")?.unwrap_or(false);
     params.finish()?;
     state.disks.check_new(&name)?;
     let block_size = block_size.unwrap_or(512);
-    let disk = open_file(&path, block_size)?;
-    let kind = Kind::Aio { path };
+    let disk = open_file(&path, block_size, shared)?;
+    let kind = Kind::Aio { path, shared };
     state.disks.add(NamedDisk {
         uuid: uuid.unwrap_or_else(|| default_uuid(&kind, &name)),
         name,

@@ -18,9 +18,12 @@ fn calls(disk: &NamedDisk) -> Vec<Value> {
     let method = match &disk.kind {
         Kind::Malloc => "bdev_malloc_create",
         Kind::Null => "bdev_null_create",
-        Kind::Aio { path } => {
+        Kind::Aio { path, shared } => {
             let path = path.to_string_lossy().into_owned();
             params.insert("filename".into(), path.into());
+            if *shared {
+                params.insert("shared".into(), true.into());
+            }
             "bdev_aio_create"
         }
         Kind::Delay { base, delay } => return layers::saved_delay(disk, base, delay),
@@ -49,7 +52,13 @@ pub(super) fn get_bdevs(state: &mut State, call: &mut Call<State>) -> Outcome {
 
 fn show(disk: &NamedDisk) -> Value {
     let specific = match &disk.kind {
-        Kind::Aio { path } => json!({"aio": {"filename": path.to_string_lossy()}}),
+        Kind::Aio { path, shared } => {
+            let failure = disk.disk.failure().map(|error| error.to_string());
+            json!({"aio": {
+                "filename": path.to_string_lossy(),
+                "pollux": {"shared": shared, "errors": disk.disk.errors(), "failure": failure},
+            }})
+        }
         Kind::Delay { base, delay } => layers::show_delay(&disk.name, base, delay),
         Kind::Error { base, .. } => json!({"error_disk": {"base_bdev": base}}),
         Kind::Malloc | Kind::Null => json!({}),

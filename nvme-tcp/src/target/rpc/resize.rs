@@ -4,7 +4,7 @@ use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
 
 use super::disks::{self, Disks, EBUSY, EINVAL, ENODEV, Kind, NamedDisk, User};
 use super::{State, forward_then};
-use crate::target::backend::{Backend, Disk};
+use crate::target::disk::{Backend, Disk};
 use crate::target::request::TargetRequest;
 
 const MIB: u64 = 1 << 20;
@@ -76,9 +76,6 @@ pub(super) fn aio_rescan(state: &mut State, call: &mut Call<State>) -> Outcome {
     let name: String = call.params.required("name")?;
     call.params.finish()?;
     let disk = disks::of_kind(state, &name, |kind| matches!(kind, Kind::Aio { .. }))?;
-    let Kind::Aio { path } = &disk.kind else {
-        return Err(RpcError::errno(ENODEV));
-    };
-    let disk = disks::open_file(path, disk.block_size)?;
+    let disk = disks::rescanned(&disk.disk, disk.block_size)?;
     resize(state, call, name, disk)
 }

@@ -97,6 +97,9 @@ fn show(state: &State, subsystem: &SubsystemStatus) -> Value {
         let bdev = state.disks.used_by(&subsystem.nqn, n.nsid);
         let mut shown = Map::new();
         shown.insert("nsid".into(), n.nsid.into());
+        if let Some(failure) = &n.failure {
+            shown.insert("pollux".into(), json!({"failure": failure}));
+        }
         shown.insert("bdev_name".into(), bdev.into());
         shown.insert("name".into(), bdev.into());
         if let Some(nguid) = n.nguid {

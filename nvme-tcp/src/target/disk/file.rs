@@ -1,0 +1,285 @@
+//! Blocks in a file or on a block device.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use super::helper::Helper;
+use super::lock;
+use super::sys::{self, Range};
+use crate::spec::status::Status;
+use crate::target::LOG_FLAG;
+
+/// Piece in which a file is compared with, or filled with, bytes from a fixed block.
+const PIECE_LEN: usize = 16 * 1024;
+static ZEROES: [u8; PIECE_LEN] = [0; PIECE_LEN];
+
+/// An opened file. Reads and writes are blocking calls on the reactor; what takes longer goes through `helper`.
+#[derive(Debug)]
+pub(in crate::target) struct FileDisk {
+    file: File,
+    path: PathBuf,
+    is_device: bool,
+    /// Space that is given back reads as zeroes.
+    punches: bool,
+    /// The smallest piece of space that is given back, in bytes.
+    granularity: u32,
+    /// The system's number of the error of a sync, once one has failed: the kernel has dropped what it could not write,
+    /// and a later sync would not say so.
+    failure: AtomicI32,
+    /// Errors so far.
+    errors: AtomicU64,
+    pub(super) helper: Helper,
+}
+
+impl FileDisk {
+    /// Opens a file; creates it, or extends it, if `bytes` is given. Returns its size too. `shared`: others may use it
+    /// that say the same.
+    pub(super) fn open(path: &Path, bytes: Option<u64>, shared: bool) -> io::Result<(Self, u64)> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        // Whoever is no regular file or device is not opened, which may wait or do something.
+        let is_device = match std::fs::metadata(path) {
+            Ok(metadata) if metadata.file_type().is_block_device() => true,
+            Ok(metadata) if metadata.is_file() => false,
+            Ok(_) => {
+                let text = "neither a regular file nor a block device";
+                return Err(io::Error::new(ErrorKind::InvalidInput, text));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && bytes.is_some() => {
+                options.create(true).truncate(false);
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        if is_device && !shared {
+            // Nor may it be mounted.
+            options.custom_flags(libc::O_EXCL);
+        }
+        let file = options.open(path)?;
+        lock::lock(&file, path, shared)?;
+        let metadata = file.metadata()?;
+        let disk = Self {
+            punches: !is_device && punches(&file, metadata.len()),
+            granularity: u32::try_from(metadata.blksize()).unwrap_or(4096),
+            file,
+            path: path.to_owned(),
+            is_device,
+            failure: AtomicI32::new(0),
+            errors: AtomicU64::new(0),
+            helper: Helper::default(),
+        };
+        let len = disk.grow(bytes.unwrap_or(0))?;
+        Ok((disk, bytes.unwrap_or(len)))
+    }
+
+    /// Size of the file or device in bytes.
+    pub(super) fn size(&self) -> io::Result<u64> {
+        match self.is_device {
+            // Its metadata says 0.
+            true => (&self.file).seek(SeekFrom::End(0)),
+            false => Ok(self.file.metadata()?.len()),
+        }
+    }
+
+    /// Extends the file if it is smaller. Returns its size.
+    pub(super) fn grow(&self, bytes: u64) -> io::Result<u64> {
+        let size = self.size()?;
+        if size >= bytes {
+            return Ok(size);
+        }
+        if self.is_device {
+            let text = format!("the device has {size} bytes, {bytes} were asked for");
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
+        self.file.set_len(bytes)?;
+        Ok(bytes)
+    }
+
+    /// Appends `len` bytes from `offset` on to `out`.
+    #[inline]
+    pub(super) fn read(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), Status> {
+        let start = out.len();
+        out.resize(start + len, 0);
+        let result = self
+            .file
+            .read_exact_at(out.get_mut(start..).unwrap_or_default(), offset);
+        result.map_err(|error| {
+            out.truncate(start);
+            self.read_failed(offset, &error)
+        })
+    }
+
+    #[inline]
+    pub(super) fn write(&self, offset: u64, data: &[u8]) -> Result<(), Status> {
+        self.check()?;
+        let result = self.file.write_all_at(data, offset);
+        result.map_err(|error| self.write_failed("write", offset, &error))
+    }
+
+    /// True if the bytes from `offset` on are those of `data`.
+    pub(super) fn compare(&self, offset: u64, data: &[u8]) -> Result<bool, Status> {
+        let mut buffer = [0; PIECE_LEN];
+        let mut at = offset;
+        for piece in data.chunks(PIECE_LEN) {
+            let stored = buffer.get_mut(..piece.len()).unwrap_or_default();
+            let result = self.file.read_exact_at(stored, at);
+            result.map_err(|error| self.read_failed(at, &error))?;
+            if stored != piece {
+                return Ok(false);
+            }
+            at += piece.len() as u64;
+        }
+        Ok(true)
+    }
+
+    /// Makes a range read as zeroes. `deallocate`: gives its space back if that is possible.
+    pub(super) fn zero(&self, offset: u64, len: u64, deallocate: bool) -> Result<(), Status> {
+        self.check()?;
+        let wanted: &[Range] = match deallocate {
+            true => &[Range::Punch, Range::Zero],
+            false => &[Range::Zero],
+        };
+        for &what in wanted {
+            match sys::allocate(&self.file, what, offset, len) {
+                Ok(()) => return Ok(()),
+                Err(error) if cannot(&error) => {}
+                Err(error) => return Err(self.write_failed("zeroing", offset, &error)),
+            }
+        }
+        let mut at = offset;
+        while at < offset + len {
+            let piece = (offset + len - at).min(PIECE_LEN as u64);
+            // At most a piece.
+            let piece = ZEROES.get(..usize::try_from(piece).unwrap_or(PIECE_LEN));
+            let piece = piece.unwrap_or(&ZEROES);
+            let result = self.file.write_all_at(piece, at);
+            result.map_err(|error| self.write_failed("zeroing", at, &error))?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Gives the space of a range back. Where that cannot be done nothing is: a host only says that it does not need what
+    /// is there.
+    pub(super) fn deallocate(&self, offset: u64, len: u64) -> Result<(), Status> {
+        self.check()?;
+        let mut result = sys::allocate(&self.file, Range::Punch, offset, len);
+        if self.is_device && result.as_ref().is_err_and(cannot) {
+            result = sys::discard(&self.file, offset, len);
+        }
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) if cannot(&error) => Ok(()),
+            Err(error) => Err(self.write_failed("deallocation", offset, &error)),
+        }
+    }
+
+    /// Makes what was written survive a loss of power.
+    pub(super) fn sync(&self) -> Result<(), Status> {
+        self.check()?;
+        loop {
+            match self.sync_data() {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let number = error.raw_os_error().unwrap_or(libc::EIO);
+                    self.errors.fetch_add(1, Ordering::Relaxed);
+                    if self.failure.swap(number, Ordering::Relaxed) == 0 {
+                        log::error!(
+                            target: LOG_FLAG,
+                            "{}: what was written could not be made durable ({error}); its writes and flushes fail from \
+                             now on, until the disk is made anew",
+                            self.path.display()
+                        );
+                    }
+                    return Err(Status::WRITE_FAULT.with_dnr());
+                }
+            }
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Why writes and flushes fail for good, if they do.
+    pub(super) fn failure(&self) -> Option<io::Error> {
+        match self.failure.load(Ordering::Relaxed) {
+            0 => None,
+            number => Some(io::Error::from_raw_os_error(number)),
+        }
+    }
+
+    /// Errors so far.
+    pub(super) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Whether space that is given back reads as zeroes.
+    pub(super) fn punches(&self) -> bool {
+        self.punches
+    }
+
+    pub(super) fn granularity(&self) -> u32 {
+        self.granularity
+    }
+
+    #[inline]
+    fn check(&self) -> Result<(), Status> {
+        match self.failure.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(Status::WRITE_FAULT.with_dnr()),
+        }
+    }
+
+    #[cold]
+    fn read_failed(&self, offset: u64, error: &io::Error) -> Status {
+        self.note("read", offset, error);
+        Status::UNRECOVERED_READ_ERROR
+    }
+
+    #[cold]
+    fn write_failed(&self, what: &str, offset: u64, error: &io::Error) -> Status {
+        self.note(what, offset, error);
+        match error.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Status::CAPACITY_EXCEEDED,
+            _ => Status::WRITE_FAULT,
+        }
+    }
+
+    /// Says in the log what went wrong: the first time, the second, the fourth and so on.
+    fn note(&self, what: &str, offset: u64, error: &io::Error) {
+        let count = self.errors.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            log::error!(
+                target: LOG_FLAG,
+                "{}: {what} at offset {offset} failed: {error} (error {count} of this disk)",
+                self.path.display()
+            );
+        }
+    }
+}
+
+/// The same open file.
+impl PartialEq for FileDisk {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+/// Whether the file system can make holes: behind the end of a file there is nothing to lose.
+fn punches(file: &File, len: u64) -> bool {
+    let behind = len.next_multiple_of(4096).max(4096);
+    sys::allocate(file, Range::Punch, behind, 4096).is_ok()
+}
+
+/// The system cannot do this at all, or not for such a range.
+fn cannot(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY | libc::EINVAL)
+    )
+}
