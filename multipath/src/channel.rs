@@ -6,6 +6,7 @@ use std::time::Duration;
 use pollux_nvme_tcp::host::Request;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_reactor::Time;
 
 use crate::channels::VolumeInfo;
 use crate::counters::{CounterReset, PathCounters};
@@ -101,6 +102,17 @@ fn link_of(links: &[Option<Box<Link>>], id: ControllerId) -> Option<&Link> {
     links.get(usize::from(id.slot))?.as_deref()
 }
 
+/// How long I/O of a volume waits for a path before control is told, which says so in the log.
+pub(crate) const STALL_TOLD_AFTER: Duration = Duration::from_secs(1);
+
+/// I/O waits, and no path is available.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stalled {
+    pub since: Time,
+    /// Control was told.
+    pub told: bool,
+}
+
 /// A volume on one reactor.
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -113,6 +125,8 @@ pub(crate) struct Channel {
     errors: Vec<(Status, u64)>,
     /// I/Os without a path or without room in its queue, in submission order.
     pub waiting: VecDeque<Request>,
+    /// While I/O waits because no path is available.
+    pub stalled: Option<Stalled>,
     /// I/Os submitted and not completed.
     pub outstanding: usize,
     /// How long I/Os took, while that is counted.
@@ -128,6 +142,7 @@ impl Channel {
             removed: PathCounters::default(),
             errors: Vec::new(),
             waiting: VecDeque::with_capacity(1024),
+            stalled: None,
             outstanding: 0,
             histogram: None,
         }
@@ -187,6 +202,11 @@ impl Channel {
             _ => self.waiting.len(),
         };
         self.waiting.insert(place, request);
+    }
+
+    /// Whether any path is available.
+    pub fn has_path(&self, links: &[Option<Box<Link>>]) -> bool {
+        (0..self.paths.len()).any(|i| candidate(&self.paths, i, links).available)
     }
 
     /// Why an I/O without an available path must not wait; `None` while some path may become available.
@@ -320,6 +340,7 @@ impl Channel {
             volume: self.info.id,
             reactor,
             waiting: self.waiting.len(),
+            no_path_since: self.stalled.map(|stalled| stalled.since),
             removed: self.removed,
             errors: self.errors.clone(),
             paths,

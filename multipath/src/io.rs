@@ -71,6 +71,10 @@ pub enum IoError {
     /// The volume was removed.
     #[error("volume removed")]
     Removed,
+    /// It had not ended by its deadline ([`Channels::submit_within`](crate::Channels::submit_within)). What it
+    /// writes may have been written or not, where it had been sent.
+    #[error("deadline passed")]
+    Deadline,
 }
 
 /// Why a volume has no path left that could be waited for (rule B7.1).

@@ -195,13 +195,13 @@ impl Link {
         self.queue.as_ref().map_or(0, |q| q.options().queue_id)
     }
 
-    /// Ends the connection because of commands that are overdue; they and all others go to `sink`.
-    pub fn give_up(&mut self, sink: &mut impl FnMut(Completed)) -> News {
+    /// Ends the connection for a reason of the host's own; what was outstanding goes to `sink` as lost.
+    pub fn give_up(&mut self, error: QueueError, sink: &mut impl FnMut(Completed)) -> News {
         if let Some(queue) = &mut self.queue {
-            queue.fail(QueueError::CommandTimeout, sink);
+            queue.fail(error, sink);
         }
         self.drop_queue();
-        News::Lost(QueueError::CommandTimeout)
+        News::Lost(error)
     }
 
     /// Closes the queue pair; what was outstanding goes to `sink` as lost.

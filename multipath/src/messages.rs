@@ -226,6 +226,17 @@ pub(crate) enum FromIo {
         epoch: u64,
         at: Time,
     },
+    /// I/O of a volume waits and no path is available.
+    Stalled {
+        volume: VolumeId,
+        waiting: usize,
+        since: Time,
+    },
+    /// That has ended: there is a path, or nothing waits any more.
+    Resumed {
+        volume: VolumeId,
+        since: Time,
+    },
     /// There were answers on the controller's queue pair since the last time.
     Traffic {
         controller: ControllerId,

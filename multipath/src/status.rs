@@ -74,8 +74,10 @@ pub struct ReactorVolumeStatus {
     pub volume: VolumeId,
     /// I/O reactor, counted from 0.
     pub reactor: usize,
-    /// I/Os that wait for a path.
+    /// I/Os that wait for a path, or for room in its queue.
     pub waiting: usize,
+    /// Since when they wait because no path is available, by the reactor's clock.
+    pub no_path_since: Option<Time>,
     /// Counters of paths that were removed since.
     pub removed: PathCounters,
     /// How often I/O came back with which error, also where it was retried.

@@ -6,12 +6,12 @@ mod overdue;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{Completed, Lost, Outcome, RejectedReason, Request};
+use pollux_nvme_tcp::host::{Completed, Lost, Outcome, RejectedReason, Request, Unwanted};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::{Outbox, Progress, Sender, Time};
 
 pub use self::overdue::Aborting;
-use crate::channel::{Channel, Pending};
+use crate::channel::{Channel, Pending, STALL_TOLD_AFTER, Stalled};
 use crate::io::{Completion, Io, IoError, Op, SubmitError};
 use crate::link::{Link, News};
 use crate::messages::{ControlMessage, ControllerId, FromIo, VolumeId};
@@ -68,6 +68,8 @@ pub struct Channels {
     retry_limit: Option<u32>,
     failback: bool,
     waiting: bool,
+    /// No I/O's deadline passes before this time.
+    expire_at: Time,
     /// I/Os submitted, which gives each its place in the order.
     sequence: u64,
     counters: ReactorCounters,
@@ -110,6 +112,7 @@ impl Channels {
             retry_limit: Some(RETRY_LIMIT_DEFAULT),
             failback: true,
             waiting: false,
+            expire_at: Time::MAX,
             sequence: 0,
             counters: ReactorCounters::default(),
             control: Outbox::new(control),
@@ -141,6 +144,14 @@ impl Channels {
             .map_or(0, |c| c.outstanding)
     }
 
+    /// How many I/Os of the volume wait on this reactor because no path is available, and for how long they have
+    /// had none; `None` while there is a path or nothing waits. Cheap: for a line that is shown every second.
+    pub fn waiting_for_path(&self, id: VolumeId) -> Option<(usize, Duration)> {
+        let channel = self.channels.get(usize::from(id.slot))?.as_ref()?;
+        let stalled = channel.stalled.filter(|_| channel.info.id == id)?;
+        Some((channel.waiting.len(), self.now - stalled.since))
+    }
+
     /// What was done with the queue pairs since the start.
     pub fn counters(&self) -> ReactorCounters {
         self.counters
@@ -160,12 +171,44 @@ impl Channels {
             .collect()
     }
 
-    /// Submits an I/O. It ends exactly once, in [`next_completion`](Self::next_completion).
+    /// Submits an I/O. It ends exactly once, in [`next_completion`](Self::next_completion). While no path is
+    /// available but some may become so, it waits, without a limit of its own (rule B7.1): see
+    /// [`submit_within`](Self::submit_within) for one, and [`abort`](Self::abort) to take it back.
     ///
     /// # Errors
     /// The I/O with the reason, if it does not fit the volume.
     #[inline]
     pub fn submit(&mut self, volume: VolumeId, io: Io) -> Result<(), (Io, SubmitError)> {
+        self.submit_by(volume, io, Time::MAX)
+    }
+
+    /// As [`submit`](Self::submit), with a deadline, `limit` from now: an I/O that has not ended by then ends
+    /// with [`IoError::Deadline`], at most a millisecond later if it waits for a path, for a retry or for room
+    /// in a queue. If it was sent, its abort is asked for, and it ends when its controller gives it back; a
+    /// controller that has not done so after a second is reset, since only then nobody writes to the I/O's
+    /// buffer any more. An I/O that succeeds in spite of that ends with success.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    #[inline]
+    pub fn submit_within(
+        &mut self,
+        volume: VolumeId,
+        io: Io,
+        limit: Duration,
+    ) -> Result<(), (Io, SubmitError)> {
+        let deadline = self.now + limit;
+        self.expire_at = self.expire_at.min(deadline);
+        self.submit_by(volume, io, deadline)
+    }
+
+    #[inline]
+    fn submit_by(
+        &mut self,
+        volume: VolumeId,
+        io: Io,
+        deadline: Time,
+    ) -> Result<(), (Io, SubmitError)> {
         let Some(channel) = channel_of(&mut self.channels, volume) else {
             return Err((io, SubmitError::NoVolume));
         };
@@ -175,6 +218,7 @@ impl Channels {
         let mut request = io.into_request(channel.info.nsid, channel.info.block_shift);
         request.owner = volume.pack();
         request.submitted = self.now;
+        request.deadline = deadline;
         self.sequence += 1;
         request.sequence = self.sequence;
         channel.outstanding += 1;
@@ -208,6 +252,10 @@ impl Channels {
                 return self.finish(request, None, Err(IoError::NoPath(why)));
             }
             channel.wait(request);
+            channel.stalled.get_or_insert(Stalled {
+                since: self.now,
+                told: false,
+            });
             self.waiting = true;
             self.counters.queued += 1;
             return;
@@ -315,7 +363,9 @@ impl Channels {
             Outcome::Lost(Lost::Connection { .. }) => (Disposition::OtherPath, IoError::Data),
             Outcome::Lost(Lost::DataDigest | Lost::ShortData) => {
                 // A path error as well; but where every path spoils the data, that is not tried for ever.
-                if let Some(avoid) = channel.avoid(&self.links, request.avoid, controller) {
+                if request.unwanted == Unwanted::No
+                    && let Some(avoid) = channel.avoid(&self.links, request.avoid, controller)
+                {
                     request.avoid = avoid;
                     return self.retry(request);
                 }
@@ -323,6 +373,16 @@ impl Channels {
                 (Disposition::Retry(0), IoError::Data)
             }
         };
+        if request.unwanted != Unwanted::No {
+            // It is not tried again, and an end of its own is told as it is.
+            let aborted = IoError::Status(Status::ABORTED_BY_REQUEST);
+            let error = match request.unwanted {
+                _ if what == Disposition::Failed && error != aborted => error,
+                Unwanted::Overdue => IoError::Deadline,
+                Unwanted::Aborted | Unwanted::No => aborted,
+            };
+            return self.finish(request, Some(controller), Err(error));
+        }
         match what {
             Disposition::Done => self.finish(request, Some(controller), Ok(())),
             Disposition::Failed => self.finish(request, Some(controller), Err(error)),
@@ -402,12 +462,42 @@ impl Channels {
                     break;
                 }
             }
+            self.tell_whether_stalled(slot);
         }
         self.waiting = self
             .channels
             .iter()
             .flatten()
             .any(|channel| !channel.waiting.is_empty());
+    }
+
+    /// Tells control once when I/O has waited for a path for long, and when that has ended.
+    fn tell_whether_stalled(&mut self, slot: usize) {
+        let Some(Some(channel)) = self.channels.get_mut(slot) else {
+            return;
+        };
+        let Some(stalled) = channel.stalled else {
+            return;
+        };
+        let (volume, since) = (channel.info.id, stalled.since);
+        let waiting = channel.waiting.len();
+        let has_path = channel.has_path(&self.links);
+        let message = if waiting == 0 || has_path {
+            channel.stalled = None;
+            stalled.told.then_some(FromIo::Resumed { volume, since })
+        } else if !stalled.told && self.now >= since + STALL_TOLD_AFTER {
+            channel.stalled = Some(Stalled { since, told: true });
+            Some(FromIo::Stalled {
+                volume,
+                waiting,
+                since,
+            })
+        } else {
+            None
+        };
+        if let Some(message) = message {
+            self.post(message);
+        }
     }
 
     /// The receiving half of a turn.
@@ -444,6 +534,9 @@ impl Channels {
         if self.waiting {
             self.resume_waiting();
         }
+        if now >= self.expire_at {
+            self.expire();
+        }
         progress
     }
 
@@ -472,7 +565,13 @@ impl Channels {
     pub(crate) fn deadline(&self) -> Option<Time> {
         let connecting = self.links.iter().flatten().filter_map(|l| l.deadline());
         let delayed = self.delayed.front().map(|d| d.at);
-        connecting.chain(delayed).min()
+        let expire = (self.expire_at < Time::MAX).then_some(self.expire_at);
+        let stalls = self.channels.iter().flatten().filter_map(|channel| {
+            let stalled = channel.stalled.filter(|stalled| !stalled.told)?;
+            Some(stalled.since + STALL_TOLD_AFTER)
+        });
+        let stalls = self.waiting.then_some(stalls).into_iter().flatten();
+        connecting.chain(delayed).chain(expire).chain(stalls).min()
     }
 
     #[inline]

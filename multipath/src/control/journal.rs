@@ -8,6 +8,7 @@ use pollux_nvme_tcp::spec::nqn::Nqn;
 use super::discovery_service::DiscoveryService;
 use super::member::{Lifecycle, Member};
 use crate::LOG_FLAG;
+use crate::messages::VolumeId;
 use crate::request::HostError;
 use crate::status::PathEventKind;
 
@@ -133,6 +134,58 @@ pub(super) fn discovery_not_attached(name: &str, nqn: &Nqn, error: &HostError, d
         target: LOG_FLAG,
         "discovery {name}: {nqn} is not attached: {error}; next try in {delay:.0?}"
     );
+}
+
+/// Paths that are told one by one.
+const PATHS_TOLD: usize = 4;
+
+/// I/O of a volume waits, and no path is available.
+pub(super) fn stalled(
+    name: &str,
+    volume: VolumeId,
+    members: &[Member],
+    waiting: usize,
+    length: Duration,
+) {
+    let mut paths = Vec::new();
+    let mut is_limited = false;
+    for member in members {
+        let Some(path) = member.paths.iter().find(|p| p.volume == volume) else {
+            continue;
+        };
+        let recovery = member.options.recovery;
+        is_limited |=
+            recovery.controller_loss_timeout.is_some() || recovery.fast_io_fail_timeout.is_some();
+        paths.push(match member.lifecycle {
+            Lifecycle::Live => format!("{} {}", member.transport.addr, path.state.ana),
+            _ => format!(
+                "{} {}: {}",
+                member.transport.addr,
+                member.state_name(),
+                member.last_error.as_deref().unwrap_or("no answer yet")
+            ),
+        });
+    }
+    if let Some(more) = paths.len().checked_sub(PATHS_TOLD).filter(|&n| n > 0) {
+        paths.truncate(PATHS_TOLD);
+        paths.push(format!("and {more} more"));
+    }
+    let limit = match is_limited {
+        true => "until one is back, or its time limits have passed",
+        false => {
+            "until one is back (neither fast_io_fail_timeout_sec nor ctrlr_loss_timeout_sec is set)"
+        }
+    };
+    let paths = paths.join("; ");
+    log::warn!(
+        target: LOG_FLAG,
+        "{name}: no path is available, {waiting} I/Os have waited for {length:.1?}; they wait {limit}: {paths}"
+    );
+}
+
+/// I/O that had no path goes on, or has ended.
+pub(super) fn resumed(name: &str, length: Duration) {
+    log::warn!(target: LOG_FLAG, "{name}: I/O waits for a path no more, after {length:.1?}");
 }
 
 fn who(member: &Member) -> (&str, SocketAddr) {

@@ -18,6 +18,7 @@ mod volumes;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use pollux_nvme_tcp::host::{Completed, ControllerError, ControllerEvent, Stage};
 use pollux_nvme_tcp::spec::log::AnaState;
@@ -348,6 +349,12 @@ impl<M: Send + 'static> Control<M> {
                     self.record(now, index, volume, kind);
                 }
             }
+            FromIo::Stalled {
+                volume,
+                waiting,
+                since,
+            } => self.on_stalled(volume, reactor, waiting, now - since),
+            FromIo::Resumed { volume, since } => self.on_resumed(volume, reactor, now - since),
             FromIo::Traffic {
                 controller,
                 incarnation,
@@ -386,6 +393,29 @@ impl<M: Send + 'static> Control<M> {
                 }
             }
             FromIo::Told { request, answer } => self.on_told(request, reactor, answer, now),
+        }
+    }
+
+    /// I/O of a volume waits on a reactor, and has no path there.
+    fn on_stalled(&mut self, id: VolumeId, reactor: usize, waiting: usize, length: Duration) {
+        let Some(volume) = self.volumes.get_mut(id) else {
+            return;
+        };
+        let is_first = volume.stalled.is_empty();
+        volume.stalled.push(reactor);
+        if is_first {
+            let name = volume.info.name.clone();
+            journal::stalled(&name, id, &self.members, waiting, length);
+        }
+    }
+
+    fn on_resumed(&mut self, id: VolumeId, reactor: usize, length: Duration) {
+        let Some(volume) = self.volumes.get_mut(id) else {
+            return;
+        };
+        volume.stalled.retain(|&stalled| stalled != reactor);
+        if volume.stalled.is_empty() {
+            journal::resumed(&volume.info.name, length);
         }
     }
 

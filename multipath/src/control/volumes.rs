@@ -22,6 +22,8 @@ pub(super) struct Volume {
     pub group: String,
     pub ids: NamespaceIds,
     pub policy: Policy,
+    /// I/O reactors on which I/O waits and no path is available.
+    pub stalled: Vec<usize>,
     pub events: VecDeque<PathEvent>,
 }
 
@@ -146,6 +148,7 @@ impl Volumes {
             group: group.into(),
             ids: namespace.ids,
             policy,
+            stalled: Vec::new(),
             events: VecDeque::new(),
         });
         self.list.last()

@@ -13,6 +13,7 @@ mod attach;
 #[path = "../common/mod.rs"]
 mod common;
 mod completions;
+mod deadlines;
 mod failover;
 mod identity;
 mod keep_alive;

@@ -27,6 +27,8 @@ pub struct Ended {
 pub struct Hand {
     pub todo: BTreeMap<usize, VecDeque<(Option<VolumeId>, Io)>>,
     pub ended: Vec<Ended>,
+    /// The deadline of I/Os that are submitted from now on, from then.
+    pub limit: Option<Duration>,
     /// I/Os to abort on each reactor, and what was said to that.
     pub to_abort: BTreeMap<usize, Vec<u64>>,
     pub aborting: BTreeMap<u64, Aborting>,

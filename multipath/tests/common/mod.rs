@@ -7,6 +7,7 @@
 
 pub mod ask;
 pub mod hand;
+pub mod lines;
 pub mod wire;
 
 use std::cell::RefCell;
@@ -150,7 +151,12 @@ impl Application for Pump {
         let by_hand = self.hand.borrow_mut().todo.remove(&self.reactor);
         for (volume, io) in by_hand.unwrap_or_default() {
             let volume = volume.unwrap_or(first);
-            channels.submit(volume, io).map_err(|(_, e)| e).unwrap();
+            let limit = self.hand.borrow().limit;
+            let submitted = match limit {
+                Some(limit) => channels.submit_within(volume, io, limit),
+                None => channels.submit(volume, io),
+            };
+            submitted.map_err(|(_, e)| e).unwrap();
             progress = Progress::Busy;
         }
         let to_abort = self.hand.borrow_mut().to_abort.remove(&self.reactor);

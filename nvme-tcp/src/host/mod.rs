@@ -32,5 +32,5 @@ pub use faults::Fault;
 pub use handshake::{ConnectOptions, Digests, HostIdentity};
 pub use namespaces::{Namespace, NamespaceIds};
 pub use queue_pair::{QueueError, QueuePair, Rejected, RejectedReason, Withdrawn};
-pub use request::{Command, Completed, Lost, Outcome, Request, Transfer};
+pub use request::{Command, Completed, Lost, Outcome, Request, Transfer, Unwanted};
 pub use table::Overdue;

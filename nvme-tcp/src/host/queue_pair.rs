@@ -56,6 +56,9 @@ pub enum QueueError {
     /// A command was not answered within the command timeout.
     #[error("a command was not answered within the command timeout")]
     CommandTimeout,
+    /// A command that was aborted, or whose deadline has passed, was not given back.
+    #[error("an unwanted command was not given back, although its abort was asked for")]
+    NotGivenBack,
     /// The owner closed it.
     #[error("closed by the host")]
     HostClosed,
@@ -271,6 +274,12 @@ impl QueuePair {
             faults.forget(slot);
         }
         self.table.take(slot).map(Withdrawn::Unsent)
+    }
+
+    /// Shows `look` every outstanding request, with the command identifier of those of which a byte may have
+    /// been sent.
+    pub fn look_through(&mut self, look: &mut impl FnMut(&mut Request, Option<u16>)) {
+        self.table.look_through(look);
     }
 
     /// From now on makes up an error as `fault` says, in addition to those said before.

@@ -59,6 +59,23 @@ pub struct Request {
     pub sequence: u64,
     /// When the request was first submitted; kept by the submitter.
     pub submitted: Time,
+    /// When the submitter does something about the request if it has not ended, [`Time::MAX`]: never; kept by
+    /// the submitter.
+    pub deadline: Time,
+    /// Whether the submitter still wants it done; kept by the submitter.
+    pub unwanted: Unwanted,
+}
+
+/// Why a request that is with a controller is not to be submitted again, whatever becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unwanted {
+    /// It is wanted.
+    #[default]
+    No,
+    /// Its submitter has aborted it.
+    Aborted,
+    /// Its deadline has passed.
+    Overdue,
 }
 
 impl Request {
@@ -108,6 +125,8 @@ impl Request {
             avoid: 0,
             sequence: 0,
             submitted: Time::ZERO,
+            deadline: Time::MAX,
+            unwanted: Unwanted::No,
         }
     }
 

@@ -209,6 +209,16 @@ impl CommandTable {
         })
     }
 
+    /// Shows `look` every request, with its command identifier if it was issued.
+    pub fn look_through(&mut self, look: &mut impl FnMut(&mut Request, Option<u16>)) {
+        for (index, slot) in (0u16..).zip(&mut self.slots) {
+            let cid = slot.issued.then_some(slot.generation << SLOT_BITS | index);
+            if let Some(request) = &mut slot.request {
+                look(request, cid);
+            }
+        }
+    }
+
     /// Begins a new tick and shows `found` every command that is `limit` ticks old or more; its age then
     /// counts from now.
     pub fn age(&mut self, limit: u32, found: &mut impl FnMut(Overdue<'_>)) {
