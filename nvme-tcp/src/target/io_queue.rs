@@ -31,6 +31,10 @@ use crate::spec::{Cqe, SglDescriptor, Sqe};
 /// Receives per poll at most, so that one busy queue does not starve the others of its reactor.
 const ROUNDS_MAX: u32 = 8;
 
+/// No further receive in a poll that has received so many bytes: others wait no longer for a queue of large writes than for
+/// one of small ones.
+const POLL_BYTES: usize = 256 * 1024;
+
 /// From this length on, payload is received straight into its staging buffer.
 const DIRECT_MIN: usize = 4096;
 
@@ -167,8 +171,10 @@ impl IoQueue {
         cx: &mut Context<'_>,
     ) -> Result<Progress, End> {
         let mut progress = Progress::Idle;
+        let mut bytes = 0;
         for _ in 0..ROUNDS_MAX {
             let (received, more) = self.receive()?;
+            bytes += received;
             match self.process(namespaces, pool, cx) {
                 Ok(true) => progress = Progress::Busy,
                 Ok(false) => {}
@@ -179,10 +185,10 @@ impl IoQueue {
                     return Err(end);
                 }
             }
-            if received {
+            if received > 0 {
                 progress = Progress::Busy;
             }
-            if !more {
+            if !more || bytes >= POLL_BYTES {
                 break;
             }
         }
@@ -211,9 +217,9 @@ impl IoQueue {
         !self.held.may_be_resumed() && !self.conn.stream.take_ready()
     }
 
-    /// One receive. Returns whether anything came, and whether more may be there.
+    /// One receive. Returns how many bytes came, and whether more may be there.
     #[inline]
-    fn receive(&mut self) -> Result<(bool, bool), End> {
+    fn receive(&mut self) -> Result<(usize, bool), End> {
         if let Some(incoming) = &mut self.incoming
             && incoming.left >= DIRECT_MIN
             && self.conn.rx.data().is_empty()
@@ -227,15 +233,15 @@ impl IoQueue {
             let taken = self.conn.rx.fill_direct(&mut self.conn.stream, direct);
             let (n, behind) = match taken {
                 Ok(n) => n,
-                Err(e) => return none_if_would_block(Err(e)).map(|_| (false, false)),
+                Err(e) => return none_if_would_block(Err(e)).map(|_| (0, false)),
             };
             transfer.take(n, incoming);
             self.data_in += n as u64;
-            return Ok((n > 0, behind == self.conn.rx.capacity()));
+            return Ok((n + behind, behind == self.conn.rx.capacity()));
         }
         let room = self.conn.rx.capacity() - self.conn.rx.data().len();
         let n = self.conn.fill()?;
-        Ok((n > 0, n > 0 && n == room))
+        Ok((n, n > 0 && n == room))
     }
 
     /// Works on what was received until more is needed or answers find no room. Returns whether anything

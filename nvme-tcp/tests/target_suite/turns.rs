@@ -103,6 +103,11 @@ fn peers_that_do_not_read_cost_no_socket_calls_until_they_do() {
 
     wait_for_rest(&quiet_turns);
 
+    // One that dies is noticed, though nothing is sent to it.
+    drop(queues.pop());
+    wait_for("the end of a queue whose peer has died", || {
+        target.status().reactors[0].current_io_qpairs == 3
+    });
     for cid in identifies {
         assert_eq!(admin.finish(cid, &[]).0.status(), Status::SUCCESS);
     }
