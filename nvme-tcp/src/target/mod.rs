@@ -42,6 +42,9 @@
 //! * Files are read and written by blocking calls on the reactor; see [`Backend::File`]. Flushes, zeroing and
 //!   deallocation are not: each disk has a thread for them.
 //! * A controller's I/O queues must come through the listener of its admin queue.
+//! * Data that hosts send on an R2T takes memory: 32 MiB a reactor that its hosts share, and as much again for hosts that
+//!   hold none. A host that sends nothing for 30 s of what it was asked for loses its connection, after 10 s if others wait
+//!   for the memory.
 
 mod admin;
 mod ana;
