@@ -12,6 +12,8 @@ pub(crate) struct Link {
     pub id: ControllerId,
     pub incarnation: u32,
     queue: Option<QueuePair>,
+    /// Socket calls of the queue pairs before it.
+    earlier_socket_calls: u64,
     /// Control has seen every part of the controller in place.
     enabled: bool,
     announced: bool,
@@ -57,6 +59,7 @@ impl Link {
             id,
             incarnation: 0,
             queue: None,
+            earlier_socket_calls: 0,
             enabled: false,
             announced: false,
             recovering: true,
@@ -89,6 +92,7 @@ impl Link {
         self.enabled = false;
         self.announced = false;
         self.recovering = true;
+        self.take_queue();
         self.queue = Some(
             QueuePair::connect(cx.net(), now, options)
                 .map_err(|e| QueueError::TcpConnect(e.kind()))?,
@@ -206,7 +210,7 @@ impl Link {
 
     /// Closes the queue pair; what was outstanding goes to `sink` as lost.
     pub fn disconnect(&mut self, sink: &mut impl FnMut(Completed)) {
-        if let Some(mut queue) = self.queue.take() {
+        if let Some(mut queue) = self.take_queue() {
             queue.close(sink);
         }
         self.enabled = false;
@@ -222,12 +226,19 @@ impl Link {
             .min()
     }
 
+    /// Of this queue pair and of those that it came after.
     pub fn socket_calls(&self) -> u64 {
-        self.queue.as_ref().map_or(0, QueuePair::socket_calls)
+        let calls = self.queue.as_ref().map_or(0, QueuePair::socket_calls);
+        self.earlier_socket_calls + calls
+    }
+
+    fn take_queue(&mut self) -> Option<QueuePair> {
+        self.earlier_socket_calls = self.socket_calls();
+        self.queue.take()
     }
 
     fn drop_queue(&mut self) {
-        self.queue = None;
+        self.take_queue();
         self.enabled = false;
         self.recovering = true;
     }

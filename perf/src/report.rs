@@ -334,7 +334,7 @@ fn write_latency_row(out: &mut String, label: &str, latency: &LatencySummary) ->
 }
 
 fn at_least(open: bool) -> &'static str {
-    if open { ">= " } else { "" }
+    if open { ">=" } else { "" }
 }
 
 /// Names of the percentiles in the JSON object that are lower bounds.
@@ -544,12 +544,17 @@ const COLUMNS: usize = 80;
 
 /// Writes text, broken between words so that it fits a terminal; lines after the first are indented by four.
 pub fn paragraph(out: &mut String, indent: &str, text: &str) {
+    hanging(out, indent, 4, text);
+}
+
+/// The same with another indentation of the lines after the first.
+pub fn hanging(out: &mut String, indent: &str, hang: usize, text: &str) {
     let mut line = indent.to_owned();
     let mut words = 0;
     for word in text.split(' ') {
         if words > 0 && line.chars().count() + 1 + word.chars().count() > COLUMNS {
-            let _ = writeln!(out, "{line}");
-            "    ".clone_into(&mut line);
+            let _ = writeln!(out, "{}", line.trim_end());
+            line = " ".repeat(hang);
             words = 0;
         }
         if words > 0 {
@@ -558,7 +563,7 @@ pub fn paragraph(out: &mut String, indent: &str, text: &str) {
         line.push_str(word);
         words += 1;
     }
-    let _ = writeln!(out, "{line}");
+    let _ = writeln!(out, "{}", line.trim_end());
 }
 
 /// Shows [`Moment`]s on standard error: one line that is written over on a terminal, a line each otherwise.
@@ -823,7 +828,7 @@ mod tests {
         for part in [
             "UNFINISHED: 1 of 1,000,000 I/Os had not ended 15.0 s after the end, the oldest after 2.50 s",
             ">=2.50 s",
-            "longest gap between completions: >= 2500.000 ms",
+            "longest gap between completions: >=2500.000 ms",
             "FAILED: 0 errors, 0 miscompares, 1 of 1,000,000 I/Os lost",
         ] {
             assert!(table.contains(part), "'{part}' is not in\n{table}");

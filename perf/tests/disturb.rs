@@ -4,8 +4,9 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -23,6 +24,9 @@ fn disturbed(scenario: &str, args: &[&str]) -> (Value, String) {
     let progress = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}{progress}");
     assert!(progress.contains(&format!("disturb: {scenario}: begins")));
+    for line in text.lines().chain(progress.lines()) {
+        assert!(line.chars().count() <= 80, "wider than a terminal: {line}");
+    }
     let json = fs::read_to_string(&path).expect("the file was written");
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(
@@ -169,4 +173,38 @@ fn status_is_compared_with_its_absence() {
     assert_compared(&section["comparison"], 1);
     assert_clean_status(&section["status"]);
     assert_clean_io(&section["io"]);
+}
+
+#[test]
+fn ctrl_c_ends_it_in_the_middle_of_a_step_with_its_report() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("disturb-interrupted.json");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pollux-perf"))
+        .args(["disturb", "attach", "--seconds", "0.1", "--json"])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut progress = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains("begins") {
+        line.clear();
+        assert!(progress.read_line(&mut line).expect("a line") > 0);
+    }
+    let pid = child.id().to_string();
+    let killed = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(killed.expect("kill is there").success());
+    let output = child.wait_with_output().expect("an end");
+    assert_eq!(output.status.code(), Some(130));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("INTERRUPTED") && text.contains("stopped before its end"),
+        "{text}"
+    );
+    let json = fs::read_to_string(&path).expect("the file was written");
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        (&json["interrupted"], &json["failures"]),
+        (&true.into(), &0.into())
+    );
 }

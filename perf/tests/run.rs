@@ -365,6 +365,7 @@ fn an_outage_that_does_not_end_is_in_the_figures() {
         (&"disconnected".into(), &true.into())
     );
     assert!(event["pause_ns"].as_u64() > Some(outage_ns), "{json:#}");
+    assert!(json["socket_calls_per_io"].as_f64() > Some(0.0), "{json:#}");
     for text in ["UNFINISHED: 4 of", "4 of", "I/Os lost", ">="] {
         assert!(report.contains(text), "{text}: {report}");
     }

@@ -324,7 +324,54 @@ fn with_f_a_run_goes_on_after_failed_io() {
     let job = &answer["result"]["results"][0];
     assert_eq!(job["status"], "finished", "{answer}");
     assert!(job["io_failed"].as_u64() > Some(0), "{answer}");
+    // Failures are no I/O that was done.
+    let (iops, mibps) = (job["iops"].as_f64(), job["mibps"].as_f64());
+    let ios = mibps.expect("a number") * 256.0;
+    assert!((ios - iops.expect("a number")).abs() < 1.0, "{answer}");
+    assert!(
+        job["avg_failed_latency_us"].as_f64() > Some(0.0),
+        "{answer}"
+    );
+    assert!(job["runtime"].as_f64() >= Some(3.0), "{answer}");
     serve.terminate();
+    assert_eq!(serve.exit_code(), Some(0));
+}
+
+/// What hangs is not waited for after a signal, and counts with its age.
+#[test]
+fn sigterm_ends_a_run_whose_io_hangs() {
+    let target = Target::new();
+    let mut serve = Serve::new("hang", &["-q", "4", "-w", "randread", "-t", "600"]);
+    let mut client = serve.client();
+    client.call(
+        "bdev_nvme_set_options",
+        &json!({"reconnect_delay_sec": 1, "ctrlr_loss_timeout_sec": -1}),
+    );
+    client.call("bdev_nvme_attach_controller", &target.attach());
+    client.send("perform_tests", &json!({}));
+    let mut other = serve.client();
+    other.await_io();
+    target.unlisten();
+    let wait = |c: &mut Client| {
+        let paths = c.call("bdev_nvme_get_io_paths", &json!({}));
+        paths.to_string().contains("\"connected\":true")
+    };
+    while wait(&mut other) {}
+    serve.terminate();
+    let answer = client.answer();
+    for job in answer["result"]["results"].as_array().expect("a list") {
+        assert_eq!(job["status"], "terminated", "{answer}");
+        assert_eq!(
+            (&job["io_timeout"], &job["io_failed"]),
+            (&json!(4), &json!(0))
+        );
+        let (gap, max) = (
+            job["longest_gap_us"].as_f64(),
+            job["max_latency_us"].as_f64(),
+        );
+        // As long as the end of the run waited, at least.
+        assert!(gap > Some(900_000.0) && max > Some(900_000.0), "{answer}");
+    }
     assert_eq!(serve.exit_code(), Some(0));
 }
 

@@ -39,6 +39,7 @@ use crate::Usage;
 use crate::clock::now;
 use crate::cores::check_available;
 use crate::machine::{self, Machine};
+use crate::report::paragraph;
 
 /// What all scenarios are given.
 struct Setup {
@@ -210,7 +211,9 @@ fn under_each_policy(
 /// Tells people how far it is.
 fn progress(text: &str) {
     // A reader that went away is no reason to stop.
-    let _ = writeln!(std::io::stderr(), "disturb: {text}");
+    let mut lines = String::new();
+    paragraph(&mut lines, "", &format!("disturb: {text}"));
+    let _ = write!(std::io::stderr(), "{lines}");
 }
 
 /// The longest that something may take which should be over in milliseconds. Beyond it, it has failed.

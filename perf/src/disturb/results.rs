@@ -10,8 +10,11 @@ use super::Layout;
 use super::drive::Totals;
 use crate::Results;
 use crate::machine::Machine;
-use crate::report::{duration, grouped};
+use crate::report::{duration, grouped, hanging, paragraph};
 use crate::stats::LatencySummary;
+
+/// Width of the labels.
+const LABEL: usize = 26;
 
 /// Results of all scenarios that were run.
 pub struct Disturbed {
@@ -75,7 +78,7 @@ impl Section {
 
     /// A line of the table.
     pub fn line(&mut self, label: &str, text: impl Into<String>) {
-        let line = format!("    {label:<26}{}", text.into());
+        let line = format!("    {label:<LABEL$}{}", text.into());
         self.lines.push(line.trim_end().to_owned());
     }
 
@@ -179,17 +182,20 @@ impl Results for Disturbed {
 
 impl Disturbed {
     fn write_table(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "{}, Linux {}", self.machine.cpu, self.machine.kernel)?;
+        let machine = format!("{}, Linux {}", self.machine.cpu, self.machine.kernel);
+        paragraph(out, "", &machine);
         for section in &self.sections {
-            writeln!(out, "\n  {}: {}", section.name, section.about)?;
+            let heading = format!("{}: {}", section.name, section.about);
+            writeln!(out)?;
+            paragraph(out, "  ", &heading);
             if let Some(layout) = &section.layout {
-                writeln!(out, "    {layout}")?;
+                hanging(out, "    ", 6, &layout.to_string());
             }
             for line in &section.lines {
-                writeln!(out, "{line}")?;
+                hanging(out, "", 4 + LABEL, line);
             }
             for failure in &section.failures {
-                writeln!(out, "    FAILED: {failure}")?;
+                hanging(out, "    ", 6, &format!("FAILED: {failure}"));
             }
             if section.stopped {
                 writeln!(out, "    stopped before its end")?;
@@ -204,7 +210,7 @@ impl Disturbed {
             count => writeln!(out, "  FAILED: {count}")?,
         }
         for doubt in &self.doubts {
-            writeln!(out, "  doubtful: {doubt}")?;
+            paragraph(out, "  ", &format!("doubtful: {doubt}"));
         }
         Ok(())
     }
