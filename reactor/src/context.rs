@@ -77,6 +77,10 @@ impl Context<'_> {
     /// Has this service told of the edges of a stream of this reactor ([`Context::next_ready`]), by `token`; a stream that
     /// is watched already gets a new token. A stream that moves to another reactor is watched there anew, after
     /// [`Net::adopt`].
+    ///
+    /// # Panics
+    ///
+    /// If the stream was opened on another reactor and not adopted by this one.
     pub fn watch(&mut self, stream: &mut Stream, token: u64) {
         self.core.net.watch(stream, self.seat, token);
     }

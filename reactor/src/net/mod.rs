@@ -142,7 +142,7 @@ impl Net {
         match (&mut self.kind, &mut stream.kind) {
             (NetKind::Tcp(net), StreamKind::Tcp(link)) => net.watch_link(link, watch),
             (NetKind::Sim(_, reactor), StreamKind::Sim(link)) => link.watch(*reactor, watch),
-            _ => {}
+            _ => unreachable!("{}", mixed_worlds()),
         }
     }
 

@@ -146,11 +146,11 @@ impl TcpNet {
 
     /// Lists the stream's token with each first edge from now on, and at once if one was seen already.
     pub(super) fn watch_link(&mut self, link: &TcpLink, watch: Watch) {
-        let watched = self.table.get_mut(link.token.0);
-        let Some(watched) = watched.filter(|_| Arc::ptr_eq(&link.registry, &self.registry)) else {
-            // The stream was not adopted here; nothing is ever seen of it.
-            return;
-        };
+        assert!(
+            Arc::ptr_eq(&link.registry, &self.registry),
+            "a stream is watched on the reactor that has adopted it"
+        );
+        let watched = &mut self.table[link.token.0];
         watched.watch = Some(watch);
         if watched.ready.get() {
             self.lists.push(watch);
