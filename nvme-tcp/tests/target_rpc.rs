@@ -494,3 +494,45 @@ fn the_configuration_makes_the_same_target_again() {
     let referrals = again.call("nvmf_discovery_get_referrals", json!({}));
     assert_eq!(referrals[0]["address"]["traddr"], "192.0.2.1");
 }
+
+#[test]
+fn a_file_belongs_to_one_disk_unless_it_is_shared() {
+    let mut t = Managed::start("shared-file");
+    let path = std::env::temp_dir().join(format!("pollux-belongs-{}", std::process::id()));
+    std::fs::write(&path, vec![7; 8192]).unwrap();
+    let create =
+        |name: &str, shared: bool| json!({"name": name, "filename": path, "shared": shared});
+    t.call("bdev_aio_create", create("A", false));
+    for shared in [false, true] {
+        let (code, message) = t.error("bdev_aio_create", create("B", shared));
+        assert_eq!(code, -16, "{message}");
+        let holder = format!("another disk of this process (pid {})", std::process::id());
+        assert!(message.contains(&holder), "{message}");
+    }
+    let saved = t.config();
+    assert!(!saved.to_string().contains("shared"), "{saved}");
+    t.call("bdev_aio_delete", json!({"name": "A"}));
+    t.call("bdev_aio_create", create("A", true));
+    t.call("bdev_aio_create", create("B", true));
+    let shown = t.call("bdev_get_bdevs", json!({"name": "B"}));
+    let aio = &shown[0]["driver_specific"]["aio"];
+    let expected = json!({"shared": true, "errors": 0, "failure": null});
+    assert_eq!(aio["pollux"], expected);
+    let saved = t.config();
+    assert_eq!(
+        saved.to_string().matches("\"shared\":true").count(),
+        2,
+        "{saved}"
+    );
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn memory_that_the_machine_does_not_have_is_refused_with_both_figures() {
+    let mut t = Managed::start("memory");
+    let params = json!({"num_blocks": 1u64 << 35, "block_size": 4096});
+    let (code, message) = t.error("bdev_malloc_create", params);
+    assert_eq!(code, -12, "{message}");
+    assert!(message.contains("140737488355328 bytes"), "{message}");
+    assert!(message.contains("can be had"), "{message}");
+}

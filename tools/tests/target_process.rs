@@ -81,6 +81,53 @@ fn bad_usage_is_one_line_and_exit_code_2() {
 }
 
 #[test]
+fn a_file_is_served_once_and_again_at_once_after_its_target_was_killed() {
+    let path = std::env::temp_dir().join(format!("pollux-served-once-{}", std::process::id()));
+    let namespace = format!("file:{}:1M", path.display());
+    let start = |more: &[&str]| {
+        let args = [
+            "target",
+            "--listen",
+            "127.0.0.1:0",
+            "--namespace",
+            &namespace,
+        ];
+        let child = pollux(&[&args, more].concat());
+        let child = { child }.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Guard(child);
+        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.starts_with("listening on "), "{line}");
+        child
+    };
+    for _ in 0..3 {
+        let mut first = start(&[]);
+        for more in [&[][..], &["--shared"]] {
+            let args = [
+                &[
+                    "target",
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--namespace",
+                    &namespace,
+                ],
+                more,
+            ];
+            let (code, error) = finish(&args.concat());
+            assert_eq!(code, Some(1), "{error}");
+            let holder = format!("in use by pollux (pid {})", first.0.id());
+            assert!(error.contains(&holder), "{error}");
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
+        // SIGKILL.
+        first.0.kill().unwrap();
+        first.0.wait().unwrap();
+    }
+    let _two = [start(&["--shared"]), start(&["--shared"])];
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
 fn what_cannot_be_had_is_one_line_and_exit_code_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
@@ -90,6 +137,7 @@ fn what_cannot_be_had_is_one_line_and_exit_code_1() {
             ["--namespace", "file:/nonexistent/disk"],
             "/nonexistent/disk",
         ),
+        (["--namespace", "memory:100T"], "109951162777600 bytes"),
     ] {
         let (code, error) = finish(&["target", args[0], args[1]]);
         assert_eq!(code, Some(1), "{args:?}: {error}");

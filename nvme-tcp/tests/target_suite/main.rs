@@ -9,6 +9,7 @@ mod admin;
 mod allocations;
 mod ana;
 mod configuration;
+mod disks;
 mod faults;
 mod initiator;
 mod io;

@@ -263,6 +263,13 @@ impl FileDisk {
     }
 }
 
+/// Gives the lock back at once. Closing the file would not, while a child that the process has just started still has it.
+impl Drop for FileDisk {
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 /// The same open file.
 impl PartialEq for FileDisk {
     fn eq(&self, other: &Self) -> bool {
