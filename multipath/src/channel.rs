@@ -330,6 +330,8 @@ impl Channel {
                 log_pending: path.pending != Pending::No,
                 anatt_expired: path.anatt_expired,
                 outstanding: view(index).outstanding,
+                longest_silence: link_of(links, path.controller)
+                    .map_or(Duration::ZERO, Link::longest_silence),
                 counters: path.counters,
                 cntlid: 0,
                 transport: None,

@@ -29,6 +29,7 @@ mod policy;
 mod request;
 pub mod rpc;
 mod select;
+mod silence;
 mod status;
 mod transport_id;
 

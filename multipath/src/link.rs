@@ -6,6 +6,7 @@ use pollux_nvme_tcp::host::{CommandTimeout, Completed, QueueError, QueuePair, Ti
 use pollux_reactor::{Context, Progress, Time};
 
 use crate::messages::ControllerId;
+use crate::silence::{self, Finding, Silence};
 
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -30,7 +31,8 @@ pub(crate) struct Link {
     traffic: Option<Duration>,
     /// When that is looked at next.
     traffic_at: Time,
-    /// The earlier of the two: when [`age`](Self::age) is to be called.
+    silence: Option<Silence>,
+    /// The earliest of the three: when [`age`](Self::age) is to be called.
     pub due_at: Time,
 }
 
@@ -41,8 +43,8 @@ pub(crate) struct OverdueCommands {
     pub count: usize,
     /// Those of them that are to be aborted, by command identifier.
     pub to_abort: Vec<u16>,
-    /// The connection has to end.
-    pub give_up: bool,
+    /// The connection has to end, and why.
+    pub give_up: Option<QueueError>,
     /// There was an answer since this was asked last.
     pub traffic: bool,
 }
@@ -69,6 +71,7 @@ impl Link {
             age_at: Time::MAX,
             traffic: None,
             traffic_at: Time::MAX,
+            silence: None,
             due_at: Time::MAX,
         }
     }
@@ -80,14 +83,16 @@ impl Link {
         options: pollux_nvme_tcp::host::ConnectOptions,
         timeout: Option<CommandTimeout>,
         traffic: Option<Duration>,
+        silence: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Result<(), QueueError> {
         let now = cx.now();
+        self.silence = silence.map(|limit| Silence::new(limit, now));
         self.timeout = timeout;
         self.age_at = timeout.map_or(Time::MAX, |timeout| now + timeout.tick());
         self.traffic = traffic;
         self.traffic_at = traffic.map_or(Time::MAX, |interval| now + interval);
-        self.due_at = self.age_at.min(self.traffic_at);
+        self.set_due();
         self.incarnation = incarnation;
         self.enabled = false;
         self.announced = false;
@@ -174,8 +179,41 @@ impl Link {
             self.age_at = now + timeout.tick();
             self.find_overdue(timeout, &mut overdue);
         }
-        self.due_at = self.age_at.min(self.traffic_at);
+        self.watch_silence(now, &mut overdue);
+        self.set_due();
         overdue
+    }
+
+    fn set_due(&mut self) {
+        let silence = self.silence.as_ref().map_or(Time::MAX, |s| s.check_at);
+        self.due_at = self.age_at.min(self.traffic_at).min(silence);
+    }
+
+    /// Whether the queue pair still says anything (rule B9.4).
+    fn watch_silence(&mut self, now: Time, overdue: &mut OverdueCommands) {
+        let queue = self.queue.as_mut().filter(|queue| queue.is_ready());
+        let Some((silence, queue)) = self.silence.as_mut().zip(queue) else {
+            return;
+        };
+        if now < silence.check_at {
+            return;
+        }
+        match silence.check(now, queue.outstanding(), queue.received_at()) {
+            Finding::Fine => {}
+            Finding::Suspect => {
+                if queue.submit_probe(silence::probe()).is_ok() {
+                    silence.probed(now);
+                }
+            }
+            Finding::Dead => overdue.give_up = Some(QueueError::Silent),
+        }
+    }
+
+    /// The longest time that the queue pair has said nothing while commands were outstanding.
+    pub fn longest_silence(&self) -> Duration {
+        self.silence
+            .as_ref()
+            .map_or(Duration::ZERO, Silence::longest)
     }
 
     fn find_overdue(&mut self, timeout: CommandTimeout, overdue: &mut OverdueCommands) {
@@ -188,7 +226,9 @@ impl Link {
                     TimeoutAction::Abort if !command.again => {
                         overdue.to_abort.extend(command.command_id);
                     }
-                    TimeoutAction::Abort | TimeoutAction::Reset => overdue.give_up = true,
+                    TimeoutAction::Abort | TimeoutAction::Reset => {
+                        overdue.give_up = Some(QueueError::CommandTimeout);
+                    }
                 }
             });
         }
@@ -219,7 +259,8 @@ impl Link {
     /// When it has something to do although nothing arrives.
     pub fn deadline(&self) -> Option<Time> {
         let queue = self.queue.as_ref()?;
-        let aging = (queue.outstanding() > 0).then_some(self.age_at);
+        let silence = self.silence.as_ref().map_or(Time::MAX, |s| s.check_at);
+        let aging = (queue.outstanding() > 0).then_some(self.age_at.min(silence));
         [queue.deadline(), aging.filter(|&at| at < Time::MAX)]
             .into_iter()
             .flatten()

@@ -75,6 +75,8 @@ pub(crate) enum ToIo {
         timeout: Option<CommandTimeout>,
         /// Tell in this interval if there was an answer to a command (rule B9.2).
         traffic: Option<Duration>,
+        /// Time after which a queue pair that says nothing is probed (rule B9.4).
+        silence: Option<Duration>,
     },
     /// All of the controller is in place: its paths may carry I/O.
     Enable {

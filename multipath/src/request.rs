@@ -90,6 +90,8 @@ pub struct AttachOptions {
     pub mode: Mode,
     /// Digests to ask for.
     pub digests: Digests,
+    /// Refuse a controller that does not grant them.
+    pub require_digests: bool,
     /// Keep SQ flow control; without it, controllers may leave out the completion of reads that succeed.
     pub sq_flow_control: bool,
     /// Keep-alive timeout in ms; 0 turns keep-alive off.
@@ -104,6 +106,9 @@ pub struct AttachOptions {
     pub io_timeout: Option<CommandTimeout>,
     /// The same of admin commands. There is no aborting them: that is a reset.
     pub admin_timeout: Option<CommandTimeout>,
+    /// Time after which an I/O queue pair that says nothing, although commands are outstanding, is probed; if
+    /// the probe is not answered for half as long either, the controller is reset (rule B9.4). `None`: never.
+    pub silence_timeout: Option<Duration>,
     /// What to do when the controller is lost.
     pub recovery: Recovery,
     /// Policy of the volumes; must be the same for all controllers of a name.
@@ -119,6 +124,7 @@ impl Default for AttachOptions {
         Self {
             mode: Mode::default(),
             digests: Digests::default(),
+            require_digests: false,
             sq_flow_control: false,
             keep_alive_ms: 10_000,
             queue_size: 128,
@@ -126,6 +132,7 @@ impl Default for AttachOptions {
             tcp_connect_timeout: None,
             io_timeout: None,
             admin_timeout: None,
+            silence_timeout: Some(Duration::from_secs(5)),
             recovery: Recovery::default(),
             policy: Policy::default(),
             adopt_policy: false,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::NamespaceIds;
+use pollux_nvme_tcp::host::{Digests, NamespaceIds};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
@@ -57,6 +57,9 @@ pub struct PathStatus {
     pub anatt_expired: bool,
     /// I/Os outstanding on the queue pair.
     pub outstanding: usize,
+    /// The longest time that the queue pair has said nothing while commands were outstanding, since it was
+    /// connected, to an eighth of the silence timeout (rule B9.4).
+    pub longest_silence: Duration,
     /// Counters.
     pub counters: PathCounters,
     /// Controller identifier (CNTLID); filled in by control.
@@ -130,6 +133,8 @@ pub struct ControllerStatus {
     pub state: &'static str,
     /// Why it was lost last.
     pub last_error: Option<String>,
+    /// Digests in use; `None` while it is not connected.
+    pub digests: Option<Digests>,
     /// ANA logs that were refused since it was connected (rule B3.3).
     pub bad_ana_logs: u64,
     /// Namespaces that do not take part, and why.

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Every rule with what it is about.
-const RULES: [(&str, &str); 42] = [
+const RULES: [(&str, &str); 43] = [
     (
         "B1.1",
         "the first attach makes the volumes, further ones add paths",
@@ -77,6 +77,10 @@ const RULES: [(&str, &str); 42] = [
     ("B9.1", "command timeouts"),
     ("B9.2", "keep-alive"),
     ("B9.3", "abort, wherever the command is"),
+    (
+        "B9.4",
+        "a silent queue pair is probed, and its controller reset",
+    ),
     (
         "B9.5",
         "transient and final statuses of admin commands; what is not offered is not used",

@@ -15,6 +15,7 @@ use crate::channel::{Channel, Pending, STALL_TOLD_AFTER, Stalled};
 use crate::io::{Completion, Io, IoError, Op, SubmitError};
 use crate::link::{Link, News};
 use crate::messages::{ControlMessage, ControllerId, FromIo, VolumeId};
+use crate::silence::is_probe;
 use crate::status::{ReactorCounters, ReactorVolumeStatus};
 
 /// A volume as its users see it.
@@ -316,6 +317,9 @@ impl Channels {
         self.counters.completions += 1;
         let volume = VolumeId::unpack(request.owner);
         let Some(channel) = channel_of(&mut self.channels, volume) else {
+            if is_probe(&request) {
+                return;
+            }
             return self.finish(request, None, Err(IoError::Removed));
         };
         if outcome.is_success() {

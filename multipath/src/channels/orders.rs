@@ -24,6 +24,7 @@ impl Channels {
                 retry_delays,
                 timeout,
                 traffic,
+                silence,
             } => {
                 let slot = usize::from(controller.slot);
                 if self.links.len() <= slot {
@@ -32,7 +33,9 @@ impl Channels {
                 if let Some(place) = self.links.get_mut(slot) {
                     let link = place.get_or_insert_with(|| Box::new(Link::new(controller)));
                     link.retry_delays = retry_delays;
-                    if let Err(error) = link.connect(incarnation, *options, timeout, traffic, cx) {
+                    let connected =
+                        link.connect(incarnation, *options, timeout, traffic, silence, cx);
+                    if let Err(error) = connected {
                         self.report(controller, incarnation, News::Lost(error));
                     }
                 }

@@ -40,11 +40,9 @@ impl Channels {
         let incarnation = link.incarnation;
         let queue_id = link.queue_id();
         let inbox = &mut self.inbox;
-        let news = overdue.give_up.then(|| {
-            link.give_up(QueueError::CommandTimeout, &mut |completed| {
-                inbox.push(completed)
-            })
-        });
+        let news = overdue
+            .give_up
+            .map(|why| link.give_up(why, &mut |completed| inbox.push(completed)));
         if overdue.traffic {
             self.post(FromIo::Traffic {
                 controller,

@@ -50,6 +50,7 @@ impl<M: Send + 'static> Control<M> {
         let connect = ConnectOptions {
             keep_alive_ms: options.keep_alive_ms,
             digests: options.digests,
+            require_digests: options.require_digests,
             disable_sq_flow_control: !options.sq_flow_control,
             timeout: options.connect_timeout,
             tcp_timeout: options.tcp_connect_timeout,
@@ -210,6 +211,7 @@ impl<M: Send + 'static> Control<M> {
         let id = member.id;
         let incarnation = member.incarnation;
         let timeout = member.options.io_timeout;
+        let silence = member.options.silence_timeout;
         let keep_alive = Duration::from_millis(member.options.keep_alive_ms.into());
         let traffic = (controller.counts_traffic() && !keep_alive.is_zero())
             // With this and the half of KATO after which Keep Alive is sent there is a quarter to spare.
@@ -232,6 +234,7 @@ impl<M: Send + 'static> Control<M> {
                 retry_delays,
                 timeout,
                 traffic,
+                silence,
             }));
         }
     }

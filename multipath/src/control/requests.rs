@@ -158,6 +158,7 @@ impl<M: Send + 'static> Control<M> {
                     alternates: m.alternates.iter().cloned().collect(),
                     state: m.state_name(),
                     last_error: m.last_error.clone(),
+                    digests: m.controller.as_ref().map(|c| c.digests()),
                     bad_ana_logs: m.controller.as_ref().map_or(0, |c| c.bad_ana_logs()),
                     left_out: m.left_out.clone(),
                 })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::Digests;
+use pollux_nvme_tcp::host::{CommandTimeout, Digests, TimeoutAction};
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
 
@@ -45,7 +45,15 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
         header: params.optional("hdgst")?.unwrap_or(false),
         data: params.optional("ddgst")?.unwrap_or(false),
     };
+    let require_digests = params.optional("require_digests")?.unwrap_or(false);
+    if require_digests && digests == Digests::default() {
+        return Err(RpcError::invalid_params(
+            "'require_digests' without 'hdgst' or 'ddgst' requires nothing",
+        ));
+    }
     let timeout_us = params.optional("fabrics_connect_timeout_us")?;
+    let silence_ms: Option<u64> = params.optional("silence_timeout_ms")?;
+    let io_timeout_us: Option<u64> = params.optional("timeout_us")?;
     let mut keys = Vec::new();
     for name in ["psk", "dhchap_key", "dhchap_ctrlr_key"] {
         keys.extend(params.optional::<String>(name)?);
@@ -67,6 +75,18 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
     let options = AttachOptions {
         mode: mode.unwrap_or_default(),
         digests,
+        require_digests,
+        silence_timeout: match silence_ms {
+            Some(ms) => (ms > 0).then(|| Duration::from_millis(ms)),
+            None => defaults.silence_timeout,
+        },
+        io_timeout: match io_timeout_us {
+            Some(us) => (us > 0).then(|| CommandTimeout {
+                after: Duration::from_micros(us),
+                action: TimeoutAction::Abort,
+            }),
+            None => defaults.io_timeout,
+        },
         connect_timeout: match timeout_us {
             Some(us) if us > 0 => Duration::from_micros(us),
             _ => defaults.connect_timeout,

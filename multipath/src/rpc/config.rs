@@ -4,7 +4,7 @@ use pollux_reactor::rpc::{Answer, Call, Mail, Outcome, Responder};
 use serde_json::{Map, Value, json};
 
 use super::{State, discovery, error, options, policy};
-use crate::request::{HostRequest, Mode};
+use crate::request::{AttachOptions, HostRequest, Mode};
 use crate::status::{ControllerStatus, DiscoveryStatus, VolumeStatus};
 use crate::transport_id::TransportId;
 
@@ -105,6 +105,17 @@ fn attach_call(controller: &ControllerStatus, transport: &TransportId, mode: &st
     }
     put("hdgst", json!(options.digests.header));
     put("ddgst", json!(options.digests.data));
+    if options.require_digests {
+        put("require_digests", json!(true));
+    }
+    let silence = options.silence_timeout;
+    if silence != AttachOptions::default().silence_timeout {
+        let ms = silence.map_or(0, |limit| limit.as_millis());
+        put(
+            "silence_timeout_ms",
+            json!(u64::try_from(ms).unwrap_or(u64::MAX)),
+        );
+    }
     put("multipath", json!(mode));
     put("multipath_opts", policy::show(options.policy));
     options::show_recovery(options.recovery, &mut params);

@@ -80,6 +80,8 @@ fn show(controller: &ControllerStatus) -> Value {
         "pollux".into(),
         json!({
             "last_error": controller.last_error,
+            "hdgst": controller.digests.map(|d| d.header),
+            "ddgst": controller.digests.map(|d| d.data),
             "bad_ana_logs": controller.bad_ana_logs,
             "namespaces_left_out": left_out,
         }),

@@ -74,6 +74,7 @@ fn show(volume: &str, path: &PathStatus) -> Option<Value> {
             "anatt_expired": path.anatt_expired,
             "anatt_remaining_ms": path.anatt_remaining.map(|left| millis(left.as_millis())),
             "outstanding": path.outstanding,
+            "longest_silence_ms": millis(path.longest_silence.as_millis()),
             "errors": path.counters.errors,
         },
     }))

@@ -22,6 +22,7 @@ mod namespaces;
 mod path_state;
 mod resets;
 mod selection;
+mod silence;
 mod status;
 mod timeouts;
 mod waiting;

@@ -1,5 +1,8 @@
 //! Attaches that are refused.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use serde_json::json;
 
 use crate::world::World;
@@ -126,4 +129,46 @@ fn a_second_controller_of_the_same_identifier_is_refused() {
     );
     assert!(text.contains(&w.listeners[0].to_string()), "{text}");
     assert_eq!(w.states(), ["enabled"], "the other is as it was");
+}
+
+/// Required digests that the controller does not grant are a refusal that says so; requiring none is a mistake.
+#[test]
+fn required_digests_that_are_not_granted_refuse_the_attach() {
+    let mut w = World::new("digests");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let peer = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut icreq = [0; 128];
+        stream.read_exact(&mut icreq).unwrap();
+        // ICResp without digests (NVMe/TCP 1.1, 3.6.2.3): PLEN 128, MAXH2CDATA 4,096.
+        let mut icresp = [0; 128];
+        icresp[0] = 1;
+        icresp[2] = 128;
+        icresp[4] = 128;
+        icresp[13] = 0x10;
+        stream.write_all(&icresp).unwrap();
+        // Until the host closes.
+        let _ = stream.read(&mut icreq);
+    });
+    let params = w.params(
+        0,
+        json!({"trsvcid": port, "hdgst": true, "ddgst": true, "require_digests": true}),
+    );
+    let (code, text) = w.fail("bdev_nvme_attach_controller", params);
+    assert_eq!(code, -5, "{text}");
+    assert!(
+        text.contains("header and data digests are required"),
+        "{text}"
+    );
+    assert!(text.contains("grants no digests"), "{text}");
+    peer.join().unwrap();
+    assert_eq!(w.attach_code(0, json!({"require_digests": true})), -32602);
+    w.attach(0, json!({"hdgst": true, "require_digests": true}));
+    let list = w.call("bdev_nvme_get_controllers", json!({}));
+    let pollux = &list[0]["ctrlrs"][0]["pollux"];
+    assert_eq!(
+        (&pollux["hdgst"], &pollux["ddgst"]),
+        (&json!(true), &json!(false))
+    );
 }

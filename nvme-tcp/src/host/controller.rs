@@ -11,7 +11,7 @@ use zerocopy::FromBytes;
 use super::admin::AdminCommand;
 use super::ana_log::AnaLog;
 use super::faults::Fault;
-use super::handshake::ConnectOptions;
+use super::handshake::{ConnectOptions, Digests};
 use super::keep_alive::{self, KeepAlive};
 use super::namespaces::Namespace;
 use super::notices::{AERS_MAX, Aers, Notices};
@@ -163,6 +163,9 @@ const RESERVED_COMMANDS: usize = AERS_MAX + ABORTS_MAX + 2;
 /// follows, and the longest.
 const CSTS_PERIOD: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
+/// Most entries of an I/O queue.
+const QUEUE_ENTRIES_MAX: u32 = 1024;
+
 /// How often a step is sent again that ends with a transient status (rule B9.5).
 const RETRIES_MAX: u32 = 6;
 /// Time until it is sent again for the first time, doubled with each that follows, unless the status names
@@ -293,6 +296,11 @@ impl Controller {
         self.cap
     }
 
+    /// The digests that it has granted.
+    pub fn digests(&self) -> Digests {
+        self.admin.digests()
+    }
+
     /// Version (VS).
     pub fn version(&self) -> Vs {
         self.version
@@ -344,9 +352,10 @@ impl Controller {
 
     /// What an I/O queue pair to this controller connects with.
     pub fn io_options(&self, queue_id: u16) -> ConnectOptions {
-        let size = u32::from(self.options.io_queue_size)
+        // One more than is wanted: the last is kept for a probe.
+        let size = (u32::from(self.options.io_queue_size) + 1)
             .min(self.cap.max_queue_entries())
-            .max(2);
+            .clamp(2, QUEUE_ENTRIES_MAX);
         let in_capsule = self.identify().map_or(0, |id| {
             (usize::try_from(id.ioccsz.get()).unwrap_or(4) * 16).saturating_sub(64)
         });
@@ -359,6 +368,7 @@ impl Controller {
             in_capsule_max: if offset_supported { in_capsule } else { 0 },
             transfer_max: self.transfer_max(),
             receive_buffer: 256 * 1024,
+            keep_probe_slot: size > 2,
             ..self.options.connect.clone()
         }
     }

@@ -1,5 +1,6 @@
 //! How a connection begins: initialize connection PDUs, then the Fabrics Connect command.
 
+use std::fmt;
 use std::mem::offset_of;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -39,7 +40,7 @@ impl HostIdentity {
     }
 }
 
-/// Which digests to ask for (NVMe/TCP 1.1, 3.3.1). The peer may decline either.
+/// Which digests to ask for, or are in use (NVMe/TCP 1.1, 3.3.1). The peer may decline either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Digests {
     /// CRC32C over each PDU header.
@@ -69,6 +70,8 @@ pub struct ConnectOptions {
     pub keep_alive_ms: u32,
     /// Digests to ask for.
     pub digests: Digests,
+    /// End the connection if the controller does not grant them.
+    pub require_digests: bool,
     /// Ask for SQ flow control to be disabled, so that the controller may leave out the completion of
     /// reads that succeed.
     pub disable_sq_flow_control: bool,
@@ -78,6 +81,9 @@ pub struct ConnectOptions {
     pub transfer_max: usize,
     /// Bytes of the receive buffer.
     pub receive_buffer: usize,
+    /// Keep the last entry of the queue for a probe: see
+    /// [`QueuePair::submit_probe`](super::QueuePair::submit_probe).
+    pub keep_probe_slot: bool,
     /// Time until the connection must be usable.
     pub timeout: Duration,
     /// Time until TCP must be connected, if that is to be less.
@@ -97,14 +103,27 @@ impl ConnectOptions {
             controller_id: CNTLID_DYNAMIC,
             keep_alive_ms: 0,
             digests: Digests::default(),
+            require_digests: false,
             disable_sq_flow_control: true,
             // Every controller takes this much on its admin queue (NVMe/TCP 1.1, 3.4.1).
             in_capsule_max: 8192,
             transfer_max: 4096,
             receive_buffer: 64 * 1024,
+            keep_probe_slot: false,
             timeout: Duration::from_secs(10),
             tcp_timeout: None,
         }
+    }
+}
+
+impl fmt::Display for Digests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.header, self.data) {
+            (true, true) => "header and data digests",
+            (true, false) => "header digests",
+            (false, true) => "data digests",
+            (false, false) => "no digests",
+        })
     }
 }
 

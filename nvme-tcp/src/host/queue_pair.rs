@@ -5,7 +5,7 @@ use std::io;
 use pollux_reactor::{Net, Progress, Stream, Time};
 
 use super::faults::{Fault, Faults};
-use super::handshake::{self, ConnectOptions};
+use super::handshake::{self, ConnectOptions, Digests};
 use super::receive::Receiving;
 use super::request::{Completed, Lost, Outcome, Request, Transfer};
 use super::table::{COMMANDS_MAX, CommandTable, Overdue, Slot};
@@ -59,6 +59,17 @@ pub enum QueueError {
     /// A command that was aborted, or whose deadline has passed, was not given back.
     #[error("an unwanted command was not given back, although its abort was asked for")]
     NotGivenBack,
+    /// Commands were outstanding, no byte came for too long, and a probe was not answered either (rule B9.4).
+    #[error("silent with commands outstanding, and a probe was not answered")]
+    Silent,
+    /// The controller does not grant the digests that are required.
+    #[error("{asked} are required, the controller grants {granted}")]
+    NoDigests {
+        /// What was asked for.
+        asked: Digests,
+        /// What ICResp says.
+        granted: Digests,
+    },
     /// The owner closed it.
     #[error("closed by the host")]
     HostClosed,
@@ -164,6 +175,7 @@ impl QueuePair {
     pub fn connect(net: &mut Net, now: Time, options: ConnectOptions) -> io::Result<Self> {
         let stream = net.connect(options.remote, options.local)?;
         let commands = (options.queue_size.max(2) - 1).min(COMMANDS_MAX);
+        let keeps_probe_slot = options.keep_probe_slot && commands > 1;
         Ok(Self {
             stream,
             rx: RxBuffer::new(options.receive_buffer.max(16 * 1024)),
@@ -186,7 +198,7 @@ impl QueuePair {
             options: Box::new(options),
             phase: Phase::Tcp,
             controller_id: CNTLID_DYNAMIC,
-            commands_max: usize::from(commands),
+            commands_max: usize::from(commands) - usize::from(keeps_probe_slot),
             unread: true,
             received_at: now,
             receive_at: now,
@@ -216,6 +228,14 @@ impl QueuePair {
     /// What it connected with.
     pub fn options(&self) -> &ConnectOptions {
         &self.options
+    }
+
+    /// The digests in use, once ICResp has come.
+    pub fn digests(&self) -> Digests {
+        Digests {
+            header: self.framing.hdgst,
+            data: self.framing.ddgst,
+        }
     }
 
     /// Commands that have not been answered.
@@ -318,6 +338,24 @@ impl QueuePair {
     /// [`Rejected`], with the request.
     #[inline]
     pub fn submit(&mut self, request: Request) -> Result<(), Rejected> {
+        if self.table.outstanding() >= self.commands_max {
+            let reason = match self.phase {
+                Phase::Ready => RejectedReason::QueueFull,
+                _ => RejectedReason::NotConnected,
+            };
+            return Err(Rejected { request, reason });
+        }
+        self.submit_probe(request)
+    }
+
+    /// As [`submit`](Self::submit), but may take the entry that is kept where
+    /// [`keep_probe_slot`](ConnectOptions::keep_probe_slot) is set: for a command that finds out whether a
+    /// silent queue is still served, however full it is.
+    ///
+    /// # Errors
+    /// [`Rejected`], with the request.
+    #[inline]
+    pub fn submit_probe(&mut self, request: Request) -> Result<(), Rejected> {
         let reason = if self.phase != Phase::Ready {
             RejectedReason::NotConnected
         } else if request.transfer != Transfer::None && request.buffer.len() < request.length {
@@ -555,6 +593,20 @@ impl QueuePair {
     pub(super) fn on_icresp(&mut self, answer: &Icresp) -> Result<(), QueueError> {
         let settled =
             handshake::settle(self.options.digests, answer).map_err(QueueError::Icresp)?;
+        let (asked, granted) = (self.options.digests, settled.digests);
+        if granted != asked {
+            if self.options.require_digests {
+                return Err(QueueError::NoDigests { asked, granted });
+            }
+            // Once per controller: its I/O queues will be answered the same.
+            if self.options.queue_id == 0 {
+                let remote = self.options.remote;
+                log::warn!(
+                    target: super::LOG_FLAG,
+                    "{remote}: {asked} were asked for, the controller grants {granted}"
+                );
+            }
+        }
         self.framing.hdgst = settled.digests.header;
         self.framing.ddgst = settled.digests.data;
         self.framing.initialized = true;
