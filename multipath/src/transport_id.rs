@@ -1,7 +1,7 @@
 //! Where a controller is reached, in the words that SPDK's tools use.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 use pollux_nvme_tcp::spec::nqn::Nqn;
@@ -97,6 +97,59 @@ impl FromStr for TransportId {
     }
 }
 
+impl TransportId {
+    /// As [`from_str`](FromStr::from_str), but `traddr` may be the name of a host. It is looked up here and now,
+    /// which may block: for the start of a program, never for a reactor. Of several addresses the first one that
+    /// is of the `adrfam` given is taken, and without one IPv4 goes first.
+    ///
+    /// # Errors
+    /// As [`from_str`](FromStr::from_str); the name is not one, or has no address.
+    pub fn look_up(text: &str) -> Result<Self, TransportIdError> {
+        let value_of = |wanted: &str| {
+            text.split_whitespace()
+                .filter_map(|word| word.split_once([':', '=']))
+                .find(|(key, _)| key.eq_ignore_ascii_case(wanted))
+                .map(|(_, value)| value)
+        };
+        let name = match value_of("traddr") {
+            Some(value) if value.parse::<IpAddr>().is_err() => value,
+            _ => return text.parse(),
+        };
+        let refused = |why: &str| {
+            TransportIdError(format!(
+                "traddr '{name}': {why}: expected an IPv4 or IPv6 address or the name of a host"
+            ))
+        };
+        let is_name = name.split('.').all(|label| {
+            let known = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            (1..=63).contains(&label.len()) && label.chars().all(known)
+        });
+        if !is_name {
+            return Err(refused("not a name"));
+        }
+        let found = (name, 0)
+            .to_socket_addrs()
+            .map_err(|error| refused(&error.to_string()))?;
+        let mut addresses: Vec<IpAddr> = found.map(|addr| addr.ip()).collect();
+        match value_of("adrfam").map(str::to_ascii_lowercase).as_deref() {
+            Some("ipv6") => addresses.retain(IpAddr::is_ipv6),
+            Some(_) => addresses.retain(IpAddr::is_ipv4),
+            None => addresses.sort_by_key(IpAddr::is_ipv6),
+        }
+        let address = addresses
+            .first()
+            .ok_or_else(|| refused("no address of that family"))?;
+        let words = text.split_whitespace().map(|word| {
+            let key = word.split_once([':', '=']).map(|(key, _)| key);
+            match key.is_some_and(|key| key.eq_ignore_ascii_case("traddr")) {
+                true => format!("traddr:{address}"),
+                false => word.to_owned(),
+            }
+        });
+        words.collect::<Vec<_>>().join(" ").parse()
+    }
+}
+
 fn nqn(key: &str, value: &str) -> Result<Nqn, TransportIdError> {
     if value == "discovery" {
         return Ok(Nqn::discovery());
@@ -150,6 +203,25 @@ mod tests {
             let error = text.parse::<TransportId>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
             assert!(!error.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn names_of_hosts_are_looked_up() {
+        let text = "adrfam:IPv4 traddr:localhost trsvcid:4421 subnqn:nqn.2026-01.io.pollux:a";
+        let id = TransportId::look_up(text).unwrap();
+        assert!(id.addr.ip().is_loopback() && id.addr.is_ipv4(), "{id}");
+        assert_eq!(id.addr.port(), 4421);
+        let address = "traddr:::1 subnqn:nqn.2026-01.io.pollux:a";
+        assert_eq!(TransportId::look_up(address), address.parse());
+        for (text, wanted) in [
+            ("traddr:no/where", "'no/where': not a name"),
+            ("traddr:a..b", "name of a host"),
+            ("traddr:localhost trsvcid:0", "trsvcid '0'"),
+            ("trsvcid:1", "traddr is missing"),
+        ] {
+            let error = TransportId::look_up(text).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{text}: {error}");
         }
     }
 }

@@ -88,7 +88,8 @@ pub enum Invocation {
 /// Options of the benchmark, checked.
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// A path: 'trtype:TCP adrfam:IPv4 traddr:ADDR trsvcid:PORT subnqn:NQN'; repeat it for more paths to one volume
+    /// A path: 'trtype:TCP adrfam:IPv4 traddr:ADDR trsvcid:PORT subnqn:NQN', where ADDR may be the name of a host;
+    /// repeat it for more paths to one volume
     #[arg(
         short = 'r',
         long = "transport",
@@ -133,6 +134,11 @@ pub struct RunArgs {
     /// Deadline in seconds for all paths to be connected
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_connect_timeout, help_heading = "Paths")]
     pub connect_timeout: Duration,
+
+    /// Time in seconds within which an I/O must have ended, retries and waiting for a path included; after it the I/O
+    /// fails [default: none: I/O waits until a path comes back]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_io_timeout, help_heading = "Paths")]
+    pub io_timeout: Option<Duration>,
 
     /// Keep-alive timeout in milliseconds; 0 switches keep-alive off
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=3_600_000), help_heading = "Paths")]
@@ -384,9 +390,8 @@ impl RunArgs {
 }
 
 fn parse_transport(text: &str) -> Result<TransportId, String> {
-    let transport: TransportId = text
-        .parse()
-        .map_err(|error: TransportIdError| error.to_string())?;
+    let transport =
+        TransportId::look_up(text).map_err(|error: TransportIdError| error.to_string())?;
     if transport.subnqn.is_discovery() {
         return Err(format!(
             "transport ID '{text}' names no subsystem to do I/O on: subnqn:NQN is needed"
@@ -431,6 +436,11 @@ pub fn parse_run_time(text: &str) -> Result<Duration, String> {
 
 fn parse_connect_timeout(text: &str) -> Result<Duration, String> {
     parse_seconds(text, 0.1, 3_600.0)
+}
+
+/// Reads the deadline of an I/O.
+pub fn parse_io_timeout(text: &str) -> Result<Duration, String> {
+    parse_seconds(text, 0.001, 86_400.0)
 }
 
 /// Reads a number of seconds within bounds.
@@ -605,6 +615,7 @@ mod tests {
             (&["--ios", "0"], &["'0'"]),
             (&["--connect-timeout", "0"], &["'0'", "0.1 to 3600"]),
             (&["--kato", "-5"], &["'-5'"]),
+            (&["--io-timeout", "0"], &["'0'", "0.001 to 86400"]),
             (&["--namespace", "disk:1m"], &["'disk:1m'", "memory:SIZE"]),
             (&["--namespace", "memory:0"], &["'0'", "multiples of 512"]),
             (
@@ -622,8 +633,8 @@ mod tests {
             (&["-q", "65535", "-o", "1m"], &["65535", "4096 MiB"]),
             (&["-r", "traddr:127.0.0.1"], &["subnqn:NQN is needed"]),
             (
-                &["-r", "traddr:nowhere subnqn:nqn.2026-01.io.pollux:a"],
-                &["'nowhere'", "IPv4 or IPv6"],
+                &["-r", "traddr:no/where subnqn:nqn.2026-01.io.pollux:a"],
+                &["'no/where'", "IPv4 or IPv6", "name of a host"],
             ),
             (
                 &["-r", "traddr:127.0.0.1 subnqn:disk"],

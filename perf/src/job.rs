@@ -1,6 +1,7 @@
 //! Jobs: the application that runs beside the channels of an I/O reactor and keeps the queues of its volumes full.
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use pollux_multipath::{
     Application, Channels, Completion, ControllerId, Io, Op, PathStatus, SubmitError, VolumeId,
@@ -40,6 +41,8 @@ pub struct Start {
     pub volume: VolumeId,
     /// The volume's paths in attach order, with their addresses.
     pub paths: Vec<(ControllerId, String)>,
+    /// Time within which an I/O must have ended, or it ends with an error.
+    pub io_timeout: Option<Duration>,
     /// [`News::Failed`] is sent for an I/O that fails, and not only for wrong data.
     pub stop_on_error: bool,
     /// Where news go.
@@ -99,6 +102,7 @@ struct Running {
     /// Its volume is gone: nothing can be submitted any more.
     gone: bool,
     closed: bool,
+    io_timeout: Option<Duration>,
     stop_on_error: bool,
     failed: bool,
     /// It had completions in this turn.
@@ -191,6 +195,7 @@ impl Running {
             waiting: 0,
             gone: false,
             closed: false,
+            io_timeout: start.io_timeout,
             drained: false,
             stop_on_error: start.stop_on_error,
             failed: false,
@@ -253,7 +258,11 @@ impl Running {
                 buffer,
                 user: (self.job as u64) << SLOT_BITS | slot as u64,
             };
-            if let Err((io, error)) = channels.submit(self.volume, io) {
+            let submitted = match self.io_timeout {
+                None => channels.submit(self.volume, io),
+                Some(limit) => channels.submit_within(self.volume, io, limit),
+            };
+            if let Err((io, error)) = submitted {
                 // The volume is gone or has shrunk; the next would be refused as well.
                 self.load
                     .complete(slot, io.buffer, Err(error), None, now_ns);

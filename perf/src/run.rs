@@ -71,6 +71,7 @@ fn measure(
             plan,
             volume: session.volume.id,
             paths: session.volume.paths.clone(),
+            io_timeout: args.io_timeout,
             stop_on_error: false,
             news: news_sender.clone(),
         };
@@ -465,6 +466,7 @@ impl<'a> Watch<'a> {
                 "sq_flow_control": args.sq_flow_control,
                 "seed": seed,
                 "nsid": volume.nsid,
+                "io_timeout_seconds": args.io_timeout.map(|limit| limit.as_secs_f64()),
                 "embedded_target": self.session.embedded.is_some(),
                 "volume_blocks": volume.blocks,
                 "block_size": volume.block_size,

@@ -338,7 +338,8 @@ fn an_outage_that_does_not_end_is_in_the_figures() {
     assert_eq!(exit, Some(1));
     let json: Value =
         serde_json::from_str(&fs::read_to_string(&path).expect("a file")).expect("JSON");
-    assert!(json["seconds"].as_f64() >= Some(5.0), "{json:#}");
+    // The first I/O starts a moment after the run.
+    assert!(json["seconds"].as_f64() > Some(4.5), "{json:#}");
     assert_eq!(
         (&json["unfinished"]["count"], &json["errors"]),
         (&4.into(), &0.into())
@@ -369,6 +370,35 @@ fn an_outage_that_does_not_end_is_in_the_figures() {
     for text in ["UNFINISHED: 4 of", "4 of", "I/Os lost", ">="] {
         assert!(report.contains(text), "{text}: {report}");
     }
+}
+
+/// With a deadline I/O does not wait for a path for ever: it fails, and that is no IOPS.
+#[test]
+fn io_that_misses_its_deadline_fails() {
+    let target = Target::new(1);
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("run-deadline.json");
+    let file = path.to_str().expect("UTF-8");
+    let trid = target.trid().replace("127.0.0.1", "localhost");
+    let args = ["-r", &trid, "-q", "4", "-t", "3"];
+    let args = [&args[..], &["--io-timeout", "0.3", "--json", file]].concat();
+    let (child, progress) = started(&args, "IOPS");
+    target.unlisten();
+    let (report, exit) = ended(child, progress);
+    assert_eq!(exit, Some(1), "{report}");
+    assert!(report.contains("deadline passed"), "{report}");
+    let json = fs::read_to_string(&path).expect("a file");
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["unfinished"]["count"], 0, "{json:#}");
+    assert!(json["errors"].as_u64() >= Some(4), "{json:#}");
+    let failed = &json["failed_latency_ns"];
+    assert!(failed["p50"].as_u64() >= Some(299_000_000), "{json:#}");
+    let iops = json["iops"].as_f64().expect("a number");
+    let bytes = json["bytes_per_sec"].as_f64().expect("a number");
+    assert!((bytes / 4096.0 - iops).abs() < 1.0, "{json:#}");
+    assert!(
+        json["longest_gap_ns"].as_u64() > Some(1_000_000_000),
+        "{json:#}"
+    );
 }
 
 #[test]

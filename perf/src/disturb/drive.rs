@@ -179,6 +179,7 @@ impl<'b> Drive<'b> {
                 plan,
                 volume: volume.id,
                 paths: volume.paths.clone(),
+                io_timeout: None,
                 stop_on_error: false,
                 news: sender.clone(),
             };

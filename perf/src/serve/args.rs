@@ -7,7 +7,7 @@ use clap::Args;
 use pollux_reactor::logging::Level;
 
 use super::workload_run::Orders;
-use crate::cli::{parse_one_size, parse_run_time};
+use crate::cli::{parse_io_timeout, parse_one_size, parse_run_time};
 use crate::cores::CoreList;
 use crate::size::IoSizes;
 use crate::workload::Workload;
@@ -57,6 +57,11 @@ pub struct ServeArgs {
     /// Seconds to run
     #[arg(short = 't', long, value_name = "SECONDS", default_value = "10", value_parser = parse_run_time)]
     pub time: Duration,
+
+    /// Time in seconds within which an I/O must have ended, retries and waiting for a path included; after it the I/O
+    /// fails [default: none]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_io_timeout)]
+    pub io_timeout: Option<Duration>,
 
     /// Go on after an I/O has failed
     #[arg(short = 'f')]

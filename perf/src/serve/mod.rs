@@ -44,6 +44,8 @@ struct Bench {
     /// A bit mask for each reactor.
     core_masks: Vec<u64>,
     keep_going: bool,
+    /// See `--io-timeout`.
+    io_timeout: Option<Duration>,
     /// Jobs that were started so far: each has a number of its own.
     jobs: usize,
 }
@@ -110,6 +112,7 @@ fn start(
         host,
         core_masks,
         keep_going: args.keep_going,
+        io_timeout: args.io_timeout,
         jobs: 0,
     };
     Ok((bench, running))

@@ -149,6 +149,7 @@ impl Bench {
                     plan,
                     volume: volume.volume,
                     paths: Vec::new(),
+                    io_timeout: self.io_timeout,
                     stop_on_error: !self.keep_going,
                     news: news.clone(),
                 };
