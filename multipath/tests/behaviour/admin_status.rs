@@ -287,3 +287,55 @@ fn a_storm_of_notices_is_followed_a_hundred_times_a_second() {
     assert!(armed <= 4 + 5 * storm, "{armed} event requests");
     assert_eq!(w.controller(0).last_error, None);
 }
+
+/// B3.2, B9.5: notices that ask for nothing are limited too: a controller that sends them all the time does not cost a
+/// core, and a change among them is followed.
+#[test]
+fn a_storm_of_notices_that_ask_for_nothing_is_limited() {
+    let mut w = World::tapped(1571, 1, 1, 0);
+    w.on_command(|seen| match seen.is_event_request() {
+        true => Verdict::Lose,
+        false => Verdict::Pass,
+    });
+    w.attach(0);
+    let armed = |w: &World| w.tap.borrow().count(Seen::is_event_request);
+    let (before, reads) = (armed(&w), w.tap.borrow().count(is_step));
+    // SMART / health, firmware activation, and one of the vendor's.
+    for event in [0x02_00_01, 0x03_01_02, 0xff_07]
+        .into_iter()
+        .cycle()
+        .take(8000)
+    {
+        w.tap.borrow_mut().events.push_back((0, event));
+        w.sim.run_for(Duration::from_micros(250));
+    }
+    let storm = armed(&w) - before;
+    assert!(storm <= 5 * 210, "{storm} event requests in 2 s");
+    assert_eq!(w.tap.borrow().count(is_step), reads, "nothing is read");
+    w.tap.borrow_mut().events.clear();
+    w.ana(0, AnaState::INACCESSIBLE);
+    w.tap.borrow_mut().events.push_back((0, ANA_CHANGE));
+    w.sim.run_for(ms(500));
+    w.expect_paths(&[(0, F, T, F)]);
+    assert_eq!(w.controller(0).last_error, None);
+}
+
+/// B9.5: an orderly shutdown is asked for again where that ends with a transient status.
+#[test]
+fn a_shutdown_is_asked_for_again() {
+    let is_shutdown = |seen: &Seen| {
+        let is_set = seen.qid == 0 && seen.opcode() == 0x7f && seen.sqe[4] == 0;
+        is_set && seen.sqe[44] == 0x14 && seen.sqe[49] & 0xc0 != 0
+    };
+    let mut w = World::tapped(1580, 1, 1, 0);
+    w.attach(0);
+    let first = Cell::new(true);
+    w.on_command(
+        move |seen| match is_shutdown(seen) && first.replace(false) {
+            true => Verdict::Answer(Status::INTERNAL_ERROR),
+            false => Verdict::Pass,
+        },
+    );
+    w.detach(None).unwrap();
+    w.run_until("another try", |tap| tap.count(is_shutdown) == 2);
+}

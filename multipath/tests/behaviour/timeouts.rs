@@ -1,6 +1,6 @@
 //! Commands that take too long, and I/O that is aborted (rules B9.1, B9.3); a controller that is not well (B8.1).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -192,6 +192,30 @@ fn a_reset_follows_an_abort_in_vain() {
     assert!(took >= LIMIT && took < LIMIT + LATE, "{took:?}");
     let error = w.controller(0).last_error.unwrap();
     assert!(error.contains("Abort"), "{error}");
+}
+
+/// B9.1, B9.5: an Abort that ends with a transient status is sent again, and nothing is reset.
+#[test]
+fn an_abort_that_ends_with_a_transient_status_is_sent_again() {
+    let mut w = world(1206, TimeoutAction::Abort);
+    let first = Cell::new(true);
+    w.on_command(move |seen| match seen {
+        seen if seen.path == 0 && seen.is_io() => Verdict::Lose,
+        seen if seen.is_abort() && first.replace(false) => Verdict::Answer(Status::INTERNAL_ERROR),
+        _ => Verdict::Pass,
+    });
+    let id = w.submit(0, Op::Write, 0);
+    w.run_until("another Abort is sent", |tap| {
+        tap.count(Seen::is_abort) == 2
+    });
+    let abort = aborts(&w).remove(1);
+    let (queue, cid) = abort.aborts();
+    let ended = (0, queue, cid, Status::ABORTED_BY_REQUEST);
+    w.tap.borrow_mut().complete.push(ended);
+    w.wake_tap();
+    w.expect_ended(&[id], ms(10));
+    assert_eq!(w.ended(id).unwrap().0, ABORTED);
+    assert_eq!((connects(&w, 0), connects(&w, 1)), (2, 2));
 }
 
 /// B9.1: many commands at once: no more Aborts are on the way than the controller takes (ACL), none is forgotten.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pollux_reactor::{Net, Progress, Time};
 use zerocopy::FromBytes;
 
+use super::aborts::{ABORTS_MAX, Aborts};
 use super::admin::AdminCommand;
 use super::ana_log::AnaLog;
 use super::faults::Fault;
@@ -151,10 +152,6 @@ const USER_STEP: u64 = USER_MAX;
 const USER_KEEP_ALIVE: u64 = USER_MAX + 1;
 const USER_AER: u64 = USER_MAX + 2;
 const USER_ABORT: u64 = USER_MAX + 3;
-const USER_TRY_ABORT: u64 = USER_MAX + 4;
-
-/// Abort commands outstanding at most; the controller's ACL holds if it is lower.
-const ABORTS_MAX: usize = 4;
 
 /// Admin commands kept free for the controller's own use: AERs, Aborts, keep-alive, one step.
 const RESERVED_COMMANDS: usize = AERS_MAX + ABORTS_MAX + 2;
@@ -212,9 +209,7 @@ pub struct Controller {
     wants_status: bool,
     aers: Aers,
     notices: Notices,
-    /// Commands to abort, by queue and command identifier, and whether that must be done.
-    aborts_waiting: VecDeque<(u16, u16, bool)>,
-    aborts: usize,
+    aborts: Aborts,
     keep_alive: KeepAlive,
     /// When the admin commands are next looked through for some that are overdue.
     age_at: Option<Time>,
@@ -264,8 +259,7 @@ impl Controller {
             wants_status: false,
             aers: Aers::default(),
             notices: Notices::default(),
-            aborts_waiting: VecDeque::new(),
-            aborts: 0,
+            aborts: Aborts::default(),
             age_at: None,
             due: Time::ZERO,
         })
@@ -444,7 +438,7 @@ impl Controller {
     /// a time.
     pub fn abort(&mut self, queue_id: u16, cid: u16, insist: bool) {
         self.due = Time::ZERO;
-        self.aborts_waiting.push_back((queue_id, cid, insist));
+        self.aborts.add(queue_id, cid, insist);
     }
 
     /// Makes up errors of the owner's admin commands and of the controller's own; see
@@ -505,7 +499,11 @@ impl Controller {
         };
         let keep_alive = self.keep_alive.deadline();
         let admin = self.admin.deadline();
-        let dues = [step, keep_alive, admin, self.age_at, aers, notices];
+        let aborts = match self.stage {
+            Stage::Ready => self.aborts.deadline(self.acl()),
+            _ => None,
+        };
+        let dues = [step, keep_alive, admin, self.age_at, aers, notices, aborts];
         dues.into_iter().flatten().min()
     }
 
@@ -607,27 +605,26 @@ impl Controller {
         }
         if self.stage == Stage::Ready {
             self.arm_events(now);
-            self.send_aborts();
+            self.send_aborts(now);
             return self.age_commands(now);
         }
         Ok(())
     }
 
-    fn send_aborts(&mut self) {
-        let limit = self
-            .identify()
-            .map_or(1, |id| usize::from(id.acl_z) + 1)
-            .min(ABORTS_MAX);
-        while self.aborts < limit
-            && let Some((queue_id, cid, insist)) = self.aborts_waiting.pop_front()
-        {
-            let mut request = AdminCommand::abort(queue_id, cid);
-            request.user = if insist { USER_ABORT } else { USER_TRY_ABORT };
+    /// Abort commands that the controller takes at a time (ACL).
+    fn acl(&self) -> usize {
+        self.identify().map_or(1, |id| usize::from(id.acl_z) + 1)
+    }
+
+    fn send_aborts(&mut self, now: Time) {
+        let acl = self.acl();
+        while let Some(abort) = self.aborts.next(acl, now) {
+            let mut request = AdminCommand::abort(abort.queue_id, abort.cid);
+            request.user = USER_ABORT;
             if self.admin.submit(request).is_err() {
-                self.aborts_waiting.push_front((queue_id, cid, insist));
                 break;
             }
-            self.aborts += 1;
+            self.aborts.sent(abort);
         }
     }
 
@@ -702,7 +699,7 @@ impl Controller {
                 let remote = self.options.connect.remote;
                 log::warn!(
                     target: super::LOG_FLAG,
-                    "{remote}: the controller announces changes all the time; they are read 100 times a second"
+                    "{remote}: the controller announces changes all the time; they are followed 100 times a second at most"
                 );
             }
         }
@@ -739,13 +736,9 @@ impl Controller {
                 }
                 Ok(())
             }
-            USER_ABORT | USER_TRY_ABORT => {
-                self.aborts = self.aborts.saturating_sub(1);
-                if let Outcome::Completed { status, .. } = completed.outcome
-                    && !status.is_success()
-                    && completed.request.user == USER_ABORT
-                {
-                    self.events.push_back(ControllerEvent::AbortFailed(status));
+            USER_ABORT => {
+                if let Outcome::Completed { status, .. } = completed.outcome {
+                    self.on_abort_answer(completed.request.command.cdw[0], status, now);
                 }
                 Ok(())
             }
@@ -754,6 +747,15 @@ impl Controller {
                 self.events.push_back(ControllerEvent::Admin(completed));
                 Ok(())
             }
+        }
+    }
+
+    /// What was to be aborted stands in CDW10: the queue in bits 15:0, the command identifier above.
+    fn on_abort_answer(&mut self, cdw10: u32, status: Status, now: Time) {
+        let [a, b, c, d] = cdw10.to_le_bytes();
+        let (queue_id, cid) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+        if self.aborts.answered(queue_id, cid, status, now) {
+            self.events.push_back(ControllerEvent::AbortFailed(status));
         }
     }
 
@@ -804,7 +806,7 @@ impl Controller {
                 (NOTICE, 0x00) => wanted.namespaces = true,
                 (NOTICE, 0x03) => wanted.ana = true,
                 (NOTICE, 0xf0) => wanted.discovery = true,
-                _ => {}
+                _ => wanted.nothing = true,
             });
     }
 
@@ -820,13 +822,16 @@ impl Controller {
             result,
             data: &completed.request.buffer,
         };
-        let is_transient = status.is_transient() && self.stage != Stage::Stopping;
+        let is_transient = status.is_transient();
         if is_transient && self.retries < RETRIES_MAX {
             self.say_transient(step.name(), status);
             let delay = self.retry_delay(status);
             self.retries += 1;
             self.step = Some((step, StepState::Due(now + delay)));
-            self.step_deadline = now + delay + self.options.connect.timeout;
+            // Shutting down has its time as a whole.
+            if self.stage != Stage::Stopping {
+                self.step_deadline = now + delay + self.options.connect.timeout;
+            }
             return Ok(());
         }
         let next = if is_transient && self.stage == Stage::Ready {

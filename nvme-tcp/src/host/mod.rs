@@ -4,6 +4,7 @@
 //! Nothing here blocks or owns a thread. Each object is a state machine that its reactor polls; time
 //! comes in as an argument, bytes through [`pollux_reactor::Stream`].
 
+mod aborts;
 mod admin;
 mod ana_log;
 mod controller;

@@ -14,9 +14,9 @@ const PERIOD: Duration = Duration::from_millis(10);
 /// How far the rounds may run ahead of that, so that a few changes in a row are each followed at once.
 const AHEAD: Duration = Duration::from_millis(50);
 
-/// Rounds one after the other that each had to wait, after which the controller is said to announce too
+/// Rounds of one storm that had to wait, after which the controller is said to announce too
 /// much.
-const STORM_ROUNDS: u32 = 100;
+const STORM_ROUNDS: u32 = 20;
 
 /// Time until an AER that ended with a transient status is sent again; doubled with each that follows, up to
 /// the second one.
@@ -33,6 +33,8 @@ pub(super) struct Wanted {
     pub status: bool,
     /// Tell the owner that the discovery log has changed.
     pub discovery: bool,
+    /// Nothing, but it is an answer to an AER all the same, and counts.
+    pub nothing: bool,
 }
 
 /// Notices that were not followed yet. The first ones are followed at once; while they keep coming, all that
@@ -42,7 +44,7 @@ pub(super) struct Notices {
     wanted: Wanted,
     /// When all rounds so far would have ended at one per period: a round may begin [`AHEAD`] of that.
     paid: Time,
-    /// Rounds one after the other that had to wait.
+    /// Rounds that had to wait since all were paid for.
     late: u32,
     has_waited: bool,
 }
@@ -73,13 +75,16 @@ impl Notices {
         if !self.is_waiting() || self.is_too_early(now) {
             return None;
         }
-        // A round that nothing had to wait for ends a storm.
-        self.late = match std::mem::take(&mut self.has_waited) {
-            true => self.late.saturating_add(1),
-            false => 0,
-        };
+        // A storm ends when all rounds so far are paid for.
+        let has_waited = std::mem::take(&mut self.has_waited);
+        if self.paid <= now {
+            self.late = 0;
+        }
+        let before = self.late;
+        self.late = before.saturating_add(u32::from(has_waited));
         self.paid = self.paid.max(now) + PERIOD;
-        Some((std::mem::take(&mut self.wanted), self.late == STORM_ROUNDS))
+        let is_storm = before < STORM_ROUNDS && self.late >= STORM_ROUNDS;
+        Some((std::mem::take(&mut self.wanted), is_storm))
     }
 }
 
@@ -180,6 +185,17 @@ mod tests {
         assert_eq!(notices.deadline(), None);
         note(&mut notices, at(4000));
         assert!(notices.due(at(4000)).is_some(), "at once again");
+    }
+
+    #[test]
+    fn notices_that_ask_for_nothing_are_limited_too() {
+        let mut notices = Notices::default();
+        let mut rounds = 0;
+        for ms in 0..1000 {
+            notices.note(at(ms), |wanted| wanted.nothing = true);
+            rounds += u32::from(notices.due(at(ms)).is_some());
+        }
+        assert!((100..=106).contains(&rounds), "{rounds}");
     }
 
     #[test]

@@ -1,0 +1,156 @@
+//! Commands that a controller is asked to abort (NVMe Base 2.1, 5.1.1): at most ACL at a time, and asked again
+//! where that ends with a status that may pass (rules B9.1, B9.5).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use pollux_reactor::Time;
+
+use crate::spec::status::Status;
+
+/// Abort commands outstanding at most; the controller's ACL holds if it is lower.
+pub(super) const ABORTS_MAX: usize = 4;
+
+/// How often an Abort is sent again that ends with a transient status.
+const RETRIES_MAX: u32 = 6;
+/// Time until it is sent again for the first time, doubled with each that follows.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// A command to abort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Abort {
+    pub queue_id: u16,
+    pub cid: u16,
+    /// The owner is told where it is refused.
+    insist: bool,
+    retries: u32,
+    /// Not sent before.
+    at: Time,
+}
+
+/// All of one controller.
+#[derive(Debug, Default)]
+pub(super) struct Aborts {
+    waiting: VecDeque<Abort>,
+    outstanding: Vec<Abort>,
+}
+
+impl Aborts {
+    pub fn add(&mut self, queue_id: u16, cid: u16, insist: bool) {
+        self.waiting.push_back(Abort {
+            queue_id,
+            cid,
+            insist,
+            retries: 0,
+            at: Time::ZERO,
+        });
+    }
+
+    /// The next to be sent to a controller that takes `limit` at a time; [`sent`](Self::sent) says that it was.
+    pub fn next(&self, limit: usize, now: Time) -> Option<Abort> {
+        if self.outstanding.len() >= limit.min(ABORTS_MAX) {
+            return None;
+        }
+        self.waiting.iter().find(|abort| abort.at <= now).copied()
+    }
+
+    pub fn sent(&mut self, abort: Abort) {
+        if let Some(place) = self.waiting.iter().position(|waiting| *waiting == abort) {
+            self.waiting.remove(place);
+        }
+        self.outstanding.push(abort);
+    }
+
+    /// When the next is sent that has to wait for a time, not for others to be answered.
+    pub fn deadline(&self, limit: usize) -> Option<Time> {
+        if self.outstanding.len() >= limit.min(ABORTS_MAX) {
+            return None;
+        }
+        self.waiting.iter().map(|abort| abort.at).min()
+    }
+
+    /// An Abort of this command was answered. True if the owner is to be told that it was refused.
+    pub fn answered(&mut self, queue_id: u16, cid: u16, status: Status, now: Time) -> bool {
+        let is_it = |abort: &Abort| (abort.queue_id, abort.cid) == (queue_id, cid);
+        let Some(place) = self.outstanding.iter().position(is_it) else {
+            return false;
+        };
+        let mut abort = self.outstanding.swap_remove(place);
+        // Too many at a time passes, whatever the bits say.
+        let may_pass = status.is_transient() || status.code() == Status::ABORT_LIMIT_EXCEEDED;
+        if may_pass && abort.retries < RETRIES_MAX {
+            abort.at = now + RETRY_DELAY * (1 << abort.retries);
+            abort.retries += 1;
+            self.waiting.push_back(abort);
+            return false;
+        }
+        !status.is_success() && abort.insist
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(ms: u64) -> Time {
+        Time::from_nanos(ms * 1_000_000)
+    }
+
+    fn send(aborts: &mut Aborts, limit: usize, now: Time) -> Vec<u16> {
+        let mut sent = Vec::new();
+        while let Some(abort) = aborts.next(limit, now) {
+            aborts.sent(abort);
+            sent.push(abort.cid);
+        }
+        sent
+    }
+
+    #[test]
+    fn no_more_than_the_controller_takes_are_outstanding() {
+        let mut aborts = Aborts::default();
+        for cid in 0..6 {
+            aborts.add(1, cid, true);
+        }
+        assert_eq!(send(&mut aborts, 2, at(0)), [0, 1]);
+        assert!(!aborts.answered(1, 1, Status::SUCCESS, at(0)));
+        assert_eq!(send(&mut aborts, 2, at(0)), [2]);
+        assert_eq!(send(&mut aborts, 255, at(0)), [3, 4]);
+    }
+
+    /// B9.5
+    #[test]
+    fn an_abort_that_ends_with_a_transient_status_is_sent_again_with_growing_delays() {
+        for status in [
+            Status::INTERNAL_ERROR,
+            Status::COMMAND_INTERRUPTED,
+            Status::ABORT_LIMIT_EXCEEDED.with_dnr(),
+        ] {
+            let mut aborts = Aborts::default();
+            aborts.add(1, 7, true);
+            let (mut now, mut delays) = (at(0), Vec::new());
+            loop {
+                assert_eq!(send(&mut aborts, 1, now), [7]);
+                if aborts.answered(1, 7, status, now) {
+                    break;
+                }
+                assert_eq!(send(&mut aborts, 1, now), [0; 0]);
+                let next = aborts.deadline(1).unwrap();
+                delays.push((next - now).as_millis());
+                now = next;
+            }
+            assert_eq!(delays, [50, 100, 200, 400, 800, 1600]);
+        }
+    }
+
+    #[test]
+    fn a_final_status_is_told_to_who_insists() {
+        let mut aborts = Aborts::default();
+        aborts.add(1, 7, true);
+        aborts.add(2, 7, false);
+        assert_eq!(send(&mut aborts, 4, at(0)), [7, 7]);
+        let refused = Status::INVALID_OPCODE;
+        assert!(!aborts.answered(2, 7, refused, at(0)));
+        assert!(aborts.answered(1, 7, refused, at(0)));
+        assert_eq!(aborts.deadline(4), None);
+    }
+}
