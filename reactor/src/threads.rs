@@ -39,6 +39,11 @@ pub fn available_cores() -> Vec<usize> {
         .collect()
 }
 
+/// How many descriptors this process may have open. [`Group::start`] raises it as far as the system lets it.
+pub fn descriptors_max() -> usize {
+    sys::descriptors_max()
+}
+
 /// Why a [`Group`] did not start. No reactor of it runs then.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -144,6 +149,7 @@ impl Group {
     /// [`StartError`]; then nothing runs any more.
     pub fn start(mut self) -> Result<Running, StartError> {
         sys::survive_limits();
+        sys::raise_descriptor_limit();
         let available = available_cores();
         self.check_cores(&available)?;
         self.share_cores(available.len());

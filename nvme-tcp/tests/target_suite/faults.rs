@@ -291,6 +291,27 @@ fn a_term_req_of_the_host_is_not_answered() {
     });
 }
 
+/// Whoever connects and says nothing locks nobody out: the oldest of those make room.
+#[test]
+fn silent_connections_lock_nobody_out() {
+    let target = start();
+    let mut silent: Vec<Initiator> = (0..400).map(|_| Initiator::open(target.addr)).collect();
+    let (mut admin, mut io) = io_queue(&target, Options::default());
+    assert!(admin.identify_controller().cntlid.get() > 0);
+    assert!(io.read(1, 0, 1).is_ok());
+    assert!(silent[0].try_receive().is_none());
+    // The newest is still listened to, and those that have connected are not touched by more silence.
+    let mut newest = silent.pop().unwrap();
+    let mut out = Vec::new();
+    newest.tx.put_header(&mut out, &Icreq::new(0, 0, 0), 0);
+    newest.send_raw(&out);
+    assert_eq!(newest.receive().frame.pdu_type, PduType::ICRESP);
+    silent.extend((0..400).map(|_| Initiator::open(target.addr)));
+    assert!(io.read(1, 0, 1).is_ok());
+    let (_other, mut io) = io_queue(&target, Options::default());
+    assert!(io.read(1, 0, 1).is_ok());
+}
+
 /// Every byte sequence of a short valid exchange cut at every place, and with every byte changed, must not
 /// disturb anybody else.
 #[test]

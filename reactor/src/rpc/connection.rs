@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use super::error::RpcError;
 use super::scan::{Scan, Scanner};
 use crate::net::Stream;
+use crate::time::Time;
 
 /// Longest request, in bytes.
 const REQUEST_MAX: usize = 1 << 20;
@@ -48,6 +49,10 @@ pub(super) struct Connection {
     sent: usize,
     /// Values that are not answered yet; a batch is one.
     pub(super) outstanding: usize,
+    /// A request has come.
+    pub(super) has_asked: bool,
+    /// When the last request came, or the client did.
+    pub(super) last: Time,
     /// Nothing more will be read: the client said so, or there is no sense in it.
     closing: bool,
     /// There may be more to read, or a value to take.
@@ -64,6 +69,8 @@ impl Connection {
             unsent: Vec::new(),
             sent: 0,
             outstanding: 0,
+            has_asked: false,
+            last: Time::ZERO,
             closing: false,
             is_due: true,
         }
@@ -77,6 +84,11 @@ impl Connection {
     /// The client has too much outstanding to be given more.
     pub(super) fn is_full(&self) -> bool {
         self.outstanding >= OUTSTANDING_MAX || self.unsent.len() - self.sent > UNSENT_MAX
+    }
+
+    /// An answer waits for the client to read.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     /// Takes the next complete value.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -20,12 +21,16 @@ use crate::mailbox::{Receiver, mailbox};
 use crate::net::{Listener, ListeningSocket};
 use crate::service::{Progress, Service};
 use crate::sys;
+use crate::time::Time;
 
 /// Clients at a time.
 const CLIENTS_MAX: usize = 64;
 
 /// Clients accepted per turn and socket.
 const ACCEPTS_MAX: usize = 4;
+
+/// How long nobody is accepted after the system could not.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 
 /// Reads per client and turn, each of up to [`READ_LEN`] bytes.
 const READS_MAX: usize = 4;
@@ -70,6 +75,7 @@ impl Server {
                 pending: BTreeMap::new(),
                 batches: BTreeMap::new(),
                 last_id: 0,
+                accept_again: Time::ZERO,
                 stage: Stage::Configuring,
                 waits_for_start: false,
                 config: VecDeque::new(),
@@ -193,6 +199,8 @@ pub struct RpcService {
     pending: BTreeMap<u64, Origin>,
     batches: BTreeMap<u64, Batch>,
     last_id: u64,
+    /// Nobody is accepted before.
+    accept_again: Time,
     stage: Stage,
     waits_for_start: bool,
     config: VecDeque<ConfigCall>,
@@ -216,26 +224,31 @@ impl RpcService {
         if matches!(self.stage, Stage::Configuring | Stage::Failed) && !self.waits_for_start {
             return Progress::Idle;
         }
+        if cx.now() < self.accept_again {
+            return Progress::Idle;
+        }
         let mut progress = Progress::Idle;
         let mut streams = Vec::new();
         for listener in &mut self.listeners {
             for _ in 0..ACCEPTS_MAX {
-                // An error is that of a client that is gone already, or of missing descriptors: others may still come.
-                let Ok(Some(stream)) = listener.accept_stream(cx.net()) else {
-                    break;
-                };
-                streams.push(stream);
+                match listener.accept_stream(cx.net()) {
+                    Ok(Some(stream)) => streams.push(stream),
+                    Ok(None) => break,
+                    // A client that is gone already, or no descriptors: to ask again at once would cost every turn.
+                    Err(_) => {
+                        self.accept_again = cx.now() + ACCEPT_BACKOFF;
+                        cx.set_timer(self.accept_again, 0);
+                        break;
+                    }
+                }
                 progress = Progress::Busy;
             }
         }
         for stream in streams {
             let mut connection = Connection::new(stream);
+            connection.last = cx.now();
             if self.clients.len() >= CLIENTS_MAX {
-                let error = RpcError::internal("too many clients");
-                connection.push(&answer_text("null", &Err(error)));
-                // It is told if it listens; a new connection has room for this.
-                let _ = connection.flush();
-                continue;
+                self.end_idlest();
             }
             let id = self.new_id();
             self.clients.insert(id, connection);
@@ -243,8 +256,22 @@ impl RpcService {
         progress
     }
 
+    /// Ends one client to make room for another, so that those who hold connections lock nobody out: first one that has
+    /// never asked for anything, then one that waits for nothing, then any; of these the one that was silent longest.
+    /// What was asked for goes on; the answer finds nobody.
+    fn end_idlest(&mut self) {
+        let idlest = self.clients.iter().min_by_key(|(_, client)| {
+            let busy = client.outstanding > 0 || client.has_unsent();
+            (busy, client.has_asked, client.last)
+        });
+        if let Some((&id, _)) = idlest {
+            self.clients.remove(&id);
+            log::debug!(target: LOG_FLAG, "more than {CLIENTS_MAX} clients: the longest idle is closed");
+        }
+    }
+
     /// Reads a client's requests and starts them.
-    fn serve(&mut self, id: u64) {
+    fn serve(&mut self, id: u64, now: Time) {
         let mut reads = 0;
         while let Some(client) = self.clients.get_mut(&id) {
             client.is_due = false;
@@ -254,6 +281,8 @@ impl RpcService {
             match client.next() {
                 Next::Value(value) => {
                     client.outstanding += 1;
+                    client.has_asked = true;
+                    client.last = now;
                     self.start(id, &value);
                     continue;
                 }
@@ -592,7 +621,7 @@ impl Service for RpcService {
         }
         let is_any_due = !due.is_empty();
         for id in due {
-            self.serve(id);
+            self.serve(id, cx.now());
             progress = Progress::Busy;
         }
         progress = progress.or(self.take_events());

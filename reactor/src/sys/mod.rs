@@ -53,6 +53,33 @@ pub(crate) fn signal_self(signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes as many descriptors as this process may have: the soft limit, which is often 1024, becomes the hard one.
+pub(crate) fn raise_descriptor_limit() {
+    if let Some(mut limit) = descriptor_limit() {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: `limit` is valid for reads. A failure leaves the limit as it was.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
+}
+
+/// How many descriptors this process may have; all that a number can hold if the system does not tell.
+pub(crate) fn descriptors_max() -> usize {
+    let limit = descriptor_limit().map(|limit| limit.rlim_cur);
+    limit
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(usize::MAX)
+}
+
+fn descriptor_limit() -> Option<libc::rlimit> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is valid for writes.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    (result == 0).then_some(limit)
+}
+
 /// Lets writes beyond a limit fail instead of ending the process: those to a file that has reached the size that the process
 /// may write (SIGXFSZ), and those to a peer that is gone (SIGPIPE). Who has set these signals up otherwise keeps that.
 pub(crate) fn survive_limits() {
@@ -69,6 +96,14 @@ pub(crate) fn survive_limits() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_descriptor_limit_is_raised_to_what_is_allowed() {
+        raise_descriptor_limit();
+        let limit = descriptor_limit().unwrap();
+        assert_eq!(limit.rlim_cur, limit.rlim_max);
+        assert!(descriptors_max() > 0);
+    }
 
     #[test]
     fn a_thread_runs_on_a_core_that_it_may_run_on() {
