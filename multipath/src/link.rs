@@ -191,13 +191,14 @@ impl Link {
 
     /// Whether the queue pair still says anything (rule B9.4).
     fn watch_silence(&mut self, now: Time, overdue: &mut OverdueCommands) {
-        let queue = self.queue.as_mut().filter(|queue| queue.is_ready());
-        let Some((silence, queue)) = self.silence.as_mut().zip(queue) else {
+        let Some(silence) = self.silence.as_mut().filter(|s| now >= s.check_at) else {
             return;
         };
-        if now < silence.check_at {
+        let Some(queue) = self.queue.as_mut().filter(|queue| queue.is_ready()) else {
+            // What connecting takes has a limit of its own.
+            silence.check(now, 0, now);
             return;
-        }
+        };
         match silence.check(now, queue.outstanding(), queue.received_at()) {
             Finding::Fine => {}
             Finding::Suspect => {

@@ -9,11 +9,16 @@ use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::{Context, Time};
 
 use super::member::{Lifecycle, Member, MemberPath};
+use super::retry::Retries;
 use super::{Control, journal};
 use crate::messages::{ControllerId, PathState, ToIo, VolumeId};
 use crate::request::{AttachRequest, Attached, AttachedVolume, HostError, Mode, Reply};
 use crate::status::PathEventKind;
 use crate::transport_id::TransportId;
+
+/// Time for TCP to connect again to a controller that was lost: enough for one segment to be sent once more. A path that
+/// swallowed the first ones is tried anew after that, instead of waiting for retransmissions further and further apart.
+const RECONNECT_TCP_MAX: Duration = Duration::from_secs(3);
 
 impl<M: Send + 'static> Control<M> {
     /// Starts an attach; its reply follows when the path is usable or has failed (rule B1.4).
@@ -77,6 +82,8 @@ impl<M: Send + 'static> Control<M> {
             queues_ready: 0,
             attach: Some(reply),
             lost_at: None,
+            reconnect: Retries::default(),
+            still_lost_at: Time::ZERO,
             excluded: false,
             last_error: None,
             paths: Vec::new(),
@@ -182,7 +189,17 @@ impl<M: Send + 'static> Control<M> {
         member.lifecycle = Lifecycle::Connecting;
         member.incarnation += 1;
         member.queues_ready = 0;
-        member.attach_deadline = now + member.options.connect_timeout;
+        let options = &member.options;
+        let (mut limit, mut tcp_limit) = (options.connect_timeout, options.tcp_connect_timeout);
+        if member.attach.is_none() {
+            // A try to connect again that hangs must not keep a path away that has healed meanwhile.
+            if options.keep_alive_ms > 0 {
+                limit = limit.min(Duration::from_millis(options.keep_alive_ms.into()));
+            }
+            tcp_limit = Some(tcp_limit.map_or(RECONNECT_TCP_MAX, |t| t.min(RECONNECT_TCP_MAX)));
+        }
+        member.attach_deadline = now + limit;
+        member.controller_options.connect.tcp_timeout = tcp_limit;
         member.controller_options.connect.remote = member.transport.addr;
         match Controller::connect(cx.net(), now, member.controller_options.clone()) {
             Ok(controller) => member.controller = Some(controller),
@@ -299,6 +316,8 @@ impl<M: Send + 'static> Control<M> {
         let id = member.id;
         member.lifecycle = Lifecycle::Live;
         let again = member.lost_at.take().is_some();
+        member.reconnect.succeeded();
+        member.still_lost_at = Time::ZERO;
         member.excluded = false;
         let reply = member.attach.take();
         member.addresses_tried = 0;
@@ -338,9 +357,13 @@ impl<M: Send + 'static> Control<M> {
             .map(|p| p.volume)
             .collect();
         for volume in gone {
+            if let Some((member, volume)) = self.members.get(index).zip(self.volumes.get(volume)) {
+                journal::not_listed(member, &volume.info.name);
+            }
             self.remove_path(index, volume, now);
         }
         for namespace in namespaces {
+            self.end_replaced(index, &group, &namespace, now);
             let (volume, fits) = match self.volumes.by_nsid(&group, namespace.nsid) {
                 Some(volume) => (volume.info.id, volume.accepts(&namespace)),
                 None => {
@@ -376,6 +399,40 @@ impl<M: Send + 'static> Control<M> {
         if let Some(member) = self.members.get_mut(index) {
             journal::left_out(member, &left_out);
             member.left_out = left_out;
+        }
+    }
+
+    /// Other identifiers behind an NSID end the old path loudly, and with the last path the old volume, so that the
+    /// namespace can be a new one (rule B10).
+    fn end_replaced(&mut self, index: usize, group: &str, namespace: &Namespace, now: Time) {
+        let Some(member) = self.members.get(index) else {
+            return;
+        };
+        let Some(volume) = self.volumes.by_nsid(group, namespace.nsid) else {
+            return;
+        };
+        let id = volume.info.id;
+        if let Err(why) = volume.accepts(namespace)
+            && member.paths.iter().any(|p| p.volume == id)
+        {
+            journal::replaced(member, &volume.info.name, &why);
+            self.remove_path(index, id, now);
+        }
+    }
+
+    /// Namespaces that did not fit a volume may be volumes of their own now that it is gone.
+    pub(super) fn look_at_left_out(&mut self, now: Time) {
+        let ids: Vec<_> = self
+            .members
+            .iter()
+            .filter(|m| m.lifecycle == Lifecycle::Live && !m.left_out.is_empty())
+            .map(|m| m.id)
+            .collect();
+        for id in ids {
+            if let Some(index) = self.member_index(id) {
+                self.update_paths(index, now);
+                self.apply_ana(index, now);
+            }
         }
     }
 
@@ -427,6 +484,7 @@ impl<M: Send + 'static> Control<M> {
         if volume.info.blocks == blocks {
             return;
         }
+        journal::resized(&volume.info, blocks);
         self.volumes.resize(id, blocks);
         self.broadcast(|| ToIo::ResizeVolume { volume: id, blocks });
     }
@@ -444,6 +502,10 @@ impl<M: Send + 'static> Control<M> {
             .iter()
             .any(|m| m.paths.iter().any(|p| p.volume == volume));
         if last {
+            if let Some(volume) = self.volumes.get(volume) {
+                journal::volume_removed(&volume.info.name);
+            }
+            self.look_at_left_out = true;
             self.volumes.remove(volume);
             self.broadcast(|| ToIo::RemoveVolume { volume });
         } else {

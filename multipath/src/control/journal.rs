@@ -4,13 +4,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_reactor::Time;
 
 use super::discovery_service::DiscoveryService;
 use super::member::{Lifecycle, Member};
 use crate::LOG_FLAG;
+use crate::channels::VolumeInfo;
 use crate::messages::VolumeId;
 use crate::request::HostError;
 use crate::status::PathEventKind;
+
+/// How often it is said that a controller is still lost, for the same reason.
+const STILL_LOST_PERIOD: Duration = Duration::from_secs(300);
 
 /// Records of a discovery log that are told one by one.
 const UNUSABLE_TOLD: usize = 4;
@@ -90,11 +95,26 @@ pub(super) fn given_up(member: &Member) {
     log::error!(target: LOG_FLAG, "{name} {addr}: given up, ctrlr_loss_timeout_sec has passed");
 }
 
-/// A try to connect a controller again has failed.
-pub(super) fn still_lost(member: Option<&Member>, why: &str) {
-    if let Some((name, addr)) = member.map(who) {
+/// A try to connect a controller again has failed: a line where the reason is another one than before, and one every
+/// few minutes.
+pub(super) fn still_lost(member: Option<&mut Member>, why: &str, now: Time) {
+    let Some(member) = member else {
+        return;
+    };
+    let is_news = member.reconnect.failed(why.to_owned());
+    let is_due = now >= member.still_lost_at;
+    let (name, addr) = (&member.group, member.transport.addr);
+    let lost_for = member.lost_at.map_or(Duration::ZERO, |at| now - at);
+    let count = member.reconnect.tries();
+    if !is_news && !is_due {
         log::debug!(target: LOG_FLAG, "{name} {addr}: still lost: {why}");
+        return;
     }
+    log::warn!(
+        target: LOG_FLAG,
+        "{name} {addr}: still lost after {lost_for:.0?}, {count} tries to reconnect have failed: {why}"
+    );
+    member.still_lost_at = now + STILL_LOST_PERIOD;
 }
 
 /// Namespaces do not take part; those that did not before are not told again.
@@ -134,6 +154,41 @@ pub(super) fn discovery_not_attached(name: &str, nqn: &Nqn, error: &HostError, d
         target: LOG_FLAG,
         "discovery {name}: {nqn} is not attached: {error}; next try in {delay:.0?}"
     );
+}
+
+/// What is behind a path is another namespace than before.
+pub(super) fn replaced(member: &Member, volume: &str, why: &str) {
+    let addr = member.transport.addr;
+    log::error!(
+        target: LOG_FLAG,
+        "{volume} {addr}: another namespace has taken the place of this one: {why}; the path is removed"
+    );
+}
+
+/// A namespace is no longer active.
+pub(super) fn not_listed(member: &Member, volume: &str) {
+    let addr = member.transport.addr;
+    log::warn!(target: LOG_FLAG, "{volume} {addr}: the controller no longer has this namespace, the path is removed");
+}
+
+/// A volume has gone with its last path.
+pub(super) fn volume_removed(name: &str) {
+    log::warn!(target: LOG_FLAG, "{name}: removed with its last path");
+}
+
+/// The size of a volume changes.
+pub(super) fn resized(volume: &VolumeInfo, blocks: u64) {
+    let (name, before, size) = (&volume.name, volume.blocks, volume.block_size());
+    match blocks < before {
+        true => log::warn!(
+            target: LOG_FLAG,
+            "{name}: shrinks from {before} to {blocks} blocks of {size} bytes"
+        ),
+        false => log::info!(
+            target: LOG_FLAG,
+            "{name}: grows from {before} to {blocks} blocks of {size} bytes"
+        ),
+    }
 }
 
 /// Paths that are told one by one.

@@ -8,6 +8,7 @@ use pollux_nvme_tcp::host::{Controller, ControllerOptions};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Time;
 
+use super::retry::Retries;
 use crate::messages::{ControllerId, PathState, VolumeId};
 use crate::request::{AttachOptions, Attached, Reply};
 use crate::transport_id::TransportId;
@@ -66,6 +67,9 @@ pub(super) struct Member {
     pub attach_deadline: Time,
     /// When it was lost, until it is live again.
     pub lost_at: Option<Time>,
+    /// Tries to connect it again that have failed since, and when that is said again for the same reason.
+    pub reconnect: Retries,
+    pub still_lost_at: Time,
     pub excluded: bool,
     pub last_error: Option<String>,
     pub paths: Vec<MemberPath>,

@@ -44,6 +44,8 @@ pub(crate) struct Control<M: Send + 'static> {
     volumes: Volumes,
     /// Grows with every path state that is sent out.
     epoch: u64,
+    /// A volume has gone, and a namespace that was left out because of it may be one now.
+    look_at_left_out: bool,
     queries: Vec<Query>,
     query_next: u64,
     shutdown: Vec<Reply<()>>,
@@ -71,6 +73,7 @@ impl<M: Send + 'static> Control<M> {
             slots: Slots::default(),
             volumes: Volumes::default(),
             epoch: 0,
+            look_at_left_out: false,
             queries: Vec::new(),
             query_next: 0,
             shutdown: Vec::new(),
@@ -254,7 +257,7 @@ impl<M: Send + 'static> Control<M> {
             };
             self.record_all(now, index, &kind);
         } else {
-            journal::still_lost(self.members.get(index), &text);
+            journal::still_lost(self.members.get_mut(index), &text, now);
             self.settle(id, Err(error));
         }
     }
@@ -527,6 +530,10 @@ impl<M: Send + 'static> Service for Control<M> {
             if self.members.get(index).is_some_and(|m| m.id == id) {
                 index += 1;
             }
+        }
+        if std::mem::take(&mut self.look_at_left_out) {
+            self.look_at_left_out(now);
+            progress = Progress::Busy;
         }
         if !self.discoveries.is_empty() {
             progress = progress.or(self.poll_discoveries(cx));

@@ -1,8 +1,10 @@
 //! Which namespaces form a volume, and how large it is (rule B1.3).
 
+use std::time::Duration;
+
 use crate::common::wire::Seen;
-use crate::common::{BLOCKS, World, addr};
-use pollux_multipath::Op;
+use crate::common::{BLOCKS, World, addr, lines};
+use pollux_multipath::{ControllerChange, IoError, Op};
 use pollux_nvme_tcp::spec::identify::cns;
 
 const T: bool = true;
@@ -175,4 +177,61 @@ fn a_namespace_that_is_another_one_after_a_reconnect_carries_no_io() {
     assert_eq!(w.controller(0).state, "enabled");
     assert_eq!(w.controller(0).left_out.len(), 1);
     w.finish();
+}
+
+/// From now on the controllers of a path tell another UUID of namespace 1.
+fn replace_namespace(w: &World, path: u16) {
+    w.on_data(move |seen, data| {
+        if seen.path == path && seen.nsid() == 1 && seen.is_identify(cns::NAMESPACE_ID_DESCRIPTORS)
+        {
+            data[4] ^= 1;
+        }
+    });
+}
+
+/// B10, B1.3: the only path comes back with another namespace behind the NSID: the old volume ends with a line that says
+/// why, what waited for it is told, and the namespace is a volume of its own at once.
+#[test]
+fn another_namespace_on_the_only_path_is_a_new_volume() {
+    lines::keep();
+    let mut w = World::tapped(112, 1, 1, 0);
+    w.attach(0);
+    let old = w.status().remove(0);
+    replace_namespace(&w, 0);
+    let reset = w.start_change(None, ControllerChange::Reset);
+    let waiting = w.submit_to(0, Some(old.volume), Op::Write, 0, vec![0; 512]);
+    w.wait(reset).unwrap();
+    w.expect_ended(&[waiting], Duration::from_secs(1));
+    assert_eq!(w.ended(waiting).unwrap().0, Err(IoError::Removed));
+    let new = w.status().remove(0);
+    assert_eq!((&new.name, w.status().len()), (&old.name, 1));
+    assert_ne!(new.volume, old.volume);
+    assert_ne!(new.ids, old.ids);
+    assert_eq!(w.controller(0).left_out, []);
+    assert_eq!(w.io(0, Op::Write, 0), Ok(()));
+    let told = lines::with("another namespace");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("identifiers"), "{told:?}");
+    assert_eq!(lines::with("removed with its last path").len(), 1);
+}
+
+/// B10, B1.3: while the old volume has another path, the other namespace is left out; once that path is gone, it is a
+/// volume.
+#[test]
+fn another_namespace_waits_for_the_end_of_the_old_volume() {
+    let mut w = World::tapped(113, 2, 1, 0);
+    w.attach(0);
+    w.attach(1);
+    let old = w.status().remove(0);
+    replace_namespace(&w, 1);
+    let cntlid = w.controller(1).cntlid;
+    w.change(Some(cntlid), ControllerChange::Reset).unwrap();
+    w.expect_paths(&[(0, T, T, T)]);
+    assert_eq!(w.controller(1).left_out.len(), 1);
+    assert_eq!(w.status().remove(0).volume, old.volume);
+    w.detach(Some(0)).unwrap();
+    w.expect_paths(&[(1, T, T, T)]);
+    assert_ne!(w.status().remove(0).volume, old.volume);
+    assert_eq!(w.controller(1).left_out, []);
+    assert_eq!(w.io(0, Op::Write, 0), Ok(()));
 }
