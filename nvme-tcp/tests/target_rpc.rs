@@ -465,7 +465,7 @@ fn the_configuration_makes_the_same_target_again() {
         json!({"name": "Null0", "num_blocks": 256, "block_size": 4096}),
     );
     t.add_ns("Malloc0");
-    let namespace = json!({"bdev_name": "Null0", "nsid": 3, "nguid": "00112233445566778899aabbccddeeff", "anagrpid": 2});
+    let namespace = json!({"bdev_name": "Null0", "nsid": 3, "nguid": "00112233445566778899aabbccddeeff", "eui64": "0123456789ABCDEF", "anagrpid": 2});
     t.call(
         "nvmf_subsystem_add_ns",
         json!({"nqn": NQN, "namespace": namespace}),
@@ -485,6 +485,10 @@ fn the_configuration_makes_the_same_target_again() {
     let there = json!({"trtype": "tcp", "traddr": "192.0.2.1", "trsvcid": "8009"});
     t.call("nvmf_discovery_add_referral", json!({"address": there}));
     let before = (t.config(), t.call("nvmf_get_subsystems", json!({})));
+    let namespaces = &before.1[1]["namespaces"];
+    assert_eq!(namespaces[1]["eui64"], "0123456789ABCDEF");
+    let uuid = namespaces[0]["uuid"].as_str().unwrap().replace('-', "");
+    assert_eq!(namespaces[0]["nguid"], uuid.to_uppercase());
     drop(t);
 
     let config = Config::parse(&before.0.to_string()).unwrap();
@@ -535,4 +539,17 @@ fn memory_that_the_machine_does_not_have_is_refused_with_both_figures() {
     assert_eq!(code, -12, "{message}");
     assert!(message.contains("140737488355328 bytes"), "{message}");
     assert!(message.contains("can be had"), "{message}");
+}
+
+/// What SPDK's target saves loads: what it tunes that is not here is left out, what it serves is served.
+#[test]
+fn the_configuration_of_spdks_target_loads() {
+    let config = Config::parse(include_str!("spdk_target.json")).unwrap();
+    let mut t = Managed::configured("spdk-saved", config);
+    let subsystems = t.call("nvmf_get_subsystems", json!({}));
+    let namespace = &subsystems[1]["namespaces"][0];
+    assert_eq!(namespace["bdev_name"], "Malloc0");
+    assert_eq!(namespace["uuid"], "4f3f0b0f-5b3a-4f0e-8f39-0c2f3f0c9a11");
+    let transports = t.call("nvmf_get_transports", json!({}));
+    assert_eq!(transports[0]["max_io_size"], 131_072);
 }

@@ -76,3 +76,14 @@ pub(super) fn show(policy: Policy) -> Value {
         }
     }
 }
+
+/// Selector and `rr_min_io` as SPDK shows them beside the policy: `null` where they have no meaning.
+pub(super) fn parts(policy: Policy) -> (Option<&'static str>, Option<u32>) {
+    match policy {
+        Policy::ActivePassive => (None, None),
+        Policy::ActiveActive(Selector::QueueDepth) => (Some("queue_depth"), None),
+        Policy::ActiveActive(Selector::RoundRobin { min_io }) => {
+            (Some("round_robin"), Some(min_io))
+        }
+    }
+}

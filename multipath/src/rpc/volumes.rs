@@ -45,9 +45,10 @@ pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
 
 fn show(volume: &VolumeStatus) -> Value {
     let ids = volume.ids;
+    // The NGUID comes first, as SPDK's clients know it.
     let uuid = ids
-        .uuid
-        .or(ids.nguid)
+        .nguid
+        .or(ids.uuid)
         .map(|id| Uuid::from_bytes(id).to_string());
     let controllers: Vec<Value> = volume
         .reactors
@@ -66,6 +67,7 @@ fn show(volume: &VolumeStatus) -> Value {
             }))
         })
         .collect();
+    let (selector, min_io) = policy::parts(volume.policy);
     json!({
         "name": volume.name,
         "aliases": uuid.iter().collect::<Vec<_>>(),
@@ -99,6 +101,8 @@ fn show(volume: &VolumeStatus) -> Value {
         "driver_specific": {
             "nvme": controllers,
             "mp_policy": volume.policy.name(),
+            "selector": selector,
+            "rr_min_io": min_io,
             "pollux": policy::show(volume.policy),
         },
     })

@@ -45,6 +45,11 @@ fn paths_are_attached_followed_and_chosen() {
     w.await_paths(&[UP, UP]);
     let disks = w.call("bdev_get_bdevs", name.clone());
     assert_eq!(disks[0]["driver_specific"]["mp_policy"], "active_active");
+    assert_eq!(disks[0]["driver_specific"]["selector"], "queue_depth");
+    assert_eq!(disks[0]["driver_specific"]["rr_min_io"], json!(null));
+    // The UUID is made of the NGUID, which is the target's UUID where it was given none.
+    let uuid = disks[0]["uuid"].as_str().unwrap().replace('-', "");
+    assert_eq!(disks[0]["nguid"], uuid);
     w.call(
         policy,
         json!({"name": "Nvme0n1", "policy": "active_passive"}),

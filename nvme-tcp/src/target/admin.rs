@@ -105,7 +105,7 @@ impl Home {
         let subsystem = self.subsystems.get(&controller.subnqn);
         let outcome = match sqe.opcode {
             admin::IDENTIFY => {
-                let data = identify_data(controller, subsystem, sqe, self.retry_delays)?;
+                let data = identify_data(controller, subsystem, sqe, self.retry_delays, self.mdts)?;
                 Ok(Outcome::Data(data))
             }
             admin::GET_LOG_PAGE => self.log_page(key, sqe, turn),
@@ -276,11 +276,17 @@ fn identify_data(
     subsystem: Option<&Subsystem>,
     sqe: &Sqe,
     retry_delays: [u16; 3],
+    mdts: u8,
 ) -> Result<Vec<u8>, Status> {
     let invalid = Status::INVALID_FIELD.with_dnr();
     let structure = IdentifyCdw10::from_bits(sqe.cdw10.get()).cns();
     if structure == cns::CONTROLLER {
-        return Ok(identify::controller(controller, subsystem, retry_delays));
+        return Ok(identify::controller(
+            controller,
+            subsystem,
+            retry_delays,
+            mdts,
+        ));
     }
     // A discovery controller has no namespaces.
     let subsystem = subsystem.ok_or(invalid)?;

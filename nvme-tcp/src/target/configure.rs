@@ -8,8 +8,10 @@ use super::ana::{ANA_GROUP_MAX, AnaGroups};
 use super::controller::Controller;
 use super::events::Kind;
 use super::home::Home;
+use super::identify::{MDTS_UNIT, mdts_of};
 use super::message::{ControllerKey, IoMessage, ReactorReport};
 use super::request::{NamespaceConfig, Reply, TargetError, TargetReply, TargetRequest};
+use super::staging::TRANSFER_MAX;
 use super::status::{ControllerStatus, QpairCounters, QpairStatus, ReactorStatus, TargetStatus};
 use super::subsystem::{Namespace, Subsystem, SubsystemListener, check_group};
 use super::sync::Then;
@@ -132,6 +134,14 @@ impl Home {
                 self.note_discovery_change();
             }
             TargetRequest::SetRetryDelays { crdt } => self.retry_delays = crdt,
+            TargetRequest::SetMaxIoSize { bytes } => {
+                if !bytes.is_power_of_two() || !(MDTS_UNIT..=TRANSFER_MAX).contains(&bytes) {
+                    return Err(TargetError::InvalidValue(format!(
+                        "'max_io_size' {bytes}: a power of two from 4096 to {TRANSFER_MAX} is allowed"
+                    )));
+                }
+                self.mdts = mdts_of(bytes);
+            }
             TargetRequest::Referrals => {
                 return Ok(TargetReply::Referrals(self.discovery.referrals.clone()));
             }

@@ -13,6 +13,7 @@ use super::controller::Controller;
 use super::discovery::Discovery;
 use super::events::Kind;
 use super::handshake::{Connected, Refusal};
+use super::identify::MDTS;
 use super::io_queue::IoQueue;
 use super::message::{ControllerKey, HomeMessage, IoMessage};
 use super::said::Said;
@@ -73,6 +74,8 @@ pub(super) struct Home {
     pub(super) ports: BTreeMap<SocketAddr, Listener>,
     pub(super) controllers: BTreeMap<ControllerKey, Controller>,
     pub(super) retry_delays: [u16; 3],
+    /// As Identify Controller reports it.
+    pub(super) mdts: u8,
     pub(super) faults: VecDeque<Fault>,
     pub(super) faults_total: u64,
     pub(super) refused_connects: u64,
@@ -98,6 +101,7 @@ impl Home {
             ports: BTreeMap::new(),
             controllers: BTreeMap::new(),
             retry_delays: [0; 3],
+            mdts: MDTS,
             faults: VecDeque::new(),
             faults_total: 0,
             refused_connects: 0,

@@ -21,8 +21,17 @@ use crate::spec::registers::Vs;
 /// Version of the specification that controllers report.
 pub(super) const VERSION: Vs = Vs::V1_4;
 
-/// MDTS of 1 MiB in units of 4 KiB pages: 2^8.
-const MDTS: u8 = 8;
+/// MDTS counts in powers of two of this many bytes (CAP.MPSMIN).
+pub(super) const MDTS_UNIT: u32 = 4096;
+
+/// MDTS of a target that was told no other: 1 MiB.
+pub(super) const MDTS: u8 = mdts_of(1 << 20);
+
+/// MDTS of a data length, a power of two of at least [`MDTS_UNIT`].
+pub(super) const fn mdts_of(bytes: u32) -> u8 {
+    // At most 31, so nothing is cut off.
+    (bytes / MDTS_UNIT).ilog2().to_le_bytes()[0]
+}
 
 /// Firmware revision: the package's version.
 pub(super) const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
@@ -32,6 +41,7 @@ pub(super) fn controller(
     controller: &Controller,
     subsystem: Option<&Subsystem>,
     retry_delays: [u16; 3],
+    mdts: u8,
 ) -> Vec<u8> {
     let Ok(mut id) = IdentifyController::new_box_zeroed() else {
         return vec![0; IDENTIFY_LEN];
@@ -41,7 +51,7 @@ pub(super) fn controller(
     id.fr = ascii_field(FIRMWARE);
     id.cntlid = controller.cntlid.into();
     id.ver = VERSION.into_bits().into();
-    id.mdts = MDTS;
+    id.mdts = mdts;
     id.ctratt = ctrl::CTRATT_HOST_ID_128.into();
     let [crdt1, crdt2, crdt3] = retry_delays;
     (id.crdt1, id.crdt2, id.crdt3) = (crdt1.into(), crdt2.into(), crdt3.into());
@@ -118,7 +128,8 @@ pub(super) fn namespace(
     if ana_reporting {
         id.anagrpid = namespace.ana_group.into();
     }
-    id.nguid = namespace.nguid.unwrap_or_default();
+    id.nguid = namespace.nguid;
+    id.eui64 = namespace.eui64.unwrap_or_default();
     if let Some(format) = id.lbaf.first_mut() {
         *format = LbaFormat {
             lbads: namespace.block_shift,
@@ -131,9 +142,10 @@ pub(super) fn namespace(
 /// Namespace Identification Descriptor list, CNS 03h.
 pub(super) fn descriptors(namespace: &Namespace) -> Vec<u8> {
     let mut list = Vec::with_capacity(IDENTIFY_LEN);
-    if let Some(nguid) = namespace.nguid {
-        put_namespace_id_descriptor(&mut list, descriptor_type::NGUID, &nguid);
+    if let Some(eui64) = namespace.eui64 {
+        put_namespace_id_descriptor(&mut list, descriptor_type::EUI64, &eui64);
     }
+    put_namespace_id_descriptor(&mut list, descriptor_type::NGUID, &namespace.nguid);
     put_namespace_id_descriptor(&mut list, descriptor_type::UUID, namespace.uuid.as_bytes());
     put_namespace_id_descriptor(&mut list, descriptor_type::CSI, &[CSI_NVM]);
     list.resize(IDENTIFY_LEN, 0);

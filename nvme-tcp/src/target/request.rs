@@ -55,11 +55,14 @@ pub struct NamespaceConfig {
     pub backend: Backend,
     /// Bytes per logical block: a power of two from 512 to 65536.
     pub block_size: u32,
-    /// Reported with Identify CNS 03h. `None`: random for memory; for the others one that follows from
-    /// subsystem and NSID, so that hosts know the namespace again after a restart.
+    /// Reported with Identify CNS 03h. `None`: one that follows from subsystem and NSID, so that hosts know the
+    /// namespace again after a restart.
     pub uuid: Option<Uuid>,
-    /// Reported with Identify CNS 00h and 03h if given.
+    /// Reported with Identify CNS 00h and 03h. `None`: the bytes of the UUID, since some hosts know a namespace by
+    /// nothing else.
     pub nguid: Option<[u8; 16]>,
+    /// Reported with Identify CNS 00h and 03h if given.
+    pub eui64: Option<[u8; 8]>,
     /// ANA group, 1 to [`ANA_GROUP_MAX`](super::ANA_GROUP_MAX); `None`: the NSID (modulo the maximum).
     pub ana_group: Option<u32>,
 }
@@ -72,6 +75,7 @@ impl NamespaceConfig {
             block_size,
             uuid: None,
             nguid: None,
+            eui64: None,
             ana_group: None,
         }
     }
@@ -95,6 +99,12 @@ pub enum TargetRequest {
     DeleteSubsystem {
         /// The subsystem.
         nqn: Nqn,
+    },
+    /// Sets the largest data of a command, which Identify Controller reports as MDTS to whoever asks from then on: a
+    /// power of two, 4 KiB to 1 MiB.
+    SetMaxIoSize {
+        /// Bytes.
+        bytes: u32,
     },
     /// Adds a namespace; answered with [`TargetReply::Namespace`].
     AddNamespace {

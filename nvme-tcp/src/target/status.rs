@@ -72,8 +72,10 @@ pub struct NamespaceStatus {
     pub blocks: u64,
     /// Its UUID.
     pub uuid: Uuid,
-    /// Its NGUID, if it has one.
-    pub nguid: Option<[u8; 16]>,
+    /// Its NGUID.
+    pub nguid: [u8; 16],
+    /// Its EUI64, if it was given one.
+    pub eui64: Option<[u8; 8]>,
     /// Its ANA group.
     pub ana_group: u32,
     /// Why its writes and flushes fail for good, if they do: a flush of its file failed, so that what was written

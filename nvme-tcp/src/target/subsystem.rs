@@ -27,7 +27,8 @@ pub(super) struct Namespace {
     pub(super) block_shift: u8,
     pub(super) blocks: u64,
     pub(super) uuid: Uuid,
-    pub(super) nguid: Option<[u8; 16]>,
+    pub(super) nguid: [u8; 16],
+    pub(super) eui64: Option<[u8; 8]>,
     pub(super) ana_group: u32,
     /// Hosts were told that its disk has failed.
     pub(super) failure_told: bool,
@@ -64,16 +65,18 @@ impl Namespace {
             error: e.to_string(),
         })?;
         check_size(bytes, block_size)?;
+        let uuid = config
+            .uuid
+            .unwrap_or_else(|| default_uuid(nqn, nsid, &config.backend));
         Ok(Self {
             backend: config.backend.clone(),
             store,
             layers: config.backend.layers().cloned(),
             block_shift: u8::try_from(block_size.trailing_zeros()).unwrap_or(9),
             blocks: bytes / u64::from(block_size),
-            uuid: config
-                .uuid
-                .unwrap_or_else(|| default_uuid(nqn, nsid, &config.backend)),
-            nguid: config.nguid,
+            uuid,
+            nguid: config.nguid.unwrap_or_else(|| uuid.into_bytes()),
+            eui64: config.eui64,
             ana_group,
             failure_told: false,
         })
@@ -99,17 +102,18 @@ impl Namespace {
     }
 }
 
-/// A host takes a namespace that comes back for the same only if its UUID is the same. That of a file or a
-/// null namespace follows from subsystem and NSID, so that it outlives a restart; memory does not outlive
-/// one, and is a new namespace each time.
+/// A host takes a namespace that comes back for the same only if its UUID is the same, so the UUID follows from
+/// subsystem and NSID. Memory is told apart from what keeps its data: it comes back as the same namespace, but empty.
 fn default_uuid(nqn: &Nqn, nsid: u32, backend: &Backend) -> Uuid {
     // FNV-1a of 128 bits.
     const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = (1 << 88) + 0x13b;
-    if matches!(backend, Backend::Memory { .. }) {
-        return Uuid::new_v4();
-    }
+    let kind: &[u8] = match backend {
+        Backend::Memory { .. } => b"memory",
+        _ => b"",
+    };
     let bytes = nqn.as_str().bytes().chain(nsid.to_le_bytes());
+    let bytes = bytes.chain(kind.iter().copied());
     let hash = bytes.fold(OFFSET_BASIS, |hash, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(PRIME)
     });
@@ -287,6 +291,7 @@ impl Subsystem {
                     blocks: n.blocks,
                     uuid: n.uuid,
                     nguid: n.nguid,
+                    eui64: n.eui64,
                     ana_group: n.ana_group,
                     failure: n.store.failure().map(|error| error.to_string()),
                     in_flight: n.store.unanswered(),

@@ -41,6 +41,7 @@ impl Config {
         let root: Value = serde_json::from_str(text).map_err(|e| ConfigError(e.to_string()))?;
         let mut root = object(root, "the file", &["subsystems"])?;
         let mut calls = Vec::new();
+        let mut lines = Lines { text, at: 0 };
         for (index, subsystem) in list(&mut root, "subsystems", "")?.into_iter().enumerate() {
             let place = format!("subsystems[{index}]");
             let mut subsystem = object(subsystem, &place, &["subsystem", "config"])?;
@@ -59,14 +60,79 @@ impl Config {
                         return Err(ConfigError(format!("{place}: 'params' must be an object")));
                     }
                 };
+                let line = lines.of_method(&method);
+                let at = line.map_or_else(String::new, |line| format!("line {line}: "));
                 calls.push(ConfigCall {
-                    place: format!("{place} ({method})"),
+                    place: format!("{at}{place} ({method})"),
                     method,
                     params,
                 });
             }
         }
         Ok(Config { calls })
+    }
+}
+
+/// Finds the lines of calls, which are asked for in the order of the text.
+struct Lines<'a> {
+    text: &'a str,
+    /// Byte offset behind the last one found.
+    at: usize,
+}
+
+impl Lines<'_> {
+    /// The line of the next `"method": "NAME"`; `None` if the file writes the name with escapes.
+    fn of_method(&mut self, name: &str) -> Option<usize> {
+        let name = Value::from(name).to_string();
+        let rest = self.text.get(self.at..)?;
+        for (found, key) in rest.match_indices("\"method\"") {
+            let behind = rest.get(found + key.len()..)?.trim_start();
+            let value = behind.strip_prefix(':').map(str::trim_start);
+            if value.is_some_and(|value| value.starts_with(&name)) {
+                self.at += found + key.len();
+                let before = self.text.get(..self.at)?;
+                return Some(before.matches('\n').count() + 1);
+            }
+        }
+        None
+    }
+}
+
+/// Methods with which SPDK's programs tune, and save, what this program does not have: pools of buffers, implementations
+/// of sockets and accelerators, schedulers, other kinds of disks and front ends. A file may call them, since nothing is
+/// asked for by them that would be missed.
+const WITHOUT_MEANING: [&str; 22] = [
+    "accel_assign_opc",
+    "accel_set_options",
+    "bdev_iscsi_set_options",
+    "bdev_nvme_set_hotplug",
+    "bdev_nvme_set_options",
+    "bdev_raid_set_options",
+    "bdev_set_options",
+    "bdev_wait_for_examine",
+    "dsa_scan_accel_module",
+    "framework_set_scheduler",
+    "fsdev_set_opts",
+    "iobuf_set_options",
+    "iscsi_set_options",
+    "keyring_linux_set_options",
+    "nvmf_set_config",
+    "nvmf_set_max_subsystems",
+    "scheduler_set_options",
+    "sock_impl_set_options",
+    "sock_set_default_impl",
+    "thread_set_cpumask",
+    "trace_set_tpoint_group_mask",
+    "virtio_blk_create_transport",
+];
+
+impl ConfigCall {
+    /// Nothing is missed if it is left out by a program that does not have the method.
+    pub(super) fn is_without_meaning(&self) -> bool {
+        // A TLS socket is what is asked for there, and there is none.
+        let tls = self.method == "sock_set_default_impl"
+            && self.params.get("impl_name").and_then(Value::as_str) == Some("ssl");
+        WITHOUT_MEANING.contains(&self.method.as_str()) && !tls
     }
 }
 
@@ -114,7 +180,7 @@ mod tests {
         let names: Vec<_> = config.calls.iter().map(|c| c.method.as_str()).collect();
         assert_eq!(names, ["x", "y", "z"]);
         assert_eq!(config.calls[0].params["n"], 1);
-        assert_eq!(config.calls[1].place, "subsystem 'a', entry 2 (y)");
+        assert_eq!(config.calls[1].place, "line 2: subsystem 'a', entry 2 (y)");
     }
 
     #[test]

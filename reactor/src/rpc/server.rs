@@ -122,20 +122,34 @@ impl Server {
     }
 
     /// Makes the calls of `config` at the start (after `framework_start_init`, if that is waited for), one after the
-    /// other; clients are served when they are done. The first that fails ends it, unless `ignore_errors`.
+    /// other; clients are served when they are done. The first that fails ends it, unless `ignore_errors`: then each is
+    /// a line in the log. Calls of SPDK's programs that tune what is not here are left out, with one line that lists them.
     ///
     /// # Errors
     ///
-    /// It has a method that there is not.
+    /// It has a method that there is not, and errors are not ignored.
     pub fn configure(&mut self, config: Config, ignore_errors: bool) -> Result<(), ConfigError> {
-        let mut unknown = config
-            .calls
-            .iter()
-            .filter(|call| !self.service.methods.contains(&call.method));
-        if let Some(call) = unknown.next() {
-            return Err(ConfigError(format!("{}: no such method", call.place)));
+        let (mut known, mut left_out) = (VecDeque::new(), Vec::new());
+        for call in config.calls {
+            if self.service.methods.contains(&call.method) {
+                known.push_back(call);
+            } else if call.is_without_meaning() {
+                if !left_out.contains(&call.method) {
+                    left_out.push(call.method);
+                }
+            } else {
+                let error = format!("{}: unknown method '{}'", call.place, call.method);
+                if !ignore_errors {
+                    return Err(ConfigError(error));
+                }
+                log::warn!(target: LOG_FLAG, "configuration, {error}");
+            }
         }
-        self.service.config = config.calls.into();
+        if !left_out.is_empty() {
+            let left_out = left_out.join(", ");
+            log::warn!(target: LOG_FLAG, "configuration: without effect here, left out: {left_out}");
+        }
+        self.service.config = known;
         self.service.ignores_config_errors = ignore_errors;
         Ok(())
     }
@@ -550,7 +564,11 @@ impl RpcService {
                 self.config.clear();
                 self.finish_start(Err(ConfigError(format!("{}: {error}", call.place))));
             }
-            _ => self.next_config_call(),
+            Err(error) => {
+                log::warn!(target: LOG_FLAG, "configuration, {}: {error}", call.place);
+                self.next_config_call();
+            }
+            Ok(_) => self.next_config_call(),
         }
     }
 

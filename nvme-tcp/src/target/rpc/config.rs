@@ -78,8 +78,9 @@ fn save_subsystem(state: &State, subsystem: &SubsystemStatus, calls: &mut Vec<Va
         let mut params = Map::new();
         params.insert("nsid".into(), namespace.nsid.into());
         params.insert("bdev_name".into(), bdev.into());
-        if let Some(nguid) = namespace.nguid {
-            params.insert("nguid".into(), subsystems::hex(&nguid).into());
+        params.insert("nguid".into(), subsystems::hex(&namespace.nguid).into());
+        if let Some(eui64) = namespace.eui64 {
+            params.insert("eui64".into(), subsystems::hex(&eui64).into());
         }
         params.insert("uuid".into(), namespace.uuid.to_string().into());
         params.insert("anagrpid".into(), namespace.ana_group.into());

@@ -15,7 +15,8 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
     let name: String = namespace.required("bdev_name")?;
     // 0 asks for the lowest that is free.
     let nsid = namespace.optional::<u32>("nsid")?.filter(|&n| n != 0);
-    let nguid = take_nguid(&mut namespace)?;
+    let nguid = take_identifier(&mut namespace, "nguid")?;
+    let eui64 = take_identifier(&mut namespace, "eui64")?;
     let uuid = take_uuid(&mut namespace)?;
     let ana_group = namespace.optional("anagrpid")?;
     namespace.off(&["no_auto_visible", "hide_metadata"])?;
@@ -26,6 +27,7 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
     let config = NamespaceConfig {
         uuid: Some(uuid.unwrap_or(disk.uuid)),
         nguid,
+        eui64,
         ana_group,
         ..NamespaceConfig::new(disk.backend(), disk.block_size)
     };
@@ -56,15 +58,34 @@ pub(super) fn take_uuid(params: &mut Params) -> Result<Option<Uuid>, RpcError> {
     }
 }
 
-fn take_nguid(params: &mut Params) -> Result<Option<[u8; 16]>, RpcError> {
-    let Some(text) = params.optional::<String>("nguid")? else {
+/// Takes an identifier of `N` bytes in hexadecimal digits, which hyphens may divide.
+fn take_identifier<const N: usize>(
+    params: &mut Params,
+    name: &str,
+) -> Result<Option<[u8; N]>, RpcError> {
+    let Some(text) = params.optional::<String>(name)? else {
         return Ok(None);
     };
-    let digits: String = text.chars().filter(|&c| c != '-').collect();
-    match u128::from_str_radix(&digits, 16) {
-        Ok(number) if digits.len() == 32 => Ok(Some(number.to_be_bytes())),
-        _ => Err(params.invalid("nguid", format!("'{text}', 32 hexadecimal digits expected"))),
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|&c| c != '-')
+        .map_while(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect();
+    let strays = text.chars().any(|c| c != '-' && !c.is_ascii_hexdigit());
+    let mut id = [0; N];
+    let (pairs, _) = digits.as_chunks::<2>();
+    for (byte, [high, low]) in id.iter_mut().zip(pairs) {
+        *byte = high << 4 | low;
     }
+    if strays || digits.len() != 2 * N {
+        let text = format!("'{text}', {} hexadecimal digits expected", 2 * N);
+        return Err(params.invalid(name, text));
+    }
+    // In Identify data zero says that there is none.
+    if id == [0; N] {
+        return Err(params.invalid(name, format!("'{text}', zero is no identifier")));
+    }
+    Ok(Some(id))
 }
 
 pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {

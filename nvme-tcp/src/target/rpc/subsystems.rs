@@ -102,8 +102,9 @@ fn show(state: &State, subsystem: &SubsystemStatus) -> Value {
         }
         shown.insert("bdev_name".into(), bdev.into());
         shown.insert("name".into(), bdev.into());
-        if let Some(nguid) = n.nguid {
-            shown.insert("nguid".into(), hex(&nguid).into());
+        shown.insert("nguid".into(), hex(&n.nguid).into());
+        if let Some(eui64) = n.eui64 {
+            shown.insert("eui64".into(), hex(&eui64).into());
         }
         shown.insert("uuid".into(), n.uuid.to_string().into());
         shown.insert("anagrpid".into(), n.ana_group.into());

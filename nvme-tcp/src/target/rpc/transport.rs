@@ -1,10 +1,10 @@
-//! The transport. There is one, TCP, and it has no settings of its own; those that clients give are taken for
-//! what they can change, which is nothing, and given back as they were.
+//! The transport. There is one, TCP. Of its settings `max_io_size` limits the data of a command; the others are taken
+//! for what they can change, which is nothing, and given back as they were.
 
 use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{State, address, done, forward, target_name};
+use super::{State, address, done, forward, forward_then, target_name};
 use crate::target::request::TargetRequest;
 
 /// Settings with the value that is shown if none was given.
@@ -56,6 +56,8 @@ pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
             given.insert(name.into(), value.into());
         }
     }
+    let max_io_size = given.get("max_io_size").and_then(Value::as_u64);
+    let max_io_size = max_io_size.and_then(|bytes| u32::try_from(bytes).ok());
     if let Some(value) = params.optional::<bool>("c2h_success")? {
         given.insert("c2h_success".into(), value.into());
     }
@@ -66,8 +68,16 @@ pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
     if state.transport.is_some() {
         return Err(RpcError::internal("Transport type 'TCP' already exists"));
     }
-    state.transport = Some(given);
-    Ok(Answer::Now(true.into()))
+    let Some(bytes) = max_io_size else {
+        state.transport = Some(given);
+        return Ok(Answer::Now(true.into()));
+    };
+    let request = TargetRequest::SetMaxIoSize { bytes };
+    forward_then(state, call, request, move |state, answer| {
+        answer?;
+        state.transport = Some(given);
+        Ok(true.into())
+    })
 }
 
 pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
