@@ -628,9 +628,18 @@ fn a_configuration_is_made_before_anybody_is_served() {
 #[test]
 fn a_configuration_that_fails_says_where() {
     let mut server = Server::new(methods());
-    let error = server.configure(config(&[("note", "a"), ("none", "b")]), true);
+    let error = server.configure(config(&[("note", "a"), ("none", "b")]), false);
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("entry 2 (none)"), "{error}");
+    assert!(
+        error.contains("line 1:") && error.contains("entry 2 (none): unknown method 'none'"),
+        "{error}"
+    );
+    // Errors that are to be ignored include that one, and what tunes nothing here is none.
+    let calls = config(&[("none", "b"), ("iobuf_set_options", "")]);
+    server.configure(calls.clone(), true).unwrap();
+    assert!(server.configure(calls, false).is_err());
+    let calls = config(&[("iobuf_set_options", "")]);
+    server.configure(calls, false).unwrap();
 
     let (told, outcome) = mpsc::channel();
     let fixture = Fixture::with("config-bad", |server| {

@@ -142,11 +142,11 @@ pub(super) fn namespace(
 /// Namespace Identification Descriptor list, CNS 03h.
 pub(super) fn descriptors(namespace: &Namespace) -> Vec<u8> {
     let mut list = Vec::with_capacity(IDENTIFY_LEN);
+    put_namespace_id_descriptor(&mut list, descriptor_type::UUID, namespace.uuid.as_bytes());
+    put_namespace_id_descriptor(&mut list, descriptor_type::NGUID, &namespace.nguid);
     if let Some(eui64) = namespace.eui64 {
         put_namespace_id_descriptor(&mut list, descriptor_type::EUI64, &eui64);
     }
-    put_namespace_id_descriptor(&mut list, descriptor_type::NGUID, &namespace.nguid);
-    put_namespace_id_descriptor(&mut list, descriptor_type::UUID, namespace.uuid.as_bytes());
     put_namespace_id_descriptor(&mut list, descriptor_type::CSI, &[CSI_NVM]);
     list.resize(IDENTIFY_LEN, 0);
     list

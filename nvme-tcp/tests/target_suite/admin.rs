@@ -272,7 +272,12 @@ fn identify_has_every_form_that_hosts_use() {
     }
     let data = host.identify(cns::NAMESPACE_ID_DESCRIPTORS, 1).unwrap();
     let kinds: Vec<u8> = namespace_id_descriptors(&data).map(|(t, _)| t).collect();
-    assert_eq!(kinds, [descriptor_type::UUID, descriptor_type::CSI]);
+    let expected = [
+        descriptor_type::UUID,
+        descriptor_type::NGUID,
+        descriptor_type::CSI,
+    ];
+    assert_eq!(kinds, expected);
     for structure in [
         cns::NAMESPACE_CSI,
         cns::CONTROLLER_CSI,
