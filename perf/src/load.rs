@@ -134,6 +134,8 @@ pub struct Load {
     /// Set by [`stop`](Self::stop) while new operations were drawn.
     stopped_ns: Option<u64>,
     ended_ns: u64,
+    /// Of the latest failure.
+    failed_ns: u64,
 }
 
 impl Load {
@@ -171,6 +173,7 @@ impl Load {
             started_ns: None,
             stopped_ns: None,
             ended_ns: 0,
+            failed_ns: 0,
             plan,
         }
     }
@@ -277,7 +280,11 @@ impl Load {
         self.completed += 1;
         let swept = matches!(self.phase, Phase::Sweeping(_));
         if !swept {
-            self.ended_ns = now_ns;
+            // A failure that comes late is the end of an outage, not of the load.
+            match result {
+                Ok(()) => self.ended_ns = now_ns,
+                Err(_) => self.failed_ns = now_ns,
+            }
         }
         let bytes = operation.blocks as usize * self.plan.block_bytes;
         let latency_ns = now_ns.saturating_sub(since_ns);
@@ -383,6 +390,7 @@ impl Load {
             Some(now_ns)
         } else {
             self.stopped_ns
+                .map(|stopped_ns| stopped_ns.max(self.failed_ns))
         };
         if let (Some(start_ns), Some(end_ns), false) = (self.last_success_ns, open_until_ns, swept)
             && end_ns > start_ns
@@ -435,7 +443,7 @@ impl Load {
         self.verify.as_ref().map(|verify| verify.verified)
     }
 
-    /// Time of the first submission, and the end: of the time to run, or of the latest completion after it.
+    /// Time of the first submission, and the end: of the time to run, or of the latest success after it.
     pub fn span_ns(&self) -> (u64, u64) {
         let start_ns = self.started_ns.or(self.stopped_ns).unwrap_or(0);
         let end_ns = self.ended_ns.max(self.stopped_ns.unwrap_or(0));

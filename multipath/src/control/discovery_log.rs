@@ -151,7 +151,9 @@ fn record(entry: &DiscoveryLogEntry) -> Result<Option<Record>, String> {
     let Ok(addr) = ip.parse::<IpAddr>() else {
         return unusable("the address is not an IP address");
     };
-    if addr.is_unspecified() || addr.is_multicast() {
+    // An IPv4 address that is written as an IPv6 one leads to the same place.
+    let plain = addr.to_canonical();
+    if plain.is_unspecified() || plain.is_multicast() {
         return unusable("no host has this address");
     }
     let port = match port.parse::<u16>() {
@@ -243,7 +245,16 @@ mod tests {
         for ip in ["127.0.0.1", "::1"] {
             assert_eq!(with(ip, "4420"), (1, 0), "{ip}");
         }
-        for ip in ["0.0.0.0", "::", "224.0.0.1", "host.example", ""] {
+        for ip in [
+            "0.0.0.0",
+            "::",
+            "::ffff:0.0.0.0",
+            "224.0.0.1",
+            "::ffff:224.0.0.1",
+            "ff02::1",
+            "host.example",
+            "",
+        ] {
             assert_eq!(with(ip, "4420"), (0, 1), "{ip}");
         }
         for port in ["0", "", "65536", "-1", "x"] {

@@ -28,6 +28,8 @@ pub(super) struct DiscoveryService {
     /// Until then it must be up; while there is no connection, when the next is tried.
     at: Time,
     reader: Option<LogReader>,
+    /// Until then what the reader has asked for must be answered.
+    answer_by: Time,
     /// The log has changed while it was read.
     stale: bool,
     /// When the log is read again after a transient status, and how many of them there were.
@@ -48,6 +50,7 @@ impl DiscoveryService {
             controller: None,
             at: now,
             reader: None,
+            answer_by: now,
             stale: false,
             reread_at: None,
             rereads: 0,
@@ -74,7 +77,11 @@ impl DiscoveryService {
             Some(c) if c.stage() == Stage::Starting => {
                 Some(c.deadline().map_or(self.at, |d| d.min(self.at)))
             }
-            Some(c) => c.deadline().into_iter().chain(self.reread_at).min(),
+            Some(c) => {
+                let answer = self.reader.as_ref().map(|_| self.answer_by);
+                let dues = [c.deadline(), self.reread_at, answer];
+                dues.into_iter().flatten().min()
+            }
         }
     }
 
@@ -104,6 +111,13 @@ impl DiscoveryService {
         if self.controller.is_some() && self.reread_at.take_if(|at| now >= *at).is_some() {
             progress = Progress::Busy;
             has_changed |= self.read(request, now);
+        }
+        // Keep Alive may be answered all the while.
+        if self.reader.is_some() && now >= self.answer_by {
+            let limit = request.options.connect_timeout;
+            let why = format!("discovery log: no answer within {limit:.0?}");
+            progress = Progress::Busy;
+            has_changed |= self.lost(why, request, now);
         }
         (progress, has_changed)
     }
@@ -232,6 +246,7 @@ impl DiscoveryService {
         let (Some(controller), Some(reader)) = (&mut self.controller, &self.reader) else {
             return false;
         };
+        self.answer_by = now + request.options.connect_timeout;
         // One request at a time: there is always room unless the connection has ended.
         match controller.submit(reader.request()) {
             Ok(()) => false,

@@ -330,6 +330,25 @@ fn a_time_in_which_all_fails_is_a_gap() {
 }
 
 #[test]
+fn what_fails_after_the_end_lengthens_the_gap_and_not_the_run() {
+    let mut load = Load::new(plan(Workload::RandRead, &[8], None, 4096));
+    let mut disk = Disk::new(4096);
+    for now_ns in 1..=100 {
+        disk.submit(load.prepare(now_ns * 1_000_000).unwrap(), false);
+        end_one(&mut load, &mut disk, true, now_ns * 1_000_000 + 1_000);
+    }
+    disk.submit(load.prepare(101_000_000).unwrap(), false);
+    load.stop(4_000_000_000);
+    end_one(&mut load, &mut disk, false, 10_000_000_000);
+    assert!(load.drained());
+    load.close(10_000_000_000);
+    let stats = load.exchange(Box::new(JobStats::new()));
+    assert_eq!((stats.ios(), stats.errors), (100, 1));
+    assert!(stats.longest.open && stats.longest.end_ns == 10_000_000_000);
+    assert_eq!(load.span_ns(), (1_000_000, 4_000_000_000));
+}
+
+#[test]
 fn what_has_not_ended_counts_with_its_age() {
     let mut load = Load::new(plan(Workload::RandRead, &[8], None, 4096));
     let mut disk = Disk::new(4096);

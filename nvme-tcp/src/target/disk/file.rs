@@ -31,6 +31,8 @@ pub(in crate::target) struct FileDisk {
     failure: AtomicI32,
     /// Errors so far.
     errors: AtomicU64,
+    /// Error number of the last of them.
+    last_errno: AtomicI32,
     pub(super) helper: Helper,
 }
 
@@ -69,6 +71,7 @@ impl FileDisk {
             is_device,
             failure: AtomicI32::new(0),
             errors: AtomicU64::new(0),
+            last_errno: AtomicI32::new(0),
             helper: Helper::default(),
         };
         let len = disk.grow(bytes.unwrap_or(0))?;
@@ -250,10 +253,13 @@ impl FileDisk {
         }
     }
 
-    /// Says in the log what went wrong: the first time, the second, the fourth and so on.
+    /// Says in the log what went wrong: the first time, the second, the fourth and so on, and whenever it is
+    /// another error than the one before.
     fn note(&self, what: &str, offset: u64, error: &io::Error) {
         let count = self.errors.fetch_add(1, Ordering::Relaxed) + 1;
-        if count.is_power_of_two() {
+        let errno = error.raw_os_error().unwrap_or(0);
+        let is_news = self.last_errno.swap(errno, Ordering::Relaxed) != errno;
+        if is_news || count.is_power_of_two() {
             log::error!(
                 target: LOG_FLAG,
                 "{}: {what} at offset {offset} failed: {error} (error {count} of this disk)",
