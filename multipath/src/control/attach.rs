@@ -531,7 +531,6 @@ impl<M: Send + 'static> Control<M> {
 
     /// Ends a controller for good: its paths go first, so that its I/O finds another one.
     pub(super) fn stop_member(&mut self, index: usize, now: Time) {
-        journal::detached(self.members.get(index));
         let volumes: Vec<_> = self
             .members
             .get(index)
@@ -540,6 +539,7 @@ impl<M: Send + 'static> Control<M> {
         for volume in volumes {
             self.remove_path(index, volume, now);
         }
+        journal::detached(self.members.get(index));
         let Some(member) = self.members.get_mut(index) else {
             return;
         };

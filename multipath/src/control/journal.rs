@@ -171,9 +171,9 @@ pub(super) fn not_listed(member: &Member, volume: &str) {
     log::warn!(target: LOG_FLAG, "{volume} {addr}: the controller no longer has this namespace, the path is removed");
 }
 
-/// A volume has gone with its last path.
+/// A volume has gone with its last path. Why the path is gone was said before, or is asked for.
 pub(super) fn volume_removed(name: &str) {
-    log::warn!(target: LOG_FLAG, "{name}: removed with its last path");
+    log::info!(target: LOG_FLAG, "{name}: removed with its last path");
 }
 
 /// The size of a volume changes.
