@@ -119,6 +119,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Paths")]
     pub ddgst: bool,
 
+    /// Refuse a controller that does not grant the digests asked for
+    #[arg(long, help_heading = "Paths")]
+    pub require_digests: bool,
+
     /// Keep SQ flow control: every read has a completion of its own
     #[arg(long, help_heading = "Paths")]
     pub sq_flow_control: bool,
@@ -332,6 +336,11 @@ impl RunArgs {
                 "read share -M {share} has no meaning for this workload: allowed with -w rw and -w randrw"
             ));
         }
+        if self.require_digests && !(self.hdgst || self.ddgst) {
+            return Err(
+                "--require-digests requires nothing: allowed with --hdgst and --ddgst".to_owned(),
+            );
+        }
         if self.selector.is_some() && self.policy != PolicyName::ActiveActive {
             return Err("--selector has no meaning with active_passive: allowed with --policy active_active".to_owned());
         }
@@ -522,6 +531,7 @@ mod tests {
             "4",
             "--hdgst",
             "--ddgst",
+            "--require-digests",
             "--sq-flow-control",
             "--seed",
             "9",
@@ -548,6 +558,7 @@ mod tests {
         assert_eq!(run.time, Duration::from_millis(1500));
         assert_eq!(run.cores.unwrap().cores(), [0, 2, 3]);
         assert_eq!(run.selector, Some(SelectorName::RoundRobin));
+        assert!(run.require_digests);
         assert!(run.hdgst && run.ddgst && run.sq_flow_control && run.no_failover);
         assert_eq!(
             (run.seed, run.stride, run.ios),

@@ -463,6 +463,7 @@ impl<'a> Watch<'a> {
                 "policy": self.session.policy.to_string(),
                 "hdgst": args.hdgst,
                 "ddgst": args.ddgst,
+                "require_digests": args.require_digests,
                 "sq_flow_control": args.sq_flow_control,
                 "seed": seed,
                 "nsid": volume.nsid,

@@ -167,6 +167,7 @@ fn attach(
                 header: args.hdgst,
                 data: args.ddgst,
             },
+            require_digests: args.require_digests,
             sq_flow_control: args.sq_flow_control,
             keep_alive_ms: args.kato,
             queue_size: depth

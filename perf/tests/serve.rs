@@ -332,7 +332,8 @@ fn with_f_a_run_goes_on_after_failed_io() {
         job["avg_failed_latency_us"].as_f64() > Some(0.0),
         "{answer}"
     );
-    assert!(job["runtime"].as_f64() >= Some(3.0), "{answer}");
+    // From the first I/O, a little after the clock of the run.
+    assert!(job["runtime"].as_f64() > Some(2.9), "{answer}");
     serve.terminate();
     assert_eq!(serve.exit_code(), Some(0));
 }

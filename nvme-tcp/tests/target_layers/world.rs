@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pollux_nvme_tcp::pdu::{DataDigest, Frame, Receiver, RxFraming, TxFraming};
@@ -146,7 +147,10 @@ impl World {
         let reactor = sim.add_reactor();
         sim.add_service(reactor, receiver, Wires(Rc::clone(&wires)));
 
-        let file = format!("pollux-target-layers-{}-{name}", std::process::id());
+        // Tests of this process run at the same time, and may choose the same name.
+        static WORLDS: AtomicUsize = AtomicUsize::new(0);
+        let number = WORLDS.fetch_add(1, Ordering::Relaxed);
+        let file = format!("pollux-layers-{}-{number}-{name}", std::process::id());
         let path: PathBuf = std::env::temp_dir().join(file);
         let mut methods = Methods::new();
         rpc::register(&mut methods, handle);

@@ -73,6 +73,10 @@ pub struct ConnectArgs {
     #[arg(long)]
     ddgst: bool,
 
+    /// Refuse a controller that does not grant the digests asked for.
+    #[arg(long)]
+    require_digests: bool,
+
     /// Print JSON, with the field names of nvme-cli.
     #[arg(long)]
     pub json: bool,
@@ -121,6 +125,7 @@ impl ConnectArgs {
                 header: self.hdgst,
                 data: self.ddgst,
             },
+            require_digests: self.require_digests,
             timeout: self.connect_timeout,
             ..ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host)
         }
