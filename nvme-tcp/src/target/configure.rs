@@ -30,7 +30,19 @@ impl Home {
             self.sync(Then::Status(reply), turn);
             return;
         }
+        let (request, limit) = match request {
+            TargetRequest::Within { limit, request } => (*request, Some(limit)),
+            request => (request, None),
+        };
+        let removes = matches!(
+            request,
+            TargetRequest::DeleteSubsystem { .. }
+                | TargetRequest::RemoveNamespace { .. }
+                | TargetRequest::RemoveListener { .. }
+                | TargetRequest::RemoveHost { .. }
+        );
         match self.apply(request, turn) {
+            Ok(answer) if removes => self.sync_removal(reply, answer, limit, turn),
             Ok(answer) => self.sync(Then::Reply(reply, answer), turn),
             Err(error) => reply(Err(error)),
         }
@@ -148,6 +160,11 @@ impl Home {
             TargetRequest::Subsystems => {
                 let subsystems = self.subsystems.values().map(Subsystem::status).collect();
                 return Ok(TargetReply::Subsystems(subsystems));
+            }
+            TargetRequest::Within { .. } => {
+                return Err(TargetError::InvalidValue(
+                    "a time limit within a time limit is not allowed".to_owned(),
+                ));
             }
             // Answered by the caller, when it has heard of all reactors.
             TargetRequest::Sync | TargetRequest::Status => {}

@@ -174,6 +174,7 @@ impl Home {
                     }
                 }
             }
+            (token::REMOVAL, sync) => self.removal_overdue(sync),
             (token::KEEP_ALIVE, key) => self.check_keep_alive(ControllerKey(key), turn),
             _ => {}
         }

@@ -165,10 +165,14 @@ impl IoQueue {
         self.in_flight.iter().any(|c| c.sqe.cid.get() == cid)
     }
 
-    /// Keeps what is in flight for these commands from going on; each is answered when its disk has stopped.
-    pub(super) fn cancel_jobs(&self, of: impl Fn(&Sqe) -> bool) {
-        for command in self.in_flight.iter().filter(|c| of(&c.sqe)) {
-            command.cancelled.store(true, Ordering::Relaxed);
-        }
+    /// Keeps what is in flight for these commands from going on; each is answered when its disk has stopped. Returns
+    /// the commands of which something may still execute, with the number of disks that have not answered.
+    pub(super) fn cancel_jobs(&self, of: impl Fn(&Sqe) -> bool) -> Vec<(u16, usize)> {
+        let commands = self.in_flight.iter().filter(|c| of(&c.sqe));
+        commands
+            .inspect(|command| command.cancelled.store(true, Ordering::Relaxed))
+            .filter(|command| command.missing > 0)
+            .map(|command| (command.sqe.cid.get(), command.missing))
+            .collect()
     }
 }

@@ -1,7 +1,7 @@
 //! The part of every target service that serves I/O queues: what one reactor knows of controllers and
 //! namespaces, and the queues that were given to it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use pollux_reactor::{Progress, Time};
@@ -14,6 +14,7 @@ use super::message::{ControllerKey, HomeMessage, IoMessage, ReactorReport};
 use super::staging::StagingPool;
 use super::status::{Fault, QpairCounters, ReactorStatus};
 use super::{Turn, token};
+use crate::spec::Sqe;
 use crate::spec::status::Status;
 
 /// Queues that are read in turn without waiting for an edge. That takes about as long as the reactor lets pass
@@ -44,6 +45,9 @@ struct Seat {
     is_polled: bool,
 }
 
+/// A command that a disk still works for although nobody waits for it any more: connection and command identifier.
+type Stopping = (u64, u16);
+
 /// The I/O part.
 #[derive(Debug)]
 pub(super) struct IoPart {
@@ -57,6 +61,11 @@ pub(super) struct IoPart {
     /// message and cost nothing until then.
     polled: VecDeque<usize>,
     pool: StagingPool,
+    /// What was in flight on disks for queues and namespaces that are gone, with the number of answers that are
+    /// missing. It may touch the disk until then.
+    stopping: BTreeMap<Stopping, usize>,
+    /// Answers to [`IoMessage::Sync`] that are given when these have stopped.
+    held_syncs: Vec<(u64, BTreeSet<Stopping>)>,
     /// When `check_transfers` is to look, if its timer is set.
     look_at: Option<Time>,
     /// Connections that were ended because data did not come.
@@ -78,6 +87,8 @@ impl IoPart {
             free: Vec::new(),
             polled: VecDeque::new(),
             pool: StagingPool::default(),
+            stopping: BTreeMap::new(),
+            held_syncs: Vec::new(),
             look_at: None,
             data_timeouts: 0,
             qpairs: 0,
@@ -138,7 +149,13 @@ impl IoPart {
                     aborted,
                 });
             }
-            IoMessage::Sync { token, report } => {
+            IoMessage::Sync {
+                token, wait: true, ..
+            } if !self.stopping.is_empty() => {
+                let commands = self.stopping.keys().copied().collect();
+                self.held_syncs.push((token, commands));
+            }
+            IoMessage::Sync { token, report, .. } => {
                 let report = report.then(|| Box::new(self.report(turn.cx.now())));
                 turn.links.send_home(HomeMessage::Synced { token, report });
             }
@@ -184,6 +201,7 @@ impl IoPart {
         if result == Err(Status::WRITE_FAULT.with_dnr()) {
             turn.links.send_home(HomeMessage::DiskFailed);
         }
+        self.stopped((connection, cid), turn);
         let (_, place) = token::split(token);
         let at = usize::try_from(place).unwrap_or(usize::MAX);
         if let Some(Some(seat)) = self.seats.get_mut(at)
@@ -194,15 +212,45 @@ impl IoPart {
         }
     }
 
+    /// A disk has answered for a command; if nobody waited for that but a removal, it may be over now.
+    fn stopped(&mut self, command: Stopping, turn: &mut Turn<'_, '_>) {
+        let Some(missing) = self.stopping.get_mut(&command) else {
+            return;
+        };
+        *missing -= 1;
+        if *missing > 0 {
+            return;
+        }
+        self.stopping.remove(&command);
+        self.held_syncs.retain_mut(|(token, commands)| {
+            commands.remove(&command);
+            if commands.is_empty() {
+                let (token, report) = (*token, None);
+                turn.links.send_home(HomeMessage::Synced { token, report });
+            }
+            !commands.is_empty()
+        });
+    }
+
     /// A namespace is going away: what its disk does for the controller's commands comes to an end.
-    fn cancel_jobs(&self, key: ControllerKey, nsid: u32) {
-        let places = self.controllers.get(&key).map(|c| c.queues.iter());
-        for queue in places
-            .into_iter()
-            .flatten()
-            .filter_map(|&at| self.queue(at))
-        {
-            queue.cancel_jobs(|sqe| sqe.nsid.get() == nsid);
+    fn cancel_jobs(&mut self, key: ControllerKey, nsid: u32) {
+        let places = self.controllers.get(&key).map(|c| c.queues.clone());
+        for place in places.unwrap_or_default() {
+            if let Some(Some(seat)) = self.seats.get(place) {
+                let of = |sqe: &Sqe| sqe.nsid.get() == nsid;
+                Self::cancel(&mut self.stopping, &seat.queue, of);
+            }
+        }
+    }
+
+    /// Cancels what a queue has in flight on disks, and notes what may still execute.
+    fn cancel(
+        stopping: &mut BTreeMap<Stopping, usize>,
+        queue: &IoQueue,
+        of: impl Fn(&Sqe) -> bool,
+    ) {
+        for (cid, missing) in queue.cancel_jobs(of) {
+            stopping.insert((queue.conn.id, cid), missing);
         }
     }
 
@@ -357,6 +405,7 @@ impl IoPart {
 
     /// Takes a queue apart.
     fn bury(&mut self, mut queue: Box<IoQueue>, end: End, turn: &mut Turn<'_, '_>) {
+        Self::cancel(&mut self.stopping, &queue, |_| true);
         queue.release(&mut self.pool, turn.cx);
         self.closed.add(&queue.counters);
         self.closed_staging_waits += queue.staging_waits();

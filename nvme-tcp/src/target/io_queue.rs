@@ -133,7 +133,6 @@ impl IoQueue {
     /// Gives the staging buffers back and forgets what is held.
     pub(super) fn release(&mut self, pool: &mut StagingPool, cx: &mut Context<'_>) {
         self.held.clear(cx);
-        self.cancel_jobs(|_| true);
         pool.shares.close(self.client, cx.now());
         for transfer in self.transfers.iter_mut().filter_map(Option::take) {
             pool.give(transfer.buffer, cx.now());

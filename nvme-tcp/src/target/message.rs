@@ -114,7 +114,12 @@ pub(super) enum IoMessage {
         admin_cid: u16,
     },
     /// Answer with [`HomeMessage::Synced`]: what was sent before has then taken effect.
-    Sync { token: u64, report: bool },
+    Sync {
+        token: u64,
+        report: bool,
+        /// And nothing that was in flight for what was removed can execute any more.
+        wait: bool,
+    },
 }
 
 /// What one reactor has to tell.

@@ -193,6 +193,8 @@ mod token {
     pub(super) const QUEUE: u8 = 4;
     /// Time to see who holds staging memory and does not send.
     pub(super) const STAGING: u8 = 6;
+    /// The time that a removal may take.
+    pub(super) const REMOVAL: u8 = 7;
     /// A connection that is about to be closed.
     pub(super) const LINGERING: u8 = 5;
 

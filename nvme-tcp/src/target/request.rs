@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -198,6 +199,15 @@ pub enum TargetRequest {
         /// In units of 100 ms.
         crdt: [u16; 3],
     },
+    /// Carries out a removal (of a subsystem, namespace, listener or host) and answers with [`TargetError::Timeout`] if
+    /// something of what is removed may still execute after this time. The removal goes on then. Other requests take
+    /// no time.
+    Within {
+        /// The time.
+        limit: Duration,
+        /// The removal.
+        request: Box<TargetRequest>,
+    },
     /// Changes nothing; answered when every reactor has taken in all that was asked for before.
     Sync,
     /// The configuration; answered with [`TargetReply::Subsystems`].
@@ -275,6 +285,9 @@ pub enum TargetError {
         /// The system's error text.
         error: String,
     },
+    /// Something of what was removed may still execute, and the time for that is over
+    /// ([`TargetRequest::Within`]). The removal goes on.
+    Timeout,
     /// The home reactor's mailbox is full; try again.
     Busy,
     /// The target has stopped.
@@ -303,6 +316,7 @@ impl fmt::Display for TargetError {
             Self::NoSuchReferral => write!(f, "no such referral"),
             Self::ReferralExists => write!(f, "referral exists already"),
             Self::Io { what, error } => write!(f, "{what}: {error}"),
+            Self::Timeout => write!(f, "what was removed has not come to its end in time"),
             Self::Busy => write!(f, "the target is too busy to take requests"),
             Self::Stopped => write!(f, "the target has stopped"),
         }

@@ -1,12 +1,14 @@
 //! Things that need all reactors: an answer that may only be given when every one of them has taken a change
 //! in, and sums over all of them.
 
-use super::Turn;
+use std::time::Duration;
+
 use super::home::Home;
 use super::log_page;
 use super::message::{ControllerKey, IoMessage, ReactorReport};
-use super::request::{Reply, TargetReply};
+use super::request::{Reply, TargetError, TargetReply};
 use super::status::QpairCounters;
+use super::{Turn, token};
 use crate::spec::status::Status;
 
 /// What is to happen when every reactor has answered.
@@ -34,12 +36,49 @@ pub(super) struct Pending {
 impl Home {
     /// Does `then` once every reactor has taken in all that was sent to it so far.
     pub(super) fn sync(&mut self, then: Then, turn: &mut Turn<'_, '_>) {
+        self.sync_all(then, false, turn);
+    }
+
+    /// Answers a removal once every reactor has taken it in and nothing that was in flight for what is gone can execute
+    /// any more; with an error if that takes longer than `limit`, and the removal goes on.
+    pub(super) fn sync_removal(
+        &mut self,
+        reply: Reply,
+        answer: TargetReply,
+        limit: Option<Duration>,
+        turn: &mut Turn<'_, '_>,
+    ) {
+        let token = self.sync_all(Then::Reply(reply, answer), true, turn);
+        if let Some(limit) = limit {
+            let at = turn.cx.now() + limit;
+            turn.cx.set_timer(at, token::of(token::REMOVAL, token));
+        }
+    }
+
+    /// The time for a removal is over.
+    pub(super) fn removal_overdue(&mut self, token: u64) {
+        if let Some(Pending {
+            then: Then::Reply(reply, _),
+            ..
+        }) = self.syncs.remove(&token)
+        {
+            reply(Err(TargetError::Timeout));
+        }
+    }
+
+    fn sync_all(&mut self, then: Then, wait: bool, turn: &mut Turn<'_, '_>) -> u64 {
         let token = self.new_id();
         let report = !matches!(then, Then::Reply(..));
         let missing = turn.links.reactors();
         for reactor in 0..missing {
-            turn.links
-                .send_io(reactor, IoMessage::Sync { token, report });
+            turn.links.send_io(
+                reactor,
+                IoMessage::Sync {
+                    token,
+                    report,
+                    wait,
+                },
+            );
         }
         self.syncs.insert(
             token,
@@ -49,6 +88,7 @@ impl Home {
                 then,
             },
         );
+        token
     }
 
     pub(super) fn synced(&mut self, token: u64, report: Option<Box<ReactorReport>>) {

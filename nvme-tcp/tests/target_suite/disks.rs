@@ -52,7 +52,7 @@ fn backend(path: &Path, shared: bool) -> Backend {
     }
 }
 
-fn connected(target: &TestTarget) -> (Initiator, Initiator) {
+pub fn connected(target: &TestTarget) -> (Initiator, Initiator) {
     let options = Options::default();
     let admin = Initiator::admin(target.addr, &target.nqn, options);
     let io = Initiator::io(target.addr, &target.nqn, admin.cntlid, 1, options);
@@ -257,7 +257,7 @@ impl Drop for Lossy {
 }
 
 /// What a program prints; `None` if it fails.
-fn run(program: &str, args: &[&str]) -> Option<String> {
+pub fn run(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())

@@ -14,4 +14,5 @@ mod faults;
 mod initiator;
 mod io;
 mod layers;
+mod removals;
 mod turns;

@@ -1,5 +1,7 @@
 //! Which hosts may connect.
 
+use std::time::Duration;
+
 use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
 
 use super::{State, done, forward, subsystem};
@@ -41,13 +43,18 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
 pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
     let params = &mut call.params;
     let (subsystem, host) = (subsystem(params)?, host(params)?);
-    // The host's connections are closed at once, so there is nothing that could take longer.
-    params.unused::<u64>(&["timeout_ms"])?;
+    let timeout_ms: Option<u64> = params.optional("timeout_ms")?;
     params.finish()?;
-    let request = TargetRequest::RemoveHost {
+    let mut request = TargetRequest::RemoveHost {
         nqn: subsystem,
         host,
     };
+    if let Some(ms) = timeout_ms.filter(|&ms| ms > 0) {
+        request = TargetRequest::Within {
+            limit: Duration::from_millis(ms),
+            request: Box::new(request),
+        };
+    }
     forward(state, call, request, done)
 }
 

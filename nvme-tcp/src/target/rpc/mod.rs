@@ -204,6 +204,8 @@ fn error(error: TargetError) -> RpcError {
         | TargetError::HostExists(_)
         | TargetError::ReferralExists => RpcError::new(-EEXIST, text),
         TargetError::Busy => RpcError::new(-EBUSY, text),
+        // Clients look at these words.
+        TargetError::Timeout => RpcError::internal("Timeout reached during host removal"),
         TargetError::Io { .. } | TargetError::Stopped => RpcError::internal(text),
     }
 }

@@ -1,0 +1,132 @@
+//! A removal is answered when nothing of what is removed can execute any more.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pollux_nvme_tcp::spec::nvm::{DatasetRange, dsm};
+use pollux_nvme_tcp::spec::opcode::nvm;
+use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
+use pollux_nvme_tcp::target::{Backend, TargetError, TargetReply, TargetRequest};
+use zerocopy::IntoBytes;
+
+use crate::disks::{connected, run};
+use crate::initiator::{TestTarget, pattern};
+
+const MIB: u64 = 1 << 20;
+
+/// A file system of its own that can be frozen: who then changes a file on it waits in the kernel.
+struct Freezer {
+    image: PathBuf,
+    dir: PathBuf,
+}
+
+impl Freezer {
+    /// `None`: this process may not make one.
+    fn new() -> Option<Self> {
+        let name = format!("pollux-freezer-{}", std::process::id());
+        let dir = std::env::temp_dir().join(&name);
+        let image = std::env::temp_dir().join(format!("{name}.img"));
+        std::fs::create_dir(&dir).unwrap();
+        File::create(&image).unwrap().set_len(32 * MIB).unwrap();
+        let freezer = Self { image, dir };
+        let (image, dir) = (freezer.image.to_str()?, freezer.dir.to_str()?);
+        run("mkfs.ext4", &["-q", "-F", image])?;
+        run("mount", &["-o", "loop", image, dir])?;
+        File::create(freezer.file())
+            .unwrap()
+            .set_len(8 * MIB)
+            .unwrap();
+        Some(freezer)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.join("disk")
+    }
+
+    fn freeze(&self) {
+        run("fsfreeze", &["-f", self.dir.to_str().unwrap()]).expect("it can be frozen");
+    }
+
+    fn thaw(&self) {
+        run("fsfreeze", &["-u", self.dir.to_str().unwrap()]).expect("it is frozen");
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        let dir = self.dir.to_str().unwrap();
+        run("fsfreeze", &["-u", dir]);
+        run("umount", &[dir]).or_else(|| run("umount", &["-l", dir]));
+        let _ = std::fs::remove_dir(&self.dir);
+        let _ = std::fs::remove_file(&self.image);
+    }
+}
+
+#[test]
+fn a_removal_is_answered_when_nothing_of_it_can_execute() {
+    let Some(freezer) = Freezer::new() else {
+        eprintln!("no file system of its own for this user: not tested");
+        return;
+    };
+    let backend = Backend::File {
+        path: freezer.file(),
+        bytes: None,
+        shared: false,
+    };
+    let target = TestTarget::start(2, &[backend]);
+    let (_admin, mut io) = connected(&target);
+    let data = pattern(65536, 1);
+    assert!(io.write(1, 0, &data).is_success());
+    freezer.freeze();
+    let range = DatasetRange {
+        nlb: 128.into(),
+        ..DatasetRange::default()
+    };
+    let mut sqe = Sqe::new(nvm::DATASET_MANAGEMENT, 1);
+    sqe.cdw11 = dsm::DEALLOCATE.into();
+    sqe.sgl = SglDescriptor::in_capsule(0, 16);
+    io.submit(sqe, range.as_bytes());
+    let in_flight = || target.status().subsystems[0].namespaces[0].in_flight;
+    while in_flight() == 0 {
+        std::thread::yield_now();
+    }
+    let nqn = target.nqn.clone();
+    let within = |request| TargetRequest::Within {
+        limit: Duration::from_millis(20),
+        request: Box::new(request),
+    };
+    // The host goes with its listener; its command is still with the disk.
+    let listener = TargetRequest::RemoveListener {
+        nqn: nqn.clone(),
+        addr: target.addr,
+    };
+    let late = target.handle.call(within(listener));
+    assert_eq!(late, Err(TargetError::Timeout));
+    assert!(
+        target.status().subsystems[0].listeners.is_empty(),
+        "it is removed all the same"
+    );
+    std::thread::scope(|scope| {
+        let handle = &target.handle;
+        let removing = scope.spawn(|| {
+            let request = TargetRequest::RemoveNamespace {
+                nqn: nqn.clone(),
+                nsid: 1,
+            };
+            handle.call(request)
+        });
+        while !target.status().subsystems[0].namespaces.is_empty() {
+            std::thread::yield_now();
+        }
+        // Others are served meanwhile.
+        let late = handle.call(within(TargetRequest::DeleteSubsystem { nqn: nqn.clone() }));
+        assert_eq!(late, Err(TargetError::Timeout));
+        assert!(!removing.is_finished(), "it may still execute");
+        freezer.thaw();
+        assert_eq!(removing.join().unwrap(), Ok(TargetReply::Done));
+    });
+    let last = target.handle.call(within(within(TargetRequest::Sync)));
+    assert!(matches!(last, Err(TargetError::InvalidValue(_))));
+    drop(target);
+}
