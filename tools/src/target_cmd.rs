@@ -5,7 +5,9 @@ use std::io::{Write, stdout};
 use anyhow::Context;
 use pollux_nvme_tcp::target::{
     LOG_FLAG, NamespaceConfig, SubsystemConfig, TargetError, TargetHandle, TargetReply,
-    TargetRequest, rpc::register, target,
+    TargetRequest,
+    rpc::{register, register_with},
+    target,
 };
 use pollux_reactor::rpc::{self, Methods};
 use pollux_reactor::{Group, StartError};
@@ -44,10 +46,19 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
         let reactor = group.add_reactor(core, idle);
         group.add_service(reactor, part.receiver, move || part.service);
     }
+    let namespaces = args.namespace.iter();
+    let mut namespaces: Vec<_> = namespaces
+        .map(|backend| NamespaceConfig::new(backend.clone(), args.block_size))
+        .collect();
     let failure = match args.manage.is_used() {
         true => {
             let mut methods = Methods::new();
-            register(&mut methods, handle.clone());
+            if args.is_empty() {
+                register(&mut methods, handle.clone());
+            } else {
+                namespaces = register_with(&mut methods, handle.clone(), &args.nqn, &namespaces)
+                    .map_err(refused)?;
+            }
             let stop = signals.handle();
             Some(args.manage.add_server(methods, &log, &mut group, 0, stop)?)
         }
@@ -59,7 +70,7 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
     })?;
 
     if !args.is_empty() {
-        configure(&handle, args)?;
+        configure(&handle, args, namespaces)?;
     }
     signals.forever().next();
     running.stop();
@@ -68,17 +79,21 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
 }
 
 /// Sets up what the options say, and tells where the target listens.
-fn configure(handle: &TargetHandle, args: &TargetArgs) -> anyhow::Result<()> {
+fn configure(
+    handle: &TargetHandle,
+    args: &TargetArgs,
+    namespaces: Vec<NamespaceConfig>,
+) -> anyhow::Result<()> {
     let nqn = || args.nqn.clone();
     call(
         handle,
         TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())),
     )?;
-    for backend in &args.namespace {
+    for namespace in namespaces {
         let request = TargetRequest::AddNamespace {
             nqn: nqn(),
             nsid: None,
-            namespace: NamespaceConfig::new(backend.clone(), args.block_size),
+            namespace,
         };
         call(handle, request)?;
     }
@@ -104,10 +119,15 @@ fn configure(handle: &TargetHandle, args: &TargetArgs) -> anyhow::Result<()> {
 }
 
 fn call(handle: &TargetHandle, request: TargetRequest) -> anyhow::Result<TargetReply> {
-    handle.call(request).map_err(|error| match error {
+    handle.call(request).map_err(refused)
+}
+
+/// What was asked for wrongly is told apart from what cannot be had.
+fn refused(error: TargetError) -> anyhow::Error {
+    match error {
         TargetError::InvalidValue(_) | TargetError::ListenerExists(_) => {
             UsageError(error.to_string()).into()
         }
         error => error.into(),
-    })
+    }
 }

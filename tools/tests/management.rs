@@ -379,3 +379,65 @@ fn watching_goes_on_while_the_host_is_gone() {
     assert_eq!(watch.end(), Some(0));
     assert_eq!((second.end(), target.end()), (Some(0), Some(0)));
 }
+
+/// Flags are a configuration: what they make is listed, changed and saved as what methods make.
+#[test]
+fn what_flags_set_up_is_managed_saved_and_loaded_again() {
+    let dir = Dir::new("flags");
+    let nqn = "nqn.2014-08.org.example:flags";
+    let socket = dir.file("a.sock");
+    let file = format!("file:{}:1M", dir.file("disk"));
+    let args = [
+        "target",
+        "--listen",
+        "127.0.0.1:0",
+        "--ana",
+        "127.0.0.1:0=non_optimized",
+        "--namespace",
+        "memory:1M",
+        "--namespace",
+        "null:1G",
+        "--namespace",
+        &file,
+        "--nqn",
+        nqn,
+    ];
+    let configs = |target: &Managed| {
+        ["bdev", "nvmf"].map(|name| target.call("framework_get_config", &json!({"name": name})))
+    };
+    let first = Managed::start(&args, &socket);
+    let listeners = || first.call("nvmf_subsystem_get_listeners", &json!({"nqn": nqn}));
+    // The ANA state of its listener is the last that is set up.
+    while first
+        .try_call(
+            "nvmf_subsystem_get_listeners",
+            &json!({"nqn": nqn}).to_string(),
+        )
+        .0
+        != Some(0)
+        || listeners()[0]["ana_states"][0]["ana_state"] != "non_optimized"
+    {}
+    let transports = first.call("nvmf_get_transports", &json!({}));
+    assert_eq!(transports[0]["trtype"], "TCP");
+    let disks = first.call("bdev_get_bdevs", &json!({}));
+    assert_eq!(disks.as_array().unwrap().len(), 3, "{disks}");
+    let listener = json!({"nqn": nqn, "listen_address": listeners()[0]["address"]});
+    first.call("nvmf_subsystem_remove_listener", &listener);
+    first.call("nvmf_subsystem_add_listener", &listener);
+    let mut state = listener.clone();
+    state["ana_state"] = "non_optimized".into();
+    first.call("nvmf_subsystem_listener_set_ana_state", &state);
+    let [bdev, nvmf] = configs(&first);
+    let shown = first.call("nvmf_get_subsystems", &json!({}));
+    assert_eq!(first.end(), Some(0));
+
+    let config = dir.file("config.json");
+    let saved = json!({"subsystems": [
+        {"subsystem": "bdev", "config": bdev}, {"subsystem": "nvmf", "config": nvmf},
+    ]});
+    std::fs::write(&config, saved.to_string()).unwrap();
+    let second = Managed::start(&["target", "-c", &config], &dir.file("b.sock"));
+    while second.call("nvmf_get_subsystems", &json!({})) != shown {}
+    assert_eq!(configs(&second), [bdev, nvmf]);
+    assert_eq!(second.end(), Some(0));
+}

@@ -86,6 +86,15 @@ impl Disk {
         })
     }
 
+    /// These blocks without layers.
+    pub(super) fn of_store(store: Store, bytes: u64) -> Self {
+        Self {
+            store,
+            bytes,
+            layers: None,
+        }
+    }
+
     /// The same layers over these blocks.
     pub(super) fn with_store(&self, store: Store, bytes: u64) -> Self {
         Self {

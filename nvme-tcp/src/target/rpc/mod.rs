@@ -6,6 +6,7 @@
 mod address;
 mod config;
 mod disks;
+mod flags;
 mod hosts;
 mod layers;
 mod listeners;
@@ -22,6 +23,7 @@ use serde_json::{Map, Value};
 use std::net::SocketAddr;
 
 use self::disks::Disks;
+pub use self::flags::register_with;
 use super::handle::TargetHandle;
 use super::request::{TargetError, TargetReply, TargetRequest};
 use crate::spec::nqn::Nqn;
@@ -34,6 +36,8 @@ struct State {
     target: TargetHandle,
     /// Parameters of `nvmf_create_transport`, once it was called.
     transport: Option<Map<String, Value>>,
+    /// It came with a command line, which cannot give it parameters; that method still can.
+    transport_is_default: bool,
     /// Listeners of the discovery subsystem.
     discovery_listeners: Vec<SocketAddr>,
     retry_delays: [u16; 3],
@@ -42,13 +46,23 @@ struct State {
 
 /// Adds the target's methods, which act on `target`. They may run on any reactor.
 pub fn register(methods: &mut Methods, target: TargetHandle) {
-    let state = State {
-        target,
-        transport: None,
-        discovery_listeners: Vec::new(),
-        retry_delays: [0; 3],
-        disks: Disks::default(),
-    };
+    register_state(methods, State::new(target));
+}
+
+impl State {
+    fn new(target: TargetHandle) -> State {
+        State {
+            target,
+            transport: None,
+            transport_is_default: false,
+            discovery_listeners: Vec::new(),
+            retry_delays: [0; 3],
+            disks: Disks::default(),
+        }
+    }
+}
+
+fn register_state(methods: &mut Methods, state: State) {
     let run = Phase::Runtime;
     methods
         .module(state)

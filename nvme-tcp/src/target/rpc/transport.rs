@@ -65,17 +65,19 @@ pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
     params.unused::<bool>(&WITHOUT_MEANING)?;
     params.unused::<u32>(&OF_RDMA)?;
     params.finish()?;
-    if state.transport.is_some() {
+    if state.transport.is_some() && !state.transport_is_default {
         return Err(RpcError::internal("Transport type 'TCP' already exists"));
     }
     let Some(bytes) = max_io_size else {
         state.transport = Some(given);
+        state.transport_is_default = false;
         return Ok(Answer::Now(true.into()));
     };
     let request = TargetRequest::SetMaxIoSize { bytes };
     forward_then(state, call, request, move |state, answer| {
         answer?;
         state.transport = Some(given);
+        state.transport_is_default = false;
         Ok(true.into())
     })
 }
