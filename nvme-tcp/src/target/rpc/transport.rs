@@ -1,5 +1,7 @@
-//! The transport. There is one, TCP. Of its settings `max_io_size` limits the data of a command; the others are taken
-//! for what they can change, which is nothing, and given back as they were.
+//! The transport. There is one, TCP. Of its settings only `max_io_size` has an effect: it is the MDTS that controllers
+//! report. A host that sends larger commands all the same is refused above 1 MiB only. The others (those of `NUMBERS`,
+//! `c2h_success`, `WITHOUT_MEANING` and `OF_RDMA`) are taken without effect; those of `NUMBERS` and `c2h_success` are
+//! given back as they were.
 
 use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
 use serde_json::{Map, Value, json};
