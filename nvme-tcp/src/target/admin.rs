@@ -105,7 +105,13 @@ impl Home {
         let subsystem = self.subsystems.get(&controller.subnqn);
         let outcome = match sqe.opcode {
             admin::IDENTIFY => {
-                let data = identify_data(controller, subsystem, sqe, self.retry_delays, self.mdts)?;
+                let data = identify_data(
+                    controller,
+                    subsystem,
+                    sqe,
+                    self.retry_delays,
+                    identify::mdts_of(self.transfer_max),
+                )?;
                 Ok(Outcome::Data(data))
             }
             admin::GET_LOG_PAGE => self.log_page(key, sqe, turn),

@@ -8,7 +8,7 @@ use super::ana::{ANA_GROUP_MAX, AnaGroups};
 use super::controller::Controller;
 use super::events::Kind;
 use super::home::Home;
-use super::identify::{MDTS_UNIT, mdts_of};
+use super::identify::MDTS_UNIT;
 use super::message::{ControllerKey, IoMessage, ReactorReport};
 use super::request::{NamespaceConfig, Reply, TargetError, TargetReply, TargetRequest};
 use super::staging::TRANSFER_MAX;
@@ -152,7 +152,7 @@ impl Home {
                         "'max_io_size' {bytes}: a power of two from 4096 to {TRANSFER_MAX} is allowed"
                     )));
                 }
-                self.mdts = mdts_of(bytes);
+                self.transfer_max = bytes;
             }
             TargetRequest::Referrals => {
                 return Ok(TargetReply::Referrals(self.discovery.referrals.clone()));
@@ -234,7 +234,7 @@ impl Home {
                 .map(|(&nsid, _)| nsid);
             let gone = gone.filter(|nsid| !subsystem.namespaces.contains_key(nsid));
             for nsid in present.chain(gone) {
-                let view = subsystem.view(controller.listener, nsid);
+                let view = subsystem.view(controller.listener, nsid, self.transfer_max);
                 for reactor in 0..turn.links.reactors() {
                     let message = IoMessage::Namespace {
                         key: controller.key,

@@ -121,7 +121,8 @@ fn check_namespace(
     if nsid == NSID_ALL {
         return Ok(());
     }
-    let view = subsystem.and_then(|s| s.view(controller.listener, nsid));
+    let view =
+        subsystem.and_then(|s| s.view(controller.listener, nsid, super::staging::TRANSFER_MAX));
     match view.map(|v| v.ana.refusal()) {
         None => Err(Status::INVALID_NAMESPACE.with_dnr()),
         Some(Some(status)) => Err(status),

@@ -350,8 +350,9 @@ impl Home {
                     host: (controller.hostnqn.clone(), controller.hostid),
                 },
             );
+            let transfer_max = self.transfer_max;
             for &nsid in subsystem.namespaces.keys() {
-                let view = subsystem.view(controller.listener, nsid);
+                let view = subsystem.view(controller.listener, nsid, transfer_max);
                 turn.links
                     .send_io(reactor, IoMessage::Namespace { key, nsid, view });
             }

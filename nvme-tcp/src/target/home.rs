@@ -13,10 +13,10 @@ use super::controller::Controller;
 use super::discovery::Discovery;
 use super::events::Kind;
 use super::handshake::{Connected, Refusal};
-use super::identify::MDTS;
 use super::io_queue::IoQueue;
 use super::message::{ControllerKey, HomeMessage, IoMessage};
 use super::said::Said;
+use super::staging::TRANSFER_MAX;
 use super::status::Fault;
 use super::subsystem::Subsystem;
 use super::sync::Pending;
@@ -74,8 +74,8 @@ pub(super) struct Home {
     pub(super) ports: BTreeMap<SocketAddr, Listener>,
     pub(super) controllers: BTreeMap<ControllerKey, Controller>,
     pub(super) retry_delays: [u16; 3],
-    /// As Identify Controller reports it.
-    pub(super) mdts: u8,
+    /// Most data of one command in bytes; Identify Controller reports it as MDTS.
+    pub(super) transfer_max: u32,
     pub(super) faults: VecDeque<Fault>,
     pub(super) faults_total: u64,
     pub(super) refused_connects: u64,
@@ -101,7 +101,7 @@ impl Home {
             ports: BTreeMap::new(),
             controllers: BTreeMap::new(),
             retry_delays: [0; 3],
-            mdts: MDTS,
+            transfer_max: TRANSFER_MAX,
             faults: VecDeque::new(),
             faults_total: 0,
             refused_connects: 0,

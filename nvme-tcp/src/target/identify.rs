@@ -24,9 +24,6 @@ pub(super) const VERSION: Vs = Vs::V1_4;
 /// MDTS counts in powers of two of this many bytes (CAP.MPSMIN).
 pub(super) const MDTS_UNIT: u32 = 4096;
 
-/// MDTS of a target that was told no other: 1 MiB.
-pub(super) const MDTS: u8 = mdts_of(1 << 20);
-
 /// MDTS of a data length, a power of two of at least [`MDTS_UNIT`].
 pub(super) const fn mdts_of(bytes: u32) -> u8 {
     // At most 31, so nothing is cut off.

@@ -5,7 +5,6 @@ use zerocopy::transmute;
 use super::connection::IN_CAPSULE_MAX;
 use super::disk::Range;
 use super::message::NamespaceView;
-use super::staging::TRANSFER_MAX;
 use crate::spec::nvm::{DatasetRange, dsm};
 use crate::spec::opcode::nvm;
 use crate::spec::sqe::NSID_ALL;
@@ -94,16 +93,18 @@ pub(super) fn plan(sqe: &Sqe, namespaces: &Namespaces) -> Result<Plan, Status> {
     let nsid = sqe.nsid.get();
     match sqe.opcode {
         nvm::READ => {
-            let (offset, len) = blocks(sqe, namespace(namespaces, nsid)?)?;
+            let view = namespace(namespaces, nsid)?;
+            let (offset, len) = blocks(sqe, view)?;
             if sqe.sgl.kind != SglDescriptor::TRANSPORT {
                 return Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.with_dnr());
             }
-            data_len(sqe, len)?;
+            data_len(sqe, len, view)?;
             Ok(Plan::Read { offset, len })
         }
         nvm::WRITE | nvm::COMPARE => {
-            let (_, len) = blocks(sqe, namespace(namespaces, nsid)?)?;
-            let len = data_len(sqe, len)?;
+            let view = namespace(namespaces, nsid)?;
+            let (_, len) = blocks(sqe, view)?;
+            let len = data_len(sqe, len, view)?;
             host_data(sqe)?;
             Ok(Plan::Receive { len })
         }
@@ -154,10 +155,10 @@ fn in_range(lba: u64, count: u64, view: &NamespaceView) -> Result<(u64, u64), St
 
 /// Checks a data length that follows from NLB against MDTS and the SGL.
 #[inline]
-fn data_len(sqe: &Sqe, len: u64) -> Result<u32, Status> {
+fn data_len(sqe: &Sqe, len: u64, view: &NamespaceView) -> Result<u32, Status> {
     let len = u32::try_from(len)
         .ok()
-        .filter(|&l| l <= TRANSFER_MAX)
+        .filter(|&l| l <= view.transfer_max)
         .ok_or(Status::INVALID_FIELD.with_dnr())?;
     if sqe.sgl.length.get() != len {
         return Err(Status::DATA_SGL_LENGTH_INVALID.with_dnr());

@@ -31,6 +31,8 @@ pub(super) struct NamespaceView {
     /// Log2 of the block size in bytes.
     pub(super) block_shift: u8,
     pub(super) blocks: u64,
+    /// Most data of one command in bytes: what MDTS says.
+    pub(super) transfer_max: u32,
     /// State of its ANA group through the controller's listener.
     pub(super) ana: AnaState,
     /// What I/O goes through before it comes to the store.

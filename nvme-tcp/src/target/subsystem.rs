@@ -248,9 +248,15 @@ impl Subsystem {
     }
 
     /// What an I/O reactor needs to serve `nsid` to controllers of listener `addr`.
-    pub(super) fn view(&self, addr: SocketAddr, nsid: u32) -> Option<NamespaceView> {
+    pub(super) fn view(
+        &self,
+        addr: SocketAddr,
+        nsid: u32,
+        transfer_max: u32,
+    ) -> Option<NamespaceView> {
         let namespace = self.namespaces.get(&nsid)?;
         Some(NamespaceView {
+            transfer_max,
             store: namespace.store.clone(),
             block_shift: namespace.block_shift,
             blocks: namespace.blocks,
