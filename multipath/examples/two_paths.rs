@@ -1,6 +1,7 @@
 //! Writes a block of a volume and reads it back. Each argument is a path to it:
 //! `cargo run --example two_paths 'traddr:127.0.0.1 trsvcid:4420 subnqn:NQN' 'traddr:… subnqn:NQN'`
 use std::error::Error;
+use std::process::ExitCode;
 use std::sync::mpsc::{Sender, channel};
 
 use pollux_multipath::{Application, AttachRequest, Channels, Host, Io, Op};
@@ -8,16 +9,21 @@ use pollux_nvme_tcp::host::HostIdentity;
 use pollux_reactor::{Context, Group, Idle, Progress};
 
 /// Runs on the I/O reactor, beside the queue pairs.
-struct WriteThenRead(Sender<String>);
+struct WriteThenRead(Sender<Result<String, String>>);
 
 impl Application for WriteThenRead {
     type Message = ();
 
     fn on_message(&mut self, (): (), channels: &mut Channels, _: &mut Context<'_>) {
-        let volume = channels.volumes().next().cloned();
-        if let Some(volume) = volume {
-            let buffer = vec![b'*'; volume.block_size() as usize];
-            let _ = channels.submit(volume.id, Io::new(Op::Write, 7, 1, buffer));
+        let Some(volume) = channels.volumes().next().cloned() else {
+            let _ = self
+                .0
+                .send(Err("the subsystem has no namespace".to_owned()));
+            return;
+        };
+        let buffer = vec![b'*'; volume.block_size() as usize];
+        if let Err((_, error)) = channels.submit(volume.id, Io::new(Op::Write, 7, 1, buffer)) {
+            let _ = self.0.send(Err(error.to_string()));
         }
     }
 
@@ -27,29 +33,49 @@ impl Application for WriteThenRead {
         };
         let (op, buffer) = (done.io.op, done.io.buffer);
         let _ = match (done.result, op) {
-            (Err(error), _) => self.0.send(error.to_string()).is_ok(),
+            (Err(error), _) => self.0.send(Err(error.to_string())).is_ok(),
             (Ok(()), Op::Write) => channels
                 .submit(done.volume, Io::new(Op::Read, 7, 1, buffer))
                 .is_ok(),
-            (Ok(()), _) => self.0.send(format!("read {:?}", &buffer[..4])).is_ok(),
+            (Ok(()), _) => self.0.send(Ok(format!("read {:?}", &buffer[..4]))).is_ok(),
         };
         Progress::Busy
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    let paths: Vec<String> = std::env::args().skip(1).collect();
+    if paths.is_empty() {
+        eprintln!(
+            "usage: two_paths 'traddr:127.0.0.1 trsvcid:4420 subnqn:NQN' ['traddr:... subnqn:NQN']"
+        );
+        return ExitCode::from(2);
+    }
+    match run(&paths) {
+        Ok(text) => println!("{text}"),
+        Err(error) => {
+            eprintln!("two_paths: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(paths: &[String]) -> Result<String, Box<dyn Error>> {
     let mut group = Group::new();
     let reactor = group.add_reactor(None, Idle::Yield);
     let (sender, result) = channel();
     let app = move |_| WriteThenRead(sender.clone());
     let host = Host::install(&mut group, HostIdentity::random(), reactor, &[reactor], app);
     let running = group.start()?;
-    for path in std::env::args().skip(1) {
-        host.attach(AttachRequest::new("disk", path.parse()?))?;
-    }
-    host.tell(0, ());
-    println!("{}", result.recv()?);
+    let outcome = (|| {
+        for path in paths {
+            host.attach(AttachRequest::new("disk", path.parse()?))?;
+        }
+        host.tell(0, ());
+        Ok(result.recv()??)
+    })();
     host.shut_down()?;
     running.stop();
-    Ok(())
+    outcome
 }

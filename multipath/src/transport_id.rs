@@ -124,7 +124,9 @@ impl TransportId {
             let known = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             (1..=63).contains(&label.len()) && label.chars().all(known)
         });
-        if !is_name {
+        // A number is a slip in an address, which the system would complete in its own way (1.2.3 to 1.2.0.3).
+        let last = name.rsplit('.').next().unwrap_or_default();
+        if !is_name || !last.starts_with(|c: char| c.is_ascii_alphabetic()) {
             return Err(refused("not a name"));
         }
         let found = (name, 0)
@@ -217,6 +219,8 @@ mod tests {
         for (text, wanted) in [
             ("traddr:no/where", "'no/where': not a name"),
             ("traddr:a..b", "name of a host"),
+            ("traddr:1.2.3", "'1.2.3': not a name"),
+            ("traddr:0x7f000001", "not a name"),
             ("traddr:localhost trsvcid:0", "trsvcid '0'"),
             ("trsvcid:1", "traddr is missing"),
         ] {

@@ -312,18 +312,7 @@ fn paths_are_shown_to_people_and_to_programs() {
     assert_eq!(lines[0], header);
     let addr = format!("127.0.0.1:{}", attach["trsvcid"].as_str().unwrap());
     let words: Vec<&str> = lines[2].split_whitespace().collect();
-    let rest = [
-        "1",
-        "optimized",
-        "yes",
-        "yes",
-        "yes",
-        "0",
-        "0",
-        "0",
-        "0",
-        "enabled",
-    ];
+    let rest = ["1", "optimized", "yes", "yes", "yes", "0", "0", "0", "0"];
     assert_eq!(words, [&[addr.as_str()], &rest[..]].concat());
     assert_eq!(lines.len(), 3);
     let (_, out, _) = finish(&["paths", "--json", "-r", &socket, "diskn1"]);

@@ -9,7 +9,7 @@ use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 
 use self::snapshot::Snapshot;
@@ -27,10 +27,11 @@ Examples:
   pollux paths -r /run/pollux-host.sock --watch disk1n1
   pollux paths -r /run/pollux-host.sock --watch 0.5 --json | jq '.[].paths[].rate'
 
-CONNECTED, ACCESSIBLE and CURRENT (the next I/O could go there) are as the I/O reactors
-see them: yes, no, or on which of them. OUTSTANDING is what is on the path's connections,
-from all volumes that share them. READS, WRITES and ERRORS count since the path was added;
-with --watch, ERRORS counts since the last look.
+ID is the controller's (CNTLID). CONN (connected), ACC (accessible) and CUR (current: the
+next I/O could go there) are as the I/O reactors see them: yes, no, or on which of them. OUT
+is what is outstanding on the path's connections, from all volumes that share them. READS,
+WRITES and ERR (errors) count since the path was added; with --watch, ERR counts since the
+last look.
 
 With --watch it goes on until Ctrl-C, redraws in place on a terminal, says so when the
 host goes away, and goes on when the host is back.
@@ -96,7 +97,14 @@ impl PathsArgs {
 pub fn run(args: &PathsArgs) -> anyhow::Result<()> {
     let plan = args.plan()?;
     let mut client = connect(&args.socket)?;
-    let snapshot = Snapshot::take(&mut client, plan.name)?;
+    let snapshot = match Snapshot::take(&mut client, plan.name) {
+        Err(_) if is_target(&mut client) => bail!(
+            "{0}: this is a target; the paths to it are seen by its hosts. What it knows of them: pollux rpc \
+             nvmf_subsystem_get_controllers '{{\"nqn\": \"NQN\"}}' -r {0}",
+            args.socket.display()
+        ),
+        snapshot => snapshot?,
+    };
     if let Some(interval) = plan.interval {
         let watch = watch::Watch {
             socket: &args.socket,
@@ -113,6 +121,13 @@ pub fn run(args: &PathsArgs) -> anyhow::Result<()> {
     // Nobody may be reading.
     let _ = stdout().write_all(shown.as_bytes());
     Ok(())
+}
+
+/// Whoever answers has subsystems instead of controllers.
+fn is_target(client: &mut Client) -> bool {
+    let methods = client.call("rpc_get_methods", None);
+    let names = methods.ok().and_then(|methods| methods.as_array().cloned());
+    names.is_some_and(|names| names.iter().any(|name| name == "nvmf_get_subsystems"))
 }
 
 fn connect(socket: &Path) -> anyhow::Result<Client> {

@@ -19,7 +19,8 @@ pub fn text(snapshot: &Snapshot, before: Option<&Before>) -> String {
             text.push('\n');
         }
         text.push_str(&header(volume));
-        table(&rows(volume, before), &mut text);
+        let notes: Vec<_> = volume.paths.iter().map(notes).collect();
+        table(&rows(volume, before), &notes, &mut text);
     }
     text
 }
@@ -55,29 +56,30 @@ fn size(bytes: u64) -> String {
     format!("{shown} {}", UNITS.get(unit).unwrap_or(&""))
 }
 
-const COLUMNS: usize = 11;
+/// What every terminal has. A table that is wider has the addresses on lines of their own.
+const WIDTH: usize = 80;
+const COLUMNS: usize = 10;
 /// Those that hold numbers stand to the right.
 const RIGHT: [usize; 5] = [1, 6, 7, 8, 9];
 
 fn rows(volume: &Volume, before: Option<&Before>) -> Vec<[String; COLUMNS]> {
     let counted = match before {
-        Some(_) => ["IOPS", "MIB/S", "ERRORS"],
-        None => ["READS", "WRITES", "ERRORS"],
+        Some(_) => ["IOPS", "MIB/S", "ERR"],
+        None => ["READS", "WRITES", "ERR"],
     };
     let [first, second, third] = counted;
     let mut rows = vec![
         [
             "PATH",
-            "CNTLID",
+            "ID",
             "ANA STATE",
-            "CONNECTED",
-            "ACCESSIBLE",
-            "CURRENT",
-            "OUTSTANDING",
+            "CONN",
+            "ACC",
+            "CUR",
+            "OUT",
             first,
             second,
             third,
-            "CONTROLLER",
         ]
         .map(str::to_owned),
     ];
@@ -87,7 +89,7 @@ fn rows(volume: &Volume, before: Option<&Before>) -> Vec<[String; COLUMNS]> {
         rows.push([
             path.addr.clone(),
             path.cntlid.to_string(),
-            ana(path),
+            path.ana.as_ref().map_or("-", |ana| &ana.state).to_owned(),
             where_it_holds(&path.views, |view| view.connected),
             where_it_holds(&path.views, |view| view.accessible),
             where_it_holds(&path.views, |view| view.current),
@@ -95,7 +97,6 @@ fn rows(volume: &Volume, before: Option<&Before>) -> Vec<[String; COLUMNS]> {
             first,
             second,
             third,
-            controller(path),
         ]);
     }
     rows
@@ -117,24 +118,27 @@ fn counts(volume: &str, path: &Path, before: Option<&Before>) -> [String; 3] {
     }
 }
 
-fn ana(path: &Path) -> String {
-    let Some(ana) = &path.ana else {
-        return "-".to_owned();
-    };
-    match ana.anatt_ms {
-        Some(ms) => format!("{} (ANATT {}.{} s)", ana.state, ms / 1000, ms % 1000 / 100),
-        None if ana.anatt_expired => format!("{} (ANATT expired)", ana.state),
-        None => ana.state.clone(),
+/// What else is to be known of a path: its ANATT, and the state of its controller while that is not enabled.
+fn notes(path: &Path) -> Vec<String> {
+    let mut notes = Vec::new();
+    match &path.ana {
+        Some(ana) if ana.anatt_expired => notes.push("ANATT has run out".to_owned()),
+        Some(ana) => notes.extend(
+            ana.anatt_ms
+                .map(|ms| format!("ANATT runs out in {}.{} s", ms / 1000, ms % 1000 / 100)),
+        ),
+        None => {}
     }
-}
-
-fn controller(path: &Path) -> String {
     match &path.controller {
-        None => "-".to_owned(),
         // Why it was lost before is of interest until it is back.
-        Some((state, Some(why))) if state != "enabled" => format!("{state}: {why}"),
-        Some((state, _)) => state.clone(),
+        Some((state, Some(why))) if state != "enabled" => {
+            notes.push(format!("controller {state}: {why}"));
+        }
+        Some((state, None)) if state != "enabled" => notes.push(format!("controller {state}")),
+        Some(_) => {}
+        None => notes.push("no controller".to_owned()),
     }
+    notes
 }
 
 /// `yes` or `no` where all reactors agree, else those that do.
@@ -166,15 +170,25 @@ fn ranges(numbers: &[usize]) -> String {
     text
 }
 
-fn table(rows: &[[String; COLUMNS]], text: &mut String) {
+fn table(rows: &[[String; COLUMNS]], notes: &[Vec<String>], text: &mut String) {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
-    for row in rows {
+    let mut widths: Vec<usize> = (0..COLUMNS).map(width).collect();
+    let is_wide = widths.iter().map(|width| width + 2).sum::<usize>() > WIDTH;
+    // The header, then the paths with what is noted of each.
+    let notes = std::iter::once(&[][..]).chain(notes.iter().map(Vec::as_slice));
+    if let (true, Some(first)) = (is_wide, widths.first_mut()) {
+        *first = 4;
+    }
+    for (row, notes) in rows.iter().zip(notes) {
         let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+        for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+            if column == 0 && is_wide {
+                line = format!("  {cell}\n  {:width$}", "");
+                continue;
+            }
             // Writing to a string does not fail.
             let _ = match RIGHT.contains(&column) {
                 true => write!(line, "  {cell:>width$}"),
@@ -183,7 +197,30 @@ fn table(rows: &[[String; COLUMNS]], text: &mut String) {
         }
         text.push_str(line.trim_end());
         text.push('\n');
+        for note in notes {
+            fold(note, text);
+        }
     }
+}
+
+/// A note below its path, on as many lines as it takes.
+fn fold(note: &str, text: &mut String) {
+    const INDENT: &str = "      ";
+    let mut line = INDENT.to_owned();
+    for word in note.split(' ') {
+        let is_first = line.len() == INDENT.len();
+        if !is_first && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            text.push_str(&line);
+            text.push('\n');
+            line.truncate(INDENT.len());
+        }
+        if line.len() > INDENT.len() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    text.push_str(&line);
+    text.push('\n');
 }
 
 /// The same for programs.
@@ -304,13 +341,40 @@ mod tests {
         let lines: Vec<&str> = shown.lines().collect();
         let expected = [
             "disk1n1: 1.5 GiB (3145728 blocks of 512 bytes), active_passive, 3 I/Os waiting",
-            "  PATH            CNTLID  ANA STATE                   CONNECTED  ACCESSIBLE  CURRENT  OUTSTANDING  READS  WRITES  ERRORS  CONTROLLER",
-            "  127.0.0.1:4420       1  optimized                   yes        yes         on 0               4    100       1       0  enabled",
-            "  127.0.0.1:4421       1  inaccessible (ANATT 9.7 s)  yes        no          no                 4    100       1       0  enabled",
-            "  [::1]:4420           1  optimized                   no         yes         no                 2      -       -       -  resetting: closed",
+            "  PATH            ID  ANA STATE     CONN  ACC  CUR   OUT  READS  WRITES  ERR",
+            "  127.0.0.1:4420   1  optimized     yes   yes  on 0    4    100       1    0",
+            "  127.0.0.1:4421   1  inaccessible  yes   no   no      4    100       1    0",
+            "      ANATT runs out in 9.7 s",
+            "  [::1]:4420       1  optimized     no    yes  no      2      -       -    -",
+            "      controller resetting: closed",
         ];
         assert_eq!(lines, expected);
         assert_eq!(text(&Snapshot::default(), None), "no volume\n");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_80_columns() {
+        let mut wide = snapshot(123_456_789);
+        for path in wide.volumes.iter_mut().flat_map(|v| &mut v.paths) {
+            path.addr = "255.255.255.255:65535".to_owned();
+            path.cntlid = 65_519;
+            if let Some(ana) = &mut path.ana {
+                ana.state = "persistent_loss".to_owned();
+            }
+            let why = "connection reset by peer while an answer was waited for, ".repeat(4);
+            path.controller = Some(("resetting".to_owned(), Some(why)));
+        }
+        let before = Before {
+            snapshot: snapshot(0),
+            ago: Duration::from_millis(10),
+        };
+        for before in [None, Some(&before)] {
+            let shown = text(&wide, before);
+            assert!(shown.contains("persistent_loss"), "{shown}");
+            for line in shown.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+        }
     }
 
     #[test]
@@ -322,7 +386,7 @@ mod tests {
         let shown = text(&snapshot(250), Some(&before));
         let line = shown.lines().nth(2).unwrap_or_default();
         let words: Vec<&str> = line.split_whitespace().skip(7).collect();
-        assert_eq!(words, ["4", "300", "0.0", "0", "enabled"]);
+        assert_eq!(words, ["4", "300", "0.0", "0"]);
         let document = document(&snapshot(250), Some(&before));
         let paths = &document[0]["paths"];
         assert_eq!(paths[0]["rate"]["iops"], 300.0);

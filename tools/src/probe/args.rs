@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use pollux_multipath::TransportId;
+use pollux_multipath::{TransportId, TransportIdError};
 use pollux_nvme_tcp::host::{ConnectOptions, Digests, HostIdentity};
 use pollux_nvme_tcp::spec::Nqn;
 use uuid::Uuid;
@@ -24,12 +24,13 @@ enum Trtype {
 /// Which controller, and how to connect to it.
 #[derive(Debug, Args)]
 pub struct ConnectArgs {
-    /// The controller: 'trtype:TCP adrfam:IPv4 traddr:ADDR trsvcid:PORT subnqn:NQN'. All but traddr may be
-    /// left out: the subsystem is then the discovery subsystem.
+    /// The controller: 'trtype:TCP adrfam:IPv4 traddr:ADDR trsvcid:PORT subnqn:NQN'. All but traddr, which may be
+    /// the name of a host, may be left out: the subsystem is then the discovery subsystem.
     #[arg(
         short = 'r',
         long,
         value_name = "TRID",
+        value_parser = TransportId::look_up,
         conflicts_with_all = ["trtype", "traddr", "trsvcid", "nqn"]
     )]
     transport: Option<TransportId>,
@@ -45,7 +46,7 @@ pub struct ConnectArgs {
     )]
     trtype: Trtype,
 
-    /// The controller's IP address, instead of -r.
+    /// The controller's IP address or the name of its host, instead of -r.
     #[arg(short = 'a', long, value_name = "ADDR", value_parser = parse_ip)]
     traddr: Option<IpAddr>,
 
@@ -148,9 +149,11 @@ fn parse_nqn(text: &str) -> Result<Nqn, String> {
     }
 }
 
-fn parse_ip(text: &str) -> Result<IpAddr, String> {
-    text.parse()
-        .map_err(|_| "an IPv4 or IPv6 address is allowed, such as 127.0.0.1 or ::1".into())
+fn parse_ip(text: &str) -> Result<IpAddr, TransportIdError> {
+    match text.parse() {
+        Ok(ip) => Ok(ip),
+        Err(_) => TransportId::look_up(&format!("traddr:{text}")).map(|id| id.addr.ip()),
+    }
 }
 
 fn parse_port(text: &str) -> Result<u16, String> {
@@ -228,9 +231,9 @@ mod tests {
     #[test]
     fn bad_values_are_named_with_what_is_allowed() {
         for (option, value, allowed) in [
-            ("-r", "traddr:here", "IPv4 or IPv6"),
+            ("-r", "traddr:he/re", "IPv4 or IPv6"),
             ("-t", "rdma", "possible values: tcp"),
-            ("-a", "here", "IPv4 or IPv6"),
+            ("-a", "he/re", "IPv4 or IPv6"),
             ("-s", "0", "1 to 65535"),
             ("-s", "65536", "1 to 65535"),
             ("-n", "a", "nqn.yyyy-mm"),

@@ -97,7 +97,11 @@ fn a_peer_that_hangs_up_or_talks_nonsense_is_an_error() {
 fn wrong_values_are_named_with_what_is_allowed() {
     let long = format!("nqn.2014-08.org:{}", "a".repeat(224));
     for (options, value, allowed) in [
-        (&["-r", "traddr:here"][..], "'here'", "IPv4 or IPv6 address"),
+        (
+            &["-r", "traddr:he/re"][..],
+            "'he/re'",
+            "IPv4 or IPv6 address",
+        ),
         (&["-r", "traddr:1.2.3.4 trsvcid:x"], "'x'", "1 to 65535"),
         (&["-r", "traddr:1.2.3.4 subnqn:x"], "'x'", "nqn.yyyy-mm"),
         (&["-r", "trtype:RDMA traddr:1.2.3.4"], "'RDMA'", "TCP"),
