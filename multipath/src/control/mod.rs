@@ -240,7 +240,7 @@ impl<M: Send + 'static> Control<M> {
         member.lifecycle = match (recovering, at_once) {
             (false, _) => Lifecycle::Failed,
             (true, true) => Lifecycle::Waiting(now),
-            (true, false) => Lifecycle::Waiting(now + delay),
+            (true, false) => Lifecycle::Waiting(now + delay + spread(id, delay)),
         };
         member.stop_anatt();
         self.broadcast(|| ToIo::Disconnect {
@@ -492,6 +492,13 @@ impl<M: Send + 'static> Control<M> {
     }
 }
 
+/// What a controller waits longer than the reconnect delay, so that those which were lost together do not come back
+/// all at once to a target that has just started: up to an eighth, by its place in the table.
+fn spread(id: ControllerId, delay: Duration) -> Duration {
+    const STEPS: u32 = 64;
+    delay * (u32::from(id.slot) % STEPS) / (STEPS * 8)
+}
+
 impl<M: Send + 'static> Service for Control<M> {
     type Message = ControlMessage;
 
@@ -568,5 +575,23 @@ impl<M: Send + 'static> Service for Control<M> {
         for reply in self.shutdown.drain(..) {
             reply(Err(HostError::Cancelled("the host is stopping")));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B8.3
+    #[test]
+    fn controllers_lost_together_come_back_one_after_the_other() {
+        let delay = Duration::from_secs(1);
+        let of = |slot| {
+            let generation = 1;
+            spread(ControllerId { slot, generation }, delay)
+        };
+        assert_eq!(of(0), Duration::ZERO, "one alone waits no longer");
+        assert!((1..64).all(|slot| of(slot) > of(slot - 1)));
+        assert!(of(63) < delay / 8);
     }
 }
