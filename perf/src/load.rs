@@ -386,13 +386,18 @@ impl Load {
         if let (Some(verify), false) = (&mut self.verify, swept) {
             (verify.verified.written, verify.verified.open) = verify.ledger.count();
         }
-        let open_until_ns = if in_flight {
-            Some(now_ns)
-        } else {
-            self.stopped_ns
-                .map(|stopped_ns| stopped_ns.max(self.failed_ns))
-        };
-        if let (Some(start_ns), Some(end_ns), false) = (self.last_success_ns, open_until_ns, swept)
+        // What is read at the end is no part of the load: an outage before it was noted then.
+        if !swept {
+            self.note_open_gap(in_flight.then_some(now_ns));
+        }
+    }
+
+    /// The time since the latest success counts as a gap that is still open: until now for what is in flight, else until
+    /// the end of the time to run, or the failure that came after it.
+    fn note_open_gap(&mut self, until_ns: Option<u64>) {
+        let failed_ns = self.failed_ns;
+        let stopped_ns = self.stopped_ns.map(|stopped_ns| stopped_ns.max(failed_ns));
+        if let (Some(start_ns), Some(end_ns)) = (self.last_success_ns, until_ns.or(stopped_ns))
             && end_ns > start_ns
         {
             self.stats.note_gap(Gap {
@@ -406,6 +411,7 @@ impl Load {
 
     /// Reads once more whatever was written. Call it when drained.
     pub fn start_sweep(&mut self) {
+        self.note_open_gap(None);
         if let Some(verify) = &mut self.verify {
             (verify.verified.written, verify.verified.open) = verify.ledger.count();
             self.phase = Phase::Sweeping(self.plan.shape.region.start);

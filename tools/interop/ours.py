@@ -192,8 +192,13 @@ class PerfReport:
         return int(self.document["errors"])
 
     @property
+    def longest_failure_s(self) -> float:
+        """The longest time that an I/O has stood before it failed."""
+        return float(self.document["failed_latency_ns"]["max"]) / 1e9
+
+    @property
     def longest_gap_s(self) -> float:
-        """The longest time without a completion, good or bad."""
+        """The longest time without a success."""
         return float(self.document["longest_gap_ns"]) / 1e9
 
     @property
