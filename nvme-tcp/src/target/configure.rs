@@ -42,8 +42,8 @@ impl Home {
                 | TargetRequest::RemoveHost { .. }
         );
         match self.apply(request, turn) {
-            Ok(answer) if removes => self.sync_removal(reply, answer, limit, turn),
-            Ok(answer) => self.sync(Then::Reply(reply, answer), turn),
+            answer if removes => self.sync_removal(reply, answer, limit, turn),
+            Ok(answer) => self.sync(Then::Reply(reply, Ok(answer)), turn),
             Err(error) => reply(Err(error)),
         }
     }

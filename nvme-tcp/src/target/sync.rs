@@ -14,7 +14,7 @@ use crate::spec::status::Status;
 /// What is to happen when every reactor has answered.
 pub(super) enum Then {
     /// Answer a request.
-    Reply(Reply, TargetReply),
+    Reply(Reply, Result<TargetReply, TargetError>),
     /// Answer a status request.
     Status(Reply),
     /// Answer Get Log Page for the SMART log.
@@ -40,11 +40,12 @@ impl Home {
     }
 
     /// Answers a removal once every reactor has taken it in and nothing that was in flight for what is gone can execute
-    /// any more; with an error if that takes longer than `limit`, and the removal goes on.
+    /// any more; with an error if that takes longer than `limit`, and the removal goes on. An answer that it is gone already
+    /// waits as well: who hears it may use the disk for something else.
     pub(super) fn sync_removal(
         &mut self,
         reply: Reply,
-        answer: TargetReply,
+        answer: Result<TargetReply, TargetError>,
         limit: Option<Duration>,
         turn: &mut Turn<'_, '_>,
     ) {
@@ -108,7 +109,7 @@ impl Home {
         };
         reports.sort_by_key(|r| r.reactor);
         match then {
-            Then::Reply(reply, answer) => reply(Ok(answer)),
+            Then::Reply(reply, answer) => reply(answer),
             Then::Status(reply) => reply(Ok(TargetReply::Status(Box::new(self.status(reports))))),
             Then::Smart {
                 key,

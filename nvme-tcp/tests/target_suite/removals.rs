@@ -67,6 +67,15 @@ impl Freezer {
     }
 }
 
+/// Thaws the file system at its end.
+struct Frozen<'a>(&'a Freezer);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.thaw();
+    }
+}
+
 impl Drop for Freezer {
     fn drop(&mut self) {
         let dir = self.dir.to_str().unwrap();
@@ -123,6 +132,8 @@ fn a_removal_is_answered_when_nothing_of_it_can_execute() {
         "it is removed all the same"
     );
     std::thread::scope(|scope| {
+        // Also where an assertion fails: the scope waits for the removal.
+        let frozen = Frozen(&freezer);
         let handle = &target.handle;
         let removing = scope.spawn(|| {
             let request = TargetRequest::RemoveNamespace {
@@ -134,11 +145,17 @@ fn a_removal_is_answered_when_nothing_of_it_can_execute() {
         while !target.status().subsystems[0].namespaces.is_empty() {
             std::thread::yield_now();
         }
+        // Nor is it gone for whoever asks for the same now, and may then use the disk for something else.
+        let again = TargetRequest::RemoveNamespace {
+            nqn: nqn.clone(),
+            nsid: 1,
+        };
+        assert_eq!(handle.call(within(again)), Err(TargetError::Timeout));
         // Others are served meanwhile.
         let late = handle.call(within(TargetRequest::DeleteSubsystem { nqn: nqn.clone() }));
         assert_eq!(late, Err(TargetError::Timeout));
         assert!(!removing.is_finished(), "it may still execute");
-        freezer.thaw();
+        drop(frozen);
         assert_eq!(removing.join().unwrap(), Ok(TargetReply::Done));
     });
     let last = target.handle.call(within(within(TargetRequest::Sync)));
