@@ -32,13 +32,17 @@ impl Application for WriteThenRead {
             return Progress::Idle;
         };
         let (op, buffer) = (done.io.op, done.io.buffer);
-        let _ = match (done.result, op) {
-            (Err(error), _) => self.0.send(Err(error.to_string())).is_ok(),
-            (Ok(()), Op::Write) => channels
-                .submit(done.volume, Io::new(Op::Read, 7, 1, buffer))
-                .is_ok(),
-            (Ok(()), _) => self.0.send(Ok(format!("read {:?}", &buffer[..4]))).is_ok(),
+        let outcome = match (done.result, op) {
+            (Err(error), _) => Err(error.to_string()),
+            (Ok(()), Op::Write) => {
+                match channels.submit(done.volume, Io::new(Op::Read, 7, 1, buffer)) {
+                    Ok(()) => return Progress::Busy,
+                    Err((_, error)) => Err(error.to_string()),
+                }
+            }
+            (Ok(()), _) => Ok(format!("read {:?}", &buffer[..4])),
         };
+        let _ = self.0.send(outcome);
         Progress::Busy
     }
 }
@@ -68,14 +72,17 @@ fn run(paths: &[String]) -> Result<String, Box<dyn Error>> {
     let app = move |_| WriteThenRead(sender.clone());
     let host = Host::install(&mut group, HostIdentity::random(), reactor, &[reactor], app);
     let running = group.start()?;
-    let outcome = (|| {
+    let outcome: Result<String, Box<dyn Error>> = (|| {
         for path in paths {
             host.attach(AttachRequest::new("disk", path.parse()?))?;
         }
         host.tell(0, ());
         Ok(result.recv()??)
     })();
-    host.shut_down()?;
+    let end = host.shut_down();
     running.stop();
-    outcome
+    // What went wrong first is what is to be known.
+    let text = outcome?;
+    end?;
+    Ok(text)
 }

@@ -2,19 +2,14 @@
 //! where that ends with a status that may pass (rules B9.1, B9.5).
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use pollux_reactor::Time;
 
+use super::controller::{RETRIES_MAX, retry_delay};
 use crate::spec::status::Status;
 
 /// Abort commands outstanding at most; the controller's ACL holds if it is lower.
 pub(super) const ABORTS_MAX: usize = 4;
-
-/// How often an Abort is sent again that ends with a transient status.
-const RETRIES_MAX: u32 = 6;
-/// Time until it is sent again for the first time, doubled with each that follows.
-const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// A command to abort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +74,7 @@ impl Aborts {
         // Too many at a time passes, whatever the bits say.
         let may_pass = status.is_transient() || status.code() == Status::ABORT_LIMIT_EXCEEDED;
         if may_pass && abort.retries < RETRIES_MAX {
-            abort.at = now + RETRY_DELAY * (1 << abort.retries);
+            abort.at = now + retry_delay(abort.retries);
             abort.retries += 1;
             self.waiting.push_back(abort);
             return false;

@@ -163,8 +163,8 @@ const CSTS_PERIOD: (Duration, Duration) = (Duration::from_millis(10), Duration::
 /// Most entries of an I/O queue.
 const QUEUE_ENTRIES_MAX: u32 = 1024;
 
-/// How often a step is sent again that ends with a transient status (rule B9.5).
-const RETRIES_MAX: u32 = 6;
+/// How often a command of the controller's own is sent again that ends with a transient status (rule B9.5).
+pub(super) const RETRIES_MAX: u32 = 6;
 /// Time until it is sent again for the first time, doubled with each that follows, unless the status names
 /// a delay (CRD). The longest that a controller may ask for.
 const RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -875,7 +875,7 @@ impl Controller {
     /// Time after which a command is sent again that ended with a transient status: what the status asks for
     /// (CRD), else longer with each try.
     fn retry_delay(&self, status: Status) -> Duration {
-        let (first, longest) = RETRY_DELAY;
+        let (_, longest) = RETRY_DELAY;
         let asked = self.identify().and_then(|id| match status.crd() {
             1 => Some(id.crdt1.get()),
             2 => Some(id.crdt2.get()),
@@ -884,7 +884,7 @@ impl Controller {
         });
         let delay = match asked {
             Some(tenths) => Duration::from_millis(100) * tenths.into(),
-            None => first * (1 << self.retries),
+            None => retry_delay(self.retries),
         };
         delay.min(longest)
     }
@@ -919,6 +919,12 @@ impl Controller {
         let bytes = self.transfer_max();
         self.admin.set_transfer_max(bytes);
     }
+}
+
+/// Time until a command is sent again that has ended with a transient status after so many retries.
+pub(super) fn retry_delay(retries: u32) -> Duration {
+    let (first, longest) = RETRY_DELAY;
+    (first * (1 << retries)).min(longest)
 }
 
 /// Reads Identify Controller data into a box of its own: 4 KiB do not belong on the stack.

@@ -14,7 +14,7 @@ use clap::Args;
 
 use self::snapshot::Snapshot;
 use crate::UsageError;
-use crate::rpc_client::Client;
+use crate::rpc_client::{CallError, Client};
 
 /// The longest that one answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ pub fn run(args: &PathsArgs) -> anyhow::Result<()> {
     let plan = args.plan()?;
     let mut client = connect(&args.socket)?;
     let snapshot = match Snapshot::take(&mut client, plan.name) {
-        Err(_) if is_target(&mut client) => bail!(
+        Err(CallError::Refused { .. }) if is_target(&mut client) => bail!(
             "{0}: this is a target; the paths to it are seen by its hosts. What it knows of them: pollux rpc \
              nvmf_subsystem_get_controllers '{{\"nqn\": \"NQN\"}}' -r {0}",
             args.socket.display()
