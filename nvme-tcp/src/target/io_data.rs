@@ -82,6 +82,19 @@ impl IoQueue {
         true
     }
 
+    /// A namespace is going away: what waits for its data is not for whatever has the same identifier next. The data is
+    /// still taken, since it was asked for, and the commands end as any for a namespace that is not there.
+    pub(super) fn disown_data(&mut self, nsid: u32) {
+        /// No namespace has this identifier.
+        const NOBODY: u32 = 0;
+        let transfers = self.transfers.iter_mut().flatten().map(|t| &mut t.sqe);
+        for sqe in transfers.chain(&mut self.waiting) {
+            if sqe.nsid.get() == nsid {
+                sqe.nsid = NOBODY.into();
+            }
+        }
+    }
+
     /// Checks the H2CData header at the start of the receive buffer.
     pub(super) fn begin_data(&mut self, frame: &Frame) -> Result<(), End> {
         let Ok((header, _)) = H2cData::read_from_prefix(self.conn.rx.data()) else {

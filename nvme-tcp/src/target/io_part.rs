@@ -110,7 +110,7 @@ impl IoPart {
             }
             IoMessage::Namespace { key, nsid, view } => {
                 if view.is_none() {
-                    self.cancel_jobs(key, nsid);
+                    self.end_commands(key, nsid);
                 }
                 if let Some(controller) = self.controllers.get_mut(&key) {
                     controller.namespaces.set(nsid, view);
@@ -232,11 +232,13 @@ impl IoPart {
         });
     }
 
-    /// A namespace is going away: what its disk does for the controller's commands comes to an end.
-    fn cancel_jobs(&mut self, key: ControllerKey, nsid: u32) {
+    /// A namespace is going away: what its disk does for the controller's commands comes to an end, and no data that
+    /// is still to come is written.
+    fn end_commands(&mut self, key: ControllerKey, nsid: u32) {
         let places = self.controllers.get(&key).map(|c| c.queues.clone());
         for place in places.unwrap_or_default() {
-            if let Some(Some(seat)) = self.seats.get(place) {
+            if let Some(Some(seat)) = self.seats.get_mut(place) {
+                seat.queue.disown_data(nsid);
                 let of = |sqe: &Sqe| sqe.nsid.get() == nsid;
                 Self::cancel(&mut self.stopping, &seat.queue, of);
             }

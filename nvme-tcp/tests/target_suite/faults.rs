@@ -28,7 +28,7 @@ fn write_sqe(len: u32) -> Sqe {
 }
 
 /// Sends a write and takes its R2T. Returns the command's identifier and the transfer tag.
-fn begin_write(io: &mut Initiator, len: u32) -> (u16, u16) {
+pub fn begin_write(io: &mut Initiator, len: u32) -> (u16, u16) {
     let cid = io.submit(write_sqe(len), &[]);
     let pdu = io.receive();
     assert_eq!(pdu.frame.pdu_type, PduType::R2T);

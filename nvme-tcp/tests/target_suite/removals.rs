@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use pollux_nvme_tcp::spec::nvm::{DatasetRange, dsm};
 use pollux_nvme_tcp::spec::opcode::nvm;
+use pollux_nvme_tcp::spec::pdu::{PduType, R2t};
+use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{Backend, TargetError, TargetReply, TargetRequest};
-use zerocopy::IntoBytes;
+use pollux_nvme_tcp::target::{Backend, NamespaceConfig, TargetError, TargetReply, TargetRequest};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::disks::{connected, run};
-use crate::initiator::{TestTarget, pattern};
+use crate::faults::begin_write;
+use crate::initiator::{Pdu, TestTarget, pattern};
 
 const MIB: u64 = 1 << 20;
 
@@ -161,4 +164,71 @@ fn a_removal_is_answered_when_nothing_of_it_can_execute() {
     let last = target.handle.call(within(within(TargetRequest::Sync)));
     assert!(matches!(last, Err(TargetError::InvalidValue(_))));
     drop(target);
+}
+
+/// Data that a namespace's commands have asked for is not written to the one that has its identifier next, nor is that of
+/// commands which still wait for memory to ask for theirs.
+#[test]
+fn data_for_a_namespace_that_is_gone_is_written_nowhere() {
+    let memory = Backend::Memory { bytes: 4 * MIB };
+    let target = TestTarget::start(1, std::slice::from_ref(&memory));
+    let (_admin, mut io) = connected(&target);
+    let data = pattern(1 << 20, 1);
+    let len = u32::try_from(data.len()).unwrap();
+    let mut asked = vec![begin_write(&mut io, len)];
+    let mut sqe = Sqe::for_blocks(nvm::WRITE, 1, 0, len / 512);
+    sqe.sgl = SglDescriptor::transport(len);
+    let cids: Vec<_> = (0..23).map(|_| io.submit(sqe, &[])).collect();
+    // One that needs no memory is answered behind all of them.
+    let behind = io.submit(Sqe::new(nvm::FLUSH, 1), &[]);
+    let take_r2t = |pdu: Pdu, asked: &mut Vec<(u16, u16)>| {
+        let (r2t, _) = R2t::read_from_prefix(&pdu.bytes).unwrap();
+        asked.push((r2t.cccid.get(), r2t.ttag.get()));
+    };
+    loop {
+        let pdu = io.receive();
+        match pdu.frame.pdu_type {
+            PduType::R2T => take_r2t(pdu, &mut asked),
+            _ => {
+                assert_eq!(pdu.cqe().cid.get(), behind);
+                break;
+            }
+        }
+    }
+    assert!(asked.len() < 24, "some wait for memory");
+    let nqn = target.nqn.clone();
+    let remove = TargetRequest::RemoveNamespace {
+        nqn: nqn.clone(),
+        nsid: 1,
+    };
+    assert_eq!(target.handle.call(remove), Ok(TargetReply::Done));
+    let add = TargetRequest::AddNamespace {
+        nqn,
+        nsid: Some(1),
+        namespace: NamespaceConfig::new(memory, 512),
+    };
+    assert_eq!(
+        target.handle.call(add),
+        Ok(TargetReply::Namespace { nsid: 1 })
+    );
+    let mut ended = 0;
+    while ended < 1 + cids.len() {
+        while let Some((cid, ttag)) = asked.pop() {
+            io.send_data(cid, ttag, 0, &data, true);
+        }
+        let pdu = io.receive();
+        match pdu.frame.pdu_type {
+            PduType::R2T => take_r2t(pdu, &mut asked),
+            _ => {
+                let status = pdu.cqe().status();
+                assert_eq!(status, Status::INVALID_NAMESPACE.with_dnr());
+                ended += 1;
+            }
+        }
+    }
+    assert!(io.read(1, 0, 2048).unwrap().iter().all(|&byte| byte == 0));
+    assert!(
+        io.write(1, 0, &data).is_success(),
+        "the new one takes its own"
+    );
 }
