@@ -165,8 +165,9 @@ def fewer_queues(bench: Bench) -> None:
     check(report.passed, report.explain())
 
 
-def start(bench: Bench, seconds: float, *options: str, paths: int = 2) -> PerfRun:
-    """Starts `verify` and returns once the target sees its I/O."""
+def start(bench: Bench, *options: str, seconds: float = 100, paths: int = 2) -> PerfRun:
+    """Starts `verify` and returns once the target sees its I/O; a case ends it when it has done its part, however
+    long that takes in an emulated machine."""
     run = bench.programs.perf(
         bench.kernel_ports[:paths], nvmet.NQN, *VERIFY, "-t", str(seconds), *options
     )
@@ -179,7 +180,7 @@ def start(bench: Bench, seconds: float, *options: str, paths: int = 2) -> PerfRu
 @case("host", "corruption-is-found")
 def corruption(bench: Bench) -> None:
     """Negative control: data changed behind the device is reported with its place."""
-    run = start(bench, 4)
+    run = start(bench)
     bench.kernel.corrupt_device(1)
     bench.kernel.corrupt_device(2)
     report = run.finish(30)

@@ -203,8 +203,8 @@ class PerfReport:
 
     @property
     def passed(self) -> bool:
-        """No I/O error, no miscompare, and I/O was done."""
-        return self.status == 0 and self.errors == 0 and sum(self.ios) > 0
+        """No I/O error, no miscompare, and I/O was done, to the end of the run or until Ctrl-C (130)."""
+        return self.status in (0, 130) and self.errors == 0 and sum(self.ios) > 0
 
     def explain(self) -> str:
         """Why it did not pass, for a failed case."""
@@ -228,6 +228,12 @@ class PerfRun:
         status = self.process.wait(timeout_s)
         text = self.report.read_text() if self.report.exists() else ""
         return PerfReport(status, self.process.output(), json.loads(text or "{}"))
+
+    def end(self, timeout_s: float) -> PerfReport:
+        """Ends it as Ctrl-C does and reads its report."""
+        if self.process.running():
+            self.process.child.send_signal(signal.SIGINT)
+        return self.finish(timeout_s)
 
 
 class Programs:
