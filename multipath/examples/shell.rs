@@ -9,7 +9,7 @@ use std::io::BufRead;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use pollux_multipath::{Application, AttachRequest, Channels, Completion, Host, Io, Op};
+use pollux_multipath::{Application, AttachRequest, Completion, Host, Io, Op, PollGroup};
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_reactor::{Context, Group, Idle, Progress};
 
@@ -23,10 +23,10 @@ struct Shell {
 
 impl Shell {
     /// Carries a command out, as far as it can be without waiting. `None`: an I/O is under way.
-    fn run(line: &str, channels: &mut Channels) -> Result<Option<String>, String> {
+    fn run(line: &str, group: &mut PollGroup) -> Result<Option<String>, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (op, volume, lba, blocks) = match *words.as_slice() {
-            ["volumes"] => return Ok(Some(list(channels))),
+            ["volumes"] => return Ok(Some(list(group))),
             ["flush", volume] => (Op::Flush, volume, "0", "0"),
             ["read", volume, lba, blocks] => (Op::Read, volume, lba, blocks),
             ["write", volume, lba, blocks] => (Op::Write, volume, lba, blocks),
@@ -39,7 +39,7 @@ impl Shell {
         let blocks: u32 = blocks
             .parse()
             .map_err(|e| format!("blocks '{blocks}': {e}"))?;
-        let volume = channels
+        let volume = group
             .volumes()
             .find(|info| info.name == volume)
             .ok_or_else(|| format!("no volume '{volume}'"))?;
@@ -52,7 +52,7 @@ impl Shell {
                 .take(blocks as usize * volume.block_size() as usize)
                 .collect(),
         };
-        match channels.submit(id, Io::new(op, lba, blocks, buffer)) {
+        match group.submit(id, Io::new(op, lba, blocks, buffer)) {
             Ok(()) => Ok(None),
             Err((_, error)) => Err(error.to_string()),
         }
@@ -60,9 +60,9 @@ impl Shell {
 }
 
 /// Name and bytes of every volume.
-fn list(channels: &Channels) -> String {
+fn list(group: &PollGroup) -> String {
     let mut text = "ok".to_owned();
-    for volume in channels.volumes() {
+    for volume in group.volumes() {
         let bytes = volume.blocks * u64::from(volume.block_size());
         // Writing to a string does not fail.
         let _ = write!(text, " {}={bytes}", volume.name);
@@ -88,8 +88,8 @@ fn ended(done: Completion) -> String {
 impl Application for Shell {
     type Message = Line;
 
-    fn on_message(&mut self, line: Line, channels: &mut Channels, _: &mut Context<'_>) {
-        let answer = match Self::run(&line.0, channels) {
+    fn on_message(&mut self, line: Line, group: &mut PollGroup, _: &mut Context<'_>) {
+        let answer = match Self::run(&line.0, group) {
             Ok(None) => return,
             Ok(Some(answer)) => answer,
             Err(error) => format!("failed: {error}"),
@@ -97,8 +97,8 @@ impl Application for Shell {
         let _ = self.answers.send(answer);
     }
 
-    fn poll(&mut self, channels: &mut Channels, _: &mut Context<'_>) -> Progress {
-        let Some(done) = channels.next_completion() else {
+    fn poll(&mut self, group: &mut PollGroup, _: &mut Context<'_>) -> Progress {
+        let Some(done) = group.next_completion() else {
             return Progress::Idle;
         };
         // Whoever typed the command may be gone.

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::sync::mpsc::{Sender, channel};
 
-use pollux_multipath::{Application, AttachRequest, Channels, Host, Io, Op};
+use pollux_multipath::{Application, AttachRequest, Host, Io, Op, PollGroup};
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_reactor::{Context, Group, Idle, Progress};
 
@@ -14,28 +14,28 @@ struct WriteThenRead(Sender<Result<String, String>>);
 impl Application for WriteThenRead {
     type Message = ();
 
-    fn on_message(&mut self, (): (), channels: &mut Channels, _: &mut Context<'_>) {
-        let Some(volume) = channels.volumes().next().cloned() else {
+    fn on_message(&mut self, (): (), group: &mut PollGroup, _: &mut Context<'_>) {
+        let Some(volume) = group.volumes().next().cloned() else {
             let _ = self
                 .0
                 .send(Err("the subsystem has no namespace".to_owned()));
             return;
         };
         let buffer = vec![b'*'; volume.block_size() as usize];
-        if let Err((_, error)) = channels.submit(volume.id, Io::new(Op::Write, 7, 1, buffer)) {
+        if let Err((_, error)) = group.submit(volume.id, Io::new(Op::Write, 7, 1, buffer)) {
             let _ = self.0.send(Err(error.to_string()));
         }
     }
 
-    fn poll(&mut self, channels: &mut Channels, _: &mut Context<'_>) -> Progress {
-        let Some(done) = channels.next_completion() else {
+    fn poll(&mut self, group: &mut PollGroup, _: &mut Context<'_>) -> Progress {
+        let Some(done) = group.next_completion() else {
             return Progress::Idle;
         };
         let (op, buffer) = (done.io.op, done.io.buffer);
         let outcome = match (done.result, op) {
             (Err(error), _) => Err(error.to_string()),
             (Ok(()), Op::Write) => {
-                match channels.submit(done.volume, Io::new(Op::Read, 7, 1, buffer)) {
+                match group.submit(done.volume, Io::new(Op::Read, 7, 1, buffer)) {
                     Ok(()) => return Progress::Busy,
                     Err((_, error)) => Err(error.to_string()),
                 }

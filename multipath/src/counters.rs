@@ -1,8 +1,8 @@
 //! What is counted of the I/O on a path, on the reactor that does it.
 
-use pollux_nvme_tcp::host::{Request, Transfer};
-use pollux_nvme_tcp::spec::opcode::nvm;
-use pollux_reactor::Time;
+use std::time::Duration;
+
+use crate::command::Op;
 
 /// I/Os of one kind that succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,16 +93,17 @@ impl PathCounters {
         self.errors += other.errors;
     }
 
-    /// Counts an I/O that has succeeded.
+    /// Counts an I/O that has succeeded, and moved so many bytes if it moves any.
     #[inline]
-    pub(crate) fn count(&mut self, request: &Request, now: Time) {
-        let latency_ns = now.as_nanos().saturating_sub(request.submitted.as_nanos());
-        let (kind, bytes) = match (request.command.opcode, request.transfer) {
-            (nvm::READ, _) => (&mut self.reads, request.length as u64),
-            (nvm::DATASET_MANAGEMENT, _) => (&mut self.deallocations, 0),
-            (_, Transfer::ToController) => (&mut self.writes, request.length as u64),
-            _ => (&mut self.writes, 0),
+    pub(crate) fn count(&mut self, op: Op, length: usize, latency: Duration) {
+        let (kind, bytes) = match op {
+            Op::Read => (&mut self.reads, length as u64),
+            Op::Write | Op::Compare => (&mut self.writes, length as u64),
+            Op::Flush | Op::WriteZeroes => (&mut self.writes, 0),
+            Op::Deallocate => (&mut self.deallocations, 0),
         };
+        // Longer than 584 years is the longest.
+        let latency_ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         kind.count(bytes, latency_ns);
     }
 

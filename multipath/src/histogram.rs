@@ -13,7 +13,7 @@ pub struct HistogramLayout {
     range_min: u8,
     range_max: u8,
     /// Only I/Os of this kind; `None`: all.
-    pub only: Option<crate::io::Op>,
+    pub only: Option<crate::command::Op>,
 }
 
 impl Default for HistogramLayout {

@@ -7,7 +7,7 @@ use pollux_nvme_tcp::host::HostIdentity;
 use pollux_reactor::{Group, Sender, Simulation, mailbox};
 
 use crate::control::Control;
-use crate::io_service::{Application, IoService};
+use crate::io::{Application, IoService};
 use crate::messages::{ControlMessage, IoMessage};
 use crate::request::{AttachRequest, Attached, HostError, HostRequest, Reply};
 use crate::status::{ControllerStatus, VolumeStatus};
@@ -16,7 +16,7 @@ use crate::transport_id::TransportId;
 /// Messages that may wait in a mailbox of the host; what exceeds it waits with the sender.
 const MAILBOX_CAPACITY: usize = 4096;
 
-/// Sets a host up: control on one reactor, channels and an application on each I/O reactor.
+/// Sets a host up: control on one reactor, a poll group and an application on each I/O reactor.
 #[derive(Debug)]
 pub struct Host;
 

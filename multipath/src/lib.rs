@@ -3,7 +3,7 @@
 //! A [`Host`] puts a control service on one reactor and an I/O service on each I/O reactor. Control owns
 //! the controllers: admin queues, ANA logs, ANATT timers, reconnects. Each I/O reactor owns, in plain
 //! memory, one queue pair per controller and a copy of every path's state; an
-//! [`Application`] runs beside them on the same thread and submits through [`Channels`].
+//! [`Application`] runs beside them on the same thread and submits through its [`PollGroup`].
 //!
 //! Between the two travel messages only. Each path state carries an epoch; what is older than what a
 //! reactor holds is dropped. Every submission and every retry selects a path again from the reactor's own
@@ -15,38 +15,37 @@
 //! that change, B11 detach, B12 failover mode, B13 status. `RULES.md` beside this crate names their tests.
 #![deny(missing_docs)]
 
-mod channel;
-mod channels;
+mod command;
 mod control;
 mod counters;
+mod error;
 mod histogram;
 mod host;
+mod ids;
 mod io;
-mod io_service;
-mod link;
 mod messages;
 mod policy;
 mod request;
 pub mod rpc;
-mod select;
-mod silence;
 mod status;
 mod transport_id;
 
 /// The flag of this crate's lines in the log.
 pub const LOG_FLAG: &str = "bdev_nvme";
 
-pub use channels::{Aborting, Channels, VolumeInfo};
+pub use command::{Completion, Io, Op};
 pub use counters::{CounterReset, OpCounters, PathCounters};
+pub use error::{IoError, NoPath, SubmitError};
 pub use histogram::{HistogramLayout, LatencyHistogram};
 pub use host::{Host, HostHandle};
-pub use io::{Completion, Io, IoError, NoPath, Op, SubmitError};
-pub use io_service::Application;
+pub use ids::VolumeInfo;
+pub use io::{Aborting, Application, PollGroup};
 pub use messages::{ControllerId, IoMessage, VolumeId};
 pub use policy::{Policy, Selector};
+pub use pollux_nvme_tcp::host::{FaultChange, InjectedFault};
 pub use request::{
     AttachOptions, AttachRequest, Attached, AttachedVolume, ControllerChange, DiscoveryRequest,
-    FaultChange, HostError, HostRequest, Mode, Recovery, Reply,
+    HostError, HostRequest, Mode, Recovery, Reply,
 };
 pub use status::{
     ControllerStatus, DiscoveryStatus, NotAttached, Notification, NotificationKind, PathEvent,

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{CommandTimeout, ConnectOptions, QueueError};
+use pollux_nvme_tcp::host::{CommandTimeout, ConnectOptions, FaultChange, QueueError};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Time;
 
-use crate::channels::VolumeInfo;
 use crate::counters::CounterReset;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
+use crate::ids::VolumeInfo;
 use crate::policy::Policy;
-use crate::request::{FaultChange, HostRequest};
+use crate::request::HostRequest;
 use crate::status::{ReactorCounters, ReactorVolumeStatus};
 
 /// A volume, by its place in every reactor's table. Places are used again, generations are not, so that
@@ -19,25 +19,6 @@ use crate::status::{ReactorCounters, ReactorVolumeStatus};
 pub struct VolumeId {
     pub(crate) slot: u16,
     pub(crate) generation: u16,
-}
-
-impl VolumeId {
-    #[inline]
-    pub(crate) fn pack(self) -> u32 {
-        u32::from(self.generation) << 16 | u32::from(self.slot)
-    }
-
-    #[inline]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "takes the two halves apart"
-    )]
-    pub(crate) fn unpack(packed: u32) -> Self {
-        Self {
-            slot: packed as u16,
-            generation: (packed >> 16) as u16,
-        }
-    }
 }
 
 /// A controller that the host is or was connected to; as [`VolumeId`] never the same twice.
@@ -148,7 +129,7 @@ pub(crate) enum ToIo {
     SetFailback {
         failback: bool,
     },
-    /// Make up errors on the controller's queue pair, or stop that.
+    /// Inject faults on the controller's present connection, or stop that.
     Fault {
         controller: ControllerId,
         change: FaultChange,

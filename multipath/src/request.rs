@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{CommandTimeout, Completed, ControllerError, Digests, Fault, Request};
+use pollux_nvme_tcp::host::{
+    CommandTimeout, Completed, ControllerError, Digests, FaultChange, Request,
+};
 
 use crate::counters::CounterReset;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
@@ -272,15 +274,6 @@ pub enum ControllerChange {
     Enable,
 }
 
-/// Errors to be made up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultChange {
-    /// These as well, on the connections that there are now.
-    Add(Fault),
-    /// No more of commands with this opcode.
-    Remove(u8),
-}
-
 /// A request with the way its answer takes.
 pub enum HostRequest {
     /// Connect a controller.
@@ -371,11 +364,11 @@ pub enum HostRequest {
         /// How it ended.
         reply: Reply<Completed>,
     },
-    /// Make up errors of commands to all controllers of a name, or stop that.
+    /// Inject faults into commands to all controllers of a name, or stop that.
     Fault {
         /// Name.
         name: String,
-        /// Of admin commands; else of I/O commands, on the queue pair of each I/O reactor.
+        /// Into admin commands; else into I/O commands, on the queue pair of each I/O reactor.
         admin: bool,
         /// What.
         change: FaultChange,

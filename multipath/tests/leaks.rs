@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use common::{World, addr, nqn, options, transport};
 use pollux_multipath::{
-    Application, AttachOptions, AttachRequest, Channels, ControllerChange, Host, HostError, Op,
+    Application, AttachOptions, AttachRequest, ControllerChange, Host, HostError, Op, PollGroup,
     TransportId,
 };
 use pollux_nvme_tcp::host::HostIdentity;
@@ -210,8 +210,8 @@ struct Onlooker;
 
 impl Application for Onlooker {
     type Message = ();
-    fn on_message(&mut self, (): (), _: &mut Channels, _: &mut Context<'_>) {}
-    fn poll(&mut self, _: &mut Channels, _: &mut Context<'_>) -> Progress {
+    fn on_message(&mut self, (): (), _: &mut PollGroup, _: &mut Context<'_>) {}
+    fn poll(&mut self, _: &mut PollGroup, _: &mut Context<'_>) -> Progress {
         Progress::Idle
     }
 }

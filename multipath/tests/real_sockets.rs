@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use pollux_multipath::{
-    Application, AttachRequest, Channels, Completion, Host, HostHandle, Io, Op, Recovery,
+    Application, AttachRequest, Completion, Host, HostHandle, Io, Op, PollGroup, Recovery,
     TransportId,
 };
 use pollux_nvme_tcp::host::HostIdentity;
@@ -39,7 +39,7 @@ fn content(lba: u64, round: u64) -> Vec<u8> {
 }
 
 impl Writer {
-    fn take(&mut self, done: Completion, channels: &mut Channels) {
+    fn take(&mut self, done: Completion, group: &mut PollGroup) {
         self.outstanding -= 1;
         self.done += 1;
         let Io {
@@ -70,7 +70,7 @@ impl Writer {
             _ => Io::new(Op::Write, lba, 1, content(lba, user + 1)),
         };
         let user = if op == Op::Write { user } else { user + 1 };
-        channels.submit(done.volume, Io { user, ..io }).unwrap();
+        group.submit(done.volume, Io { user, ..io }).unwrap();
         self.outstanding += 1;
     }
 }
@@ -79,24 +79,24 @@ impl Application for Writer {
     /// True to begin, false to come to an end.
     type Message = bool;
 
-    fn on_message(&mut self, begin: bool, channels: &mut Channels, _: &mut Context<'_>) {
+    fn on_message(&mut self, begin: bool, group: &mut PollGroup, _: &mut Context<'_>) {
         self.running = begin;
         if !begin {
             return;
         }
-        let volume = channels.volumes().next().unwrap().id;
+        let volume = group.volumes().next().unwrap().id;
         for i in 0..DEPTH {
             let lba = i + DEPTH * self.reactor as u64;
             let io = Io::new(Op::Write, lba, 1, content(lba, 0));
-            channels.submit(volume, io).unwrap();
+            group.submit(volume, io).unwrap();
             self.outstanding += 1;
         }
     }
 
-    fn poll(&mut self, channels: &mut Channels, _: &mut Context<'_>) -> Progress {
+    fn poll(&mut self, group: &mut PollGroup, _: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
-        while let Some(done) = channels.next_completion() {
-            self.take(done, channels);
+        while let Some(done) = group.next_completion() {
+            self.take(done, group);
             progress = Progress::Busy;
         }
         progress

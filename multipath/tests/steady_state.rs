@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::sync::mpsc::{Sender, channel};
 
 use pollux_multipath::{
-    Application, AttachRequest, Channels, Host, Io, IoError, Op, Policy, Selector, TransportId,
+    Application, AttachRequest, Host, Io, IoError, Op, Policy, PollGroup, Selector, TransportId,
 };
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
 use pollux_nvme_tcp::spec::nqn::Nqn;
@@ -88,17 +88,17 @@ impl Load {
 impl Application for Load {
     type Message = ();
 
-    fn on_message(&mut self, (): (), channels: &mut Channels, _: &mut Context<'_>) {
-        let volume = channels.volumes().next().unwrap().id;
+    fn on_message(&mut self, (): (), group: &mut PollGroup, _: &mut Context<'_>) {
+        let volume = group.volumes().next().unwrap().id;
         for user in 0..DEPTH {
             let io = self.next(user, vec![0; 64 * 512]);
-            channels.submit(volume, io).unwrap();
+            group.submit(volume, io).unwrap();
         }
     }
 
-    fn poll(&mut self, channels: &mut Channels, _: &mut Context<'_>) -> Progress {
+    fn poll(&mut self, group: &mut PollGroup, _: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
-        while let Some(done) = channels.next_completion() {
+        while let Some(done) = group.next_completion() {
             progress = Progress::Busy;
             if done.result == Err(IoError::Removed) {
                 // The test is over and the reactor stops.
@@ -106,7 +106,7 @@ impl Application for Load {
             }
             done.result.unwrap();
             self.done += 1;
-            let now = (ALLOCATIONS.get(), channels.socket_calls());
+            let now = (ALLOCATIONS.get(), group.socket_calls());
             if self.done == WARM_UP {
                 self.base = now;
             } else if self.done == WARM_UP + MEASURED {
@@ -117,7 +117,7 @@ impl Application for Load {
                 self.report.send(counted).unwrap();
             }
             let io = self.next(done.io.user, done.io.buffer);
-            channels.submit(done.volume, io).unwrap();
+            group.submit(done.volume, io).unwrap();
         }
         progress
     }

@@ -9,14 +9,21 @@ use pollux_nvme_tcp::host::{
 use pollux_nvme_tcp::spec::features::fid;
 use pollux_reactor::{Context, Group, Idle, Progress, Service, mailbox};
 
+/// What it is asked; it comes back with the answer.
+#[derive(Debug, PartialEq)]
+enum Question {
+    Abort,
+    KeepAliveTimer,
+}
+
 /// Drives the controller; its events lead from one question to the next.
 struct Asker {
     options: ControllerOptions,
-    controller: Option<Controller>,
+    controller: Option<Controller<Question>>,
 }
 
 impl Asker {
-    fn on_event(&mut self, event: ControllerEvent, cx: &mut Context<'_>) {
+    fn on_event(&mut self, event: ControllerEvent<Question>, cx: &mut Context<'_>) {
         let Some(controller) = &mut self.controller else {
             return;
         };
@@ -24,22 +31,18 @@ impl Asker {
             ControllerEvent::Ready => {
                 println!("controller {} is ready", controller.id());
                 // A command that is not there: the answer must be "not aborted" (result bit 0 is 1).
-                Some(AdminCommand::abort(1, 0xfff0))
+                Some(AdminCommand::abort(1, 0xfff0).with(Question::Abort))
             }
             ControllerEvent::Admin(done) => {
+                let question = done.request.user;
                 match done.outcome {
                     Outcome::Completed { status, result } => {
-                        println!(
-                            "question {}: {status}, result {result:#x}",
-                            done.request.user
-                        );
+                        println!("{question:?}: {status}, result {result:#x}");
                     }
-                    Outcome::Lost(lost) => println!("question {}: {lost:?}", done.request.user),
+                    Outcome::Lost(lost) => println!("{question:?}: {lost}"),
                 }
-                (done.request.user == 0).then(|| {
-                    let mut request = AdminCommand::get_features(fid::KEEP_ALIVE_TIMER);
-                    request.user = 1;
-                    request
+                (question == Question::Abort).then(|| {
+                    AdminCommand::get_features(fid::KEEP_ALIVE_TIMER).with(Question::KeepAliveTimer)
                 })
             }
             ControllerEvent::Ended(error) => {

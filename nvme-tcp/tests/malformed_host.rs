@@ -354,8 +354,7 @@ fn judge(host: &TestHost, events: &Events, outlook: &Outlook) -> Checked<()> {
                         "{found} namespaces, {left} left out, {queues} queues"
                     ));
                 }
-                let mut question = AdminCommand::get_features(fid::ASYNC_EVENT_CONFIG);
-                question.user = 1;
+                let question = AdminCommand::get_features(fid::ASYNC_EVENT_CONFIG);
                 host.order(Order::Admin(question));
                 let completed = events.ended()?;
                 return match completed.outcome.is_success() {

@@ -1,10 +1,10 @@
-//! Jobs: the application that runs beside the channels of an I/O reactor and keeps the queues of its volumes full.
+//! Jobs: the application that runs beside the poll group of an I/O reactor and keeps the queues of its volumes full.
 
 use std::sync::mpsc;
 use std::time::Duration;
 
 use pollux_multipath::{
-    Application, Channels, Completion, ControllerId, Io, Op, PathStatus, SubmitError, VolumeId,
+    Application, Completion, ControllerId, Io, Op, PathStatus, PollGroup, SubmitError, VolumeId,
 };
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::{Context, Progress};
@@ -126,13 +126,13 @@ impl Jobs {
 impl Application for Jobs {
     type Message = JobMessage;
 
-    fn on_message(&mut self, message: JobMessage, channels: &mut Channels, cx: &mut Context<'_>) {
+    fn on_message(&mut self, message: JobMessage, group: &mut PollGroup, cx: &mut Context<'_>) {
         let now_ns = cx.now().as_nanos();
         match message {
-            JobMessage::Start(start) => self.running.push(Running::new(*start, channels)),
+            JobMessage::Start(start) => self.running.push(Running::new(*start, group)),
             JobMessage::Collect { job, empty } => {
                 if let Some(running) = self.running.iter_mut().find(|r| r.job == job) {
-                    running.collect(empty, channels, now_ns);
+                    running.collect(empty, group, now_ns);
                 }
             }
             JobMessage::Stop => self.running.iter_mut().for_each(|r| r.load.stop(now_ns)),
@@ -152,10 +152,10 @@ impl Application for Jobs {
         }
     }
 
-    fn poll(&mut self, channels: &mut Channels, cx: &mut Context<'_>) -> Progress {
+    fn poll(&mut self, group: &mut PollGroup, cx: &mut Context<'_>) -> Progress {
         let now_ns = cx.now().as_nanos();
         let mut progress = Progress::Idle;
-        while let Some(completion) = channels.next_completion() {
+        while let Some(completion) = group.next_completion() {
             progress = Progress::Busy;
             let job = job_of(completion.io.user);
             // One that nobody knows is of a job that was forgotten; one that was closed has counted it already.
@@ -166,7 +166,7 @@ impl Application for Jobs {
             }
         }
         for running in self.running.iter_mut().filter(|r| !r.closed) {
-            progress = progress.or(running.poll(channels, now_ns));
+            progress = progress.or(running.poll(group, now_ns));
         }
         progress
     }
@@ -184,7 +184,7 @@ fn slot_of(user: u64) -> usize {
 }
 
 impl Running {
-    fn new(start: Start, channels: &Channels) -> Self {
+    fn new(start: Start, group: &PollGroup) -> Self {
         Self {
             job: start.plan.job,
             load: Load::new(start.plan),
@@ -200,23 +200,23 @@ impl Running {
             stop_on_error: start.stop_on_error,
             failed: false,
             touched: false,
-            socket_calls_before: channels.socket_calls(),
+            socket_calls_before: group.socket_calls(),
             socket_calls: 0,
             news: start.news,
         }
     }
 
-    fn poll(&mut self, channels: &mut Channels, now_ns: u64) -> Progress {
+    fn poll(&mut self, group: &mut PollGroup, now_ns: u64) -> Progress {
         if std::mem::take(&mut self.touched) {
             self.load.note_completions(now_ns);
         }
-        let progress = self.fill(channels, now_ns);
+        let progress = self.fill(group, now_ns);
         if now_ns.saturating_sub(self.looked_ns) >= PATH_LOOK_NS {
-            self.note_changes(channels, now_ns);
+            self.note_changes(group, now_ns);
         }
         if !self.drained && self.load.drained() {
             self.drained = true;
-            self.count_socket_calls(channels);
+            self.count_socket_calls(group);
             // Without a listener the process is about to end.
             let _ = self.news.send(News::Drained { job: self.job });
         }
@@ -238,7 +238,7 @@ impl Running {
         }
     }
 
-    fn fill(&mut self, channels: &mut Channels, now_ns: u64) -> Progress {
+    fn fill(&mut self, group: &mut PollGroup, now_ns: u64) -> Progress {
         let mut progress = Progress::Idle;
         // The time to run goes on, and counts; read-backs are still due at its end.
         if self.gone && self.load.is_running() {
@@ -259,8 +259,8 @@ impl Running {
                 user: (self.job as u64) << SLOT_BITS | slot as u64,
             };
             let submitted = match self.io_timeout {
-                None => channels.submit(self.volume, io),
-                Some(limit) => channels.submit_within(self.volume, io, limit),
+                None => group.submit(self.volume, io),
+                Some(limit) => group.submit_within(self.volume, io, limit),
             };
             if let Err((io, error)) = submitted {
                 // The volume is gone or has shrunk; the next would be refused as well.
@@ -276,10 +276,10 @@ impl Running {
         progress
     }
 
-    fn collect(&mut self, empty: Box<JobStats>, channels: &Channels, now_ns: u64) {
-        self.note_changes(channels, now_ns);
+    fn collect(&mut self, empty: Box<JobStats>, group: &PollGroup, now_ns: u64) {
+        self.note_changes(group, now_ns);
         if !self.drained {
-            self.count_socket_calls(channels);
+            self.count_socket_calls(group);
         }
         let collected = Collected {
             job: self.job,
@@ -296,16 +296,16 @@ impl Running {
     }
 
     /// A reactor that is idle goes on looking at its sockets; those calls are not the I/O's.
-    fn count_socket_calls(&mut self, channels: &Channels) {
-        self.socket_calls = channels
+    fn count_socket_calls(&mut self, group: &PollGroup) {
+        self.socket_calls = group
             .socket_calls()
             .saturating_sub(self.socket_calls_before);
     }
 
     /// Compares the paths' states with those of the last look.
-    fn note_changes(&mut self, channels: &Channels, now_ns: u64) {
+    fn note_changes(&mut self, group: &PollGroup, now_ns: u64) {
         self.looked_ns = now_ns;
-        for status in channels.status() {
+        for status in group.status() {
             if status.volume != self.volume {
                 continue;
             }

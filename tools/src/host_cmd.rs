@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use pollux_multipath::{self as multipath, Application, Channels, Host};
+use pollux_multipath::{self as multipath, Application, Host, PollGroup};
 use pollux_nvme_tcp::host::{self, HostIdentity};
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_reactor::rpc::{self, Methods};
@@ -55,9 +55,9 @@ struct Onlooker;
 impl Application for Onlooker {
     type Message = ();
 
-    fn on_message(&mut self, (): (), _: &mut Channels, _: &mut Context<'_>) {}
+    fn on_message(&mut self, (): (), _: &mut PollGroup, _: &mut Context<'_>) {}
 
-    fn poll(&mut self, _: &mut Channels, _: &mut Context<'_>) -> Progress {
+    fn poll(&mut self, _: &mut PollGroup, _: &mut Context<'_>) -> Progress {
         Progress::Idle
     }
 }

@@ -9,7 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use pollux_multipath::{Application, AttachRequest, Channels, Host, Io, Op, Recovery, TransportId};
+use pollux_multipath::{
+    Application, AttachRequest, Host, Io, Op, PollGroup, Recovery, TransportId,
+};
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::{Context, Group, Idle, Progress};
@@ -87,9 +89,9 @@ fn pattern(lba: u64, generation: u64) -> Vec<u8> {
 }
 
 impl Verify {
-    fn submit(&mut self, channels: &mut Channels, io: Io) {
-        let volume = channels.volumes().next().unwrap().id;
-        channels.submit(volume, io).unwrap();
+    fn submit(&mut self, group: &mut PollGroup, io: Io) {
+        let volume = group.volumes().next().unwrap().id;
+        group.submit(volume, io).unwrap();
         self.seen.submitted += 1;
     }
 }
@@ -97,11 +99,11 @@ impl Verify {
 impl Application for Verify {
     type Message = Ask;
 
-    fn on_message(&mut self, ask: Ask, channels: &mut Channels, _: &mut Context<'_>) {
+    fn on_message(&mut self, ask: Ask, group: &mut PollGroup, _: &mut Context<'_>) {
         if !std::mem::replace(&mut self.started, true) {
             for lba in 0..DEPTH {
                 let io = Io::new(Op::Write, lba, 1, pattern(lba, 0));
-                self.submit(channels, io);
+                self.submit(group, io);
             }
         }
         match ask {
@@ -110,9 +112,9 @@ impl Application for Verify {
         }
     }
 
-    fn poll(&mut self, channels: &mut Channels, _: &mut Context<'_>) -> Progress {
+    fn poll(&mut self, group: &mut PollGroup, _: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
-        while let Some(done) = channels.next_completion() {
+        while let Some(done) = group.next_completion() {
             progress = Progress::Busy;
             self.seen.completed += 1;
             let Io {
@@ -132,7 +134,7 @@ impl Application for Verify {
                     _ => Io::new(Op::Write, lba, 1, pattern(lba, user + 1)),
                 };
                 let user = user + u64::from(op == Op::Read);
-                self.submit(channels, Io { user, ..io });
+                self.submit(group, Io { user, ..io });
             }
         }
         if self.finishing && self.seen.completed == self.seen.submitted {

@@ -9,7 +9,7 @@ use pollux_reactor::Time;
 use super::discovery_service::DiscoveryService;
 use super::member::{Lifecycle, Member};
 use crate::LOG_FLAG;
-use crate::channels::VolumeInfo;
+use crate::ids::VolumeInfo;
 use crate::messages::VolumeId;
 use crate::request::HostError;
 use crate::status::PathEventKind;

@@ -57,7 +57,7 @@ pub(super) struct Member {
     pub options: AttachOptions,
     pub controller_options: ControllerOptions,
     pub lifecycle: Lifecycle,
-    pub controller: Option<Controller>,
+    pub controller: Option<Controller<u64>>,
     /// Counts connections, so that news of an older one is told apart.
     pub incarnation: u32,
     /// I/O queue pairs of this incarnation that are connected.

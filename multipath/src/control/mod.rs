@@ -262,7 +262,7 @@ impl<M: Send + 'static> Control<M> {
         }
     }
 
-    fn on_event(&mut self, index: usize, event: ControllerEvent, now: Time) {
+    fn on_event(&mut self, index: usize, event: ControllerEvent<u64>, now: Time) {
         match event {
             ControllerEvent::Ready => self.on_controller_ready(index, now),
             ControllerEvent::AnaNotice => {

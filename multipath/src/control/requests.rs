@@ -1,13 +1,13 @@
 //! What control is asked from outside.
 
-use pollux_nvme_tcp::host::{Completed, ControllerError, Request};
+use pollux_nvme_tcp::host::{Completed, ControllerError, FaultChange, Request};
 use pollux_reactor::{Context, Time};
 
 use super::Control;
 use super::member::{Lifecycle, Member};
 use super::queries::Then;
 use crate::messages::{ControllerId, Question, ToIo};
-use crate::request::{ControllerChange, FaultChange, HostError, HostRequest, Reply};
+use crate::request::{ControllerChange, HostError, HostRequest, Reply};
 use crate::status::{ControllerStatus, PathEventKind};
 use crate::transport_id::TransportId;
 
@@ -185,16 +185,13 @@ impl<M: Send + 'static> Control<M> {
         }
     }
 
-    /// Has errors made up of commands to every controller of a name that is connected.
+    /// Injects faults into commands to every controller of a name that is connected.
     fn set_fault(&mut self, name: &str, admin: bool, change: FaultChange) -> Result<(), HostError> {
         let mut ids = Vec::new();
         for member in self.members.iter_mut().filter(|m| m.group == name) {
             ids.push(member.id);
             if let Some(controller) = member.controller.as_mut().filter(|_| admin) {
-                match change {
-                    FaultChange::Add(fault) => controller.add_fault(fault),
-                    FaultChange::Remove(opcode) => controller.remove_fault(opcode),
-                }
+                controller.inject(change);
             }
         }
         if ids.is_empty() {
@@ -354,7 +351,7 @@ impl<M: Send + 'static> Control<M> {
         }
     }
 
-    fn admin(&mut self, name: &str, mut command: Request, reply: Reply<Completed>) {
+    fn admin(&mut self, name: &str, command: Request, reply: Reply<Completed>) {
         if !self.members.iter().any(|m| m.group == name) {
             return reply(Err(HostError::NotFound(format!("controller: '{name}'"))));
         }
@@ -365,8 +362,7 @@ impl<M: Send + 'static> Control<M> {
             return reply(Err(HostError::Cancelled("no controller is connected")));
         };
         self.admin_next += 1;
-        command.user = self.admin_next;
-        match controller.submit(command) {
+        match controller.submit(command.with(self.admin_next)) {
             Ok(()) => {
                 self.admin.insert(self.admin_next, (id, reply));
             }
@@ -374,9 +370,11 @@ impl<M: Send + 'static> Control<M> {
         }
     }
 
-    pub(super) fn on_admin(&mut self, completed: Completed) {
-        if let Some((_, reply)) = self.admin.remove(&completed.request.user) {
-            reply(Ok(completed));
+    pub(super) fn on_admin(&mut self, completed: Completed<u64>) {
+        let outcome = completed.outcome;
+        let (request, number) = completed.request.replace(());
+        if let Some((_, reply)) = self.admin.remove(&number) {
+            reply(Ok(Completed { request, outcome }));
         }
     }
 

@@ -7,7 +7,7 @@ use pollux_nvme_tcp::host::{Namespace, NamespaceIds};
 use pollux_reactor::Time;
 
 use super::slots::Slots;
-use crate::channels::VolumeInfo;
+use crate::ids::VolumeInfo;
 use crate::messages::{ControllerId, VolumeId};
 use crate::policy::Policy;
 use crate::request::HostError;

@@ -1,17 +1,17 @@
-//! Errors that are made up between a controller and its host.
+//! Fault injection between a controller and its host.
 
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::Fault;
+use pollux_nvme_tcp::host::{FaultChange, InjectedFault};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
 
 use super::{State, done, forward};
-use crate::request::{FaultChange, HostRequest};
+use crate::request::HostRequest;
 
 /// `bdev_nvme_add_error_injection`: the next commands of one opcode to the controllers of a name end with an
-/// error, after they were carried out or instead of it. Each queue pair counts for itself; one that is
-/// connected again makes no more of them up.
+/// error, after they were carried out or instead of it. Each connection counts for itself, and one that is made
+/// again has none of them.
 pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
     let (name, admin, opcode) = command(&mut call.params)?;
     let held = call.params.optional("do_not_submit")?.unwrap_or(false);
@@ -30,7 +30,7 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
         return Err(call.params.invalid("timeout_in_us", text));
     }
     call.params.finish()?;
-    let fault = Fault {
+    let fault = InjectedFault {
         opcode,
         count,
         status: Status::new(sct, sc),

@@ -6,8 +6,8 @@ use pollux_reactor::rpc::{Call, Outcome, RpcError};
 use serde_json::json;
 
 use super::{EFAULT, EINVAL, State, TICKS_PER_SEC, done, forward};
+use crate::command::Op;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
-use crate::io::Op;
 use crate::request::HostRequest;
 
 /// `bdev_enable_histogram`: begins or ends to count; what was counted before is forgotten.

@@ -17,9 +17,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use pollux_multipath::{
-    Application, AttachOptions, AttachRequest, Attached, Channels, Completion, ControllerChange,
-    ControllerStatus, Host, HostError, HostHandle, HostRequest, Io, Op, Recovery, TransportId,
-    VolumeId, VolumeStatus,
+    Application, AttachOptions, AttachRequest, Attached, Completion, ControllerChange,
+    ControllerStatus, Host, HostError, HostHandle, HostRequest, Io, Op, PollGroup, Recovery,
+    TransportId, VolumeId, VolumeStatus,
 };
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
@@ -136,15 +136,15 @@ impl Pump {
 impl Application for Pump {
     type Message = ();
 
-    fn on_message(&mut self, (): (), _: &mut Channels, _: &mut Context<'_>) {}
+    fn on_message(&mut self, (): (), _: &mut PollGroup, _: &mut Context<'_>) {}
 
-    fn poll(&mut self, channels: &mut Channels, cx: &mut Context<'_>) -> Progress {
+    fn poll(&mut self, group: &mut PollGroup, cx: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
-        while let Some(completion) = channels.next_completion() {
+        while let Some(completion) = group.next_completion() {
             self.take(completion, cx.now());
             progress = Progress::Busy;
         }
-        let volumes: Vec<_> = channels.volumes().map(|v| v.id).collect();
+        let volumes: Vec<_> = group.volumes().map(|v| v.id).collect();
         let Some(&first) = volumes.first() else {
             return progress;
         };
@@ -153,15 +153,15 @@ impl Application for Pump {
             let volume = volume.unwrap_or(first);
             let limit = self.hand.borrow().limit;
             let submitted = match limit {
-                Some(limit) => channels.submit_within(volume, io, limit),
-                None => channels.submit(volume, io),
+                Some(limit) => group.submit_within(volume, io, limit),
+                None => group.submit(volume, io),
             };
             submitted.map_err(|(_, e)| e).unwrap();
             progress = Progress::Busy;
         }
         let to_abort = self.hand.borrow_mut().to_abort.remove(&self.reactor);
         for id in to_abort.unwrap_or_default() {
-            let said = channels.abort(first, hand::BY_HAND | id);
+            let said = group.abort(first, hand::BY_HAND | id);
             self.hand.borrow_mut().aborting.insert(id, said);
         }
         while *self.on.borrow()
@@ -188,7 +188,7 @@ impl Application for Pump {
             };
             self.busy += 1;
             self.seen.borrow_mut().submitted += 1;
-            channels.submit(volume, io).map_err(|(_, e)| e).unwrap();
+            group.submit(volume, io).map_err(|(_, e)| e).unwrap();
             progress = Progress::Busy;
         }
         progress

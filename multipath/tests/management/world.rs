@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pollux_multipath::{Application, Channels, Host, rpc};
+use pollux_multipath::{Application, Host, PollGroup, rpc};
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
@@ -24,8 +24,8 @@ struct Onlooker;
 
 impl Application for Onlooker {
     type Message = ();
-    fn on_message(&mut self, (): (), _: &mut Channels, _: &mut Context<'_>) {}
-    fn poll(&mut self, _: &mut Channels, _: &mut Context<'_>) -> Progress {
+    fn on_message(&mut self, (): (), _: &mut PollGroup, _: &mut Context<'_>) {}
+    fn poll(&mut self, _: &mut PollGroup, _: &mut Context<'_>) -> Progress {
         Progress::Idle
     }
 }

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use pollux_reactor::Time;
-
 use crate::spec::opcode;
 use crate::spec::status::Status;
 
@@ -34,8 +32,11 @@ pub enum Transfer {
 
 /// One command with its buffer. The buffer is handed in with the request and handed back with its
 /// completion; the queue pair never allocates or frees one.
+///
+/// `T` is the submitter's: whatever it wants to find again in the completion. A queue pair carries it along
+/// unseen.
 #[derive(Debug)]
-pub struct Request {
+pub struct Request<T = ()> {
     /// What to do.
     pub command: Command,
     /// Which way data moves.
@@ -47,35 +48,8 @@ pub struct Request {
     pub block_shift: u8,
     /// The data.
     pub buffer: Vec<u8>,
-    /// Whatever the submitter wants to find again in the completion.
-    pub user: u64,
-    /// Which of the submitter's objects the request belongs to; kept by the submitter.
-    pub owner: u32,
-    /// How often this request was submitted before; kept by the submitter.
-    pub attempts: u32,
-    /// Where not to submit it again, if it can be helped; kept by the submitter.
-    pub avoid: u32,
-    /// Its place in the order of submission; kept by the submitter.
-    pub sequence: u64,
-    /// When the request was first submitted; kept by the submitter.
-    pub submitted: Time,
-    /// When the submitter does something about the request if it has not ended, [`Time::MAX`]: never; kept by
-    /// the submitter.
-    pub deadline: Time,
-    /// Whether the submitter still wants it done; kept by the submitter.
-    pub unwanted: Unwanted,
-}
-
-/// Why a request that is with a controller is not to be submitted again, whatever becomes of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Unwanted {
-    /// It is wanted.
-    #[default]
-    No,
-    /// Its submitter has aborted it.
-    Aborted,
-    /// Its deadline has passed.
-    Overdue,
+    /// The submitter's own.
+    pub user: T,
 }
 
 impl Request {
@@ -95,19 +69,16 @@ impl Request {
             opcode::nvm::WRITE | opcode::nvm::COMPARE => Transfer::ToController,
             _ => Transfer::None,
         };
-        let mut request = Self::plain(
-            Command {
-                opcode,
-                nsid,
-                ..Command::default()
-            },
-            transfer,
-            (blocks as usize) << block_shift,
-            buffer,
-        );
-        request.block_shift = block_shift;
-        request.set_lba(lba);
-        request
+        let mut command = Command {
+            opcode,
+            nsid,
+            ..Command::default()
+        };
+        command.set_lba(lba);
+        Self {
+            block_shift,
+            ..Self::plain(command, transfer, (blocks as usize) << block_shift, buffer)
+        }
     }
 
     /// Any other command.
@@ -119,29 +90,46 @@ impl Request {
             length,
             block_shift: 0,
             buffer,
-            user: 0,
-            owner: 0,
-            attempts: 0,
-            avoid: 0,
-            sequence: 0,
-            submitted: Time::ZERO,
-            deadline: Time::MAX,
-            unwanted: Unwanted::No,
+            user: (),
         }
     }
+}
 
-    /// First block of a block command.
+impl<T> Request<T> {
+    /// The same request, carrying something else; what it has carried so far is dropped.
     #[inline]
-    pub fn lba(&self) -> u64 {
-        u64::from(self.command.cdw[0]) | u64::from(self.command.cdw[1]) << 32
+    pub fn with<U>(self, user: U) -> Request<U> {
+        self.replace(user).0
     }
 
+    /// The same request, carrying something else, and what it has carried so far.
     #[inline]
-    fn set_lba(&mut self, lba: u64) {
-        let bytes = lba.to_le_bytes();
-        let [a, b, c, d, e, f, g, h] = bytes;
-        self.command.cdw[0] = u32::from_le_bytes([a, b, c, d]);
-        self.command.cdw[1] = u32::from_le_bytes([e, f, g, h]);
+    pub fn replace<U>(self, user: U) -> (Request<U>, T) {
+        let request = Request {
+            command: self.command,
+            transfer: self.transfer,
+            length: self.length,
+            block_shift: self.block_shift,
+            buffer: self.buffer,
+            user,
+        };
+        (request, self.user)
+    }
+}
+
+impl Command {
+    /// First block of a block command (CDW10 and CDW11).
+    #[inline]
+    pub fn lba(&self) -> u64 {
+        u64::from(self.cdw[0]) | u64::from(self.cdw[1]) << 32
+    }
+
+    /// Sets the first block of a block command.
+    #[inline]
+    pub fn set_lba(&mut self, lba: u64) {
+        let [a, b, c, d, e, f, g, h] = lba.to_le_bytes();
+        self.cdw[0] = u32::from_le_bytes([a, b, c, d]);
+        self.cdw[1] = u32::from_le_bytes([e, f, g, h]);
     }
 }
 
@@ -170,9 +158,10 @@ impl Outcome {
 /// Why a command ended without a completion that can be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
-    /// The connection ended. `sent` tells whether a byte of the command may have reached the controller.
+    /// The connection ended. Only a request of which nothing was handed to the connection is sure not to have
+    /// been executed, nor to be executed later.
     Connection {
-        /// False if no byte of the command was handed to the stream.
+        /// A byte of the request, or of an earlier part of one that was split, was handed to the connection.
         sent: bool,
     },
     /// Data arrived that does not match its digest (NVMe/TCP 1.1, 3.3.1.1).
@@ -193,9 +182,9 @@ impl fmt::Display for Lost {
 
 /// A request that ended, with its buffer.
 #[derive(Debug)]
-pub struct Completed {
+pub struct Completed<T = ()> {
     /// The request as it was submitted.
-    pub request: Request,
+    pub request: Request<T>,
     /// How it ended.
     pub outcome: Outcome,
 }

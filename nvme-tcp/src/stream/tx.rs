@@ -151,6 +151,21 @@ impl TxQueue {
         self.pending
     }
 
+    /// Inline bytes that were ever queued: where the next one stands among them.
+    #[inline]
+    pub fn inline_end(&self) -> u64 {
+        self.inline_base + self.inline.len() as u64
+    }
+
+    /// Inline bytes that were ever handed to the stream.
+    pub fn inline_handed(&self) -> u64 {
+        let first = self.segments.iter().find_map(|s| match s.source {
+            Source::Inline(position) => Some(position),
+            _ => None,
+        });
+        first.unwrap_or(self.inline_end())
+    }
+
     /// Lets `f` append bytes to the inline area. It may append up to [`inline_space`](Self::inline_space)
     /// bytes and must not change those before.
     #[inline]
@@ -285,12 +300,7 @@ impl TxQueue {
     /// Frees inline bytes that were sent. With everything sent that is free of charge; else the rest is
     /// moved only once half of the area can be won back, so that each byte is moved at most once or so.
     fn reclaim(&mut self) {
-        let first = self.segments.iter().find_map(|s| match s.source {
-            Source::Inline(position) => Some(position),
-            _ => None,
-        });
-        let end = self.inline_base + self.inline.len() as u64;
-        let first = first.unwrap_or(end);
+        let first = self.inline_handed();
         let done = usize::try_from(first - self.inline_base).unwrap_or(0);
         if done == self.inline.len() || done > self.inline_capacity / 2 {
             self.inline.drain(..done);

@@ -1,17 +1,28 @@
-//! One queue pair: a connection, its command table and where it stands.
+//! One queue pair (qpair): a connection, its command table and where it stands.
+//!
+//! The seam between what asks and what sends. A [`QueuePair<T>`] is given [`Request<T>`]s, hands each back exactly
+//! once as a [`Completed<T>`], and carries the `T` along unseen: an I/O of multipath's, what an admin command is
+//! for, nothing at all. It knows nothing of paths, retries, deadlines or injected faults. What it hands back
+//! when its connection ends says whether a byte of it was handed over: see [`Lost::Connection`].
+
+mod handshake;
+mod receive;
+mod table;
+mod transmit;
 
 use std::io;
 
 use pollux_reactor::{Net, Progress, Stream, Time};
 
-use super::faults::{Fault, Faults};
-use super::handshake::{self, ConnectOptions, Digests};
-use super::receive::Receiving;
-use super::request::{Completed, Lost, Outcome, Request, Transfer};
-use super::table::{COMMANDS_MAX, CommandTable, Overdue, Slot};
-use super::transmit::Transmitter;
+pub use self::handshake::{ConnectOptions, Digests, HostIdentity};
+use self::receive::Receiving;
+pub use self::table::Overdue;
+use self::table::{COMMANDS_MAX, CommandTable};
+use self::transmit::Transmitter;
+use super::request::{Command, Completed, Lost, Outcome, Request, Transfer};
 use crate::pdu::{ProtocolError, RxFraming};
 use crate::spec::fabrics::{CNTLID_DYNAMIC, ConnectInvalidParameter};
+use crate::spec::opcode::nvm;
 use crate::spec::pdu::{Icresp, PduType};
 use crate::spec::status::Status;
 use crate::stream::RxBuffer;
@@ -86,9 +97,9 @@ fn connect_detail(result: u32) -> String {
 
 /// A request that was not accepted, with the reason.
 #[derive(Debug)]
-pub struct Rejected {
+pub struct Rejected<T = ()> {
     /// The request, unchanged.
-    pub request: Request,
+    pub request: Request<T>,
     /// Why.
     pub reason: RejectedReason,
 }
@@ -108,9 +119,9 @@ pub enum RejectedReason {
 
 /// What became of a request that [`QueuePair::withdraw`] looked for.
 #[derive(Debug)]
-pub enum Withdrawn {
+pub enum Withdrawn<T> {
     /// No byte of it was sent; here it is.
-    Unsent(Request),
+    Unsent(Request<T>),
     /// It is with the controller, under this command identifier.
     Sent(u16),
 }
@@ -123,12 +134,21 @@ const DEEP: usize = 8;
 /// of a peer that keeps up there are one or two.
 const TRIES_MAX: u8 = 8;
 
+/// A namespace that no controller has: larger than any NN, and not the one that means all.
+const NO_NAMESPACE: u32 = u32::MAX - 1;
+
+/// Where the connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum State {
+    /// TCP is connecting.
     Tcp,
+    /// ICReq was sent.
     Icresp,
+    /// The Connect command was sent.
     Connect,
+    /// Usable.
     Ready,
+    /// Over.
     Ended,
 }
 
@@ -138,15 +158,15 @@ enum Phase {
 /// [`transmit`](Self::transmit) are called once a turn each, with the submissions of the turn between
 /// them, so that one receive and one send serve them all.
 #[derive(Debug)]
-pub struct QueuePair {
-    pub(super) stream: Stream,
-    pub(super) rx: RxBuffer,
-    pub(super) framing: RxFraming,
-    pub(super) receiving: Receiving,
-    pub(super) table: CommandTable,
-    pub(super) transmitter: Transmitter,
+pub struct QueuePair<T = ()> {
+    stream: Stream,
+    rx: RxBuffer,
+    framing: RxFraming,
+    receiving: Receiving,
+    table: CommandTable<T>,
+    transmitter: Transmitter,
     options: Box<ConnectOptions>,
-    phase: Phase,
+    state: State,
     /// When it must be ready, and when TCP must be connected.
     deadline: Time,
     tcp_deadline: Time,
@@ -161,13 +181,11 @@ pub struct QueuePair {
     /// Receives in a row of a deep queue that found nothing.
     found_nothing: u8,
     /// Commands that failed while their data was on the way.
-    pub(super) deferred: usize,
-    /// Errors that are to be made up; `None` but in tests of what is above.
-    pub(super) faults: Option<Box<Faults>>,
+    deferred: usize,
     error: Option<QueueError>,
 }
 
-impl QueuePair {
+impl<T> QueuePair<T> {
     /// Starts to connect; [`receive`](Self::receive) drives it on.
     ///
     /// # Errors
@@ -196,7 +214,7 @@ impl QueuePair {
                     .tcp_timeout
                     .map_or(options.timeout, |t| t.min(options.timeout)),
             options: Box::new(options),
-            phase: Phase::Tcp,
+            state: State::Tcp,
             controller_id: CNTLID_DYNAMIC,
             commands_max: usize::from(commands) - usize::from(keeps_probe_slot),
             unread: true,
@@ -204,7 +222,6 @@ impl QueuePair {
             receive_at: now,
             found_nothing: 0,
             deferred: 0,
-            faults: None,
             error: None,
         })
     }
@@ -212,7 +229,7 @@ impl QueuePair {
     /// True once Connect succeeded and until the connection ends.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        self.phase == Phase::Ready
+        self.state == State::Ready
     }
 
     /// Why the connection ended, if it did.
@@ -264,72 +281,42 @@ impl QueuePair {
         self.stream.socket_calls()
     }
 
-    /// When it has something to do although nothing arrives: connecting must be done, or a made-up error
-    /// is due.
+    /// When it has something to do although nothing arrives: connecting must be done.
     pub fn deadline(&self) -> Option<Time> {
-        match self.phase {
-            Phase::Ready => self.faults.as_ref()?.deadline(),
-            Phase::Ended => None,
-            Phase::Tcp => Some(self.tcp_deadline),
-            Phase::Icresp | Phase::Connect => Some(self.deadline),
+        match self.state {
+            State::Ready | State::Ended => None,
+            State::Tcp => Some(self.tcp_deadline),
+            State::Icresp | State::Connect => Some(self.deadline),
         }
     }
 
     /// Shows `found` every command that has been outstanding for `limit` calls of this, or more; after
     /// that its age counts anew. The owner calls it in equal intervals: a command then is found after
     /// `limit - 1` to `limit` of them.
-    pub fn age(&mut self, limit: u32, found: &mut impl FnMut(Overdue<'_>)) {
+    pub fn age(&mut self, limit: u32, found: &mut impl FnMut(Overdue<'_, T>)) {
         self.table.age(limit, found);
     }
 
     /// Looks for an outstanding request. One of which no byte was sent is taken back; of any other the
     /// command identifier is told, for an Abort command. `None`: there is no such request.
-    pub fn withdraw(&mut self, wanted: impl Fn(&Request) -> bool) -> Option<Withdrawn> {
+    pub fn withdraw(&mut self, wanted: impl Fn(&T) -> bool) -> Option<Withdrawn<T>> {
         let (slot, issued) = self.table.find_request(wanted)?;
         if issued {
             return Some(Withdrawn::Sent(self.table.current_cid(slot)));
         }
         self.transmitter.cancel(slot);
-        if let Some(faults) = &mut self.faults {
-            faults.forget(slot);
-        }
         self.table.take(slot).map(Withdrawn::Unsent)
     }
 
-    /// Shows `look` every outstanding request, with the command identifier of those of which a byte may have
-    /// been sent.
-    pub fn look_through(&mut self, look: &mut impl FnMut(&mut Request, Option<u16>)) {
+    /// Shows `look` what every outstanding request carries, with the command identifier of those of which a byte
+    /// may have been sent.
+    pub fn look_through(&mut self, look: &mut impl FnMut(&mut T, Option<u16>)) {
         self.table.look_through(look);
-    }
-
-    /// From now on makes up an error as `fault` says, in addition to those said before.
-    pub fn add_fault(&mut self, fault: Fault) {
-        self.faults.get_or_insert_default().add(fault);
-    }
-
-    /// Makes up no more errors for commands of `opcode`. What is held back already still ends with its
-    /// error.
-    pub fn remove_fault(&mut self, opcode: u8) {
-        if let Some(faults) = &mut self.faults {
-            faults.remove(opcode);
-        }
-    }
-
-    /// Ends what a fault has held back for long enough.
-    #[cold]
-    fn release_held(&mut self, now: Time, sink: &mut impl FnMut(Completed)) {
-        while let Some((slot, status)) = self.faults.as_mut().and_then(|f| f.due(now)) {
-            if let Some(request) = self.table.take(slot) {
-                let outcome = Outcome::Completed { status, result: 0 };
-                sink(Completed { request, outcome });
-            }
-        }
-        self.faults.take_if(|faults| faults.is_spent());
     }
 
     /// The largest transfer of one command in bytes; larger block requests are split.
     pub fn set_transfer_max(&mut self, bytes: usize) {
-        self.transmitter.transfer_max = bytes.max(512);
+        self.transmitter.set_transfer_max(bytes);
     }
 
     /// Accepts a request; it is sent by the next [`transmit`](Self::transmit).
@@ -337,51 +324,54 @@ impl QueuePair {
     /// # Errors
     /// [`Rejected`], with the request.
     #[inline]
-    pub fn submit(&mut self, request: Request) -> Result<(), Rejected> {
-        if self.table.outstanding() >= self.commands_max {
-            let reason = match self.phase {
-                Phase::Ready => RejectedReason::QueueFull,
-                _ => RejectedReason::NotConnected,
-            };
-            return Err(Rejected { request, reason });
-        }
-        self.submit_probe(request)
-    }
-
-    /// As [`submit`](Self::submit), but may take the entry that is kept where
-    /// [`keep_probe_slot`](ConnectOptions::keep_probe_slot) is set: for a command that finds out whether a
-    /// silent queue is still served, however full it is.
-    ///
-    /// # Errors
-    /// [`Rejected`], with the request.
-    #[inline]
-    pub fn submit_probe(&mut self, request: Request) -> Result<(), Rejected> {
-        let reason = if self.phase != Phase::Ready {
+    pub fn submit(&mut self, request: Request<T>) -> Result<(), Rejected<T>> {
+        let reason = if self.state != State::Ready {
             RejectedReason::NotConnected
         } else if request.transfer != Transfer::None && request.buffer.len() < request.length {
             RejectedReason::BufferTooShort
-        } else if request.block_shift == 0 && request.length > self.transmitter.transfer_max {
+        } else if request.block_shift == 0 && request.length > self.transmitter.transfer_max() {
             RejectedReason::TooLarge
+        } else if self.table.outstanding() >= self.commands_max {
+            RejectedReason::QueueFull
         } else {
             match self.table.insert(request) {
                 Ok(slot) => {
-                    if let Some(faults) = &mut self.faults
-                        && faults.hold(slot, self.table.get(slot).and_then(Slot::opcode))
-                    {
-                        return Ok(());
-                    }
                     self.transmitter.issue(slot);
                     return Ok(());
                 }
                 Err(request) => {
-                    return Err(Rejected {
-                        request,
-                        reason: RejectedReason::QueueFull,
-                    });
+                    let reason = RejectedReason::QueueFull;
+                    return Err(Rejected { request, reason });
                 }
             }
         };
         Err(Rejected { request, reason })
+    }
+
+    /// Sends a command that any controller answers at once, with an error, and that does nothing: Flush of a
+    /// namespace that is not there. Its answer is told to nobody, but is something received: see
+    /// [`received_at`](Self::received_at). So a silent queue shows whether it is still served, however full it
+    /// is where [`keep_probe_slot`](ConnectOptions::keep_probe_slot) is set.
+    ///
+    /// False if there is no room for it, or no connection.
+    pub fn probe(&mut self) -> bool {
+        if self.state != State::Ready {
+            return false;
+        }
+        let command = Command {
+            opcode: nvm::FLUSH,
+            nsid: NO_NAMESPACE,
+            ..Command::default()
+        };
+        self.issue_own(Request::plain(command, Transfer::None, 0, Vec::new()))
+    }
+
+    fn issue_own(&mut self, request: Request) -> bool {
+        let slot = self.table.insert_own(request);
+        if let Some(slot) = slot {
+            self.transmitter.issue(slot);
+        }
+        slot.is_some()
     }
 
     /// One receive for all that has arrived, and everything that follows from it. Completed requests go
@@ -394,13 +384,10 @@ impl QueuePair {
     pub fn receive(
         &mut self,
         now: Time,
-        sink: &mut impl FnMut(Completed),
+        sink: &mut impl FnMut(Completed<T>),
     ) -> Result<Progress, QueueError> {
-        let result = match self.phase {
-            Phase::Ready => {
-                if self.faults.is_some() {
-                    self.release_held(now, sink);
-                }
+        let result = match self.state {
+            State::Ready => {
                 if self.is_held_off(now) {
                     return Ok(Progress::Idle);
                 }
@@ -409,7 +396,7 @@ impl QueuePair {
                     self.hold_off(progress, now);
                 })
             }
-            Phase::Ended => return Ok(Progress::Idle),
+            State::Ended => return Ok(Progress::Idle),
             _ => self.connecting(now, sink),
         };
         self.ended_by(result, sink)
@@ -423,9 +410,9 @@ impl QueuePair {
     pub fn receive_if_ready(
         &mut self,
         now: Time,
-        sink: &mut impl FnMut(Completed),
+        sink: &mut impl FnMut(Completed<T>),
     ) -> Result<Progress, QueueError> {
-        if self.phase == Phase::Ready && !self.may_receive() && self.faults.is_none() {
+        if self.state == State::Ready && !self.may_receive() {
             return Ok(Progress::Idle);
         }
         self.receive(now, sink)
@@ -477,8 +464,8 @@ impl QueuePair {
     /// # Errors
     /// As [`receive`](Self::receive).
     #[inline]
-    pub fn transmit(&mut self, sink: &mut impl FnMut(Completed)) -> Result<(), QueueError> {
-        if matches!(self.phase, Phase::Tcp | Phase::Ended) {
+    pub fn transmit(&mut self, sink: &mut impl FnMut(Completed<T>)) -> Result<(), QueueError> {
+        if matches!(self.state, State::Tcp | State::Ended) {
             return Ok(());
         }
         let mut result = self.transmitter.transmit(&mut self.stream, &mut self.table);
@@ -490,13 +477,13 @@ impl QueuePair {
     }
 
     /// Ends the connection; what was outstanding goes to `sink` as lost.
-    pub fn close(&mut self, sink: &mut impl FnMut(Completed)) {
+    pub fn close(&mut self, sink: &mut impl FnMut(Completed<T>)) {
         self.fail(QueueError::HostClosed, sink);
     }
 
     /// As [`close`](Self::close), for a reason.
-    pub fn fail(&mut self, error: QueueError, sink: &mut impl FnMut(Completed)) {
-        if self.phase != Phase::Ended {
+    pub fn fail(&mut self, error: QueueError, sink: &mut impl FnMut(Completed<T>)) {
+        if self.state != State::Ended {
             self.end(error, sink);
         }
     }
@@ -505,7 +492,7 @@ impl QueuePair {
     fn ended_by(
         &mut self,
         result: Result<Progress, QueueError>,
-        sink: &mut impl FnMut(Completed),
+        sink: &mut impl FnMut(Completed<T>),
     ) -> Result<Progress, QueueError> {
         if let Err(error) = result {
             self.end(error, sink);
@@ -513,7 +500,7 @@ impl QueuePair {
         result
     }
 
-    fn end(&mut self, error: QueueError, sink: &mut impl FnMut(Completed)) {
+    fn end(&mut self, error: QueueError, sink: &mut impl FnMut(Completed<T>)) {
         // A TermReq is not answered with another one, not even one that is wrong itself (NVMe/TCP 1.1,
         // 3.6.2.5).
         let by_term_req = self.rx.data().first() == Some(&PduType::C2H_TERM_REQ.0);
@@ -527,38 +514,29 @@ impl QueuePair {
                 self.rx.data(),
             );
         }
-        let was_ready = self.phase == Phase::Ready;
-        self.phase = Phase::Ended;
+        self.state = State::Ended;
         self.error = Some(error);
         self.receiving = Receiving::Header;
+        let handed = self.transmitter.handed();
         self.transmitter.clear();
         self.deferred = 0;
-        self.faults = None;
-        while let Some(slot) = self.table.first_occupied() {
-            // Of a command that still waits in our own send queue no byte has left; telling the partly
-            // sent one apart from those behind it is not worth a list here: it counts as sent.
-            let sent = self.table.get(slot).is_some_and(|s| s.issued);
-            // Before it is ready there is the Connect command, which is nobody else's.
-            if let Some(request) = self.table.take(slot).filter(|_| was_ready) {
-                sink(Completed {
-                    request,
-                    outcome: Outcome::Lost(Lost::Connection { sent }),
-                });
-            }
-        }
+        self.table.take_all(handed, |request, sent| {
+            let outcome = Outcome::Lost(Lost::Connection { sent });
+            sink(Completed { request, outcome });
+        });
     }
 
     fn connecting(
         &mut self,
         now: Time,
-        sink: &mut impl FnMut(Completed),
+        sink: &mut impl FnMut(Completed<T>),
     ) -> Result<Progress, QueueError> {
-        let phase = self.phase;
+        let state = self.state;
         // A peer that says nothing costs its reactor no system call.
         if self.may_receive() {
             self.unread = false;
-            match phase {
-                Phase::Tcp => {
+            match state {
+                State::Tcp => {
                     if self
                         .stream
                         .connected()
@@ -566,7 +544,7 @@ impl QueuePair {
                     {
                         self.transmitter
                             .put_plain(&handshake::icreq(self.options.digests));
-                        self.phase = Phase::Icresp;
+                        self.state = State::Icresp;
                         // The edge that told of the connection may have told of an answer as well.
                         self.unread = true;
                         self.transmitter
@@ -576,21 +554,21 @@ impl QueuePair {
                 _ => self.unread = self.receive_once(sink)? == Progress::Busy,
             }
         }
-        if self.phase == phase && self.deadline().is_some_and(|at| now >= at) {
-            return Err(QueueError::Timeout(match phase {
-                Phase::Tcp => "TCP connection",
-                Phase::Icresp => "ICResp",
+        if self.state == state && self.deadline().is_some_and(|at| now >= at) {
+            return Err(QueueError::Timeout(match state {
+                State::Tcp => "TCP connection",
+                State::Icresp => "ICResp",
                 _ => "answer to Connect",
             }));
         }
-        Ok(if self.phase == phase {
+        Ok(if self.state == state {
             Progress::Idle
         } else {
             Progress::Busy
         })
     }
 
-    pub(super) fn on_icresp(&mut self, answer: &Icresp) -> Result<(), QueueError> {
+    fn on_icresp(&mut self, answer: &Icresp) -> Result<(), QueueError> {
         let settled =
             handshake::settle(self.options.digests, answer).map_err(QueueError::Icresp)?;
         let (asked, granted) = (self.options.digests, settled.digests);
@@ -612,25 +590,27 @@ impl QueuePair {
         self.framing.initialized = true;
         self.transmitter.settle(&settled);
         let connect = handshake::connect_request(&self.options);
-        if let Ok(slot) = self.table.insert(connect) {
-            self.transmitter.issue(slot);
-        }
-        self.phase = Phase::Connect;
+        let issued = self.issue_own(connect);
+        debug_assert!(issued, "no slot for Connect, which comes before all else");
+        self.state = State::Connect;
         self.transmitter.transmit(&mut self.stream, &mut self.table)
     }
 
-    /// Takes the answer to Connect while connecting; any other completion is handed back.
-    pub(super) fn on_connect_answer(&mut self, outcome: Outcome) -> Result<(), QueueError> {
+    /// Takes the answer to Connect.
+    fn on_connect_answer(&mut self, outcome: Outcome) -> Result<(), QueueError> {
         match outcome {
+            // CNTLID stands in the low 16 bits of dword 0 (NVMe Base 2.1, 6.3).
+            #[expect(clippy::cast_possible_truncation, reason = "takes the fields apart")]
             Outcome::Completed { status, result } if status.is_success() => {
-                self.controller_id = u16::try_from(result & 0xffff).unwrap_or_default();
-                self.phase = Phase::Ready;
+                self.controller_id = result as u16;
+                self.state = State::Ready;
                 self.transmitter.finish_connect();
                 Ok(())
             }
+            #[expect(clippy::cast_possible_truncation, reason = "takes the fields apart")]
             Outcome::Completed { status, result } => Err(QueueError::Refused {
                 status,
-                result: u32::try_from(result & 0xffff_ffff).unwrap_or_default(),
+                result: result as u32,
             }),
             Outcome::Lost(_) => Err(QueueError::Closed),
         }

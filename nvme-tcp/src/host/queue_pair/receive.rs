@@ -3,11 +3,11 @@
 use std::io::ErrorKind;
 
 use pollux_reactor::Progress;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::handshake::R2TS_MAX;
-use super::queue_pair::{QueueError, QueuePair};
-use super::request::{Completed, Lost, Outcome, Transfer};
+use super::{QueueError, QueuePair};
+use crate::host::request::{Completed, Lost, Outcome, Transfer};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
 use crate::spec::pdu::{C2hData, CapsuleResp, Fes, Icresp, PduType, R2t, TermReq, flags};
 use crate::spec::sqe::Cqe;
@@ -47,21 +47,31 @@ mod field {
     pub const R2TL: u32 = 16;
 }
 
-impl QueuePair {
+/// The header at the start of a PDU that framing has found: it is there as a whole.
+#[inline]
+#[expect(
+    clippy::expect_used,
+    reason = "framing waits for all bytes of the type's header"
+)]
+fn header<H: FromBytes + KnownLayout + Immutable + Unaligned>(bytes: &[u8]) -> &H {
+    let (header, _) = H::ref_from_prefix(bytes).expect("framing found a header that is not there");
+    header
+}
+
+impl<T> QueuePair<T> {
     /// One receive, then every PDU that is there.
     #[inline]
     pub(super) fn receive_once(
         &mut self,
-        sink: &mut impl FnMut(Completed),
+        sink: &mut impl FnMut(Completed<T>),
     ) -> Result<Progress, QueueError> {
         let received = match self.receiving {
             Receiving::Data(ref mut incoming) if self.rx.data().is_empty() => {
                 let rest = incoming.end - incoming.at;
                 let direct = self
                     .table
-                    .get_mut(incoming.slot)
-                    .and_then(|slot| slot.destination(incoming.at, rest))
-                    .unwrap_or_default();
+                    .slot(incoming.slot)
+                    .destination(incoming.at, rest);
                 self.rx
                     .fill_direct(&mut self.stream, direct)
                     .map(|(direct, _)| incoming.at += direct)
@@ -89,48 +99,38 @@ impl QueuePair {
 
     /// Returns whether to go on: false if the bytes of the next step have not arrived.
     #[inline]
-    fn on_header(&mut self, sink: &mut impl FnMut(Completed)) -> Result<bool, QueueError> {
+    fn on_header(&mut self, sink: &mut impl FnMut(Completed<T>)) -> Result<bool, QueueError> {
         let bytes = self.rx.data();
         let Some(frame) = self.framing.frame(bytes).map_err(QueueError::Protocol)? else {
             return Ok(false);
         };
         match frame.pdu_type {
             PduType::CAPSULE_RESP => {
-                let Ok((pdu, _)) = CapsuleResp::ref_from_prefix(bytes) else {
-                    return Ok(false);
-                };
+                let pdu: &CapsuleResp = header(bytes);
                 let cqe = pdu.cqe;
                 self.on_response(&cqe, sink)?;
                 self.rx.consume(frame.total_len);
             }
             PduType::C2H_DATA => {
-                let Ok((pdu, _)) = C2hData::ref_from_prefix(bytes) else {
-                    return Ok(false);
-                };
+                let pdu: &C2hData = header(bytes);
                 let (cid, offset) = (pdu.cccid.get(), pdu.datao.get());
                 self.on_c2h_data(&frame, cid, offset)?;
                 self.rx.consume(frame.data_offset);
             }
             PduType::R2T => {
-                let Ok((pdu, _)) = R2t::ref_from_prefix(bytes) else {
-                    return Ok(false);
-                };
+                let pdu: &R2t = header(bytes);
                 let (cid, tag) = (pdu.cccid.get(), pdu.ttag.get());
                 let (offset, length) = (pdu.r2to.get(), pdu.r2tl.get());
                 self.on_r2t(cid, tag, offset, length)?;
                 self.rx.consume(frame.total_len);
             }
             PduType::ICRESP => {
-                let Ok((pdu, _)) = Icresp::read_from_prefix(bytes) else {
-                    return Ok(false);
-                };
+                let pdu: Icresp = *header(bytes);
                 self.on_icresp(&pdu)?;
                 self.rx.consume(frame.total_len);
             }
             PduType::C2H_TERM_REQ => {
-                let Ok((pdu, _)) = TermReq::ref_from_prefix(bytes) else {
-                    return Ok(false);
-                };
+                let pdu: &TermReq = header(bytes);
                 return Err(QueueError::Terminated {
                     fes: pdu.fes.get(),
                     fei: pdu.fei.get(),
@@ -151,7 +151,7 @@ impl QueuePair {
     fn on_response(
         &mut self,
         cqe: &Cqe,
-        sink: &mut impl FnMut(Completed),
+        sink: &mut impl FnMut(Completed<T>),
     ) -> Result<(), QueueError> {
         let Some((index, slot)) = self.table.find(cqe.cid.get()) else {
             return Err(fault(
@@ -184,7 +184,7 @@ impl QueuePair {
 
     #[inline]
     fn on_c2h_data(&mut self, frame: &Frame, cid: u16, offset: u32) -> Result<(), QueueError> {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let offset = offset as usize;
         let Some((index, slot)) = self.table.find(cid) else {
             return Err(fault(
                 Fes::INVALID_HEADER_FIELD,
@@ -192,7 +192,7 @@ impl QueuePair {
                 "data for a command that is not outstanding",
             ));
         };
-        if slot.request().map(|r| r.transfer) != Some(Transfer::FromController) {
+        if slot.transfer != Transfer::FromController {
             return Err(fault(
                 Fes::INVALID_HEADER_FIELD,
                 field::CCCID,
@@ -229,19 +229,15 @@ impl QueuePair {
     fn on_data(
         &mut self,
         mut incoming: Incoming,
-        sink: &mut impl FnMut(Completed),
+        sink: &mut impl FnMut(Completed<T>),
     ) -> Result<bool, QueueError> {
         let bytes = self.rx.data();
         let n = bytes.len().min(incoming.end - incoming.at);
         if n > 0 {
-            let source = bytes.get(..n).unwrap_or_default();
-            if let Some(destination) = self
-                .table
-                .get_mut(incoming.slot)
-                .and_then(|slot| slot.destination(incoming.at, n))
-            {
-                destination.copy_from_slice(source);
-            }
+            self.table
+                .slot(incoming.slot)
+                .destination(incoming.at, n)
+                .copy_from_slice(&bytes[..n]);
             self.rx.consume(n);
             incoming.at += n;
         }
@@ -260,19 +256,16 @@ impl QueuePair {
     fn on_digest(
         &mut self,
         incoming: Incoming,
-        sink: &mut impl FnMut(Completed),
+        sink: &mut impl FnMut(Completed<T>),
     ) -> Result<bool, QueueError> {
         let Some(&received) = self.rx.data().first_chunk::<4>() else {
             return Ok(false);
         };
         self.rx.consume(4);
-        if let Some(slot) = self.table.get_mut(incoming.slot) {
-            let mut digest = DataDigest::new();
-            if let Some(data) = slot.destination(incoming.start, incoming.end - incoming.start) {
-                digest.update(data);
-            }
-            slot.digest_failed |= digest.finish() != received;
-        }
+        let slot = self.table.slot(incoming.slot);
+        let mut digest = DataDigest::new();
+        digest.update(slot.destination(incoming.start, incoming.end - incoming.start));
+        slot.digest_failed |= digest.finish() != received;
         self.end_of_data(incoming, sink)?;
         Ok(true)
     }
@@ -281,12 +274,10 @@ impl QueuePair {
     fn end_of_data(
         &mut self,
         incoming: Incoming,
-        sink: &mut impl FnMut(Completed),
+        sink: &mut impl FnMut(Completed<T>),
     ) -> Result<(), QueueError> {
         self.receiving = Receiving::Header;
-        let Some(slot) = self.table.get_mut(incoming.slot) else {
-            return Ok(());
-        };
+        let slot = self.table.slot(incoming.slot);
         slot.received = incoming.end;
         slot.last = incoming.flags & flags::LAST_PDU != 0;
         if incoming.flags & flags::SUCCESS == 0 {
@@ -306,8 +297,7 @@ impl QueuePair {
     }
 
     fn on_r2t(&mut self, cid: u16, tag: u16, offset: u32, length: u32) -> Result<(), QueueError> {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let (offset, length) = (offset as usize, length as usize);
         let Some((index, slot)) = self.table.find(cid) else {
             return Err(fault(
                 Fes::INVALID_HEADER_FIELD,
@@ -315,7 +305,7 @@ impl QueuePair {
                 "R2T for a command that is not outstanding",
             ));
         };
-        if slot.request().map(|r| r.transfer) != Some(Transfer::ToController) {
+        if slot.transfer != Transfer::ToController {
             return Err(fault(
                 Fes::INVALID_HEADER_FIELD,
                 field::CCCID,
@@ -361,36 +351,25 @@ impl QueuePair {
     fn finish(
         &mut self,
         index: u16,
-        mut outcome: Outcome,
-        sink: &mut impl FnMut(Completed),
+        outcome: Outcome,
+        sink: &mut impl FnMut(Completed<T>),
     ) -> Result<(), QueueError> {
-        if let Some(faults) = &mut self.faults
-            && let Some(slot) = self.table.get(index)
-            && !slot.is_sending()
-        {
-            faults.spoil(slot.opcode(), &mut outcome);
-        }
-        if outcome.is_success()
-            && self.is_ready()
-            && self.transmitter.next_part(&mut self.table, index)
-        {
+        if outcome.is_success() && self.transmitter.next_part(&mut self.table, index) {
             return Ok(());
         }
-        if let Some(slot) = self.table.get_mut(index)
-            && slot.is_sending()
-        {
+        let slot = self.table.slot(index);
+        if slot.is_sending() {
             // The command failed while its data was on the way. The send queue still names its buffer,
             // and a PDU cannot be left half sent: it ends when the data has gone.
             slot.outcome = Some(outcome);
             self.deferred += 1;
             return Ok(());
         }
-        if !self.is_ready() {
-            self.table.take(index);
-            return self.on_connect_answer(outcome);
-        }
-        if let Some(request) = self.table.take(index) {
-            sink(Completed { request, outcome });
+        match self.table.take(index) {
+            Some(request) => sink(Completed { request, outcome }),
+            None if !self.is_ready() => return self.on_connect_answer(outcome),
+            // A probe: that there was an answer is all that was wanted.
+            None => {}
         }
         Ok(())
     }
@@ -398,7 +377,7 @@ impl QueuePair {
     /// Hands over the requests whose commands failed while their data was on the way, once it has gone.
     pub(super) fn finish_deferred(
         &mut self,
-        sink: &mut impl FnMut(Completed),
+        sink: &mut impl FnMut(Completed<T>),
     ) -> Result<(), QueueError> {
         while let Some((index, outcome)) = self.table.sent_and_failed() {
             self.deferred -= 1;

@@ -1,18 +1,27 @@
-//! One I/O reactor's end of a controller: its queue pair and whether it may be used.
+//! One I/O reactor's end of a controller: its queue pair, whether it may be used, and faults injected into it.
 
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{CommandTimeout, Completed, QueueError, QueuePair, TimeoutAction};
+use pollux_nvme_tcp::host::{
+    CommandTimeout, Completed, ConnectOptions, FaultChange, FaultInjection, Overdue, QueueError,
+    QueuePair, Rejected, TimeoutAction, Withdrawn,
+};
 use pollux_reactor::{Context, Progress, Time};
 
+use super::in_flight::{InFlight, IoRequest};
+use super::silence::{Finding, Silence};
 use crate::messages::ControllerId;
-use crate::silence::{self, Finding, Silence};
+
+/// Where completed I/Os go.
+pub(super) type Inbox = Vec<Completed<InFlight>>;
 
 #[derive(Debug)]
 pub(crate) struct Link {
     pub id: ControllerId,
     pub incarnation: u32,
-    queue: Option<QueuePair>,
+    queue: Option<QueuePair<InFlight>>,
+    /// While faults are injected into its commands.
+    faults: Option<Box<FaultInjection<InFlight>>>,
     /// Socket calls of the queue pairs before it.
     earlier_socket_calls: u64,
     /// Control has seen every part of the controller in place.
@@ -61,6 +70,7 @@ impl Link {
             id,
             incarnation: 0,
             queue: None,
+            faults: None,
             earlier_socket_calls: 0,
             enabled: false,
             announced: false,
@@ -76,14 +86,16 @@ impl Link {
         }
     }
 
-    /// Starts to connect.
+    /// Starts to connect. A connection that there still is ends; what was outstanding on it goes to `inbox`.
+    #[expect(clippy::too_many_arguments, reason = "what control says, one by one")]
     pub fn connect(
         &mut self,
         incarnation: u32,
-        options: pollux_nvme_tcp::host::ConnectOptions,
+        options: ConnectOptions,
         timeout: Option<CommandTimeout>,
         traffic: Option<Duration>,
         silence: Option<Duration>,
+        inbox: &mut Inbox,
         cx: &mut Context<'_>,
     ) -> Result<(), QueueError> {
         let now = cx.now();
@@ -94,10 +106,9 @@ impl Link {
         self.traffic_at = traffic.map_or(Time::MAX, |interval| now + interval);
         self.set_due();
         self.incarnation = incarnation;
-        self.enabled = false;
+        self.disconnect(inbox);
         self.announced = false;
         self.recovering = true;
-        self.take_queue();
         self.queue = Some(
             QueuePair::connect(cx.net(), now, options)
                 .map_err(|e| QueueError::TcpConnect(e.kind()))?,
@@ -117,47 +128,107 @@ impl Link {
         self.enabled && self.queue.as_ref().is_some_and(QueuePair::is_ready)
     }
 
+    /// Commands that have not ended.
     #[inline]
     pub fn outstanding(&self) -> usize {
-        self.queue.as_ref().map_or(0, QueuePair::outstanding)
+        let held = self.faults.as_ref().map_or(0, |faults| faults.held());
+        self.queue.as_ref().map_or(0, QueuePair::outstanding) + held
     }
 
+    /// Submits an I/O to the queue pair, which is connected.
+    ///
+    /// # Errors
+    /// [`Rejected`], with the I/O.
     #[inline]
-    pub fn queue(&mut self) -> Option<&mut QueuePair> {
-        self.queue.as_mut()
+    #[expect(
+        clippy::expect_used,
+        reason = "a path without a queue pair is not picked"
+    )]
+    #[expect(clippy::result_large_err, reason = "a box would be an allocation")]
+    pub fn submit(&mut self, request: IoRequest) -> Result<(), Rejected<InFlight>> {
+        let queue = self.queue.as_mut().expect("an I/O for no queue pair");
+        let Some(faults) = &mut self.faults else {
+            return queue.submit(request);
+        };
+        match faults.submit(request) {
+            Some(request) => queue.submit(request),
+            None => Ok(()),
+        }
     }
 
-    /// Receives and hands completed requests to `sink`.
+    /// As [`QueuePair::withdraw`], also of what is held back.
+    pub fn withdraw(&mut self, wanted: impl Fn(&InFlight) -> bool) -> Option<Withdrawn<InFlight>> {
+        let faults = self.faults.as_mut();
+        if let Some(held) = faults.and_then(|faults| faults.withdraw(&wanted)) {
+            return Some(Withdrawn::Unsent(held));
+        }
+        self.queue.as_mut()?.withdraw(wanted)
+    }
+
+    /// As [`QueuePair::look_through`], also of what is held back.
+    pub fn look_through(&mut self, look: &mut impl FnMut(&mut InFlight, Option<u16>)) {
+        if let Some(faults) = &mut self.faults {
+            faults.look_through(look);
+        }
+        if let Some(queue) = &mut self.queue {
+            queue.look_through(look);
+        }
+    }
+
+    /// Injects faults into the commands on the connection that there is now, or stops that.
+    pub fn inject(&mut self, change: FaultChange) {
+        if self.queue.is_some() {
+            self.faults.get_or_insert_default().change(change);
+        }
+    }
+
+    /// Injects faults into what has completed, and ends what was held back for long enough.
+    #[cold]
+    fn apply_faults(&mut self, now: Time, inbox: &mut Inbox) {
+        let Some(faults) = &mut self.faults else {
+            return;
+        };
+        for completed in &mut *inbox {
+            faults.complete(completed);
+        }
+        inbox.extend(std::iter::from_fn(|| faults.release(now)));
+        self.faults.take_if(|faults| faults.is_spent());
+    }
+
+    /// Receives; what has completed goes to `inbox`, which is empty.
     #[inline]
-    pub fn receive(
-        &mut self,
-        now: Time,
-        sink: &mut impl FnMut(Completed),
-    ) -> (Progress, Option<News>) {
+    pub fn receive(&mut self, now: Time, inbox: &mut Inbox) -> (Progress, Option<News>) {
         let Some(queue) = &mut self.queue else {
             return (Progress::Idle, None);
         };
-        match queue.receive(now, sink) {
-            Ok(progress) => {
-                if !self.announced && queue.is_ready() {
-                    self.announced = true;
-                    return (progress, Some(News::Ready));
-                }
-                (progress, None)
+        let received = queue.receive(now, &mut |completed| inbox.push(completed));
+        let is_new = !self.announced && queue.is_ready();
+        if self.faults.is_some() {
+            self.apply_faults(now, inbox);
+        }
+        match received {
+            Ok(progress) if is_new => {
+                self.announced = true;
+                (progress, Some(News::Ready))
             }
+            Ok(progress) => (progress, None),
             Err(error) => {
-                self.drop_queue();
+                self.lost(inbox);
                 (Progress::Busy, Some(News::Lost(error)))
             }
         }
     }
 
-    /// Sends what was submitted.
+    /// Sends what was submitted; what has completed goes to `inbox`, which is empty.
     #[inline]
-    pub fn transmit(&mut self, sink: &mut impl FnMut(Completed)) -> Option<News> {
+    pub fn transmit(&mut self, now: Time, inbox: &mut Inbox) -> Option<News> {
         let queue = self.queue.as_mut()?;
-        let error = queue.transmit(sink).err()?;
-        self.drop_queue();
+        let sent = queue.transmit(&mut |completed| inbox.push(completed));
+        if self.faults.is_some() {
+            self.apply_faults(now, inbox);
+        }
+        let error = sent.err()?;
+        self.lost(inbox);
         Some(News::Lost(error))
     }
 
@@ -169,7 +240,8 @@ impl Link {
         if let Some(interval) = self.traffic
             && now >= self.traffic_at
         {
-            let answered = |queue: &QueuePair| queue.received_at() + interval > self.traffic_at;
+            let answered =
+                |queue: &QueuePair<InFlight>| queue.received_at() + interval > self.traffic_at;
             overdue.traffic = self.queue.as_ref().is_some_and(answered);
             self.traffic_at = now + interval;
         }
@@ -202,7 +274,7 @@ impl Link {
         match silence.check(now, queue.outstanding(), queue.received_at()) {
             Finding::Fine => {}
             Finding::Suspect => {
-                if queue.submit_probe(silence::probe()).is_ok() {
+                if queue.probe() {
                     silence.probed(now);
                 }
             }
@@ -219,19 +291,24 @@ impl Link {
 
     fn find_overdue(&mut self, timeout: CommandTimeout, overdue: &mut OverdueCommands) {
         // What connecting takes has a limit of its own.
-        if let Some(queue) = self.queue.as_mut().filter(|queue| queue.is_ready()) {
-            queue.age(CommandTimeout::TICKS, &mut |command| {
-                overdue.count += usize::from(!command.again);
-                match timeout.action {
-                    TimeoutAction::None => {}
-                    TimeoutAction::Abort if !command.again => {
-                        overdue.to_abort.extend(command.command_id);
-                    }
-                    TimeoutAction::Abort | TimeoutAction::Reset => {
-                        overdue.give_up = Some(QueueError::CommandTimeout);
-                    }
+        let Some(queue) = self.queue.as_mut().filter(|queue| queue.is_ready()) else {
+            return;
+        };
+        let mut found = |command: Overdue<'_, InFlight>| {
+            overdue.count += usize::from(!command.again);
+            match timeout.action {
+                TimeoutAction::None => {}
+                TimeoutAction::Abort if !command.again => {
+                    overdue.to_abort.extend(command.command_id);
                 }
-            });
+                TimeoutAction::Abort | TimeoutAction::Reset => {
+                    overdue.give_up = Some(QueueError::CommandTimeout);
+                }
+            }
+        };
+        queue.age(CommandTimeout::TICKS, &mut found);
+        if let Some(faults) = &mut self.faults {
+            faults.age(CommandTimeout::TICKS, &mut found);
         }
     }
 
@@ -240,19 +317,19 @@ impl Link {
         self.queue.as_ref().map_or(0, |q| q.options().queue_id)
     }
 
-    /// Ends the connection for a reason of the host's own; what was outstanding goes to `sink` as lost.
-    pub fn give_up(&mut self, error: QueueError, sink: &mut impl FnMut(Completed)) -> News {
+    /// Ends the connection for a reason of the host's own; what was outstanding goes to `inbox` as lost.
+    pub fn give_up(&mut self, error: QueueError, inbox: &mut Inbox) -> News {
         if let Some(queue) = &mut self.queue {
-            queue.fail(error, sink);
+            queue.fail(error, &mut |completed| inbox.push(completed));
         }
-        self.drop_queue();
+        self.lost(inbox);
         News::Lost(error)
     }
 
-    /// Closes the queue pair; what was outstanding goes to `sink` as lost.
-    pub fn disconnect(&mut self, sink: &mut impl FnMut(Completed)) {
-        if let Some(mut queue) = self.take_queue() {
-            queue.close(sink);
+    /// Closes the queue pair; what was outstanding goes to `inbox` as lost.
+    pub fn disconnect(&mut self, inbox: &mut Inbox) {
+        if let Some(mut queue) = self.take_queue(inbox) {
+            queue.close(&mut |completed| inbox.push(completed));
         }
         self.enabled = false;
     }
@@ -261,8 +338,10 @@ impl Link {
     pub fn deadline(&self) -> Option<Time> {
         let queue = self.queue.as_ref()?;
         let silence = self.silence.as_ref().map_or(Time::MAX, |s| s.check_at);
-        let aging = (queue.outstanding() > 0).then_some(self.age_at.min(silence));
-        [queue.deadline(), aging.filter(|&at| at < Time::MAX)]
+        let aging = (self.outstanding() > 0).then_some(self.age_at.min(silence));
+        let faults = self.faults.as_ref().and_then(|faults| faults.deadline());
+        let aging = aging.filter(|&at| at < Time::MAX);
+        [queue.deadline(), aging, faults]
             .into_iter()
             .flatten()
             .min()
@@ -274,13 +353,18 @@ impl Link {
         self.earlier_socket_calls + calls
     }
 
-    fn take_queue(&mut self) -> Option<QueuePair> {
+    /// Takes the queue pair away, and ends what was held back on its connection.
+    fn take_queue(&mut self, inbox: &mut Inbox) -> Option<QueuePair<InFlight>> {
         self.earlier_socket_calls = self.socket_calls();
+        if let Some(faults) = self.faults.take() {
+            faults.disconnect(|completed| inbox.push(completed));
+        }
         self.queue.take()
     }
 
-    fn drop_queue(&mut self) {
-        self.take_queue();
+    /// The connection has ended, and may be made again.
+    fn lost(&mut self, inbox: &mut Inbox) {
+        self.take_queue(inbox);
         self.enabled = false;
         self.recovering = true;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 
-use super::request::{Command, Request, Transfer};
+use crate::host::request::{Command, Request, Transfer};
 use crate::pdu::ProtocolError;
 use crate::spec::fabrics::{CNTLID_DYNAMIC, ConnectData, cattr};
 use crate::spec::nqn::Nqn;
@@ -81,8 +81,7 @@ pub struct ConnectOptions {
     pub transfer_max: usize,
     /// Bytes of the receive buffer.
     pub receive_buffer: usize,
-    /// Keep the last entry of the queue for a probe: see
-    /// [`QueuePair::submit_probe`](super::QueuePair::submit_probe).
+    /// Keep the last entry of the queue for a probe: see [`QueuePair::probe`](super::QueuePair::probe).
     pub keep_probe_slot: bool,
     /// Time until the connection must be usable.
     pub timeout: Duration,

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{QueueError, Request, Unwanted, Withdrawn};
+use pollux_nvme_tcp::host::{QueueError, Withdrawn};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
-use super::{Channels, Delayed, channel_of, link_mut};
-use crate::io::IoError;
+use super::in_flight::{InFlight, IoRequest, Unwanted};
+use super::poll_group::{PollGroup, link_mut, volume_mut};
+use super::retry::Delayed;
+use crate::error::IoError;
 use crate::messages::{ControllerId, FromIo, VolumeId};
 
 /// How long a controller has to give back a command whose abort was asked for.
@@ -16,7 +18,7 @@ const GIVE_BACK: Duration = Duration::from_secs(1);
 /// The least time between two looks for deadlines that have passed.
 const EXPIRE_PERIOD: Duration = Duration::from_millis(1);
 
-/// What [`Channels::abort`] could do.
+/// What [`PollGroup::abort`] could do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aborting {
     /// No controller had the I/O; it has ended with Command Abort Requested.
@@ -28,7 +30,7 @@ pub enum Aborting {
     NotFound,
 }
 
-impl Channels {
+impl PollGroup {
     /// Deals with the commands of one controller that were not answered in time (rule B9.1): an abort is
     /// asked of control, whose queue it goes by; a reset begins here and now, as with any lost connection.
     #[cold]
@@ -39,10 +41,9 @@ impl Channels {
         let overdue = link.age(self.now);
         let incarnation = link.incarnation;
         let queue_id = link.queue_id();
-        let inbox = &mut self.inbox;
         let news = overdue
             .give_up
-            .map(|why| link.give_up(why, &mut |completed| inbox.push(completed)));
+            .map(|why| link.give_up(why, &mut self.inbox));
         if overdue.traffic {
             self.post(FromIo::Traffic {
                 controller,
@@ -77,16 +78,15 @@ impl Channels {
     /// its controller gives it back. A controller that has not done so after a second is reset, since only
     /// then nobody writes to the I/O's buffer any more; what else was on the way there goes by other paths.
     pub fn abort(&mut self, volume: VolumeId, user: u64) -> Aborting {
-        let owner = volume.pack();
-        let wanted = |request: &Request| {
-            request.owner == owner && request.user == user && request.unwanted == Unwanted::No
-        };
-        let waiting = channel_of(&mut self.channels, volume).and_then(|channel| {
-            let index = channel.waiting.iter().position(wanted)?;
-            channel.waiting.remove(index)
+        let wanted =
+            |io: &InFlight| io.volume == volume && io.user == user && io.unwanted == Unwanted::No;
+        let waiting = volume_mut(&mut self.volumes, volume).and_then(|volume| {
+            let index = volume.waiting.iter().position(|r| wanted(&r.user))?;
+            volume.waiting.remove(index)
         });
         let delayed = || {
-            let index = self.delayed.iter().position(|d| wanted(&d.request))?;
+            let is_it = |d: &Delayed| wanted(&d.request.user);
+            let index = self.delayed.iter().position(is_it)?;
             Some(self.delayed.remove(index)?.request)
         };
         let mut found = waiting.or_else(delayed);
@@ -96,20 +96,17 @@ impl Channels {
                 break;
             }
             let (controller, incarnation) = (link.id, link.incarnation);
-            let queue_id = link.queue_id();
-            let Some(queue) = link.queue() else {
-                continue;
-            };
-            match queue.withdraw(wanted) {
+            match link.withdraw(wanted) {
                 None => {}
                 Some(Withdrawn::Unsent(request)) => found = Some(request),
                 Some(Withdrawn::Sent(cid)) => {
-                    queue.look_through(&mut |request, id| {
+                    link.look_through(&mut |io, id| {
                         if id == Some(cid) {
-                            request.unwanted = Unwanted::Aborted;
-                            request.deadline = give_back_by;
+                            io.unwanted = Unwanted::Aborted;
+                            io.deadline = give_back_by;
                         }
                     });
+                    let queue_id = link.queue_id();
                     self.expire_at = self.expire_at.min(give_back_by);
                     self.post(FromIo::Abort {
                         controller,
@@ -137,17 +134,18 @@ impl Channels {
         let now = self.now;
         let mut next = Time::MAX;
         let mut passed = Vec::new();
-        let mut sort_out = |request: Request| {
-            if request.deadline <= now {
+        let mut sort_out = |request: IoRequest| {
+            let deadline = request.user.deadline;
+            if deadline <= now {
                 passed.push(request);
                 return None;
             }
-            next = next.min(request.deadline);
+            next = next.min(deadline);
             Some(request)
         };
-        for channel in self.channels.iter_mut().flatten() {
-            let waiting = std::mem::take(&mut channel.waiting);
-            channel.waiting = waiting.into_iter().filter_map(&mut sort_out).collect();
+        for volume in self.volumes.iter_mut().flatten() {
+            let waiting = std::mem::take(&mut volume.waiting);
+            volume.waiting = waiting.into_iter().filter_map(&mut sort_out).collect();
         }
         let delayed = std::mem::take(&mut self.delayed).into_iter();
         self.delayed = delayed
@@ -167,41 +165,36 @@ impl Channels {
     }
 
     /// As [`expire`](Self::expire), of one queue pair. Returns the next deadline of those that it has.
-    fn expire_on(&mut self, controller: ControllerId, unsent: &mut Vec<Request>) -> Time {
+    fn expire_on(&mut self, controller: ControllerId, unsent: &mut Vec<IoRequest>) -> Time {
         let now = self.now;
         let mut next = Time::MAX;
         let Some(link) = link_mut(&mut self.links, controller) else {
             return next;
         };
         let (incarnation, queue_id) = (link.incarnation, link.queue_id());
-        let Some(queue) = link.queue() else {
-            return next;
-        };
         let mut commands = Vec::new();
         let mut not_given_back = false;
-        queue.look_through(&mut |request, cid| {
-            if request.deadline <= now
+        link.look_through(&mut |io, cid| {
+            if io.deadline <= now
                 && let Some(cid) = cid
             {
-                not_given_back |= request.unwanted != Unwanted::No;
-                if request.unwanted == Unwanted::No {
-                    request.unwanted = Unwanted::Overdue;
-                    request.deadline = now + GIVE_BACK;
+                not_given_back |= io.unwanted != Unwanted::No;
+                if io.unwanted == Unwanted::No {
+                    io.unwanted = Unwanted::Overdue;
+                    io.deadline = now + GIVE_BACK;
                     commands.push(cid);
                 }
             }
-            if request.deadline > now {
-                next = next.min(request.deadline);
+            if io.deadline > now {
+                next = next.min(io.deadline);
             }
         });
-        while let Some(Withdrawn::Unsent(request)) =
-            queue.withdraw(|request| request.deadline <= now && request.unwanted == Unwanted::No)
-        {
+        let is_unsent = |io: &InFlight| io.deadline <= now && io.unwanted == Unwanted::No;
+        while let Some(Withdrawn::Unsent(request)) = link.withdraw(is_unsent) {
             unsent.push(request);
         }
         if not_given_back {
-            let inbox = &mut self.inbox;
-            let news = link.give_up(QueueError::NotGivenBack, &mut |c| inbox.push(c));
+            let news = link.give_up(QueueError::NotGivenBack, &mut self.inbox);
             self.report(controller, incarnation, news);
             self.drain_inbox(controller);
         } else if !commands.is_empty() {

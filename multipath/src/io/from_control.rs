@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 
 use pollux_reactor::Context;
 
-use super::{Channels, Delayed, channel_of, link_mut};
-use crate::channel::Channel;
-use crate::io::IoError;
-use crate::link::{Link, News};
+use super::link::{Link, News};
+use super::poll_group::{PollGroup, link_mut, volume_mut};
+use super::retry::Delayed;
+use super::volume::Volume;
+use crate::error::IoError;
 use crate::messages::{ControllerId, FromIo, Question, ToIo, Told, VolumeId};
-use crate::request::FaultChange;
 
-impl Channels {
+impl PollGroup {
     /// Applies a message from control. What it frees or fails among the waiting I/Os happens in this same
     /// turn (rules B7.2, B7.3).
     pub(crate) fn on_control(&mut self, message: ToIo, cx: &mut Context<'_>) {
@@ -26,18 +26,16 @@ impl Channels {
                 traffic,
                 silence,
             } => {
-                let slot = usize::from(controller.slot);
-                if self.links.len() <= slot {
-                    self.links.resize_with(slot + 1, || None);
-                }
-                if let Some(place) = self.links.get_mut(slot) {
-                    let link = place.get_or_insert_with(|| Box::new(Link::new(controller)));
-                    link.retry_delays = retry_delays;
-                    let connected =
-                        link.connect(incarnation, *options, timeout, traffic, silence, cx);
-                    if let Err(error) = connected {
-                        self.report(controller, incarnation, News::Lost(error));
-                    }
+                let place = place(&mut self.links, controller.slot);
+                let link = place.get_or_insert_with(|| Box::new(Link::new(controller)));
+                debug_assert_eq!(link.id, controller, "two controllers in one place");
+                link.retry_delays = retry_delays;
+                let inbox = &mut self.inbox;
+                let connected =
+                    link.connect(incarnation, *options, timeout, traffic, silence, inbox, cx);
+                self.drain_inbox(controller);
+                if let Err(error) = connected {
+                    self.report(controller, incarnation, News::Lost(error));
                 }
             }
             ToIo::Enable { controller } => {
@@ -56,48 +54,41 @@ impl Channels {
             }
             ToIo::RemoveController { controller } => {
                 self.disconnect(controller, false);
-                if let Some(place) = self.links.get_mut(usize::from(controller.slot))
-                    && place.as_ref().is_some_and(|l| l.id == controller)
-                {
-                    *place = None;
-                }
+                let place = place(&mut self.links, controller.slot);
+                place.take_if(|link| link.id == controller);
             }
             ToIo::AddVolume { info, policy } => {
-                let slot = usize::from(info.id.slot);
-                if self.channels.len() <= slot {
-                    self.channels.resize_with(slot + 1, || None);
-                }
-                if let Some(place) = self.channels.get_mut(slot) {
-                    let mut channel = Channel::new(info, policy);
-                    channel.set_failback(self.failback);
-                    *place = Some(Box::new(channel));
-                }
+                let place = place(&mut self.volumes, info.id.slot);
+                debug_assert!(place.is_none(), "two volumes in one place");
+                let mut volume = Volume::new(info, policy);
+                volume.set_failback(self.failback);
+                *place = Some(Box::new(volume));
             }
             ToIo::ResizeVolume { volume, blocks } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.info.blocks = blocks;
+                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
+                    volume.info.blocks = blocks;
                 }
             }
             ToIo::RemoveVolume { volume } => self.remove_volume(volume),
             ToIo::AddPath {
-                volume,
+                volume: id,
                 controller,
                 state,
             } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.add_path(controller, state);
-                    self.applied(volume, controller, state.epoch);
+                if let Some(volume) = volume_mut(&mut self.volumes, id) {
+                    volume.add_path(controller, state);
+                    self.applied(id, controller, state.epoch);
                 }
             }
             ToIo::SetPath {
-                volume,
+                volume: id,
                 controller,
                 state,
             } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume)
-                    && channel.set_path(controller, state)
+                if let Some(volume) = volume_mut(&mut self.volumes, id)
+                    && volume.set_path(controller, state)
                 {
-                    self.applied(volume, controller, state.epoch);
+                    self.applied(id, controller, state.epoch);
                 }
             }
             ToIo::AwaitLog {
@@ -105,8 +96,8 @@ impl Channels {
                 controller,
                 read,
             } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.await_log(controller, read);
+                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
+                    volume.await_log(controller, read);
                 }
             }
             ToIo::AnattExpired {
@@ -114,44 +105,40 @@ impl Channels {
                 controller,
                 epoch,
             } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.anatt_expired(controller, epoch);
+                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
+                    volume.anatt_expired(controller, epoch);
                 }
             }
             ToIo::RemovePath { volume, controller } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.remove_path(controller);
+                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
+                    volume.remove_path(controller);
                 }
             }
             ToIo::SetPolicy { volume, policy } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.set_policy(policy);
+                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
+                    volume.set_policy(policy);
                 }
             }
             ToIo::SetPreferred { volume, controller } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.set_preferred(controller);
+                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
+                    volume.set_preferred(controller);
                 }
             }
             ToIo::SetRetryLimit { limit } => self.retry_limit = limit,
             ToIo::SetFailback { failback } => {
                 self.failback = failback;
-                for channel in self.channels.iter_mut().flatten() {
-                    channel.set_failback(failback);
+                for volume in self.volumes.iter_mut().flatten() {
+                    volume.set_failback(failback);
                 }
             }
             ToIo::Fault { controller, change } => {
-                let queue = link_mut(&mut self.links, controller).and_then(Link::queue);
-                if let Some(queue) = queue {
-                    match change {
-                        FaultChange::Add(fault) => queue.add_fault(fault),
-                        FaultChange::Remove(opcode) => queue.remove_fault(opcode),
-                    }
+                if let Some(link) = link_mut(&mut self.links, controller) {
+                    link.inject(change);
                 }
             }
             ToIo::SetHistogram { volume, layout } => {
-                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                    channel.set_histogram(layout);
+                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
+                    volume.set_histogram(layout);
                 }
             }
             ToIo::Ask { request, question } => {
@@ -160,8 +147,8 @@ impl Channels {
                         let status = self.status();
                         if let Some((volumes, what)) = reset {
                             for volume in volumes {
-                                if let Some(channel) = channel_of(&mut self.channels, volume) {
-                                    channel.reset_counters(what);
+                                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
+                                    volume.reset_counters(what);
                                 }
                             }
                         }
@@ -169,7 +156,7 @@ impl Channels {
                     }
                     Question::Counters => Told::Counters(self.counters),
                     Question::Histogram(volume) => Told::Histogram(
-                        channel_of(&mut self.channels, volume).and_then(|c| c.histogram.clone()),
+                        volume_mut(&mut self.volumes, volume).and_then(|c| c.histogram.clone()),
                     ),
                 };
                 self.post(FromIo::Told { request, answer });
@@ -193,34 +180,25 @@ impl Channels {
             return;
         };
         link.recovering = recovering;
-        for channel in self.channels.iter_mut().flatten() {
-            channel.disconnected(controller);
+        for volume in self.volumes.iter_mut().flatten() {
+            volume.disconnected(controller);
         }
-        let inbox = &mut self.inbox;
-        link.disconnect(&mut |completed| inbox.push(completed));
+        link.disconnect(&mut self.inbox);
         self.drain_inbox(controller);
     }
 
     /// What waits for the volume fails now; what is on the way fails when it comes back.
-    fn remove_volume(&mut self, volume: VolumeId) {
-        let place = self.channels.get_mut(usize::from(volume.slot));
-        let Some(channel) = place
-            .filter(|place| place.as_ref().is_some_and(|c| c.info.id == volume))
-            .and_then(Option::take)
-        else {
+    fn remove_volume(&mut self, id: VolumeId) {
+        let place = place(&mut self.volumes, id.slot);
+        let Some(volume) = place.take_if(|volume| volume.info.id == id) else {
             return;
         };
-        let owner = volume.pack();
-        let (delayed, others) = std::mem::take(&mut self.delayed)
+        let (delayed, others): (VecDeque<Delayed>, _) = std::mem::take(&mut self.delayed)
             .into_iter()
-            .partition(|d| d.request.owner == owner);
+            .partition(|d| d.request.user.volume == id);
         self.delayed = others;
-        let delayed: VecDeque<Delayed> = delayed;
-        for request in channel
-            .waiting
-            .into_iter()
-            .chain(delayed.into_iter().map(|d| d.request))
-        {
+        let delayed = delayed.into_iter().map(|d| d.request);
+        for request in volume.waiting.into_iter().chain(delayed) {
             self.finish(request, None, Err(IoError::Removed));
         }
     }
@@ -236,4 +214,13 @@ impl Channels {
             self.disconnect(link, false);
         }
     }
+}
+
+/// A place in a table that grows as control uses more of it.
+fn place<T>(table: &mut Vec<Option<T>>, slot: u16) -> &mut Option<T> {
+    let slot = usize::from(slot);
+    if table.len() <= slot {
+        table.resize_with(slot + 1, || None);
+    }
+    &mut table[slot]
 }

@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 
 use pollux_reactor::Time;
 
-use super::controller::{RETRIES_MAX, retry_delay};
+use super::retry::{RETRIES_MAX, retry_delay};
 use crate::spec::status::Status;
 
 /// Abort commands outstanding at most; the controller's ACL holds if it is lower.
 pub(super) const ABORTS_MAX: usize = 4;
 
-/// A command to abort.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A command to abort. While it is asked for, the request that does so carries this.
+#[derive(Debug)]
 pub(super) struct Abort {
     pub queue_id: u16,
     pub cid: u16,
@@ -27,7 +27,7 @@ pub(super) struct Abort {
 #[derive(Debug, Default)]
 pub(super) struct Aborts {
     waiting: VecDeque<Abort>,
-    outstanding: Vec<Abort>,
+    outstanding: usize,
 }
 
 impl Aborts {
@@ -41,36 +41,39 @@ impl Aborts {
         });
     }
 
-    /// The next to be sent to a controller that takes `limit` at a time; [`sent`](Self::sent) says that it was.
-    pub fn next(&self, limit: usize, now: Time) -> Option<Abort> {
-        if self.outstanding.len() >= limit.min(ABORTS_MAX) {
-            return None;
-        }
-        self.waiting.iter().find(|abort| abort.at <= now).copied()
+    fn has_room(&self, limit: usize) -> bool {
+        self.outstanding < limit.min(ABORTS_MAX)
     }
 
-    pub fn sent(&mut self, abort: Abort) {
-        if let Some(place) = self.waiting.iter().position(|waiting| *waiting == abort) {
-            self.waiting.remove(place);
+    /// The next to be sent to a controller that takes `limit` at a time. It comes back by
+    /// [`answered`](Self::answered) or [`unsent`](Self::unsent).
+    pub fn take(&mut self, limit: usize, now: Time) -> Option<Abort> {
+        if !self.has_room(limit) {
+            return None;
         }
-        self.outstanding.push(abort);
+        let place = self.waiting.iter().position(|abort| abort.at <= now)?;
+        let abort = self.waiting.remove(place)?;
+        self.outstanding += 1;
+        Some(abort)
+    }
+
+    /// There was no room for it in the queue.
+    pub fn unsent(&mut self, abort: Abort) {
+        self.outstanding -= 1;
+        self.waiting.push_front(abort);
     }
 
     /// When the next is sent that has to wait for a time, not for others to be answered.
     pub fn deadline(&self, limit: usize) -> Option<Time> {
-        if self.outstanding.len() >= limit.min(ABORTS_MAX) {
+        if !self.has_room(limit) {
             return None;
         }
         self.waiting.iter().map(|abort| abort.at).min()
     }
 
-    /// An Abort of this command was answered. True if the owner is to be told that it was refused.
-    pub fn answered(&mut self, queue_id: u16, cid: u16, status: Status, now: Time) -> bool {
-        let is_it = |abort: &Abort| (abort.queue_id, abort.cid) == (queue_id, cid);
-        let Some(place) = self.outstanding.iter().position(is_it) else {
-            return false;
-        };
-        let mut abort = self.outstanding.swap_remove(place);
+    /// One was answered. True if the owner is to be told that it was refused.
+    pub fn answered(&mut self, mut abort: Abort, status: Status, now: Time) -> bool {
+        self.outstanding -= 1;
         // Too many at a time passes, whatever the bits say.
         let may_pass = status.is_transient() || status.code() == Status::ABORT_LIMIT_EXCEEDED;
         if may_pass && abort.retries < RETRIES_MAX {
@@ -91,13 +94,12 @@ mod tests {
         Time::from_nanos(ms * 1_000_000)
     }
 
-    fn send(aborts: &mut Aborts, limit: usize, now: Time) -> Vec<u16> {
-        let mut sent = Vec::new();
-        while let Some(abort) = aborts.next(limit, now) {
-            aborts.sent(abort);
-            sent.push(abort.cid);
-        }
-        sent
+    fn send(aborts: &mut Aborts, limit: usize, now: Time) -> Vec<Abort> {
+        std::iter::from_fn(|| aborts.take(limit, now)).collect()
+    }
+
+    fn cids(sent: &[Abort]) -> Vec<u16> {
+        sent.iter().map(|abort| abort.cid).collect()
     }
 
     #[test]
@@ -106,10 +108,16 @@ mod tests {
         for cid in 0..6 {
             aborts.add(1, cid, true);
         }
-        assert_eq!(send(&mut aborts, 2, at(0)), [0, 1]);
-        assert!(!aborts.answered(1, 1, Status::SUCCESS, at(0)));
-        assert_eq!(send(&mut aborts, 2, at(0)), [2]);
-        assert_eq!(send(&mut aborts, 255, at(0)), [3, 4]);
+        let mut sent = send(&mut aborts, 2, at(0));
+        assert_eq!(cids(&sent), [0, 1]);
+        assert!(!aborts.answered(sent.remove(1), Status::SUCCESS, at(0)));
+        sent = send(&mut aborts, 2, at(0));
+        assert_eq!(cids(&sent), [2]);
+        sent = send(&mut aborts, 255, at(0));
+        assert_eq!(cids(&sent), [3, 4]);
+        // There was no room for the first of them.
+        aborts.unsent(sent.remove(0));
+        assert_eq!(cids(&send(&mut aborts, 255, at(0))), [3]);
     }
 
     /// B9.5
@@ -124,11 +132,13 @@ mod tests {
             aborts.add(1, 7, true);
             let (mut now, mut delays) = (at(0), Vec::new());
             loop {
-                assert_eq!(send(&mut aborts, 1, now), [7]);
-                if aborts.answered(1, 7, status, now) {
+                let sent = send(&mut aborts, 1, now);
+                assert_eq!(cids(&sent), [7]);
+                let refused = sent.into_iter().any(|a| aborts.answered(a, status, now));
+                if refused {
                     break;
                 }
-                assert_eq!(send(&mut aborts, 1, now), [0; 0]);
+                assert_eq!(cids(&send(&mut aborts, 1, now)), [0; 0]);
                 let next = aborts.deadline(1).unwrap();
                 delays.push((next - now).as_millis());
                 now = next;
@@ -142,10 +152,13 @@ mod tests {
         let mut aborts = Aborts::default();
         aborts.add(1, 7, true);
         aborts.add(2, 7, false);
-        assert_eq!(send(&mut aborts, 4, at(0)), [7, 7]);
+        let sent = send(&mut aborts, 4, at(0));
+        assert_eq!(cids(&sent), [7, 7]);
         let refused = Status::INVALID_OPCODE;
-        assert!(!aborts.answered(2, 7, refused, at(0)));
-        assert!(aborts.answered(1, 7, refused, at(0)));
+        let told = sent
+            .into_iter()
+            .map(|abort| (abort.queue_id, aborts.answered(abort, refused, at(0))));
+        assert_eq!(told.collect::<Vec<_>>(), [(1, true), (2, false)]);
         assert_eq!(aborts.deadline(4), None);
     }
 }

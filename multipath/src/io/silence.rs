@@ -7,18 +7,10 @@
 
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{Command, Request, Transfer};
-use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_reactor::Time;
 
 /// Checks per limit.
 const CHECKS: u32 = 8;
-
-/// `owner` of a probe: no volume's.
-const PROBE: u32 = u32::MAX;
-
-/// A namespace that no controller has: larger than any NN, and not the one that means all.
-const NO_NAMESPACE: u32 = u32::MAX - 1;
 
 /// What a check has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,25 +75,6 @@ impl Silence {
     pub fn longest(&self) -> Duration {
         self.longest
     }
-}
-
-/// A command that is answered at once, with an error, and does nothing: Flush of a namespace that is not there.
-pub(crate) fn probe() -> Request {
-    let command = Command {
-        opcode: nvm::FLUSH,
-        nsid: NO_NAMESPACE,
-        ..Command::default()
-    };
-    Request {
-        owner: PROBE,
-        ..Request::plain(command, Transfer::None, 0, Vec::new())
-    }
-}
-
-/// Whether a request that ended was a probe.
-#[inline]
-pub(crate) fn is_probe(request: &Request) -> bool {
-    request.owner == PROBE
 }
 
 #[cfg(test)]

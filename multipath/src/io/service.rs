@@ -1,26 +1,26 @@
-//! The service of an I/O reactor: its channels and the application that uses them.
+//! The service of an I/O reactor: its poll group and the application that uses it.
 
 use pollux_reactor::{Context, Progress, Sender, Service, Time, TimerId};
 
-use crate::channels::Channels;
+use super::poll_group::PollGroup;
 use crate::messages::{ControlMessage, IoMessage, IoMessageKind};
 
-/// What runs on each I/O reactor beside the channels, on the same thread: a benchmark, a block device
+/// What runs on each I/O reactor beside the poll group, on the same thread: a benchmark, a block device
 /// export, a test.
 pub trait Application: 'static {
     /// What other threads can tell it; see [`IoMessage::application`].
     type Message: Send + 'static;
 
     /// Takes a message.
-    fn on_message(&mut self, message: Self::Message, channels: &mut Channels, cx: &mut Context<'_>);
+    fn on_message(&mut self, message: Self::Message, group: &mut PollGroup, cx: &mut Context<'_>);
 
     /// Called once a turn, between receiving and sending: take completions, submit I/O. All that is
     /// submitted in one turn leaves with one send per connection.
-    fn poll(&mut self, channels: &mut Channels, cx: &mut Context<'_>) -> Progress;
+    fn poll(&mut self, group: &mut PollGroup, cx: &mut Context<'_>) -> Progress;
 }
 
 pub(crate) struct IoService<A: Application> {
-    channels: Channels,
+    poll_group: PollGroup,
     application: A,
     timer: Option<(Time, TimerId)>,
 }
@@ -28,7 +28,7 @@ pub(crate) struct IoService<A: Application> {
 impl<A: Application> IoService<A> {
     pub fn new(reactor: usize, control: Sender<ControlMessage>, application: A) -> Self {
         Self {
-            channels: Channels::new(reactor, control),
+            poll_group: PollGroup::new(reactor, control),
             application,
             timer: None,
         }
@@ -36,7 +36,7 @@ impl<A: Application> IoService<A> {
 
     /// Keeps one timer at the next deadline, so that a parked reactor wakes for it.
     fn arm_timer(&mut self, cx: &mut Context<'_>) {
-        let deadline = self.channels.deadline();
+        let deadline = self.poll_group.deadline();
         if self.timer.map(|(at, _)| at) == deadline {
             return;
         }
@@ -52,9 +52,10 @@ impl<A: Application> Service for IoService<A> {
 
     fn on_message(&mut self, message: Self::Message, cx: &mut Context<'_>) {
         match message.0 {
-            IoMessageKind::Control(message) => self.channels.on_control(message, cx),
+            IoMessageKind::Control(message) => self.poll_group.on_control(message, cx),
             IoMessageKind::Application(message) => {
-                self.application.on_message(message, &mut self.channels, cx);
+                self.application
+                    .on_message(message, &mut self.poll_group, cx);
             }
         }
     }
@@ -64,20 +65,20 @@ impl<A: Application> Service for IoService<A> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
-        let received = self.channels.receive(cx.now());
-        let progress = received.or(self.application.poll(&mut self.channels, cx));
-        self.channels.transmit();
+        let received = self.poll_group.receive(cx.now());
+        let progress = received.or(self.application.poll(&mut self.poll_group, cx));
+        self.poll_group.transmit();
         self.arm_timer(cx);
         // What ended without a path is taken in the next turn, which must come.
-        match self.channels.has_completions() {
+        match self.poll_group.has_completions() {
             true => Progress::Busy,
             false => progress,
         }
     }
 
     fn on_stop(&mut self, cx: &mut Context<'_>) {
-        self.channels.close();
+        self.poll_group.close();
         // The application sees every I/O of its own end; nothing follows from what it says now.
-        let _ = self.application.poll(&mut self.channels, cx);
+        let _ = self.application.poll(&mut self.poll_group, cx);
     }
 }

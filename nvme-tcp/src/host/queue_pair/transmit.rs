@@ -6,10 +6,10 @@ use pollux_reactor::Stream;
 use zerocopy::little_endian::U32;
 use zerocopy::{Immutable, IntoBytes};
 
+use super::QueueError;
 use super::handshake::{ConnectOptions, R2TS_MAX, Settled};
-use super::queue_pair::QueueError;
-use super::request::{Request, Transfer};
 use super::table::{CommandTable, Slot};
+use crate::host::request::Transfer;
 use crate::pdu::{DataDigest, ProtocolError, Receiver, TxFraming, emit_term_req};
 use crate::spec::fabrics::ConnectData;
 use crate::spec::pdu::{CapsuleCmd, H2cData};
@@ -45,7 +45,7 @@ pub(super) struct Transmitter {
     work: VecDeque<Work>,
     in_capsule_max: usize,
     max_h2c_data: usize,
-    pub transfer_max: usize,
+    transfer_max: usize,
     /// Connect carries its data in the capsule whatever the controller says of other commands.
     connecting: bool,
     /// The stream took no more: nothing is sent before an edge tells of room.
@@ -68,10 +68,18 @@ impl Transmitter {
             work: VecDeque::with_capacity(commands * (1 + usize::from(R2TS_MAX))),
             in_capsule_max: options.in_capsule_max,
             max_h2c_data: 4096,
-            transfer_max: options.transfer_max,
+            transfer_max: transfer_max(options.transfer_max),
             connecting: true,
             blocked: false,
         }
+    }
+
+    pub fn transfer_max(&self) -> usize {
+        self.transfer_max
+    }
+
+    pub fn set_transfer_max(&mut self, bytes: usize) {
+        self.transfer_max = transfer_max(bytes);
     }
 
     pub fn settle(&mut self, settled: &Settled) {
@@ -109,12 +117,10 @@ impl Transmitter {
 
     /// If the slot's request has a further part, issues it.
     #[inline]
-    pub fn next_part(&mut self, table: &mut CommandTable, index: u16) -> bool {
-        let Some(slot) = table.get_mut(index) else {
-            return false;
-        };
+    pub fn next_part<T>(&mut self, table: &mut CommandTable<T>, index: u16) -> bool {
+        let slot = table.slot(index);
         let done = slot.offset + slot.length;
-        if slot.request().is_none_or(|r| done >= r.length) {
+        if done >= slot.total {
             return false;
         }
         slot.offset = done;
@@ -129,10 +135,10 @@ impl Transmitter {
 
     /// Moves work to the send queue as far as it has room, and sends, unless the peer has to make room first.
     #[inline]
-    pub fn transmit(
+    pub fn transmit<T>(
         &mut self,
         stream: &mut Stream,
-        table: &mut CommandTable,
+        table: &mut CommandTable<T>,
     ) -> Result<(), QueueError> {
         loop {
             while let Some(&work) = self.work.front() {
@@ -172,16 +178,12 @@ impl Transmitter {
     }
 
     #[inline]
-    fn put_command(&mut self, table: &mut CommandTable, index: u16) {
+    fn put_command<T>(&mut self, table: &mut CommandTable<T>, index: u16) {
         let cid = table.begin(index);
-        let Some(slot) = table.get_mut(index) else {
-            return;
-        };
+        let slot = table.slot(index);
         slot.length = part_length(slot, self.transfer_max);
-        let Some(request) = slot.request() else {
-            return;
-        };
-        let mut sqe = sqe_of(request, slot.offset, slot.length);
+        slot.begins_at = self.tx.inline_end();
+        let mut sqe = sqe_of(slot);
         sqe.cid.set(cid);
         let data = slot.data_length();
         let limit = if self.connecting {
@@ -189,12 +191,11 @@ impl Transmitter {
         } else {
             self.in_capsule_max
         };
-        let in_capsule = request.transfer == Transfer::ToController && data <= limit;
-        let length = u32::try_from(data).unwrap_or(u32::MAX);
+        let in_capsule = slot.transfer == Transfer::ToController && data <= limit;
         sqe.sgl = if in_capsule {
-            SglDescriptor::in_capsule(0, length)
+            SglDescriptor::in_capsule(0, dword(data))
         } else {
-            SglDescriptor::transport(length)
+            SglDescriptor::transport(dword(data))
         };
         let carried = if in_capsule { data } else { 0 };
         self.tx
@@ -207,9 +208,9 @@ impl Transmitter {
     }
 
     /// Queues one H2CData PDU; returns how far the data has come.
-    fn put_data(
+    fn put_data<T>(
         &mut self,
-        table: &mut CommandTable,
+        table: &mut CommandTable<T>,
         index: u16,
         tag: u16,
         at: usize,
@@ -217,20 +218,13 @@ impl Transmitter {
     ) -> usize {
         let next = end.min(at + self.max_h2c_data);
         let cid = table.current_cid(index);
-        let Some(slot) = table.get_mut(index) else {
-            return end;
-        };
+        let slot = table.slot(index);
         let length = next - at;
         if next == end {
-            slot.r2ts = slot.r2ts.saturating_sub(1);
+            debug_assert!(slot.r2ts > 0, "data that no R2T asked for");
+            slot.r2ts -= 1;
         }
-        let pdu = H2cData::new(
-            cid,
-            tag,
-            u32::try_from(at).unwrap_or(u32::MAX),
-            u32::try_from(length).unwrap_or(u32::MAX),
-            next == end,
-        );
+        let pdu = H2cData::new(cid, tag, dword(at), dword(length), next == end);
         self.tx
             .put(|out| self.framing.put_header(out, &pdu, length));
         self.put_payload(slot, index, at, length);
@@ -238,7 +232,7 @@ impl Transmitter {
     }
 
     #[inline]
-    fn put_payload(&mut self, slot: &mut Slot, index: u16, at: usize, length: usize) {
+    fn put_payload<T>(&mut self, slot: &mut Slot<T>, index: u16, at: usize, length: usize) {
         if length == 0 {
             return;
         }
@@ -246,16 +240,16 @@ impl Transmitter {
         self.tx.put_payload(index, slot.offset + at, length);
         if self.framing.ddgst {
             let mut digest = DataDigest::new();
-            digest.update(slot.source(at, length).unwrap_or_default());
+            digest.update(slot.source(at, length));
             self.tx.put(|out| out.extend_from_slice(&digest.finish()));
         }
     }
 
     /// Tells the controller why the connection ends, if the socket takes it.
-    pub fn send_term_req(
+    pub fn send_term_req<T>(
         &mut self,
         stream: &mut Stream,
-        table: &mut CommandTable,
+        table: &mut CommandTable<T>,
         fault: ProtocolError,
         offending: &[u8],
     ) {
@@ -265,6 +259,11 @@ impl Transmitter {
             // Nothing depends on it: the connection ends either way.
             let _ = self.tx.flush(stream, &mut NoPayloads);
         }
+    }
+
+    /// How many of the send queue's inline bytes the stream has taken; see [`Slot::was_sent`].
+    pub fn handed(&self) -> u64 {
+        self.tx.inline_handed()
     }
 
     pub fn has_unsent(&self) -> bool {
@@ -277,37 +276,47 @@ impl Transmitter {
     }
 }
 
-/// Bytes of the request's range that the next command covers.
-#[inline]
-fn part_length(slot: &Slot, transfer_max: usize) -> usize {
-    let Some(request) = slot.request() else {
-        return 0;
-    };
-    let rest = request.length.saturating_sub(slot.offset);
-    if request.block_shift == 0 {
-        return rest;
-    }
-    let blocks = BLOCKS_MAX << request.block_shift;
-    let most = match request.transfer {
-        Transfer::None => blocks,
-        _ => blocks.min(transfer_max >> request.block_shift << request.block_shift),
-    };
-    rest.min(most.max(1 << request.block_shift))
+/// The user decides how much one command may move; what cannot be said in 32 bits, or is less than a block, is
+/// not believed.
+fn transfer_max(asked: usize) -> usize {
+    asked.clamp(512, 1 << 31)
 }
 
+/// A length or an offset of a command's data, which [`transfer_max`] keeps within 32 bits.
 #[inline]
-fn sqe_of(request: &Request, offset: usize, length: usize) -> Sqe {
-    let mut cdw = request.command.cdw;
-    if request.block_shift > 0 {
-        let lba = request.lba() + (offset >> request.block_shift) as u64;
-        let [a, b, c, d, e, f, g, h] = lba.to_le_bytes();
-        cdw[0] = u32::from_le_bytes([a, b, c, d]);
-        cdw[1] = u32::from_le_bytes([e, f, g, h]);
-        let blocks = u32::try_from(length >> request.block_shift).unwrap_or(1);
-        cdw[2] = cdw[2] & 0xffff_0000 | blocks.saturating_sub(1) & 0xffff;
+#[expect(clippy::expect_used, reason = "the largest transfer is below 4 GiB")]
+fn dword(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a transfer of 4 GiB or more")
+}
+
+/// Bytes of the request's range that the next command covers.
+#[inline]
+fn part_length<T>(slot: &Slot<T>, transfer_max: usize) -> usize {
+    let rest = slot.total - slot.offset;
+    if slot.block_shift == 0 {
+        return rest;
     }
-    let mut sqe = Sqe::new(request.command.opcode, request.command.nsid);
-    let [a, b, c, d, e, f] = cdw.map(U32::new);
+    let blocks = BLOCKS_MAX << slot.block_shift;
+    let most = match slot.transfer {
+        Transfer::None => blocks,
+        _ => blocks.min(transfer_max >> slot.block_shift << slot.block_shift),
+    };
+    rest.min(most.max(1 << slot.block_shift))
+}
+
+/// The submission queue entry of a slot's current command, but for its identifier and SGL.
+#[inline]
+fn sqe_of<T>(slot: &Slot<T>) -> Sqe {
+    let mut command = slot.command;
+    if slot.block_shift > 0 {
+        let first = slot.command.lba() + (slot.offset >> slot.block_shift) as u64;
+        command.set_lba(first);
+        // A command of no blocks cannot be said; it is the submitter's to refuse.
+        let blocks = dword(slot.length >> slot.block_shift);
+        command.cdw[2] = command.cdw[2] & 0xffff_0000 | blocks.saturating_sub(1) & 0xffff;
+    }
+    let mut sqe = Sqe::new(command.opcode, command.nsid);
+    let [a, b, c, d, e, f] = command.cdw.map(U32::new);
     (sqe.cdw10, sqe.cdw11, sqe.cdw12) = (a, b, c);
     (sqe.cdw13, sqe.cdw14, sqe.cdw15) = (d, e, f);
     sqe

@@ -1,106 +1,23 @@
-//! One I/O reactor's view of a volume: its paths and what waits for them.
+//! A volume on one I/O reactor: its paths and what waits for them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::Request;
-use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
-use crate::channels::VolumeInfo;
+use super::in_flight::IoRequest;
+use super::link::Link;
+use super::path::{Path, PathSet, Pending, link_of};
+use super::select::{Candidate, Selection};
+use crate::command::Op;
 use crate::counters::{CounterReset, PathCounters};
+use crate::error::NoPath;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
-use crate::io::{NoPath, Op};
-use crate::link::Link;
+use crate::ids::VolumeInfo;
 use crate::messages::{ControllerId, PathState};
 use crate::policy::Policy;
-use crate::select::{Candidate, Selection};
 use crate::status::{PathStatus, ReactorVolumeStatus};
-
-/// Whether a completion carried an ANA status that no ANA log has explained yet (rule B2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pending {
-    No,
-    /// Control was told; it says which log to wait for.
-    Told,
-    /// For this read of the log, or a later one. What comes of an earlier read may be older than the status.
-    Read(u64),
-}
-
-/// A path as its reactor holds it (rule B2.1). Only this reactor writes it.
-#[derive(Debug)]
-pub(crate) struct Path {
-    pub controller: ControllerId,
-    pub state: PathState,
-    pub pending: Pending,
-    pub anatt_expired: bool,
-    pub counters: PathCounters,
-}
-
-impl Path {
-    fn new(controller: ControllerId, state: PathState) -> Self {
-        Self {
-            controller,
-            state,
-            pending: Pending::No,
-            anatt_expired: false,
-            counters: PathCounters::default(),
-        }
-    }
-
-    /// Rule B2.2.
-    #[inline]
-    fn is_accessible(&self) -> bool {
-        self.state.active && self.pending == Pending::No && self.state.ana.is_accessible()
-    }
-
-    /// The log that is waited for has come, if the state is of that one.
-    fn settle(&mut self) {
-        if matches!(self.pending, Pending::Read(read) if self.state.log_read >= read) {
-            self.pending = Pending::No;
-        }
-    }
-
-    #[inline]
-    fn candidate(&self, links: &[Option<Box<Link>>]) -> Candidate {
-        let link = link_of(links, self.controller);
-        Candidate {
-            available: self.is_accessible()
-                && link.is_some_and(|l| l.is_connected() && !l.excluded),
-            optimized: self.state.ana == AnaState::OPTIMIZED,
-            outstanding: link.map_or(0, Link::outstanding),
-        }
-    }
-
-    /// Why I/O need not wait for this path (rule B7.1); `None` if it may become available.
-    fn hopeless(&self, links: &[Option<Box<Link>>]) -> Option<NoPath> {
-        let Some(link) = link_of(links, self.controller) else {
-            return Some(NoPath::ControllerLost);
-        };
-        if link.excluded {
-            return Some(NoPath::FastIoFail);
-        }
-        if !link.is_connected() && !link.recovering {
-            return Some(NoPath::ControllerLost);
-        }
-        if !self.state.active {
-            return Some(NoPath::NamespaceInactive);
-        }
-        match self.state.ana {
-            AnaState::PERSISTENT_LOSS => Some(NoPath::PersistentLoss),
-            AnaState::INACCESSIBLE | AnaState::CHANGE if self.anatt_expired => {
-                Some(NoPath::AnattExpired)
-            }
-            _ => None,
-        }
-    }
-}
-
-#[inline]
-fn link_of(links: &[Option<Box<Link>>], id: ControllerId) -> Option<&Link> {
-    links.get(usize::from(id.slot))?.as_deref()
-}
 
 /// How long I/O of a volume waits for a path before control is told, which says so in the log.
 pub(crate) const STALL_TOLD_AFTER: Duration = Duration::from_secs(1);
@@ -115,16 +32,18 @@ pub(crate) struct Stalled {
 
 /// A volume on one reactor.
 #[derive(Debug)]
-pub(crate) struct Channel {
+pub(crate) struct Volume {
     pub info: VolumeInfo,
     selection: Selection,
     paths: Vec<Path>,
+    /// The name that a path was given last.
+    last_name: PathSet,
     /// Counters of paths that were removed.
     removed: PathCounters,
     /// How often I/O came back with which error, also where it was retried.
     errors: Vec<(Status, u64)>,
     /// I/Os without a path or without room in its queue, in submission order.
-    pub waiting: VecDeque<Request>,
+    pub waiting: VecDeque<IoRequest>,
     /// While I/O waits because no path is available.
     pub stalled: Option<Stalled>,
     /// I/Os submitted and not completed.
@@ -133,12 +52,13 @@ pub(crate) struct Channel {
     pub histogram: Option<Box<LatencyHistogram>>,
 }
 
-impl Channel {
+impl Volume {
     pub fn new(info: VolumeInfo, policy: Policy) -> Self {
         Self {
             info,
             selection: Selection::new(policy),
             paths: Vec::new(),
+            last_name: PathSet::EMPTY,
             removed: PathCounters::default(),
             errors: Vec::new(),
             waiting: VecDeque::with_capacity(1024),
@@ -158,47 +78,51 @@ impl Channel {
         if let Some(histogram) = &mut self.histogram
             && histogram.layout().only.is_none_or(|only| only == op)
         {
+            // Longer than 584 years is the longest.
             histogram.record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
         }
     }
 
-    /// Selects the path of the next I/O (rule B5.1): from the table, every time. `avoid` has a bit for each
-    /// path that has just failed it, by place in the table, and is heeded as far as there are others.
+    /// Selects the path of the next I/O (rule B5.1): from the table, every time. Returns the place of its link among
+    /// `links`. The paths to avoid have just failed it, and are avoided as far as there are others.
     #[inline]
-    pub fn pick(&mut self, links: &[Option<Box<Link>>], avoid: u32) -> Option<ControllerId> {
+    pub fn pick(&mut self, links: &[Option<Box<Link>>], avoid: PathSet) -> Option<usize> {
         let paths = &self.paths;
         let pick = self
             .selection
-            .pick(paths.len(), |i| allowed(paths, i, links, avoid));
-        let index = match pick {
-            None if avoid != 0 => self
+            .pick(paths.len(), |i| allowed(&paths[i], links, avoid));
+        let path = match pick {
+            None if !avoid.is_empty() => self
                 .selection
-                .pick(paths.len(), |i| candidate(paths, i, links)),
+                .pick(paths.len(), |i| paths[i].candidate(links)),
             pick => pick,
         }?;
-        self.paths.get(index).map(|p| p.controller)
+        Some(usize::from(paths[path].controller.slot))
     }
 
-    /// What to avoid after a path has failed an I/O; `None` if there is no other path for it now.
+    /// What to avoid after a path has failed an I/O; `None` if there is no other path for it now. The path may
+    /// have been removed since the I/O was sent.
     pub fn avoid(
         &self,
         links: &[Option<Box<Link>>],
-        avoid: u32,
+        avoid: PathSet,
         controller: ControllerId,
-    ) -> Option<u32> {
-        let failed = self.paths.iter().position(|p| p.controller == controller);
-        let avoid = avoid | failed.map_or(0, bit);
-        (0..self.paths.len())
-            .any(|i| allowed(&self.paths, i, links, avoid).available)
+    ) -> Option<PathSet> {
+        let failed = self.paths.iter().find(|p| p.controller == controller);
+        let avoid = avoid.and(failed.map_or(PathSet::EMPTY, |path| path.name));
+        self.paths
+            .iter()
+            .any(|path| allowed(path, links, avoid).available)
             .then_some(avoid)
     }
 
     /// Puts an I/O among the waiting ones, at its place in the order of submission.
-    pub fn wait(&mut self, request: Request) {
+    pub fn wait(&mut self, request: IoRequest) {
+        let sequence = request.user.sequence;
         let place = match self.waiting.back() {
-            Some(last) if last.sequence > request.sequence => self
-                .waiting
-                .partition_point(|r| r.sequence < request.sequence),
+            Some(last) if last.user.sequence > sequence => {
+                self.waiting.partition_point(|r| r.user.sequence < sequence)
+            }
             _ => self.waiting.len(),
         };
         self.waiting.insert(place, request);
@@ -206,7 +130,9 @@ impl Channel {
 
     /// Whether any path is available.
     pub fn has_path(&self, links: &[Option<Box<Link>>]) -> bool {
-        (0..self.paths.len()).any(|i| candidate(&self.paths, i, links).available)
+        self.paths
+            .iter()
+            .any(|path| path.candidate(links).available)
     }
 
     /// Why an I/O without an available path must not wait; `None` while some path may become available.
@@ -225,7 +151,11 @@ impl Channel {
 
     pub fn add_path(&mut self, controller: ControllerId, state: PathState) {
         if self.path_mut(controller).is_none() {
-            self.paths.push(Path::new(controller, state));
+            let taken = |taken: PathSet, path: &Path| taken.and(path.name);
+            let taken = self.paths.iter().fold(PathSet::EMPTY, taken);
+            let name = PathSet::name(self.last_name, taken);
+            self.last_name = name;
+            self.paths.push(Path::new(controller, name, state));
         }
     }
 
@@ -314,7 +244,7 @@ impl Channel {
 
     /// The status of this moment, computed from the table by the code that selects (rule B13.2).
     pub fn status(&self, reactor: usize, links: &[Option<Box<Link>>]) -> ReactorVolumeStatus {
-        let view = |i: usize| candidate(&self.paths, i, links);
+        let view = |i: usize| self.paths[i].candidate(links);
         let paths = self
             .paths
             .iter()
@@ -350,40 +280,18 @@ impl Channel {
     }
 }
 
-/// The bit of a path in a set of paths to avoid; those behind the 32nd are not avoided.
 #[inline]
-fn bit(index: usize) -> u32 {
-    u32::try_from(index)
-        .ok()
-        .and_then(|index| 1u32.checked_shl(index))
-        .unwrap_or(0)
-}
-
-#[inline]
-fn allowed(paths: &[Path], index: usize, links: &[Option<Box<Link>>], avoid: u32) -> Candidate {
-    let mut candidate = candidate(paths, index, links);
-    if avoid != 0 && avoid & bit(index) != 0 {
-        candidate.available = false;
-    }
+fn allowed(path: &Path, links: &[Option<Box<Link>>], avoid: PathSet) -> Candidate {
+    let mut candidate = path.candidate(links);
+    candidate.available &= !avoid.has(path.name);
     candidate
-}
-
-#[inline]
-fn candidate(paths: &[Path], index: usize, links: &[Option<Box<Link>>]) -> Candidate {
-    paths.get(index).map_or(
-        Candidate {
-            available: false,
-            optimized: false,
-            outstanding: 0,
-        },
-        |path| path.candidate(links),
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::messages::VolumeId;
+    use pollux_nvme_tcp::spec::log::AnaState;
 
     const ID: ControllerId = ControllerId {
         slot: 0,
@@ -400,8 +308,8 @@ mod tests {
         }
     }
 
-    /// A channel with one path of a controller that is being connected.
-    fn channel(ana: AnaState) -> (Channel, Vec<Option<Box<Link>>>) {
+    /// A volume with one path of a controller that is being connected.
+    fn volume(ana: AnaState) -> (Volume, Vec<Option<Box<Link>>>) {
         let info = VolumeInfo {
             id: VolumeId {
                 slot: 0,
@@ -412,15 +320,15 @@ mod tests {
             blocks: 8,
             block_shift: 9,
         };
-        let mut channel = Channel::new(info, Policy::ActivePassive);
-        channel.add_path(ID, state(5, ana));
-        (channel, vec![Some(Box::new(Link::new(ID)))])
+        let mut volume = Volume::new(info, Policy::ActivePassive);
+        volume.add_path(ID, state(5, ana));
+        (volume, vec![Some(Box::new(Link::new(ID)))])
     }
 
     /// B3.5: a state with an older epoch, or the same, is dropped.
     #[test]
     fn an_older_epoch_is_dropped() {
-        let (mut c, links) = channel(AnaState::OPTIMIZED);
+        let (mut c, links) = volume(AnaState::OPTIMIZED);
         for epoch in [1, 4, 5] {
             assert!(!c.set_path(ID, state(epoch, AnaState::INACCESSIBLE)));
             assert_eq!(c.status(0, &links).paths[0].ana_state, AnaState::OPTIMIZED);
@@ -435,12 +343,12 @@ mod tests {
     /// epoch with what an older read told does not end it.
     #[test]
     fn only_a_log_read_after_the_ana_status_explains_it() {
-        let pending = |c: &Channel, links: &[_]| c.status(0, links).paths[0].log_pending;
+        let pending = |c: &Volume, links: &[_]| c.status(0, links).paths[0].log_pending;
         let by_read = |epoch, log_read| PathState {
             log_read,
             ..state(epoch, AnaState::OPTIMIZED)
         };
-        let (mut c, links) = channel(AnaState::OPTIMIZED);
+        let (mut c, links) = volume(AnaState::OPTIMIZED);
         c.path_mut(ID).unwrap().pending = Pending::Told;
         assert!(!c.set_path(ID, by_read(5, 9)), "an older epoch");
         assert!(c.set_path(ID, by_read(6, 1)));
@@ -473,7 +381,7 @@ mod tests {
             AnaState::CHANGE,
             AnaState::PERSISTENT_LOSS,
         ] {
-            let (mut c, links) = channel(AnaState::INACCESSIBLE);
+            let (mut c, links) = volume(AnaState::INACCESSIBLE);
             assert!(c.set_path(ID, state(6, newer)));
             c.anatt_expired(ID, 5);
             assert!(!c.status(0, &links).paths[0].anatt_expired, "{newer}");
@@ -483,7 +391,7 @@ mod tests {
     /// B4.2, B4.3: an expiry of the present epoch counts, for as long as the path is inaccessible or in change.
     #[test]
     fn an_expiry_of_the_present_epoch_counts() {
-        let (mut c, links) = channel(AnaState::INACCESSIBLE);
+        let (mut c, links) = volume(AnaState::INACCESSIBLE);
         assert_eq!(c.hopeless(&links), None);
         c.anatt_expired(ID, 5);
         assert_eq!(c.hopeless(&links), Some(NoPath::AnattExpired));
@@ -496,7 +404,7 @@ mod tests {
     /// B3.5: what is meant for a path that was made again does not reach its successor.
     #[test]
     fn a_message_for_another_controller_of_the_same_place_is_dropped() {
-        let (mut c, links) = channel(AnaState::INACCESSIBLE);
+        let (mut c, links) = volume(AnaState::INACCESSIBLE);
         let predecessor = ControllerId {
             slot: 0,
             generation: 0,
@@ -514,7 +422,7 @@ mod tests {
             slot: 1,
             generation: 2,
         };
-        type Make = fn(&mut Channel, &mut Vec<Option<Box<Link>>>);
+        type Make = fn(&mut Volume, &mut Vec<Option<Box<Link>>>);
         let rows: [(NoPath, Make); 6] = [
             (NoPath::NoPaths, |c, _| c.remove_path(ID)),
             (NoPath::ControllerLost, |_, links| links[0] = None),
@@ -533,7 +441,7 @@ mod tests {
             }),
         ];
         for (why, make) in rows {
-            let (mut c, mut links) = channel(AnaState::OPTIMIZED);
+            let (mut c, mut links) = volume(AnaState::OPTIMIZED);
             assert_eq!(c.hopeless(&links), None);
             make(&mut c, &mut links);
             assert_eq!(c.hopeless(&links), Some(why));
@@ -541,7 +449,7 @@ mod tests {
             c.add_path(second, state(1, AnaState::INACCESSIBLE));
             assert_eq!(c.hopeless(&links), None, "{why}");
         }
-        let (mut c, links) = channel(AnaState::OPTIMIZED);
+        let (mut c, links) = volume(AnaState::OPTIMIZED);
         let inactive = PathState {
             active: false,
             ..state(6, AnaState::OPTIMIZED)
@@ -549,5 +457,27 @@ mod tests {
         c.set_path(ID, inactive);
         assert_eq!(c.hopeless(&links), Some(NoPath::NamespaceInactive));
         assert!(!c.status(0, &links).paths[0].accessible, "B2.2: inactive");
+    }
+
+    /// What is avoided is a path, wherever it stands in the table by now.
+    #[test]
+    fn a_path_is_avoided_wherever_it_stands_in_the_table() {
+        let (mut v, mut links) = volume(AnaState::OPTIMIZED);
+        let id = |slot| ControllerId {
+            slot,
+            generation: 1,
+        };
+        for slot in 1..3 {
+            links.push(Some(Box::new(Link::new(id(slot)))));
+            v.add_path(id(slot), state(1, AnaState::OPTIMIZED));
+        }
+        let failed = v.paths[1].name;
+        v.remove_path(ID);
+        assert_eq!(v.paths[0].controller, id(1));
+        assert!(failed.has(v.paths[0].name) && !failed.has(v.paths[1].name));
+        // Its successor at the same place is another path.
+        v.remove_path(id(1));
+        v.add_path(id(1), state(2, AnaState::OPTIMIZED));
+        assert!(v.paths.iter().all(|path| !failed.has(path.name)));
     }
 }

@@ -1,0 +1,70 @@
+//! Why an I/O was not accepted, or has failed.
+
+use std::fmt;
+
+use pollux_nvme_tcp::spec::status::Status;
+
+/// Why an I/O failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IoError {
+    /// The controller completed it with an error that is not retried, or was retried often enough.
+    #[error("{0}")]
+    Status(Status),
+    /// No path can carry it, and none may become available in time.
+    #[error("no path: {0}")]
+    NoPath(NoPath),
+    /// The data that arrived does not match its digest or is incomplete, more often than the retry limit.
+    #[error("data lost on the way")]
+    Data,
+    /// The volume was removed.
+    #[error("volume removed")]
+    Removed,
+    /// It had not ended by its deadline ([`PollGroup::submit_within`](crate::PollGroup::submit_within)). What it
+    /// writes may have been written or not, where it had been sent.
+    #[error("deadline passed")]
+    Deadline,
+}
+
+/// Why a volume has no path left that could be waited for (rule B7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoPath {
+    /// The volume has no path at all.
+    NoPaths,
+    /// The namespace is not active behind any controller.
+    NamespaceInactive,
+    /// ANA state persistent loss.
+    PersistentLoss,
+    /// Inaccessible for longer than ANATT.
+    AnattExpired,
+    /// The controller is unreachable for longer than `fast_io_fail_timeout_sec`.
+    FastIoFail,
+    /// The controller is gone and is not reconnected to.
+    ControllerLost,
+}
+
+impl fmt::Display for NoPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoPath::NoPaths => "the volume has none",
+            NoPath::NamespaceInactive => "the namespace is not active",
+            NoPath::PersistentLoss => "ANA persistent loss",
+            NoPath::AnattExpired => "inaccessible for longer than ANATT",
+            NoPath::FastIoFail => "unreachable for longer than fast_io_fail_timeout_sec",
+            NoPath::ControllerLost => "controller lost",
+        })
+    }
+}
+
+/// Why an I/O was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// No such volume.
+    #[error("no such volume")]
+    NoVolume,
+    /// No blocks, or blocks beyond the end of the volume.
+    #[error("blocks outside the volume")]
+    OutOfRange,
+    /// The buffer is shorter than the blocks.
+    #[error("buffer shorter than the blocks")]
+    BufferTooShort,
+}

@@ -1,0 +1,176 @@
+//! An I/O in flight: from its submission to its completion, wherever it waits or is.
+
+use pollux_nvme_tcp::host::{Command, Request, Transfer};
+use pollux_nvme_tcp::spec::opcode::nvm;
+use pollux_reactor::Time;
+
+use super::path::PathSet;
+use crate::command::{Io, Op};
+use crate::ids::VolumeInfo;
+use crate::messages::VolumeId;
+
+/// What is known of an I/O beside the command and the buffer that a queue pair needs. It travels with them, and
+/// the queue pair hands it back unseen with how the command ended: where its connection was lost, with whether a
+/// byte of it was handed over, without which it surely was not executed.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    /// As its submitter has said.
+    pub op: Op,
+    pub lba: u64,
+    pub blocks: u32,
+    pub user: u64,
+    pub volume: VolumeId,
+    /// Its place in the order of submission.
+    pub sequence: u64,
+    /// When it was submitted first.
+    pub submitted: Time,
+    /// When something is done about it if it has not ended; [`Time::MAX`]: never.
+    pub deadline: Time,
+    /// Retries that were counted (rule B6).
+    pub retries: u32,
+    /// Paths that have just failed it.
+    pub avoid: PathSet,
+    pub unwanted: Unwanted,
+}
+
+/// An I/O with its command and its buffer.
+pub(crate) type IoRequest = Request<InFlight>;
+
+/// Why an I/O that is with a controller is not to be submitted again, whatever becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unwanted {
+    /// It is wanted.
+    No,
+    /// Its submitter has aborted it.
+    Aborted,
+    /// Its deadline has passed.
+    Overdue,
+}
+
+/// Makes the request of an I/O on a volume, which was checked to fit it.
+#[inline]
+pub(super) fn request_of(
+    io: Io,
+    volume: &VolumeInfo,
+    sequence: u64,
+    now: Time,
+    deadline: Time,
+) -> IoRequest {
+    let in_flight = InFlight {
+        op: io.op,
+        lba: io.lba,
+        blocks: io.blocks,
+        user: io.user,
+        volume: volume.id,
+        sequence,
+        submitted: now,
+        deadline,
+        retries: 0,
+        avoid: PathSet::EMPTY,
+        unwanted: Unwanted::No,
+    };
+    command_of(io, volume.nsid, volume.block_shift).with(in_flight)
+}
+
+/// The I/O of a request, as it was submitted.
+#[inline]
+pub(super) fn io_of(request: IoRequest) -> Io {
+    let InFlight {
+        op,
+        lba,
+        blocks,
+        user,
+        ..
+    } = request.user;
+    Io {
+        op,
+        lba,
+        blocks,
+        buffer: request.buffer,
+        user,
+    }
+}
+
+/// The command of an I/O on a namespace of `1 << block_shift` byte blocks (NVM Command Set 1.1, 3.3).
+#[inline]
+fn command_of(io: Io, nsid: u32, block_shift: u8) -> Request {
+    let opcode = match io.op {
+        Op::Read => nvm::READ,
+        Op::Write => nvm::WRITE,
+        Op::Compare => nvm::COMPARE,
+        Op::WriteZeroes => nvm::WRITE_ZEROES,
+        Op::Flush => return flush(io, nsid),
+        Op::Deallocate => return deallocate(io, nsid),
+    };
+    Request::block(opcode, nsid, io.lba, io.blocks, block_shift, io.buffer)
+}
+
+fn flush(io: Io, nsid: u32) -> Request {
+    let command = Command {
+        opcode: nvm::FLUSH,
+        nsid,
+        ..Command::default()
+    };
+    Request::plain(command, Transfer::None, 0, io.buffer)
+}
+
+/// Dataset Management with one range (NVM Command Set 1.1, 3.3.3), attribute Deallocate.
+fn deallocate(io: Io, nsid: u32) -> Request {
+    const RANGE_LEN: usize = 16;
+    let mut buffer = io.buffer;
+    if buffer.len() < RANGE_LEN {
+        buffer.resize(RANGE_LEN, 0);
+    }
+    let mut range = [0; RANGE_LEN];
+    let (blocks, lba) = range.split_at_mut(8);
+    blocks[4..].copy_from_slice(&io.blocks.to_le_bytes());
+    lba.copy_from_slice(&io.lba.to_le_bytes());
+    buffer[..RANGE_LEN].copy_from_slice(&range);
+    let command = Command {
+        opcode: nvm::DATASET_MANAGEMENT,
+        nsid,
+        cdw: [0, 1 << 2, 0, 0, 0, 0],
+    };
+    Request::plain(command, Transfer::ToController, RANGE_LEN, buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_io_comes_back_as_it_was_handed_in() {
+        let volume = VolumeInfo {
+            id: VolumeId {
+                slot: 0,
+                generation: 1,
+            },
+            name: "Nvme0n1".into(),
+            nsid: 5,
+            blocks: 1 << 40,
+            block_shift: 9,
+        };
+        for (op, blocks) in [
+            (Op::Read, 8),
+            (Op::Write, 1),
+            (Op::Compare, 3),
+            (Op::WriteZeroes, 70_000),
+            (Op::Flush, 0),
+            (Op::Deallocate, 123_456),
+        ] {
+            let lba = if op == Op::Flush { 0 } else { 0x1_2345_6789 };
+            let io = Io {
+                op,
+                lba,
+                blocks,
+                buffer: vec![7; 4096],
+                user: 42,
+            };
+            let request = request_of(io, &volume, 1, Time::ZERO, Time::MAX);
+            assert_eq!(request.command.nsid, 5);
+            let back = io_of(request);
+            assert_eq!((back.op, back.lba, back.blocks), (op, lba, blocks));
+            assert_eq!((back.user, back.buffer.len()), (42, 4096));
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The poll group: all volumes and controllers of one I/O reactor, and the way of an I/O through them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use pollux_nvme_tcp::host::{Lost, Outcome, RejectedReason};
+use pollux_reactor::{Outbox, Progress, Sender, Time};
+
+use super::in_flight::{IoRequest, io_of, request_of};
+use super::link::{Inbox, Link, News};
+use super::retry::Delayed;
+use super::volume::{STALL_TOLD_AFTER, Stalled, Volume};
+use crate::command::{Completion, Io, Op};
+use crate::error::{IoError, SubmitError};
+use crate::ids::VolumeInfo;
+use crate::messages::{ControlMessage, ControllerId, FromIo, VolumeId};
+use crate::status::{ReactorCounters, ReactorVolumeStatus};
+
+/// Retries that are counted (rule B6), unless set otherwise.
+const RETRY_LIMIT_DEFAULT: u32 = 3;
+
+/// What an I/O reactor owns: its volumes, and a queue pair per controller.
+///
+/// The application on the reactor submits here and takes completions here; nothing on that way locks,
+/// allocates or makes a system call other than on sockets.
+pub struct PollGroup {
+    pub(super) reactor: usize,
+    pub(super) now: Time,
+    /// By the slot of their identity.
+    pub(super) volumes: Vec<Option<Box<Volume>>>,
+    pub(super) links: Vec<Option<Box<Link>>>,
+    completions: VecDeque<Completion>,
+    /// What the link that is being looked at has completed.
+    pub(super) inbox: Inbox,
+    /// I/Os that are retried later, the next one first.
+    pub(super) delayed: VecDeque<Delayed>,
+    pub(super) retry_limit: Option<u32>,
+    pub(super) failback: bool,
+    /// I/O may wait for a path or for room.
+    pub(super) waiting: bool,
+    /// No I/O's deadline passes before this time.
+    pub(super) expire_at: Time,
+    /// I/Os submitted, which gives each its place in the order.
+    sequence: u64,
+    pub(super) counters: ReactorCounters,
+    control: Outbox<ControlMessage>,
+}
+
+impl PollGroup {
+    pub(crate) fn new(reactor: usize, control: Sender<ControlMessage>) -> Self {
+        Self {
+            reactor,
+            now: Time::ZERO,
+            volumes: Vec::new(),
+            links: Vec::new(),
+            completions: VecDeque::with_capacity(4096),
+            inbox: Vec::with_capacity(4096),
+            delayed: VecDeque::with_capacity(1024),
+            retry_limit: Some(RETRY_LIMIT_DEFAULT),
+            failback: true,
+            waiting: false,
+            expire_at: Time::MAX,
+            sequence: 0,
+            counters: ReactorCounters::default(),
+            control: Outbox::new(control),
+        }
+    }
+
+    /// I/O reactor, counted from 0.
+    pub fn reactor(&self) -> usize {
+        self.reactor
+    }
+
+    /// The volumes there are.
+    pub fn volumes(&self) -> impl Iterator<Item = &VolumeInfo> {
+        self.volumes.iter().flatten().map(|volume| &volume.info)
+    }
+
+    /// One volume.
+    #[inline]
+    pub fn volume(&self, id: VolumeId) -> Option<&VolumeInfo> {
+        self.find(id).map(|volume| &volume.info)
+    }
+
+    /// I/Os submitted to the volume on this reactor and not completed.
+    pub fn outstanding(&self, id: VolumeId) -> usize {
+        self.find(id).map_or(0, |volume| volume.outstanding)
+    }
+
+    /// How many I/Os of the volume wait on this reactor because no path is available, and for how long they have
+    /// had none; `None` while there is a path or nothing waits. Cheap: for a line that is shown every second.
+    pub fn waiting_for_path(&self, id: VolumeId) -> Option<(usize, Duration)> {
+        let volume = self.find(id)?;
+        let stalled = volume.stalled?;
+        Some((volume.waiting.len(), self.now - stalled.since))
+    }
+
+    /// What was done with the queue pairs since the start.
+    pub fn counters(&self) -> ReactorCounters {
+        self.counters
+    }
+
+    /// Socket calls of the queue pairs that are connected now.
+    pub fn socket_calls(&self) -> u64 {
+        self.links.iter().flatten().map(|l| l.socket_calls()).sum()
+    }
+
+    /// Status of every volume at this moment (rule B13).
+    pub fn status(&self) -> Vec<ReactorVolumeStatus> {
+        self.volumes
+            .iter()
+            .flatten()
+            .map(|volume| volume.status(self.reactor, &self.links))
+            .collect()
+    }
+
+    /// Submits an I/O. It ends exactly once, in [`next_completion`](Self::next_completion). While no path is
+    /// available but some may become so, it waits, without a limit of its own (rule B7.1): see
+    /// [`submit_within`](Self::submit_within) for one, and [`abort`](Self::abort) to take it back.
+    ///
+    /// # Errors
+    /// The I/O with the reason, if it does not fit the volume.
+    #[inline]
+    pub fn submit(&mut self, volume: VolumeId, io: Io) -> Result<(), (Io, SubmitError)> {
+        self.submit_by(volume, io, Time::MAX)
+    }
+
+    /// As [`submit`](Self::submit), with a deadline, `limit` from now: an I/O that has not ended by then ends
+    /// with [`IoError::Deadline`], at most a millisecond later if it waits for a path, for a retry or for room
+    /// in a queue. If it was sent, its abort is asked for, and it ends when its controller gives it back; a
+    /// controller that has not done so after a second is reset, since only then nobody writes to the I/O's
+    /// buffer any more. An I/O that succeeds in spite of that ends with success.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    #[inline]
+    pub fn submit_within(
+        &mut self,
+        volume: VolumeId,
+        io: Io,
+        limit: Duration,
+    ) -> Result<(), (Io, SubmitError)> {
+        let deadline = self.now + limit;
+        self.expire_at = self.expire_at.min(deadline);
+        self.submit_by(volume, io, deadline)
+    }
+
+    #[inline]
+    fn submit_by(
+        &mut self,
+        volume: VolumeId,
+        io: Io,
+        deadline: Time,
+    ) -> Result<(), (Io, SubmitError)> {
+        let Some(volume) = volume_mut(&mut self.volumes, volume) else {
+            return Err((io, SubmitError::NoVolume));
+        };
+        if let Err(error) = check(&io, &volume.info) {
+            return Err((io, error));
+        }
+        self.sequence += 1;
+        let request = request_of(io, &volume.info, self.sequence, self.now, deadline);
+        volume.outstanding += 1;
+        if volume.waiting.is_empty() {
+            self.dispatch(request);
+        } else {
+            // Behind those that wait for the same thing.
+            volume.wait(request);
+        }
+        Ok(())
+    }
+
+    /// The next I/O that has ended.
+    #[inline]
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        self.completions.pop_front()
+    }
+
+    pub(crate) fn has_completions(&self) -> bool {
+        !self.completions.is_empty()
+    }
+
+    #[inline]
+    fn find(&self, id: VolumeId) -> Option<&Volume> {
+        let volume = self.volumes.get(usize::from(id.slot))?.as_deref()?;
+        (volume.info.id == id).then_some(volume)
+    }
+
+    /// Gives an I/O to a path of its volume, to the waiting ones, or up (rules B5.1, B7.1).
+    #[inline]
+    #[expect(clippy::expect_used, reason = "what is picked is there, and connected")]
+    pub(super) fn dispatch(&mut self, request: IoRequest) {
+        // An I/O that is retried may have outlived its volume.
+        let Some(volume) = volume_mut(&mut self.volumes, request.user.volume) else {
+            return self.finish(request, None, Err(IoError::Removed));
+        };
+        let Some(link) = volume.pick(&self.links, request.user.avoid) else {
+            if let Some(why) = volume.hopeless(&self.links) {
+                return self.finish(request, None, Err(IoError::NoPath(why)));
+            }
+            volume.wait(request);
+            volume.stalled.get_or_insert(Stalled {
+                since: self.now,
+                told: false,
+            });
+            self.waiting = true;
+            self.counters.queued += 1;
+            return;
+        };
+        let link = self.links[link].as_mut();
+        let link = link.expect("a path of a controller that is gone was picked");
+        self.counters.submitted += 1;
+        if let Err(rejected) = link.submit(request) {
+            assert!(
+                rejected.reason == RejectedReason::QueueFull,
+                "{:?} on a path that was picked: {:?}",
+                rejected.reason,
+                rejected.request
+            );
+            volume.wait(rejected.request);
+            self.waiting = true;
+            self.counters.submitted -= 1;
+            self.counters.queued += 1;
+        }
+    }
+
+    /// Hands an I/O back to its submitter.
+    #[inline]
+    pub(super) fn finish(
+        &mut self,
+        request: IoRequest,
+        path: Option<ControllerId>,
+        result: Result<(), IoError>,
+    ) {
+        let (volume, submitted) = (request.user.volume, request.user.submitted);
+        let io = io_of(request);
+        // The volume may have been removed.
+        if let Some(volume) = volume_mut(&mut self.volumes, volume) {
+            debug_assert!(volume.outstanding > 0, "an I/O ended twice");
+            volume.outstanding -= 1;
+            volume.record_latency(io.op, self.now - submitted);
+        }
+        self.completions.push_back(Completion {
+            io,
+            result,
+            volume,
+            path,
+            submitted,
+        });
+    }
+
+    /// Submits what waits, as far as there are paths and room; fails it once no hope is left (rule B7).
+    pub(super) fn resume_waiting(&mut self) {
+        self.waiting = false;
+        for slot in 0..self.volumes.len() {
+            while let Some(Some(volume)) = self.volumes.get_mut(slot) {
+                let before = volume.waiting.len();
+                let Some(request) = volume.waiting.pop_front() else {
+                    break;
+                };
+                self.dispatch(request);
+                let volume = self.volumes[slot].as_ref();
+                if volume.is_none_or(|volume| volume.waiting.len() == before) {
+                    // It found no path, and stands where it stood.
+                    break;
+                }
+            }
+            self.tell_whether_stalled(slot);
+        }
+        self.waiting = self
+            .volumes
+            .iter()
+            .flatten()
+            .any(|volume| !volume.waiting.is_empty());
+    }
+
+    /// Tells control once when I/O has waited for a path for long, and when that has ended.
+    fn tell_whether_stalled(&mut self, slot: usize) {
+        let Some(Some(volume)) = self.volumes.get_mut(slot) else {
+            return;
+        };
+        let Some(stalled) = volume.stalled else {
+            return;
+        };
+        let (id, since) = (volume.info.id, stalled.since);
+        let waiting = volume.waiting.len();
+        let message = if waiting == 0 || volume.has_path(&self.links) {
+            volume.stalled = None;
+            stalled
+                .told
+                .then_some(FromIo::Resumed { volume: id, since })
+        } else if !stalled.told && self.now >= since + STALL_TOLD_AFTER {
+            volume.stalled = Some(Stalled { since, told: true });
+            Some(FromIo::Stalled {
+                volume: id,
+                waiting,
+                since,
+            })
+        } else {
+            None
+        };
+        if let Some(message) = message {
+            self.post(message);
+        }
+    }
+
+    /// The receiving half of a turn.
+    #[inline]
+    pub(crate) fn receive(&mut self, now: Time) -> Progress {
+        self.now = now;
+        let mut progress = Progress::Idle;
+        for slot in 0..self.links.len() {
+            let Some(Some(link)) = self.links.get_mut(slot) else {
+                continue;
+            };
+            let id = link.id;
+            let incarnation = link.incarnation;
+            let (did, news) = link.receive(now, &mut self.inbox);
+            self.counters.receives += u64::from(did == Progress::Busy);
+            progress = progress.or(did);
+            let is_due = now >= link.due_at;
+            self.drain_inbox(id);
+            if let Some(news) = news {
+                self.report(id, incarnation, news);
+            }
+            if is_due {
+                self.age_commands(id);
+            }
+        }
+        self.counters.polls += 1;
+        self.counters.idle_polls += u64::from(progress == Progress::Idle);
+        while self.delayed.front().is_some_and(|d| d.at <= now) {
+            if let Some(delayed) = self.delayed.pop_front() {
+                self.retry(delayed.request);
+            }
+        }
+        if self.waiting {
+            self.resume_waiting();
+        }
+        if now >= self.expire_at {
+            self.expire();
+        }
+        progress
+    }
+
+    /// The sending half of a turn.
+    #[inline]
+    pub(crate) fn transmit(&mut self) {
+        for slot in 0..self.links.len() {
+            let Some(Some(link)) = self.links.get_mut(slot) else {
+                continue;
+            };
+            let id = link.id;
+            let incarnation = link.incarnation;
+            let news = link.transmit(self.now, &mut self.inbox);
+            if news.is_some() || !self.inbox.is_empty() {
+                self.drain_inbox(id);
+            }
+            if let Some(news) = news {
+                self.report(id, incarnation, news);
+            }
+        }
+        self.control.flush();
+    }
+
+    /// When [`receive`](Self::receive) has something to do although nothing arrives.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        let connecting = self.links.iter().flatten().filter_map(|l| l.deadline());
+        let delayed = self.delayed.front().map(|d| d.at);
+        let expire = (self.expire_at < Time::MAX).then_some(self.expire_at);
+        let stalls = self.volumes.iter().flatten().filter_map(|volume| {
+            let stalled = volume.stalled.filter(|stalled| !stalled.told)?;
+            Some(stalled.since + STALL_TOLD_AFTER)
+        });
+        let stalls = self.waiting.then_some(stalls).into_iter().flatten();
+        connecting.chain(delayed).chain(expire).chain(stalls).min()
+    }
+
+    #[inline]
+    pub(super) fn drain_inbox(&mut self, controller: ControllerId) {
+        if self.inbox.is_empty() {
+            return;
+        }
+        let mut inbox = std::mem::take(&mut self.inbox);
+        // What a lost connection hands back comes in the order of its slots.
+        if let Some(Outcome::Lost(Lost::Connection { .. })) = inbox.last().map(|c| c.outcome) {
+            inbox.sort_unstable_by_key(|completed| completed.request.user.sequence);
+        }
+        for completed in inbox.drain(..) {
+            self.on_completed(controller, completed);
+        }
+        self.inbox = inbox;
+    }
+
+    pub(super) fn report(&mut self, controller: ControllerId, incarnation: u32, news: News) {
+        let message = match news {
+            News::Ready => FromIo::QueueReady {
+                controller,
+                incarnation,
+            },
+            News::Lost(error) => {
+                self.waiting = true;
+                FromIo::QueueLost {
+                    controller,
+                    incarnation,
+                    error,
+                }
+            }
+        };
+        self.post(message);
+    }
+
+    pub(super) fn post(&mut self, message: FromIo) {
+        self.control.post(ControlMessage::Io {
+            reactor: self.reactor,
+            message,
+        });
+    }
+}
+
+/// The volume of this name, unless it was removed: its place may be another's by now.
+#[inline]
+pub(super) fn volume_mut(volumes: &mut [Option<Box<Volume>>], id: VolumeId) -> Option<&mut Volume> {
+    let volume = volumes.get_mut(usize::from(id.slot))?.as_deref_mut()?;
+    (volume.info.id == id).then_some(volume)
+}
+
+/// The link to the controller of this name, unless that was removed.
+#[inline]
+pub(super) fn link_mut(links: &mut [Option<Box<Link>>], id: ControllerId) -> Option<&mut Link> {
+    let link = links.get_mut(usize::from(id.slot))?.as_deref_mut()?;
+    (link.id == id).then_some(link)
+}
+
+#[inline]
+fn check(io: &Io, info: &VolumeInfo) -> Result<(), SubmitError> {
+    if io.op == Op::Flush {
+        return Ok(());
+    }
+    let end = io.lba.checked_add(u64::from(io.blocks));
+    if io.blocks == 0 || end.is_none_or(|end| end > info.blocks) {
+        return Err(SubmitError::OutOfRange);
+    }
+    let moves_data = matches!(io.op, Op::Read | Op::Write | Op::Compare);
+    if moves_data && io.buffer.len() < (io.blocks as usize) << info.block_shift {
+        return Err(SubmitError::BufferTooShort);
+    }
+    Ok(())
+}
