@@ -3,7 +3,7 @@
 use pollux_reactor::Time;
 
 use crate::error::IoError;
-use crate::messages::{ControllerId, VolumeId};
+use crate::ids::{ControllerId, VolumeId};
 
 /// What an I/O does (NVM Command Set 1.1, 3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,8 @@
-//! Why an I/O was not accepted, or has failed.
+//! Why an I/O was not accepted or has failed, and why a request to the host has.
 
 use std::fmt;
 
+use pollux_nvme_tcp::host::ControllerError;
 use pollux_nvme_tcp::spec::status::Status;
 
 /// Why an I/O failed.
@@ -67,4 +68,64 @@ pub enum SubmitError {
     /// The buffer is shorter than the blocks.
     #[error("buffer shorter than the blocks")]
     BufferTooShort,
+}
+
+/// Why a request failed; nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// The controller could not be connected or brought up.
+    #[error("{transport}: {error}")]
+    Connect {
+        /// Which one.
+        transport: String,
+        /// Why.
+        error: ControllerError,
+    },
+    /// Not all of it was done by the connect timeout.
+    #[error("{0}: not usable within the connect timeout")]
+    Timeout(String),
+    /// The controller grants fewer I/O queues than there are I/O reactors.
+    #[error("{transport}: grants {granted} I/O queues, {needed} are needed (one per I/O reactor)")]
+    TooFewQueues {
+        /// Which one.
+        transport: String,
+        /// What it grants.
+        granted: u16,
+        /// What is needed.
+        needed: usize,
+    },
+    /// The operating system refused.
+    #[error("{0}: {1}")]
+    Socket(String, std::io::ErrorKind),
+    /// Already attached under this name.
+    #[error("{0}: already attached under this name")]
+    Exists(String),
+    /// It does not fit to what is attached under the name.
+    #[error("{0}")]
+    Mismatch(String),
+    /// A value or a combination of values is not allowed.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// No such name.
+    #[error("no such {0}")]
+    NotFound(String),
+    /// A discovery of this name or address is followed already.
+    #[error("discovery {0}: started already")]
+    DiscoveryExists(String),
+    /// What a discovery service lists was not attached while somebody waited for it.
+    #[error("{transport}: what it lists could not be attached{}: {cause}", if *.in_time { "" } else { " in time" })]
+    Discovery {
+        /// The service.
+        transport: String,
+        /// What has failed so far.
+        cause: String,
+        /// False if the attach timeout has passed, true if the service failed too often.
+        in_time: bool,
+    },
+    /// It is in the wanted state already.
+    #[error("{0}")]
+    Already(&'static str),
+    /// The host is stopping, or the object went away meanwhile.
+    #[error("cancelled: {0}")]
+    Cancelled(&'static str),
 }

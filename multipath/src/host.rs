@@ -7,9 +7,10 @@ use pollux_nvme_tcp::host::HostIdentity;
 use pollux_reactor::{Group, Sender, Simulation, mailbox};
 
 use crate::control::Control;
+use crate::error::HostError;
 use crate::io::{Application, IoService};
 use crate::messages::{ControlMessage, IoMessage};
-use crate::request::{AttachRequest, Attached, HostError, HostRequest, Reply};
+use crate::request::{AttachRequest, Attached, HostRequest, Reply};
 use crate::status::{ControllerStatus, VolumeStatus};
 use crate::transport_id::TransportId;
 

@@ -1,6 +1,19 @@
 //! What volumes and controllers are called.
 
-use crate::messages::VolumeId;
+/// A volume, by its place in every reactor's table. Places are used again, generations are not, so that
+/// nothing meant for a removed volume reaches its successor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VolumeId {
+    pub(crate) slot: u16,
+    pub(crate) generation: u16,
+}
+
+/// A controller that the host is or was connected to; as [`VolumeId`] never the same twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ControllerId {
+    pub(crate) slot: u16,
+    pub(crate) generation: u32,
+}
 
 /// A volume as its users see it.
 #[derive(Debug, Clone, PartialEq, Eq)]

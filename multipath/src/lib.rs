@@ -24,6 +24,8 @@ mod host;
 mod ids;
 mod io;
 mod messages;
+mod options;
+mod path_state;
 mod policy;
 mod request;
 pub mod rpc;
@@ -35,17 +37,17 @@ pub const LOG_FLAG: &str = "bdev_nvme";
 
 pub use command::{Completion, Io, Op};
 pub use counters::{CounterReset, OpCounters, PathCounters};
-pub use error::{IoError, NoPath, SubmitError};
+pub use error::{HostError, IoError, NoPath, SubmitError};
 pub use histogram::{HistogramLayout, LatencyHistogram};
 pub use host::{Host, HostHandle};
-pub use ids::VolumeInfo;
+pub use ids::{ControllerId, VolumeId, VolumeInfo};
 pub use io::{Aborting, Application, PollGroup};
-pub use messages::{ControllerId, IoMessage, VolumeId};
+pub use messages::IoMessage;
+pub use options::{AttachOptions, Mode, Recovery};
 pub use policy::{Policy, Selector};
 pub use pollux_nvme_tcp::host::{FaultChange, InjectedFault};
 pub use request::{
-    AttachOptions, AttachRequest, Attached, AttachedVolume, ControllerChange, DiscoveryRequest,
-    HostError, HostRequest, Mode, Recovery, Reply,
+    AttachRequest, Attached, AttachedVolume, ControllerChange, DiscoveryRequest, HostRequest, Reply,
 };
 pub use status::{
     ControllerStatus, DiscoveryStatus, NotAttached, Notification, NotificationKind, PathEvent,

@@ -3,44 +3,15 @@
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::{CommandTimeout, ConnectOptions, FaultChange, QueueError};
-use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Time;
 
 use crate::counters::CounterReset;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
-use crate::ids::VolumeInfo;
+use crate::ids::{ControllerId, VolumeId, VolumeInfo};
+use crate::path_state::PathState;
 use crate::policy::Policy;
 use crate::request::HostRequest;
 use crate::status::{ReactorCounters, ReactorVolumeStatus};
-
-/// A volume, by its place in every reactor's table. Places are used again, generations are not, so that
-/// nothing meant for a removed volume reaches its successor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct VolumeId {
-    pub(crate) slot: u16,
-    pub(crate) generation: u16,
-}
-
-/// A controller that the host is or was connected to; as [`VolumeId`] never the same twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ControllerId {
-    pub(crate) slot: u16,
-    pub(crate) generation: u32,
-}
-
-/// What control knows of a path, as it was at `epoch`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PathState {
-    /// Grows with every change of this path; older states are dropped (rule B3.5).
-    pub epoch: u64,
-    pub ana: AnaState,
-    /// ANA group, 0 without ANA reporting.
-    pub group: u32,
-    /// The namespace is active behind this controller.
-    pub active: bool,
-    /// The number of the read of the ANA log that this comes from, on the controller's present connection.
-    pub log_read: u64,
-}
 
 /// From control to an I/O reactor.
 #[derive(Debug)]

@@ -9,9 +9,9 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
 use crate::counters::PathCounters;
-use crate::messages::{ControllerId, VolumeId};
+use crate::ids::{ControllerId, VolumeId};
+use crate::options::AttachOptions;
 use crate::policy::Policy;
-use crate::request::AttachOptions;
 use crate::transport_id::TransportId;
 
 /// What one I/O reactor has done with its queue pairs since the start.

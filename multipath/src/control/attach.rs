@@ -11,8 +11,12 @@ use pollux_reactor::{Context, Time};
 use super::member::{Lifecycle, Member, MemberPath};
 use super::retry::Retries;
 use super::{Control, journal};
-use crate::messages::{ControllerId, PathState, ToIo, VolumeId};
-use crate::request::{AttachRequest, Attached, AttachedVolume, HostError, Mode, Reply};
+use crate::error::HostError;
+use crate::ids::{ControllerId, VolumeId};
+use crate::messages::ToIo;
+use crate::options::Mode;
+use crate::path_state::PathState;
+use crate::request::{AttachRequest, Attached, AttachedVolume, Reply};
 use crate::status::PathEventKind;
 use crate::transport_id::TransportId;
 

@@ -8,7 +8,8 @@ use super::discovery_log::Record;
 use super::discovery_service::DiscoveryService;
 use super::retry::Retries;
 use super::{Control, journal};
-use crate::request::{AttachRequest, DiscoveryRequest, HostError, Reply};
+use crate::error::HostError;
+use crate::request::{AttachRequest, DiscoveryRequest, Reply};
 use crate::status::DiscoveryStatus;
 use crate::transport_id::TransportId;
 

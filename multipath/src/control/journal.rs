@@ -9,9 +9,8 @@ use pollux_reactor::Time;
 use super::discovery_service::DiscoveryService;
 use super::member::{Lifecycle, Member};
 use crate::LOG_FLAG;
-use crate::ids::VolumeInfo;
-use crate::messages::VolumeId;
-use crate::request::HostError;
+use crate::error::HostError;
+use crate::ids::{VolumeId, VolumeInfo};
 use crate::status::PathEventKind;
 
 /// How often it is said that a controller is still lost, for the same reason.

@@ -9,8 +9,10 @@ use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Time;
 
 use super::retry::Retries;
-use crate::messages::{ControllerId, PathState, VolumeId};
-use crate::request::{AttachOptions, Attached, Reply};
+use crate::ids::{ControllerId, VolumeId};
+use crate::options::AttachOptions;
+use crate::path_state::PathState;
+use crate::request::{Attached, Reply};
 use crate::transport_id::TransportId;
 
 /// Where a controller stands.

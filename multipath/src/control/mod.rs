@@ -30,8 +30,11 @@ use self::queries::Query;
 use self::requests::Waiter;
 use self::slots::Slots;
 use self::volumes::Volumes;
-use crate::messages::{ControlMessage, ControllerId, FromIo, IoMessage, PathState, ToIo, VolumeId};
-use crate::request::{HostError, Reply};
+use crate::error::HostError;
+use crate::ids::{ControllerId, VolumeId};
+use crate::messages::{ControlMessage, FromIo, IoMessage, ToIo};
+use crate::path_state::PathState;
+use crate::request::Reply;
 use crate::status::PathEventKind;
 use pollux_nvme_tcp::host::HostIdentity;
 

@@ -6,8 +6,10 @@ use pollux_reactor::{Context, Time};
 use super::Control;
 use super::member::{Lifecycle, Member};
 use super::queries::Then;
-use crate::messages::{ControllerId, Question, ToIo};
-use crate::request::{ControllerChange, HostError, HostRequest, Reply};
+use crate::error::HostError;
+use crate::ids::ControllerId;
+use crate::messages::{Question, ToIo};
+use crate::request::{ControllerChange, HostRequest, Reply};
 use crate::status::{ControllerStatus, PathEventKind};
 use crate::transport_id::TransportId;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::request::Recovery;
+use crate::options::Recovery;
 use crate::status::NotAttached;
 use crate::transport_id::TransportId;
 

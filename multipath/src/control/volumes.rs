@@ -7,10 +7,9 @@ use pollux_nvme_tcp::host::{Namespace, NamespaceIds};
 use pollux_reactor::Time;
 
 use super::slots::Slots;
-use crate::ids::VolumeInfo;
-use crate::messages::{ControllerId, VolumeId};
+use crate::error::HostError;
+use crate::ids::{ControllerId, VolumeId, VolumeInfo};
 use crate::policy::Policy;
-use crate::request::HostError;
 use crate::status::{Notification, NotificationKind, PathEvent, PathEventKind};
 use crate::transport_id::TransportId;
 

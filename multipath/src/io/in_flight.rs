@@ -4,10 +4,9 @@ use pollux_nvme_tcp::host::{Command, Request, Transfer};
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_reactor::Time;
 
-use super::path::PathSet;
+use super::select::PathSet;
 use crate::command::{Io, Op};
-use crate::ids::VolumeInfo;
-use crate::messages::VolumeId;
+use crate::ids::{VolumeId, VolumeInfo};
 
 /// What is known of an I/O beside the command and the buffer that a queue pair needs. It travels with them, and
 /// the queue pair hands it back unseen with how the command ended: where its connection was lost, with whether a

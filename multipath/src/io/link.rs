@@ -10,7 +10,7 @@ use pollux_reactor::{Context, Progress, Time};
 
 use super::in_flight::{InFlight, IoRequest};
 use super::silence::{Finding, Silence};
-use crate::messages::ControllerId;
+use crate::ids::ControllerId;
 
 /// Where completed I/Os go.
 pub(super) type Inbox = Vec<Completed<InFlight>>;

@@ -3,10 +3,11 @@
 use pollux_nvme_tcp::spec::log::AnaState;
 
 use super::link::Link;
-use super::select::Candidate;
+use super::select::{Candidate, PathSet};
 use crate::counters::PathCounters;
 use crate::error::NoPath;
-use crate::messages::{ControllerId, PathState};
+use crate::ids::ControllerId;
+use crate::path_state::PathState;
 
 /// Whether a completion carried an ANA status that no ANA log has explained yet (rule B2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,42 +17,6 @@ pub(crate) enum Pending {
     Told,
     /// For this read of the log, or a later one. What comes of an earlier read may be older than the status.
     Read(u64),
-}
-
-/// Some paths of one volume, by the names that its table has given them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PathSet(u64);
-
-impl PathSet {
-    pub const EMPTY: Self = Self(0);
-
-    /// The set of the one path that is named next, where `last` was the last to be named and `taken` are in use. Names go
-    /// round, so that what has failed on a path that is gone is not held against the next one. Of more than
-    /// 64 paths some have no name, and cannot be avoided.
-    pub fn name(last: Self, taken: Self) -> Self {
-        let mut next = if last.is_empty() { 1 << 63 } else { last.0 };
-        for _ in 0..64 {
-            next = next.rotate_left(1);
-            if taken.0 & next == 0 {
-                return Self(next);
-            }
-        }
-        Self::EMPTY
-    }
-
-    #[inline]
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    #[inline]
-    pub fn has(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    pub fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
 }
 
 /// A path as its reactor holds it (rule B2.1). Only this reactor writes it.
@@ -130,29 +95,4 @@ impl Path {
 #[inline]
 pub(super) fn link_of(links: &[Option<Box<Link>>], id: ControllerId) -> Option<&Link> {
     links.get(usize::from(id.slot))?.as_deref()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_given_again_only_after_all_others() {
-        let mut taken = PathSet::EMPTY;
-        let mut last = PathSet::EMPTY;
-        for n in 0..64 {
-            last = PathSet::name(last, taken);
-            assert_eq!(last, PathSet(1 << n));
-            taken = taken.and(last);
-        }
-        assert_eq!(PathSet::name(last, taken), PathSet::EMPTY);
-        // One path stays, others come and go.
-        let stays = PathSet(1 << 3);
-        let mut seen = stays;
-        for _ in 0..63 {
-            last = PathSet::name(last, stays);
-            assert!(!seen.has(last), "{last:?}");
-            seen = seen.and(last);
-        }
-    }
 }

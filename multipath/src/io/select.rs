@@ -1,4 +1,4 @@
-//! Selection of a path (rule B5): a pure function of what the reactor's table says.
+//! Selection of a path (rule B5): a pure function of what the reactor's table says, and of what an I/O would rather avoid.
 
 use crate::policy::{Policy, Selector};
 
@@ -11,6 +11,42 @@ pub(crate) struct Candidate {
     pub optimized: bool,
     /// I/Os outstanding on this reactor's queue pair.
     pub outstanding: usize,
+}
+
+/// Some paths of one volume, by the names that its table has given them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PathSet(u64);
+
+impl PathSet {
+    pub const EMPTY: Self = Self(0);
+
+    /// The set of the one path that is named next, where `last` was the last to be named and `taken` are in use. Names go
+    /// round, so that what has failed on a path that is gone is not held against the next one. Of more than
+    /// 64 paths some have no name, and cannot be avoided.
+    pub fn name(last: Self, taken: Self) -> Self {
+        let mut next = if last.is_empty() { 1 << 63 } else { last.0 };
+        for _ in 0..64 {
+            next = next.rotate_left(1);
+            if taken.0 & next == 0 {
+                return Self(next);
+            }
+        }
+        Self::EMPTY
+    }
+
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline]
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// The policy of a volume on one reactor, with the little it has to remember.
@@ -300,5 +336,25 @@ mod tests {
         table[0].outstanding = 5;
         table[1].outstanding = 5;
         assert_eq!(selection.pick(3, |i| table[i]), Some(2));
+    }
+
+    #[test]
+    fn a_name_is_given_again_only_after_all_others() {
+        let mut taken = PathSet::EMPTY;
+        let mut last = PathSet::EMPTY;
+        for n in 0..64 {
+            last = PathSet::name(last, taken);
+            assert_eq!(last, PathSet(1 << n));
+            taken = taken.and(last);
+        }
+        assert_eq!(PathSet::name(last, taken), PathSet::EMPTY);
+        // One path stays, others come and go.
+        let stays = PathSet(1 << 3);
+        let mut seen = stays;
+        for _ in 0..63 {
+            last = PathSet::name(last, stays);
+            assert!(!seen.has(last), "{last:?}");
+            seen = seen.and(last);
+        }
     }
 }

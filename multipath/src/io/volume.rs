@@ -8,14 +8,14 @@ use pollux_reactor::Time;
 
 use super::in_flight::IoRequest;
 use super::link::Link;
-use super::path::{Path, PathSet, Pending, link_of};
-use super::select::{Candidate, Selection};
+use super::path::{Path, Pending, link_of};
+use super::select::{Candidate, PathSet, Selection};
 use crate::command::Op;
 use crate::counters::{CounterReset, PathCounters};
 use crate::error::NoPath;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
-use crate::ids::VolumeInfo;
-use crate::messages::{ControllerId, PathState};
+use crate::ids::{ControllerId, VolumeInfo};
+use crate::path_state::PathState;
 use crate::policy::Policy;
 use crate::status::{PathStatus, ReactorVolumeStatus};
 
@@ -290,7 +290,7 @@ fn allowed(path: &Path, links: &[Option<Box<Link>>], avoid: PathSet) -> Candidat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::VolumeId;
+    use crate::ids::VolumeId;
     use pollux_nvme_tcp::spec::log::AnaState;
 
     const ID: ControllerId = ControllerId {

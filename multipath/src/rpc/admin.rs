@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{EIO, State, error, forward};
-use crate::request::{HostError, HostRequest};
+use crate::error::HostError;
+use crate::request::HostRequest;
 
 /// The namespace identifier that stands for the whole controller.
 const NSID_ALL: u32 = 0xffff_ffff;

@@ -8,7 +8,8 @@ use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
 
 use super::options::Timeouts;
 use super::{ENOKEY, State, address, done, forward, policy};
-use crate::request::{AttachOptions, AttachRequest, HostRequest, Mode};
+use crate::options::{AttachOptions, Mode};
+use crate::request::{AttachRequest, HostRequest};
 use crate::transport_id::TransportId;
 
 /// `bdev_nvme_attach_controller`: answers with the names of the volumes once their path is usable.

@@ -4,7 +4,8 @@ use pollux_reactor::rpc::{Answer, Call, Mail, Outcome, Responder};
 use serde_json::{Map, Value, json};
 
 use super::{State, discovery, error, options, policy};
-use crate::request::{AttachOptions, HostRequest, Mode};
+use crate::options::{AttachOptions, Mode};
+use crate::request::HostRequest;
 use crate::status::{ControllerStatus, DiscoveryStatus, VolumeStatus};
 use crate::transport_id::TransportId;
 

@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::options::{self, Timeouts};
 use super::{State, address, done, error, forward};
-use crate::request::{AttachOptions, DiscoveryRequest, HostError, HostRequest, Reply};
+use crate::error::HostError;
+use crate::options::AttachOptions;
+use crate::request::{DiscoveryRequest, HostRequest, Reply};
 use crate::status::{DiscoveryStatus, NotAttached};
 use crate::transport_id::TransportId;
 

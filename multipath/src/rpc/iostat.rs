@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::paths::chosen;
 use super::{EINVAL, State, TICKS_PER_SEC, address, forward, no_volume};
 use crate::counters::{CounterReset, OpCounters, PathCounters};
-use crate::messages::ControllerId;
+use crate::ids::ControllerId;
 use crate::request::{HostRequest, Reply};
 use crate::status::{ReactorVolumeStatus, VolumeStatus};
 use crate::transport_id::TransportId;

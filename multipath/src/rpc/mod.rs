@@ -26,8 +26,9 @@ use pollux_reactor::rpc::{Answer, Call, Methods, Outcome, Phase, RpcError};
 use serde_json::Value;
 
 use self::options::Options;
+use crate::error::HostError;
 use crate::host::HostHandle;
-use crate::request::{HostError, HostRequest, Reply};
+use crate::request::{HostRequest, Reply};
 
 /// Ticks of the clock that times and latencies are told in.
 const TICKS_PER_SEC: u64 = 1_000_000_000;

@@ -7,8 +7,10 @@ use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
 use serde_json::{Map, Value, json};
 
 use super::{EINVAL, State, error, policy};
+use crate::error::HostError;
+use crate::options::{AttachOptions, Recovery};
 use crate::policy::Policy;
-use crate::request::{AttachOptions, HostError, HostRequest, Recovery, Reply};
+use crate::request::{HostRequest, Reply};
 use crate::status::ControllerStatus;
 
 /// What was set; `None`: never.

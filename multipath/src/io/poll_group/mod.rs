@@ -1,19 +1,24 @@
 //! The poll group: all volumes and controllers of one I/O reactor, and the way of an I/O through them.
 
+mod from_control;
+mod overdue;
+mod retry;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::{Lost, Outcome, RejectedReason};
 use pollux_reactor::{Outbox, Progress, Sender, Time};
 
+pub use self::overdue::Aborting;
+use self::retry::Delayed;
 use super::in_flight::{IoRequest, io_of, request_of};
 use super::link::{Inbox, Link, News};
-use super::retry::Delayed;
 use super::volume::{STALL_TOLD_AFTER, Stalled, Volume};
 use crate::command::{Completion, Io, Op};
 use crate::error::{IoError, SubmitError};
-use crate::ids::VolumeInfo;
-use crate::messages::{ControlMessage, ControllerId, FromIo, VolumeId};
+use crate::ids::{ControllerId, VolumeId, VolumeInfo};
+use crate::messages::{ControlMessage, FromIo};
 use crate::status::{ReactorCounters, ReactorVolumeStatus};
 
 /// Retries that are counted (rule B6), unless set otherwise.
@@ -24,25 +29,25 @@ const RETRY_LIMIT_DEFAULT: u32 = 3;
 /// The application on the reactor submits here and takes completions here; nothing on that way locks,
 /// allocates or makes a system call other than on sockets.
 pub struct PollGroup {
-    pub(super) reactor: usize,
-    pub(super) now: Time,
+    reactor: usize,
+    now: Time,
     /// By the slot of their identity.
-    pub(super) volumes: Vec<Option<Box<Volume>>>,
-    pub(super) links: Vec<Option<Box<Link>>>,
+    volumes: Vec<Option<Box<Volume>>>,
+    links: Vec<Option<Box<Link>>>,
     completions: VecDeque<Completion>,
     /// What the link that is being looked at has completed.
-    pub(super) inbox: Inbox,
+    inbox: Inbox,
     /// I/Os that are retried later, the next one first.
-    pub(super) delayed: VecDeque<Delayed>,
-    pub(super) retry_limit: Option<u32>,
-    pub(super) failback: bool,
+    delayed: VecDeque<Delayed>,
+    retry_limit: Option<u32>,
+    failback: bool,
     /// I/O may wait for a path or for room.
-    pub(super) waiting: bool,
+    waiting: bool,
     /// No I/O's deadline passes before this time.
-    pub(super) expire_at: Time,
+    expire_at: Time,
     /// I/Os submitted, which gives each its place in the order.
     sequence: u64,
-    pub(super) counters: ReactorCounters,
+    counters: ReactorCounters,
     control: Outbox<ControlMessage>,
 }
 
@@ -189,7 +194,7 @@ impl PollGroup {
     /// Gives an I/O to a path of its volume, to the waiting ones, or up (rules B5.1, B7.1).
     #[inline]
     #[expect(clippy::expect_used, reason = "what is picked is there, and connected")]
-    pub(super) fn dispatch(&mut self, request: IoRequest) {
+    fn dispatch(&mut self, request: IoRequest) {
         // An I/O that is retried may have outlived its volume.
         let Some(volume) = volume_mut(&mut self.volumes, request.user.volume) else {
             return self.finish(request, None, Err(IoError::Removed));
@@ -226,7 +231,7 @@ impl PollGroup {
 
     /// Hands an I/O back to its submitter.
     #[inline]
-    pub(super) fn finish(
+    fn finish(
         &mut self,
         request: IoRequest,
         path: Option<ControllerId>,
@@ -250,7 +255,7 @@ impl PollGroup {
     }
 
     /// Submits what waits, as far as there are paths and room; fails it once no hope is left (rule B7).
-    pub(super) fn resume_waiting(&mut self) {
+    fn resume_waiting(&mut self) {
         self.waiting = false;
         for slot in 0..self.volumes.len() {
             while let Some(Some(volume)) = self.volumes.get_mut(slot) {
@@ -377,7 +382,7 @@ impl PollGroup {
     }
 
     #[inline]
-    pub(super) fn drain_inbox(&mut self, controller: ControllerId) {
+    fn drain_inbox(&mut self, controller: ControllerId) {
         if self.inbox.is_empty() {
             return;
         }
@@ -392,7 +397,7 @@ impl PollGroup {
         self.inbox = inbox;
     }
 
-    pub(super) fn report(&mut self, controller: ControllerId, incarnation: u32, news: News) {
+    fn report(&mut self, controller: ControllerId, incarnation: u32, news: News) {
         let message = match news {
             News::Ready => FromIo::QueueReady {
                 controller,
@@ -410,7 +415,7 @@ impl PollGroup {
         self.post(message);
     }
 
-    pub(super) fn post(&mut self, message: FromIo) {
+    fn post(&mut self, message: FromIo) {
         self.control.post(ControlMessage::Io {
             reactor: self.reactor,
             message,
@@ -420,14 +425,14 @@ impl PollGroup {
 
 /// The volume of this name, unless it was removed: its place may be another's by now.
 #[inline]
-pub(super) fn volume_mut(volumes: &mut [Option<Box<Volume>>], id: VolumeId) -> Option<&mut Volume> {
+fn volume_mut(volumes: &mut [Option<Box<Volume>>], id: VolumeId) -> Option<&mut Volume> {
     let volume = volumes.get_mut(usize::from(id.slot))?.as_deref_mut()?;
     (volume.info.id == id).then_some(volume)
 }
 
 /// The link to the controller of this name, unless that was removed.
 #[inline]
-pub(super) fn link_mut(links: &mut [Option<Box<Link>>], id: ControllerId) -> Option<&mut Link> {
+fn link_mut(links: &mut [Option<Box<Link>>], id: ControllerId) -> Option<&mut Link> {
     let link = links.get_mut(usize::from(id.slot))?.as_deref_mut()?;
     (link.id == id).then_some(link)
 }

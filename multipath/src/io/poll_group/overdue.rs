@@ -7,11 +7,12 @@ use pollux_nvme_tcp::host::{QueueError, Withdrawn};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
-use super::in_flight::{InFlight, IoRequest, Unwanted};
-use super::poll_group::{PollGroup, link_mut, volume_mut};
 use super::retry::Delayed;
+use super::{PollGroup, link_mut, volume_mut};
 use crate::error::IoError;
-use crate::messages::{ControllerId, FromIo, VolumeId};
+use crate::ids::{ControllerId, VolumeId};
+use crate::io::in_flight::{InFlight, IoRequest, Unwanted};
+use crate::messages::FromIo;
 
 /// How long a controller has to give back a command whose abort was asked for.
 const GIVE_BACK: Duration = Duration::from_secs(1);

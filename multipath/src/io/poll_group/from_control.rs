@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use pollux_reactor::Context;
 
-use super::link::{Link, News};
-use super::poll_group::{PollGroup, link_mut, volume_mut};
 use super::retry::Delayed;
-use super::volume::Volume;
+use super::{PollGroup, link_mut, volume_mut};
 use crate::error::IoError;
-use crate::messages::{ControllerId, FromIo, Question, ToIo, Told, VolumeId};
+use crate::ids::{ControllerId, VolumeId};
+use crate::io::link::{Link, News};
+use crate::io::volume::Volume;
+use crate::messages::{FromIo, Question, ToIo, Told};
 
 impl PollGroup {
     /// Applies a message from control. What it frees or fails among the waiting I/Os happens in this same

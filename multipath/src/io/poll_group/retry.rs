@@ -6,11 +6,13 @@ use pollux_nvme_tcp::host::{Completed, Lost, Outcome};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
-use super::in_flight::{InFlight, IoRequest, Unwanted};
-use super::path::{PathSet, Pending};
-use super::poll_group::{PollGroup, volume_mut};
+use super::{PollGroup, volume_mut};
 use crate::error::IoError;
-use crate::messages::{ControllerId, FromIo};
+use crate::ids::ControllerId;
+use crate::io::in_flight::{InFlight, IoRequest, Unwanted};
+use crate::io::path::Pending;
+use crate::io::select::PathSet;
+use crate::messages::FromIo;
 
 /// A path that keeps completing with path errors other than ANA statuses is tried again this much later,
 /// so that one broken controller without a sibling does not turn its reactor into a retry loop.

@@ -1,0 +1,165 @@
+//! How a controller is attached, and what happens when it is lost.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pollux_nvme_tcp::host::{CommandTimeout, Digests};
+
+use crate::error::HostError;
+use crate::policy::Policy;
+
+/// How a lost controller is dealt with (rule B8.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// Time between tries to reconnect; the first try is at once.
+    pub reconnect_delay: Duration,
+    /// Time after which the controller is deleted; `None`: never.
+    pub controller_loss_timeout: Option<Duration>,
+    /// Time after which I/O no longer waits for it; `None`: not before the controller is deleted.
+    pub fast_io_fail_timeout: Option<Duration>,
+}
+
+impl Default for Recovery {
+    /// A try every second, for ever.
+    fn default() -> Self {
+        Self {
+            reconnect_delay: Duration::from_secs(1),
+            controller_loss_timeout: None,
+            fast_io_fail_timeout: None,
+        }
+    }
+}
+
+impl Recovery {
+    /// Checks the combination.
+    ///
+    /// # Errors
+    /// Says which two values do not go together (rule B8.3).
+    pub fn check(&self) -> Result<(), HostError> {
+        let loss = self.controller_loss_timeout;
+        let fail = |text| Err(HostError::Invalid(text));
+        if self.reconnect_delay.is_zero() {
+            if loss != Some(Duration::ZERO) {
+                return fail("a reconnect delay of 0 needs a controller loss timeout of 0");
+            }
+            if self.fast_io_fail_timeout.is_some() {
+                return fail("a reconnect delay of 0 allows no fast I/O fail timeout");
+            }
+            return Ok(());
+        }
+        if loss.is_some_and(|loss| loss < self.reconnect_delay) {
+            return fail("the controller loss timeout must be -1 or at least the reconnect delay");
+        }
+        if let Some(fast) = self.fast_io_fail_timeout {
+            if fast < self.reconnect_delay {
+                return fail("the fast I/O fail timeout must be at least the reconnect delay");
+            }
+            if loss.is_some_and(|loss| fast >= loss) {
+                return fail("the fast I/O fail timeout must be below the controller loss timeout");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a further controller under a name in use is for (rule B1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// A further path of the volumes.
+    #[default]
+    Multipath,
+    /// An address to turn to when the connected one fails (rule B12).
+    Failover,
+    /// Nothing: the name must be new.
+    Disable,
+}
+
+/// How to connect to a controller.
+#[derive(Debug, Clone)]
+pub struct AttachOptions {
+    /// What to do if the name is in use.
+    pub mode: Mode,
+    /// Digests to ask for.
+    pub digests: Digests,
+    /// Refuse a controller that does not grant them.
+    pub require_digests: bool,
+    /// Keep SQ flow control; without it, controllers may leave out the completion of reads that succeed.
+    pub sq_flow_control: bool,
+    /// Keep-alive timeout in ms; 0 turns keep-alive off.
+    pub keep_alive_ms: u32,
+    /// Entries of each I/O queue; 2 to 1024.
+    pub queue_size: u16,
+    /// Time until the whole attach must be done.
+    pub connect_timeout: Duration,
+    /// Time until TCP must be connected, if that is to be less; of the I/O queue pairs as well.
+    pub tcp_connect_timeout: Option<Duration>,
+    /// Time within which an I/O command must be answered; `None`: no limit (rule B9.1).
+    pub io_timeout: Option<CommandTimeout>,
+    /// The same of admin commands. There is no aborting them: that is a reset.
+    pub admin_timeout: Option<CommandTimeout>,
+    /// Time after which an I/O queue pair that says nothing, although commands are outstanding, is probed; if
+    /// the probe is not answered for half as long either, the controller is reset (rule B9.4). `None`: never.
+    pub silence_timeout: Option<Duration>,
+    /// What to do when the controller is lost.
+    pub recovery: Recovery,
+    /// Policy of the volumes; must be the same for all controllers of a name.
+    pub policy: Policy,
+    /// Under a name in use, take the policy from there instead of comparing.
+    pub adopt_policy: bool,
+    /// Local address to connect from, if it matters.
+    pub local: Option<IpAddr>,
+}
+
+impl Default for AttachOptions {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            digests: Digests::default(),
+            require_digests: false,
+            sq_flow_control: false,
+            keep_alive_ms: 10_000,
+            queue_size: 128,
+            connect_timeout: Duration::from_secs(10),
+            tcp_connect_timeout: None,
+            io_timeout: None,
+            admin_timeout: None,
+            silence_timeout: Some(Duration::from_secs(5)),
+            recovery: Recovery::default(),
+            policy: Policy::default(),
+            adopt_policy: false,
+            local: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B8.3
+    #[test]
+    fn invalid_combinations_of_timeouts_are_refused() {
+        let s = Duration::from_secs;
+        let check = |delay, loss: Option<u64>, fast: Option<u64>| {
+            Recovery {
+                reconnect_delay: s(delay),
+                controller_loss_timeout: loss.map(s),
+                fast_io_fail_timeout: fast.map(s),
+            }
+            .check()
+            .is_ok()
+        };
+        assert!(check(0, Some(0), None));
+        assert!(!check(0, Some(5), None));
+        assert!(!check(0, None, None));
+        assert!(!check(0, Some(0), Some(1)));
+        assert!(check(2, None, None));
+        assert!(check(2, Some(2), None));
+        assert!(!check(2, Some(1), None));
+        assert!(!check(2, Some(0), None));
+        assert!(check(2, None, Some(2)));
+        assert!(!check(2, None, Some(1)));
+        assert!(check(2, Some(5), Some(4)));
+        assert!(!check(2, Some(5), Some(5)));
+    }
+}
