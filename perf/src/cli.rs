@@ -46,7 +46,7 @@ no connection; 2 usage; 130 interrupted by Ctrl-C, 143 by SIGTERM.";
 /// NVMe/TCP load over one volume with several paths.
 ///
 /// Without an address an embedded target is started in this process: one memory namespace behind two listeners on
-/// loopback, one optimized and one non-optimized. Halfway the first path becomes inaccessible and later comes back.
+/// loopback, one optimized and one non_optimized. Halfway the first path becomes inaccessible and later comes back.
 #[derive(Parser, Debug)]
 #[command(
     name = "pollux-perf",

@@ -6,7 +6,6 @@ use std::time::Duration;
 use pollux_multipath::{
     Application, Completion, ControllerId, Io, Op, PathStatus, PollGroup, SubmitError, VolumeId,
 };
-use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::{Context, Progress};
 
 use crate::load::{Load, Plan, Prepared, Verified};
@@ -339,12 +338,5 @@ fn state_name(path: &PathStatus) -> &'static str {
     if !path.connected {
         return "disconnected";
     }
-    match path.ana_state {
-        AnaState::OPTIMIZED => "optimized",
-        AnaState::NON_OPTIMIZED => "non_optimized",
-        AnaState::INACCESSIBLE => "inaccessible",
-        AnaState::PERSISTENT_LOSS => "persistent_loss",
-        AnaState::CHANGE => "change",
-        _ => "unknown",
-    }
+    path.ana_state.name().unwrap_or("unknown")
 }

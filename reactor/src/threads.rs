@@ -44,6 +44,12 @@ pub fn descriptors_max() -> usize {
     sys::descriptors_max()
 }
 
+/// How many descriptors this process has open, whatever for.
+pub fn descriptors_open() -> usize {
+    // The directory's own is among them.
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
 /// Why a [`Group`] did not start. No reactor of it runs then.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

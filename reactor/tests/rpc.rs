@@ -631,7 +631,13 @@ fn a_configuration_that_fails_says_where() {
     let error = server.configure(config(&[("note", "a"), ("none", "b")]), false);
     let error = error.unwrap_err().to_string();
     assert!(
-        error.contains("line 1:") && error.contains("entry 2 (none): unknown method 'none'"),
+        error.contains("line 1:") && error.ends_with("entry 2 (none): unknown method 'none'"),
+        "{error}"
+    );
+    let error = server.configure(config(&[("set_eraly", "a")]), false);
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.ends_with("unknown method 'set_eraly', is 'set_early' meant?"),
         "{error}"
     );
     // Errors that are to be ignored include that one, and what tunes nothing here is none.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use pollux_multipath::TransportId;
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::target::Backend;
@@ -30,7 +31,7 @@ Stop it with Ctrl-C or SIGTERM. Exit code: 0, 1 (could not start), 2 (wrong usag
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TargetArgs {
-    /// Address to listen on; repeatable, each one is a path. Port 0 takes a free one. [default:
+    /// Address, or name of this host, to listen on; repeatable, each one is a path. Port 0 takes a free one. [default:
     /// 127.0.0.1:4420, and none with --rpc-socket]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_addr)]
     pub listen: Vec<SocketAddr>,
@@ -185,12 +186,20 @@ impl FromStr for Cores {
     }
 }
 
+/// An address and a port; the name of a host is looked up here and now.
 fn parse_addr(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!(
-            "'{text}': an IP address and a port are allowed, such as 127.0.0.1:4420 or [::1]:4420"
-        )
-    })
+    if let Ok(addr) = text.parse() {
+        return Ok(addr);
+    }
+    let named = text
+        .rsplit_once(':')
+        .and_then(|(name, port)| Some((name, port.parse().ok()?)));
+    let allowed =
+        "an address and a port are allowed, such as 127.0.0.1:4420, [::1]:4420 or localhost:4420";
+    let (name, port) = named.ok_or_else(|| format!("'{text}': {allowed}"))?;
+    let found = TransportId::look_up(&format!("traddr:{name}"));
+    let found = found.map_err(|error| format!("'{text}': {error}; {allowed}"))?;
+    Ok(SocketAddr::new(found.addr.ip(), port))
 }
 
 fn parse_nqn(text: &str) -> Result<Nqn, String> {

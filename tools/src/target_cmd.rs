@@ -1,6 +1,7 @@
 //! `pollux target`: a target as a process of its own.
 
 use std::io::{Write, stdout};
+use std::sync::mpsc::{self, Receiver};
 
 use anyhow::Context;
 use pollux_nvme_tcp::target::{
@@ -64,62 +65,76 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
         }
         false => None,
     };
+    // Asked before anything runs: the calls of a configuration file come after and find it.
+    let asked = ask(&handle, args, namespaces);
     let running = group.start().map_err(|error| match error {
         StartError::NoSuchCore { .. } => UsageError(format!("--cores: {error}")).into(),
         error => anyhow::Error::new(error),
     })?;
 
-    if !args.is_empty() {
-        configure(&handle, args, namespaces)?;
-    }
+    configured(&handle, args, &asked)?;
     signals.forever().next();
     running.stop();
     running.join();
     manage::outcome(failure)
 }
 
-/// Sets up what the options say, and tells where the target listens.
-fn configure(
-    handle: &TargetHandle,
-    args: &TargetArgs,
-    namespaces: Vec<NamespaceConfig>,
-) -> anyhow::Result<()> {
+type Answers = Receiver<Result<TargetReply, TargetError>>;
+
+/// Asks for what the options say, up to the listeners. The answers come in this order once the target runs.
+fn ask(handle: &TargetHandle, args: &TargetArgs, namespaces: Vec<NamespaceConfig>) -> Answers {
+    let (sender, answers) = mpsc::channel();
     let nqn = || args.nqn.clone();
-    call(
-        handle,
-        TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())),
-    )?;
-    for namespace in namespaces {
-        let request = TargetRequest::AddNamespace {
-            nqn: nqn(),
-            nsid: None,
-            namespace,
-        };
-        call(handle, request)?;
+    let mut requests = Vec::new();
+    if !args.is_empty() {
+        requests.push(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));
     }
-    for &addr in &args.listen {
-        let request = TargetRequest::AddListener { nqn: nqn(), addr };
-        let TargetReply::Listener { addr: actual } = call(handle, request)? else {
+    requests.extend(
+        namespaces
+            .into_iter()
+            .map(|namespace| TargetRequest::AddNamespace {
+                nqn: nqn(),
+                nsid: None,
+                namespace,
+            }),
+    );
+    let listeners = args.listen.iter();
+    requests.extend(listeners.map(|&addr| TargetRequest::AddListener { nqn: nqn(), addr }));
+    for request in requests {
+        let sender = sender.clone();
+        // Nobody takes the answer if an earlier one was an error.
+        handle.request(request, Box::new(move |answer| drop(sender.send(answer))));
+    }
+    answers
+}
+
+/// Waits for what was asked for, sets the ANA states, and tells where the target listens.
+fn configured(handle: &TargetHandle, args: &TargetArgs, answers: &Answers) -> anyhow::Result<()> {
+    let mut listeners = args.listen.iter();
+    // The channel ends with the last answer, or with the target.
+    for answer in answers {
+        let TargetReply::Listener { addr: actual } = answer.map_err(refused)? else {
             continue;
         };
-        let state = args.ana.iter().rev().find(|wanted| wanted.addr == addr);
+        let asked = listeners.next();
+        let state = args
+            .ana
+            .iter()
+            .rev()
+            .find(|wanted| Some(&wanted.addr) == asked);
         if let Some(wanted) = state {
             let request = TargetRequest::SetAnaState {
-                nqn: nqn(),
+                nqn: args.nqn.clone(),
                 addr: actual,
                 group: None,
                 state: wanted.state,
             };
-            call(handle, request)?;
+            handle.call(request).map_err(refused)?;
         }
         // Nobody may be reading; that is no reason to stop.
         let _ = writeln!(stdout(), "listening on {actual}, subsystem {}", args.nqn);
     }
     Ok(())
-}
-
-fn call(handle: &TargetHandle, request: TargetRequest) -> anyhow::Result<TargetReply> {
-    handle.call(request).map_err(refused)
 }
 
 /// What was asked for wrongly is told apart from what cannot be had.

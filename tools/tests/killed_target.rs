@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -25,11 +25,10 @@ const KILLS: usize = 3;
 struct Target(Child);
 
 impl Target {
-    fn start(ports: &[SocketAddr], file: &Path) -> Self {
+    fn start(ports: &[SocketAddr], namespace: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pollux"));
         command.args(["target", "--nqn", NQN, "--block-size", "4096"]);
-        command.args(["--idle", "park", "--namespace"]);
-        command.arg(format!("file:{}:16M", file.display()));
+        command.args(["--idle", "park", "--namespace", namespace]);
         for port in ports {
             command.args(["--listen", &port.to_string()]);
         }
@@ -151,15 +150,28 @@ fn wait(reports: &Receiver<Seen>) -> Seen {
 
 #[test]
 fn io_survives_a_killed_target() {
+    let name = format!("pollux-killed-target-{}", std::process::id());
+    let disk = Disk(std::env::temp_dir().join(name));
+    let seen = kill_under_load(&format!("file:{}:16M", disk.0.display()));
+    assert_eq!((seen.errors, seen.miscompares), (0, 0), "{seen:?}");
+}
+
+/// A namespace in memory loses its data, but not its identifiers: for the host it is the same one.
+#[test]
+fn io_goes_on_when_memory_is_served_again() {
+    let seen = kill_under_load("memory:16M");
+    assert_eq!(seen.errors, 0, "{seen:?}");
+}
+
+/// Kills the target of this namespace again and again while a host writes and reads.
+fn kill_under_load(namespace: &str) -> Seen {
     // Ports that were free a moment ago; the target must come back on the same ones.
     let listeners: Vec<_> = (0..2)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
         .collect();
     let ports: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
     drop(listeners);
-    let name = format!("pollux-killed-target-{}", std::process::id());
-    let disk = Disk(std::env::temp_dir().join(name));
-    let mut target = Some(Target::start(&ports, &disk.0));
+    let mut target = Some(Target::start(&ports, namespace));
 
     let mut group = Group::new();
     let reactor = group.add_reactor(None, Idle::Yield);
@@ -210,13 +222,13 @@ fn io_survives_a_killed_target() {
     progress(2000);
     for _ in 0..KILLS {
         drop(target.take());
-        target = Some(Target::start(&ports, &disk.0));
+        target = Some(Target::start(&ports, namespace));
         progress(2000);
     }
     assert!(host.tell(0, Ask::Finish));
     let seen = wait(&reports);
     assert_eq!(seen.submitted, seen.completed, "{seen:?}");
-    assert_eq!((seen.errors, seen.miscompares), (0, 0), "{seen:?}");
     host.shut_down().unwrap();
     running.stop();
+    seen
 }

@@ -369,6 +369,90 @@ fn watching_goes_on_while_the_host_is_gone() {
     assert_eq!((second.end(), target.end()), (Some(0), Some(0)));
 }
 
+/// Silent connections take every descriptor that there is for hosts: hosts that connect, and management, have theirs.
+#[test]
+fn with_few_descriptors_silent_connections_lock_nobody_out() {
+    let dir = Dir::new("descriptors");
+    let socket = dir.file("a.sock");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = port.local_addr().unwrap();
+    drop(port);
+    let program = env!("CARGO_BIN_EXE_pollux");
+    let script = format!(
+        "ulimit -n 96 && exec {program} target --listen {addr} --namespace null:1M --nqn nqn.2014-08.org.example:few -r {socket}"
+    );
+    let child = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(Stdio::null())
+        .spawn();
+    let mut target = Managed {
+        child: child.unwrap(),
+        socket,
+    };
+    while target.try_call("rpc_get_methods", "{}").0 != Some(0) {
+        let ended = target.child.try_wait().unwrap();
+        assert!(ended.is_none(), "ended at its start: {ended:?}");
+    }
+    // More than the process may have open. The system takes them all, whatever the target does.
+    let silent: Vec<_> = (0..200)
+        .map(|_| std::net::TcpStream::connect(addr).unwrap())
+        .collect();
+    for _ in 0..3 {
+        let trid = format!(
+            "traddr:{} trsvcid:{} subnqn:nqn.2014-08.org.example:few",
+            addr.ip(),
+            addr.port()
+        );
+        let (code, _, err) = finish(&["identify", "-r", &trid]);
+        assert_eq!(code, Some(0), "{err}");
+    }
+    let stats = target.call("nvmf_get_stats", &json!({}));
+    let counter = |name: &str| stats["pollux"][name].as_u64().unwrap();
+    assert!(counter("ended_unconnected") > 0, "{stats}");
+    assert_eq!(
+        (counter("refused_connects"), counter("failed_accepts")),
+        (0, 0),
+        "{stats}"
+    );
+    drop(silent);
+    assert_eq!(target.end(), Some(0));
+}
+
+/// Calls of a configuration file come after what flags set up, and find it.
+#[test]
+fn a_configuration_file_adds_to_what_flags_set_up() {
+    let dir = Dir::new("flags-first");
+    let nqn = "nqn.2014-08.org.example:flags-first";
+    let config = dir.file("config.json");
+    let call = json!({"method": "nvmf_subsystem_add_host", "params": {"nqn": nqn, "host": "nqn.2014-08.org.example:h"}});
+    let file = json!({"subsystems": [{"subsystem": "nvmf", "config": [call]}]});
+    std::fs::write(&config, file.to_string()).unwrap();
+    let args = [
+        "target",
+        "--listen",
+        "localhost:0",
+        "--namespace",
+        "null:1M",
+        "--nqn",
+        nqn,
+        "-c",
+        &config,
+    ];
+    let target = Managed::start(&args, &dir.file("a.sock"));
+    let subsystems = target.call("nvmf_get_subsystems", &json!({}));
+    let found = subsystems
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|s| s["nqn"] == nqn)
+        .unwrap();
+    assert_eq!(
+        found["hosts"][0]["nqn"], "nqn.2014-08.org.example:h",
+        "{found}"
+    );
+    assert_eq!(target.end(), Some(0));
+}
+
 /// Flags are a configuration: what they make is listed, changed and saved as what methods make.
 #[test]
 fn what_flags_set_up_is_managed_saved_and_loaded_again() {

@@ -29,7 +29,10 @@ pub(super) fn socket(params: &mut Params) -> Result<Option<SocketAddr>, RpcError
         Some(text) => match text.parse() {
             Ok(port) if port > 0 => port,
             _ => {
-                return Err(params.invalid("trsvcid", format!("'{text}', a port is expected")));
+                return Err(params.invalid(
+                    "trsvcid",
+                    format!("'{text}', a port from 1 to 65535 is expected"),
+                ));
             }
         },
     };
@@ -53,7 +56,11 @@ pub(super) fn ip(params: &mut Params, name: &str) -> Result<Option<IpAddr>, RpcE
     };
     match text.parse() {
         Ok(addr) => Ok(Some(addr)),
-        Err(_) => Err(params.invalid(name, format!("'{text}', an IP address is expected"))),
+        // A look-up would block the reactor that answers.
+        Err(_) => Err(params.invalid(
+            name,
+            format!("'{text}', an IP address such as 192.0.2.1 or ::1 is expected: names are not looked up"),
+        )),
     }
 }
 

@@ -235,11 +235,11 @@ open_code! {
         /// ANA Optimized.
         OPTIMIZED = 0x1, "optimized";
         /// ANA Non-Optimized.
-        NON_OPTIMIZED = 0x2, "non-optimized";
+        NON_OPTIMIZED = 0x2, "non_optimized";
         /// ANA Inaccessible.
         INACCESSIBLE = 0x3, "inaccessible";
         /// ANA Persistent Loss.
-        PERSISTENT_LOSS = 0x4, "persistent-loss";
+        PERSISTENT_LOSS = 0x4, "persistent_loss";
         /// ANA Change: the state is changing.
         CHANGE = 0xF, "change";
     }
@@ -271,14 +271,14 @@ impl AnaState {
 /// The text is not the name of an ANA state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "ANA state must be one of: optimized, non-optimized, inaccessible, persistent-loss, change"
+    "ANA state must be one of: optimized, non_optimized, inaccessible, persistent_loss, change"
 )]
 pub struct AnaStateError;
 
 impl std::str::FromStr for AnaState {
     type Err = AnaStateError;
 
-    /// Reads the names that `Display` writes, with `_` for `-` as well.
+    /// Reads the names that `Display` writes, with `-` for `_` as well.
     fn from_str(text: &str) -> Result<Self, AnaStateError> {
         Ok(match text {
             "optimized" => Self::OPTIMIZED,

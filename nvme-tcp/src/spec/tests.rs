@@ -440,9 +440,9 @@ fn ana_log_structures() {
 fn ana_states() {
     for (state, text, accessible) in [
         (AnaState::OPTIMIZED, "optimized", true),
-        (AnaState::NON_OPTIMIZED, "non-optimized", true),
+        (AnaState::NON_OPTIMIZED, "non_optimized", true),
         (AnaState::INACCESSIBLE, "inaccessible", false),
-        (AnaState::PERSISTENT_LOSS, "persistent-loss", false),
+        (AnaState::PERSISTENT_LOSS, "persistent_loss", false),
         (AnaState::CHANGE, "change", false),
     ] {
         assert_eq!(state.to_string(), text);

@@ -257,7 +257,7 @@ impl Home {
     ) -> Result<(), TargetError> {
         if state.name().is_none() {
             return Err(TargetError::InvalidValue(format!(
-                "ANA state {state}: optimized, non-optimized, inaccessible, persistent-loss or change is allowed"
+                "ANA state {state}: optimized, non_optimized, inaccessible, persistent_loss or change is allowed"
             )));
         }
         if let Some(group) = group {
@@ -325,6 +325,7 @@ impl Home {
             let listener = turn.cx.net().listen(addr).map_err(io_error)?;
             let addr = listener.local_addr().map_err(io_error)?;
             self.ports.insert(addr, listener);
+            self.measure_admission();
             addr
         };
         if nqn.is_discovery() {
@@ -392,6 +393,7 @@ impl Home {
             faults: self.faults.iter().copied().collect(),
             faults_total: self.faults_total,
             refused_connects: self.refused_connects,
+            admission: self.admission.counters(),
         };
         for controller in self.controllers.values() {
             let io = qpairs.remove(&controller.key).unwrap_or_default();

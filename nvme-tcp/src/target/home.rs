@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use pollux_reactor::{Listener, Progress, Stream, Time, descriptors_max};
+use pollux_reactor::{Listener, Progress, Stream};
 
+use super::admission::{Admission, Verdict};
 use super::connection::{Connection, End, IN_CAPSULE_MAX};
 use super::controller::Controller;
 use super::discovery::Discovery;
@@ -29,16 +30,6 @@ use zerocopy::FromBytes;
 
 /// Time from accept to an accepted Connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Connections without a Connect at a time. With more the oldest end, so that silent ones use up neither memory nor
-/// descriptors.
-const UNCONNECTED_MAX: usize = 256;
-
-/// Descriptors that connections of hosts never take (a quarter of them all, if that is less).
-const DESCRIPTORS_RESERVED: usize = 256;
-
-/// How long nothing is accepted after the system could not.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Connections accepted per listener and turn.
 const ACCEPTS_MAX: usize = 16;
@@ -79,13 +70,10 @@ pub(super) struct Home {
     pub(super) faults: VecDeque<Fault>,
     pub(super) faults_total: u64,
     pub(super) refused_connects: u64,
+    pub(super) admission: Admission,
     said: Said,
     pub(super) admin_qpairs: u64,
     connections: BTreeMap<u64, Box<HomeConnection>>,
-    /// Those that have not connected yet, the oldest first, and where they come from; some may have meanwhile.
-    unconnected: BTreeMap<u64, IpAddr>,
-    /// Nothing is accepted before.
-    accept_again: Time,
     /// Connections to be served in the next poll: those that had an edge, have answers to send, or were left
     /// with something to do. No other is looked at.
     pub(super) due: Vec<u64>,
@@ -105,11 +93,10 @@ impl Home {
             faults: VecDeque::new(),
             faults_total: 0,
             refused_connects: 0,
+            admission: Admission::default(),
             said: Said::default(),
             admin_qpairs: 0,
             connections: BTreeMap::new(),
-            unconnected: BTreeMap::new(),
-            accept_again: Time::ZERO,
             due: Vec::new(),
             syncs: BTreeMap::new(),
             last_id: 0,
@@ -202,6 +189,12 @@ impl Home {
         progress
     }
 
+    /// Takes the measure of the process for the listeners that there are.
+    pub(super) fn measure_admission(&mut self) {
+        let queues: usize = self.controllers.values().map(|c| c.io_queues.len()).sum();
+        self.admission.measure(self.connections.len() + queues);
+    }
+
     /// Has the next poll serve a connection.
     pub(super) fn wake(&mut self, id: u64) {
         self.due.push(id);
@@ -209,7 +202,7 @@ impl Home {
 
     fn accept(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
         let mut progress = Progress::Idle;
-        if turn.cx.now() < self.accept_again {
+        if !self.admission.may_accept(turn.cx.now()) {
             return progress;
         }
         let mut accepted = Vec::new();
@@ -220,11 +213,10 @@ impl Home {
                     Ok(None) => break,
                     // That of a connection that is gone already: the next one may be in order.
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                    // No descriptors or memory: to ask again at once would cost a turn and bring nothing.
+                    // No descriptors or memory.
                     Err(error) => {
-                        self.accept_again = turn.cx.now() + ACCEPT_BACKOFF;
-                        let wake = token::of(token::CONNECT, 0);
-                        turn.cx.set_timer(self.accept_again, wake);
+                        let again = self.admission.accept_failed(turn.cx.now());
+                        turn.cx.set_timer(again, token::of(token::CONNECT, 0));
                         self.said
                             .say(addr, &format!("cannot accept: {error}"), turn.cx.now());
                         break;
@@ -252,7 +244,7 @@ impl Home {
         let deadline = turn.cx.now() + CONNECT_TIMEOUT;
         turn.cx.set_timer(deadline, token::of(token::CONNECT, id));
         turn.cx.watch(&mut stream, token::of(token::CONNECTION, id));
-        self.unconnected.insert(id, peer.ip());
+        self.admission.note(id, peer.ip());
         self.connections.insert(
             id,
             Box::new(HomeConnection {
@@ -262,44 +254,30 @@ impl Home {
         );
     }
 
-    /// Sees to it that one more connection may come: with too many that have not connected yet, or too few descriptors,
-    /// the oldest of those of the address that has most of them ends. A host that connects at once is always in time.
-    /// Returns whether there is room.
+    /// Sees to it that one more connection may come, which may cost another one. Returns whether there is room.
     fn make_room(&mut self, peer: SocketAddr, turn: &mut Turn<'_, '_>) -> bool {
-        let limit = descriptors_max();
-        // Management, files and what else the process opens keep theirs.
-        let reserve = (limit / 4).min(DESCRIPTORS_RESERVED);
         let queues: usize = self.controllers.values().map(|c| c.io_queues.len()).sum();
-        let full = self.connections.len() + queues >= limit - reserve;
-        if !full && self.unconnected.len() < UNCONNECTED_MAX {
-            return true;
-        }
         let connections = &self.connections;
-        self.unconnected.retain(|id, _| {
-            let known = connections.get(id);
+        let is_unconnected = |id| {
+            let known = connections.get(&id);
             known.is_some_and(|c| c.phase == Phase::Handshake)
-        });
-        if !full && self.unconnected.len() < UNCONNECTED_MAX {
-            return true;
-        }
-        let what = match full {
-            true => "no descriptor is left for another connection (raise the limit of open files)",
-            false => "too many connections without a Connect: the oldest end",
         };
-        self.said.say(peer, what, turn.cx.now());
-        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        for &ip in self.unconnected.values() {
-            *counts.entry(ip).or_default() += 1;
+        let now = turn.cx.now();
+        match self
+            .admission
+            .admit(connections.len() + queues, is_unconnected, now)
+        {
+            Verdict::Admit => true,
+            Verdict::Replace(id, reason) => {
+                self.said.say(peer, reason, now);
+                self.connections.remove(&id);
+                true
+            }
+            Verdict::Refuse(reason) => {
+                self.said.say(peer, reason, now);
+                false
+            }
         }
-        let greediest = counts.into_iter().max_by_key(|&(_, n)| n).map(|(ip, _)| ip);
-        let oldest = self.unconnected.iter();
-        let mut oldest = oldest.filter(|&(_, &ip)| Some(ip) == greediest);
-        let Some((&id, _)) = oldest.next() else {
-            return false;
-        };
-        self.unconnected.remove(&id);
-        self.connections.remove(&id);
-        true
     }
 
     /// Serves one connection, which is out of the table meanwhile.

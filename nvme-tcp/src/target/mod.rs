@@ -47,6 +47,7 @@
 //!   for the memory.
 
 mod admin;
+mod admission;
 mod ana;
 mod buffers;
 mod configure;
@@ -96,6 +97,7 @@ use self::message::Envelope;
 /// The flag of the target's lines in the log.
 pub const LOG_FLAG: &str = "nvmf";
 
+pub use self::admission::AdmissionCounters;
 pub use self::ana::{ANA_GROUP_MAX, ANATT_SECS};
 pub use self::disk::{Backend, Disk};
 pub use self::handle::TargetHandle;

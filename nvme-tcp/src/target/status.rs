@@ -6,6 +6,7 @@ use std::time::Duration;
 use pollux_reactor::Time;
 use uuid::Uuid;
 
+use super::admission::AdmissionCounters;
 use super::disk::Backend;
 use super::request::Referral;
 use crate::spec::log::AnaState;
@@ -30,6 +31,8 @@ pub struct TargetStatus {
     pub faults_total: u64,
     /// Connects that were refused since the start.
     pub refused_connects: u64,
+    /// What a shortage of room for connections has cost since the start.
+    pub admission: AdmissionCounters,
 }
 
 /// One subsystem.

@@ -198,8 +198,8 @@ mod tests {
     fn what_can_carry_io_is_current() {
         let gone = || view("a", "optimized");
         for policy in [PASSIVE, ACTIVE] {
-            assert_eq!(check(policy, gone(), view("Cca", "non-optimized")), Ok(()));
-            assert!(check(policy, gone(), view("ca", "non-optimized")).is_err());
+            assert_eq!(check(policy, gone(), view("Cca", "non_optimized")), Ok(()));
+            assert!(check(policy, gone(), view("ca", "non_optimized")).is_err());
             assert_eq!(check(policy, gone(), view("c", "inaccessible")), Ok(()));
         }
     }
@@ -212,7 +212,7 @@ mod tests {
         assert!(check(PASSIVE, off(), on()).is_err());
         assert_eq!(check(ACTIVE, on(), on()), Ok(()));
         assert!(check(ACTIVE, on(), off()).is_err());
-        assert!(check(ACTIVE, on(), view("Cca", "non-optimized")).is_err());
+        assert!(check(ACTIVE, on(), view("Cca", "non_optimized")).is_err());
     }
 
     #[test]
@@ -220,12 +220,12 @@ mod tests {
         let result = json!({"poll_groups": [{"thread": "io_reactor_0", "io_paths": [{
             "current": true, "connected": true, "accessible": true,
             "transport": {"trsvcid": "4420"},
-            "pollux": {"ana_state": "non-optimized", "outstanding": 7},
+            "pollux": {"ana_state": "non_optimized", "outstanding": 7},
         }]}]});
         let answer = Answer::read(&result).unwrap();
         assert_eq!(answer.check(PASSIVE), Ok(()));
         assert!(answer.carried_by(false) && !answer.carried_by(true));
-        assert_eq!(answer.shown(), "[0:4420 non-optimized Cca]");
+        assert_eq!(answer.shown(), "[0:4420 non_optimized Cca]");
         assert!(Answer::read(&json!({"poll_groups": [{"io_paths": [{}]}]})).is_err());
         assert!(Answer::read(&json!({})).is_err());
     }

@@ -206,6 +206,16 @@ impl Methods {
         self.methods.contains_key(name)
     }
 
+    /// The name that a misspelt one is probably meant to be.
+    pub(super) fn nearest(&self, name: &str) -> Option<&'static str> {
+        let likeness = self
+            .methods
+            .keys()
+            .map(|&known| (strsim::damerau_levenshtein(known, name), known));
+        let (distance, nearest) = likeness.min()?;
+        (distance <= name.len() / 5).then_some(nearest)
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = (&'static str, Phase)> {
         self.methods.iter().map(|(&name, m)| (name, m.phase))
     }

@@ -32,6 +32,9 @@ const ACCEPTS_MAX: usize = 4;
 /// How long nobody is accepted after the system could not.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 
+/// How long the log says nothing more of clients that are closed to make room.
+const EVICTION_QUIET: Duration = Duration::from_secs(10);
+
 /// Reads per client and turn, each of up to [`READ_LEN`] bytes.
 const READS_MAX: usize = 4;
 const READ_LEN: usize = 64 * 1024;
@@ -76,6 +79,7 @@ impl Server {
                 batches: BTreeMap::new(),
                 last_id: 0,
                 accept_again: Time::ZERO,
+                quiet_until: Time::ZERO,
                 stage: Stage::Configuring,
                 waits_for_start: false,
                 config: VecDeque::new(),
@@ -138,7 +142,11 @@ impl Server {
                     left_out.push(call.method);
                 }
             } else {
-                let error = format!("{}: unknown method '{}'", call.place, call.method);
+                let hint = match self.service.methods.nearest(&call.method) {
+                    Some(name) => format!(", is '{name}' meant?"),
+                    None => String::new(),
+                };
+                let error = format!("{}: unknown method '{}'{hint}", call.place, call.method);
                 if !ignore_errors {
                     return Err(ConfigError(error));
                 }
@@ -215,6 +223,8 @@ pub struct RpcService {
     last_id: u64,
     /// Nobody is accepted before.
     accept_again: Time,
+    /// Closed clients are not a line in the log before.
+    quiet_until: Time,
     stage: Stage,
     waits_for_start: bool,
     config: VecDeque<ConfigCall>,
@@ -262,7 +272,7 @@ impl RpcService {
             let mut connection = Connection::new(stream);
             connection.last = cx.now();
             if self.clients.len() >= CLIENTS_MAX {
-                self.end_idlest();
+                self.end_idlest(cx.now());
             }
             let id = self.new_id();
             self.clients.insert(id, connection);
@@ -273,14 +283,17 @@ impl RpcService {
     /// Ends one client to make room for another, so that those who hold connections lock nobody out: first one that has
     /// never asked for anything, then one that waits for nothing, then any; of these the one that was silent longest.
     /// What was asked for goes on; the answer finds nobody.
-    fn end_idlest(&mut self) {
+    fn end_idlest(&mut self, now: Time) {
         let idlest = self.clients.iter().min_by_key(|(_, client)| {
             let busy = client.outstanding > 0 || client.has_unsent();
             (busy, client.has_asked, client.last)
         });
         if let Some((&id, _)) = idlest {
             self.clients.remove(&id);
-            log::debug!(target: LOG_FLAG, "more than {CLIENTS_MAX} clients: the longest idle is closed");
+            if now >= self.quiet_until {
+                self.quiet_until = now + EVICTION_QUIET;
+                log::warn!(target: LOG_FLAG, "more than {CLIENTS_MAX} management clients: the longest idle are closed");
+            }
         }
     }
 

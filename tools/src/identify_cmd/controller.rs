@@ -17,9 +17,9 @@ const CMIC: [(u64, &str); 3] = [
 
 const ANACAP: [(u64, &str); 7] = [
     (ctrl::ANACAP_OPTIMIZED as u64, "optimized"),
-    (ctrl::ANACAP_NON_OPTIMIZED as u64, "non-optimized"),
+    (ctrl::ANACAP_NON_OPTIMIZED as u64, "non_optimized"),
     (ctrl::ANACAP_INACCESSIBLE as u64, "inaccessible"),
-    (ctrl::ANACAP_PERSISTENT_LOSS as u64, "persistent-loss"),
+    (ctrl::ANACAP_PERSISTENT_LOSS as u64, "persistent_loss"),
     (ctrl::ANACAP_CHANGE as u64, "change"),
     (ctrl::ANACAP_FIXED_GROUP as u64, "group identifiers fixed"),
     (ctrl::ANACAP_GROUP_ID as u64, "group identifiers settable"),

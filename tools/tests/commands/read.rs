@@ -99,14 +99,14 @@ fn identify_prints_text_for_people() {
         "Namespace 1",
         "1048576 bytes (1.00 MiB), 256 blocks",
         "Namespace 2",
-        "2, non-optimized",
+        "2, non_optimized",
         "4096 bytes",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let text = pollux(&[&["ana"], &args[..]].concat()).succeeded();
     assert_eq!(
-        text.matches("non-optimized").count(),
+        text.matches("non_optimized").count(),
         text.lines().count() - 3,
         "{text}"
     );
@@ -168,7 +168,7 @@ fn discover_asks_only_discovery_controllers() {
 #[test]
 fn ana_reads_the_states_of_the_listener() {
     let target = Target::start();
-    for (addr, state) in target.listeners.iter().zip(["optimized", "non-optimized"]) {
+    for (addr, state) in target.listeners.iter().zip(["optimized", "non_optimized"]) {
         let log = read_json("ana", *addr, NQN, &[]);
         assert!(log["change_count"].is_u64());
         let groups = log["groups"].as_array().unwrap();

@@ -12,13 +12,19 @@ pub(super) fn take(params: &mut Params, name: &str) -> Result<SocketAddr, RpcErr
     };
     transport_type(&mut address)?;
     let ip: String = address.required("traddr")?;
-    let ip: IpAddr = ip
-        .parse()
-        .map_err(|_| address.invalid("traddr", format!("'{ip}', an IP address is expected")))?;
+    let ip: IpAddr = ip.parse().map_err(|_| {
+        address.invalid(
+            "traddr",
+            format!("'{ip}', an IP address such as 192.0.2.1 or ::1 is expected"),
+        )
+    })?;
     let port: String = address.required("trsvcid")?;
-    let port: u16 = port
-        .parse()
-        .map_err(|_| address.invalid("trsvcid", format!("'{port}', a port is expected")))?;
+    let port: u16 = port.parse().map_err(|_| {
+        address.invalid(
+            "trsvcid",
+            format!("'{port}', a port from 0 (any) to 65535 is expected"),
+        )
+    })?;
     if let Some(family) = address.optional::<String>("adrfam")? {
         let is_v6 = match family.to_ascii_lowercase().as_str() {
             "ipv4" => false,

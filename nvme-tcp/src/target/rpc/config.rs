@@ -3,7 +3,7 @@
 use pollux_reactor::rpc::{Answer, Call, Outcome};
 use serde_json::{Map, Value, json};
 
-use super::{State, address, forward_then, listeners, listing, subsystems, transport, unexpected};
+use super::{State, address, forward_then, listing, subsystems, transport, unexpected};
 use crate::spec::log::AnaState;
 use crate::spec::nqn::Nqn;
 use crate::target::ana::ANA_GROUP_MAX;
@@ -95,7 +95,7 @@ fn save_subsystem(state: &State, subsystem: &SubsystemStatus, calls: &mut Vec<Va
             let mut params = Map::new();
             params.insert("nqn".into(), nqn.into());
             params.insert("listen_address".into(), address.clone());
-            let name = listeners::ana_state_name(state);
+            let name = state.to_string();
             params.insert("ana_state".into(), name.into());
             if let Some(group) = group {
                 params.insert("anagrpid".into(), group.into());

@@ -1,6 +1,6 @@
 //! Listeners and their ANA states.
 
-use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
 use serde_json::{Value, json};
 
 use super::{State, address, done, error, forward, forward_then, subsystem, transport, unexpected};
@@ -8,25 +8,20 @@ use crate::spec::log::AnaState;
 use crate::target::request::{TargetReply, TargetRequest};
 use crate::target::status::ListenerStatus;
 
-/// States that can be set, by the names that clients use.
-const ANA_STATES: [(&str, AnaState); 5] = [
-    ("optimized", AnaState::OPTIMIZED),
-    ("non_optimized", AnaState::NON_OPTIMIZED),
-    ("inaccessible", AnaState::INACCESSIBLE),
-    ("persistent_loss", AnaState::PERSISTENT_LOSS),
-    ("change", AnaState::CHANGE),
-];
-
-pub(super) fn ana_state_name(state: AnaState) -> &'static str {
-    let known = ANA_STATES.iter().find(|(_, s)| *s == state);
-    known.map_or("unknown", |&(name, _)| name)
+/// Takes the name of an ANA state.
+fn ana_state(params: &mut Params) -> Result<Option<AnaState>, RpcError> {
+    let Some(name) = params.optional::<String>("ana_state")? else {
+        return Ok(None);
+    };
+    let known = name.parse().map(Some);
+    known.map_err(|error| params.invalid("ana_state", format!("'{name}': {error}")))
 }
 
 pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
     let params = &mut call.params;
     let nqn = subsystem(params)?;
     let addr = address::take(params, "listen_address")?;
-    let ana = params.one_of("ana_state", &ANA_STATES)?;
+    let ana = ana_state(params)?;
     params.off(&["secure_channel"])?;
     params.one_of("sock_impl", &[("posix", ())])?;
     // Where memory is, is for the system to decide.
@@ -97,7 +92,7 @@ pub(super) fn set_ana_state(state: &mut State, call: &mut Call<State>) -> Outcom
     let params = &mut call.params;
     let nqn = subsystem(params)?;
     let addr = address::take(params, "listen_address")?;
-    let wanted = params.one_of("ana_state", &ANA_STATES)?;
+    let wanted = ana_state(params)?;
     let wanted = wanted.ok_or_else(|| params.invalid("ana_state", "is missing"))?;
     // 0 stands for all groups.
     let group = params.optional::<u32>("anagrpid")?.filter(|&g| g != 0);
@@ -138,6 +133,6 @@ fn show(listener: &ListenerStatus) -> Value {
     };
     let states = groups
         .iter()
-        .map(|&(group, state)| json!({"ana_group": group, "ana_state": ana_state_name(state)}));
+        .map(|&(group, state)| json!({"ana_group": group, "ana_state": state.to_string()}));
     json!({"address": address::show(listener.addr), "ana_states": states.collect::<Value>()})
 }

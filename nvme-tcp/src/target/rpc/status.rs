@@ -44,6 +44,9 @@ pub(super) fn stats(state: &mut State, call: &mut Call<State>) -> Outcome {
             "pollux": {
                 "faults": status.faults_total,
                 "refused_connects": status.refused_connects,
+                "ended_unconnected": status.admission.ended_unconnected,
+                "refused_connections": status.admission.refused_connections,
+                "failed_accepts": status.admission.failed_accepts,
             },
         }))
     })
