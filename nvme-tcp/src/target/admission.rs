@@ -191,13 +191,10 @@ mod tests {
     #[test]
     fn the_oldest_of_the_greediest_address_makes_room() {
         let mut admission = Admission::default();
-        for id in 0..UNCONNECTED_MAX as u64 {
+        for (open, id) in (0..UNCONNECTED_MAX).zip(0..) {
             // Every fourth is of another address; the two oldest are.
             let of = if id < 2 || id % 4 == 0 { 1 } else { 2 };
-            assert_eq!(
-                admission.admit(id as usize, |_| true, at(1)),
-                Verdict::Admit
-            );
+            assert_eq!(admission.admit(open, |_| true, at(1)), Verdict::Admit);
             admission.note(id, ip(of));
         }
         assert!(admission.shortage.is_none());
@@ -220,11 +217,8 @@ mod tests {
             connections_max: 3,
             ..Admission::default()
         };
-        for id in 0..3 {
-            assert_eq!(
-                admission.admit(id as usize, |_| true, at(1)),
-                Verdict::Admit
-            );
+        for (open, id) in (0..3).zip(0..) {
+            assert_eq!(admission.admit(open, |_| true, at(1)), Verdict::Admit);
             admission.note(id, ip(1));
         }
         // Number 1 alone has not connected.
