@@ -1,5 +1,5 @@
-//! A controller that does not read what a host sends costs the host nothing until it does: in a simulation, where every
-//! socket call is counted.
+//! A controller that does not read what a host sends costs the host nothing until it does, and what was not handed to
+//! the connection when it ends is told apart: in a simulation, where every socket call is counted.
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::cell::RefCell;
@@ -8,13 +8,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::{
-    Completed, ConnectOptions, Controller, ControllerEvent, ControllerOptions, HostIdentity,
-    QueuePair, Request,
+    Completed, ConnectOptions, Controller, ControllerEvent, ControllerOptions, HostIdentity, Lost,
+    Outcome, QueuePair, Request,
 };
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::target::{Backend, NamespaceConfig, SubsystemConfig, TargetRequest, target};
-use pollux_reactor::{Context, Progress, Service, Simulation, mailbox};
+use pollux_reactor::{Context, Progress, Sender, Service, Simulation, mailbox};
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -27,8 +27,12 @@ const LEN: usize = 8192;
 struct Seen {
     /// Writes are to be submitted.
     go: bool,
+    /// The queue pair is to be closed.
+    close: bool,
     ready: bool,
     written: u16,
+    /// What has come back when it was closed: which write, and whether a byte of it was handed over.
+    lost: Vec<(u16, bool)>,
     /// Socket calls of the turns so far.
     calls: u64,
 }
@@ -38,7 +42,7 @@ struct Host {
     addr: SocketAddr,
     nqn: Nqn,
     admin: Option<Controller>,
-    io: Option<QueuePair>,
+    io: Option<QueuePair<u16>>,
     seen: Rc<RefCell<Seen>>,
 }
 
@@ -78,18 +82,26 @@ impl Service for Host {
             }
         }
         if let Some(io) = &mut self.io {
-            let mut sink = |completed: Completed| {
-                assert!(completed.outcome.is_success());
-                seen.written += 1;
+            let mut sink = |completed: Completed<u16>| match completed.outcome {
+                Outcome::Lost(Lost::Connection { sent }) => {
+                    seen.lost.push((completed.request.user, sent));
+                }
+                outcome => {
+                    assert!(outcome.is_success());
+                    seen.written += 1;
+                }
             };
             progress = progress.or(io.receive(now, &mut sink).unwrap());
+            if std::mem::take(&mut seen.close) {
+                io.close(&mut sink);
+            }
             seen.ready = io.is_ready();
             if std::mem::take(&mut seen.go) {
                 let blocks = u32::try_from(LEN / 512).unwrap();
                 for n in 0..WRITES {
                     let lba = u64::from(n) * u64::from(blocks);
-                    io.submit(Request::block(nvm::WRITE, 1, lba, blocks, 9, vec![7; LEN]))
-                        .unwrap();
+                    let write = Request::block(nvm::WRITE, 1, lba, blocks, 9, vec![7; LEN]);
+                    io.submit(write.with(n)).unwrap();
                 }
             }
             io.transmit(&mut |_| ()).unwrap();
@@ -99,9 +111,9 @@ impl Service for Host {
     }
 }
 
-#[test]
-fn a_controller_that_does_not_read_is_not_sent_to_until_there_is_room() {
-    let mut sim = Simulation::new(3);
+/// A host with a queue pair that is connected, the address of its controller, and what keeps its mailbox open.
+fn world(seed: u64) -> (Simulation, Rc<RefCell<Seen>>, SocketAddr, Sender<()>) {
+    let mut sim = Simulation::new(seed);
     let (handle, parts) = target(1);
     for part in parts {
         let reactor = sim.add_reactor();
@@ -125,7 +137,7 @@ fn a_controller_that_does_not_read_is_not_sent_to_until_there_is_room() {
     }
     sim.run_for(MILLI);
     let seen = Rc::new(RefCell::new(Seen::default()));
-    let (_alive, receiver) = mailbox(1);
+    let (alive, receiver) = mailbox(1);
     let reactor = sim.add_reactor();
     let host = Host {
         addr,
@@ -136,7 +148,12 @@ fn a_controller_that_does_not_read_is_not_sent_to_until_there_is_room() {
     };
     sim.add_service(reactor, receiver, host);
     assert!(sim.run_until(Duration::from_secs(1), || seen.borrow().ready));
+    (sim, seen, addr, alive)
+}
 
+#[test]
+fn a_controller_that_does_not_read_is_not_sent_to_until_there_is_room() {
+    let (mut sim, seen, addr, _alive) = world(3);
     // Nothing that is sent is read any more.
     sim.network().black_hole(addr, true);
     seen.borrow_mut().go = true;
@@ -150,5 +167,25 @@ fn a_controller_that_does_not_read_is_not_sent_to_until_there_is_room() {
     sim.network().black_hole(addr, false);
     let all_written = || seen.borrow().written == WRITES;
     assert!(sim.run_until(Duration::from_secs(1), all_written));
+    sim.stop();
+}
+
+/// B8.1: only a write of which no byte was handed over may safely be written elsewhere at once. The connection takes the
+/// first ones, a part of one more, and nothing of those behind it.
+#[test]
+fn what_a_lost_connection_hands_back_says_whether_a_byte_of_it_was_handed_over() {
+    let (mut sim, seen, addr, _alive) = world(4);
+    sim.network().black_hole(addr, true);
+    seen.borrow_mut().go = true;
+    sim.run_for(Duration::from_millis(100));
+    seen.borrow_mut().close = true;
+    sim.run_for(MILLI);
+    let seen = seen.borrow();
+    let order: Vec<u16> = seen.lost.iter().map(|(n, _)| *n).collect();
+    assert_eq!(order, (0..WRITES).collect::<Vec<_>>());
+    let sent = seen.lost.iter().take_while(|(_, sent)| *sent).count();
+    assert!(sent > 0 && sent < usize::from(WRITES), "{sent}");
+    assert!(seen.lost[sent..].iter().all(|(_, sent)| !sent));
+    drop(seen);
     sim.stop();
 }

@@ -15,6 +15,7 @@ mod common;
 mod completions;
 mod deadlines;
 mod failover;
+mod faults;
 mod identity;
 mod keep_alive;
 mod many;
