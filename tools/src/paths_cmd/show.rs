@@ -18,7 +18,7 @@ pub fn text(snapshot: &Snapshot, before: Option<&Before>) -> String {
         if index > 0 {
             text.push('\n');
         }
-        text.push_str(&header(volume));
+        fold("", &header(volume), &mut text);
         let notes: Vec<_> = volume.paths.iter().map(notes).collect();
         table(&rows(volume, before), &notes, &mut text);
     }
@@ -32,7 +32,7 @@ fn header(volume: &Volume) -> String {
         None => String::new(),
     };
     format!(
-        "{}: {} ({} blocks of {} bytes), {}{waiting}\n",
+        "{}: {} ({} blocks of {} bytes), {}{waiting}",
         volume.name,
         size(bytes),
         volume.blocks,
@@ -59,6 +59,8 @@ fn size(bytes: u64) -> String {
 /// What every terminal has. A table that is wider has the addresses on lines of their own.
 const WIDTH: usize = 80;
 const COLUMNS: usize = 10;
+/// Reactors are named in a cell of up to so many characters.
+const CELL_MAX: usize = 8;
 /// Those that hold numbers stand to the right.
 const RIGHT: [usize; 5] = [1, 6, 7, 8, 9];
 
@@ -141,7 +143,7 @@ fn notes(path: &Path) -> Vec<String> {
     notes
 }
 
-/// `yes` or `no` where all reactors agree, else those that do.
+/// `yes` or `no` where all reactors agree, else those that do, or their number where they do not fit in a column.
 fn where_it_holds(views: &[(usize, View)], holds: impl Fn(&View) -> bool) -> String {
     let on: Vec<usize> = views
         .iter()
@@ -151,7 +153,13 @@ fn where_it_holds(views: &[(usize, View)], holds: impl Fn(&View) -> bool) -> Str
     match on.len() {
         0 => "no".to_owned(),
         n if n == views.len() => "yes".to_owned(),
-        _ => format!("on {}", ranges(&on)),
+        n => {
+            let on = format!("on {}", ranges(&on));
+            match on.len() <= CELL_MAX {
+                true => on,
+                false => format!("{n} of {}", views.len()),
+            }
+        }
     }
 }
 
@@ -177,11 +185,15 @@ fn table(rows: &[[String; COLUMNS]], notes: &[Vec<String>], text: &mut String) {
     };
     let mut widths: Vec<usize> = (0..COLUMNS).map(width).collect();
     let is_wide = widths.iter().map(|width| width + 2).sum::<usize>() > WIDTH;
-    // The header, then the paths with what is noted of each.
-    let notes = std::iter::once(&[][..]).chain(notes.iter().map(Vec::as_slice));
     if let (true, Some(first)) = (is_wide, widths.first_mut()) {
         *first = 4;
     }
+    let gap = match widths.iter().map(|width| width + 2).sum::<usize>() > WIDTH {
+        true => " ",
+        false => "  ",
+    };
+    // The header, then the paths with what is noted of each.
+    let notes = std::iter::once(&[][..]).chain(notes.iter().map(Vec::as_slice));
     for (row, notes) in rows.iter().zip(notes) {
         let mut line = String::new();
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
@@ -191,30 +203,29 @@ fn table(rows: &[[String; COLUMNS]], notes: &[Vec<String>], text: &mut String) {
             }
             // Writing to a string does not fail.
             let _ = match RIGHT.contains(&column) {
-                true => write!(line, "  {cell:>width$}"),
-                false => write!(line, "  {cell:width$}"),
+                true => write!(line, "{gap}{cell:>width$}"),
+                false => write!(line, "{gap}{cell:width$}"),
             };
         }
         text.push_str(line.trim_end());
         text.push('\n');
         for note in notes {
-            fold(note, text);
+            fold("      ", note, text);
         }
     }
 }
 
-/// A note below its path, on as many lines as it takes.
-fn fold(note: &str, text: &mut String) {
-    const INDENT: &str = "      ";
-    let mut line = INDENT.to_owned();
-    for word in note.split(' ') {
-        let is_first = line.len() == INDENT.len();
+/// A sentence on as many lines as it takes, each with this indent.
+fn fold(indent: &str, sentence: &str, text: &mut String) {
+    let mut line = indent.to_owned();
+    for word in sentence.split(' ') {
+        let is_first = line.len() == indent.len();
         if !is_first && line.chars().count() + 1 + word.chars().count() > WIDTH {
             text.push_str(&line);
             text.push('\n');
-            line.truncate(INDENT.len());
+            line.truncate(indent.len());
         }
-        if line.len() > INDENT.len() {
+        if line.len() > indent.len() {
             line.push(' ');
         }
         line.push_str(word);
@@ -355,9 +366,20 @@ mod tests {
     #[test]
     fn no_line_is_wider_than_80_columns() {
         let mut wide = snapshot(123_456_789);
+        for volume in &mut wide.volumes {
+            volume.name = format!("{}n1", "a".repeat(70));
+        }
         for path in wide.volumes.iter_mut().flat_map(|v| &mut v.paths) {
             path.addr = "255.255.255.255:65535".to_owned();
             path.cntlid = 65_519;
+            // Every other of 64 reactors.
+            let some = (0..64).map(|reactor| {
+                (
+                    reactor,
+                    view(reactor % 2 == 0, reactor % 2 == 0, reactor == 63),
+                )
+            });
+            path.views = some.collect();
             if let Some(ana) = &mut path.ana {
                 ana.state = "persistent_loss".to_owned();
             }
