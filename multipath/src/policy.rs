@@ -25,6 +25,44 @@ pub enum Selector {
     QueueDepth,
 }
 
+impl Selector {
+    /// Every selector there is, each as it is unless more is said of it. Whoever takes one by name takes it from
+    /// here.
+    pub const ALL: [Self; 2] = [Self::RoundRobin { min_io: 1 }, Self::QueueDepth];
+
+    /// The name that SPDK's users know.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RoundRobin { .. } => "round_robin",
+            Self::QueueDepth => "queue_depth",
+        }
+    }
+
+    /// What it does, in half a line.
+    pub fn about(&self) -> &'static str {
+        match self {
+            Self::RoundRobin { .. } => "The next path after --min-io I/Os",
+            Self::QueueDepth => "The path with the fewest outstanding I/Os",
+        }
+    }
+
+    /// I/Os on one path before the next is taken, where that has a meaning.
+    pub fn min_io(&self) -> Option<u32> {
+        match *self {
+            Self::RoundRobin { min_io } => Some(min_io),
+            Self::QueueDepth => None,
+        }
+    }
+
+    /// The same with so many I/Os on one path before the next is taken; `None` where that has no meaning.
+    pub fn with_min_io(self, min_io: u32) -> Option<Self> {
+        match self {
+            Self::RoundRobin { .. } => Some(Self::RoundRobin { min_io }),
+            Self::QueueDepth => None,
+        }
+    }
+}
+
 impl Default for Selector {
     fn default() -> Self {
         Selector::RoundRobin { min_io: 1 }
@@ -44,13 +82,13 @@ impl Policy {
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
-        match self {
-            Policy::ActivePassive => Ok(()),
-            Policy::ActiveActive(Selector::RoundRobin { min_io }) => {
-                write!(f, ", round_robin, min_io {min_io}")
+        if let Policy::ActiveActive(selector) = self {
+            write!(f, ", {}", selector.name())?;
+            if let Some(min_io) = selector.min_io() {
+                write!(f, ", min_io {min_io}")?;
             }
-            Policy::ActiveActive(Selector::QueueDepth) => f.write_str(", queue_depth"),
         }
+        Ok(())
     }
 }
 

@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pollux_multipath::{TransportId, TransportIdError};
+use pollux_multipath::{Selector, TransportId, TransportIdError};
 use pollux_nvme_tcp::spec::nqn::Nqn;
 
 use crate::cores::CoreList;
@@ -104,8 +105,8 @@ pub struct RunArgs {
     pub policy: PolicyName,
 
     /// Which path is next under active_active [default: round_robin]
-    #[arg(long, value_enum, help_heading = "Paths")]
-    pub selector: Option<SelectorName>,
+    #[arg(long, value_parser = selector(), help_heading = "Paths")]
+    pub selector: Option<Selector>,
 
     /// I/Os on a path before round_robin moves to the next [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Paths")]
@@ -245,14 +246,15 @@ pub enum PolicyName {
     ActiveActive,
 }
 
-/// `--selector`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum SelectorName {
-    /// The next path after --min-io I/Os
-    RoundRobin,
-    /// The path with the fewest outstanding I/Os
-    QueueDepth,
+/// What `--selector` takes: any selector there is, by name.
+#[expect(clippy::expect_used, reason = "only these names are possible values")]
+fn selector() -> impl TypedValueParser<Value = Selector> {
+    let named = |selector: Selector| PossibleValue::new(selector.name()).help(selector.about());
+    PossibleValuesParser::new(Selector::ALL.map(named)).map(|name| {
+        let mut all = Selector::ALL.into_iter();
+        let selector = all.find(|selector| selector.name() == name);
+        selector.expect("the name of a selector")
+    })
 }
 
 /// `floor -w`
@@ -344,9 +346,9 @@ impl RunArgs {
         if self.selector.is_some() && self.policy != PolicyName::ActiveActive {
             return Err("--selector has no meaning with active_passive: allowed with --policy active_active".to_owned());
         }
-        let round_robin = self.policy == PolicyName::ActiveActive
-            && self.selector.unwrap_or(SelectorName::RoundRobin) == SelectorName::RoundRobin;
-        if let (Some(min_io), false) = (self.min_io, round_robin) {
+        let counts_ios = self.policy == PolicyName::ActiveActive
+            && self.selector.unwrap_or_default().min_io().is_some();
+        if let (Some(min_io), false) = (self.min_io, counts_ios) {
             return Err(format!(
                 "--min-io {min_io} has no meaning here: allowed with --policy active_active and --selector round_robin"
             ));
@@ -557,7 +559,7 @@ mod tests {
         assert_eq!(run.io_size.bytes().len(), 12);
         assert_eq!(run.time, Duration::from_millis(1500));
         assert_eq!(run.cores.unwrap().cores(), [0, 2, 3]);
-        assert_eq!(run.selector, Some(SelectorName::RoundRobin));
+        assert_eq!(run.selector, Some(Selector::RoundRobin { min_io: 1 }));
         assert!(run.require_digests);
         assert!(run.hdgst && run.ddgst && run.sq_flow_control && run.no_failover);
         assert_eq!(

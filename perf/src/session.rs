@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use pollux_multipath::{
     AttachOptions, AttachRequest, Attached, ControllerId, Host, HostHandle, HostRequest, Policy,
-    Selector, TransportId, VolumeId,
+    TransportId, VolumeId,
 };
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
 use pollux_reactor::{Group, Idle, Running};
 
-use crate::cli::{PolicyName, RunArgs, SelectorName};
+use crate::cli::{PolicyName, RunArgs};
 use crate::clock::now;
 use crate::cores::Placement;
 use crate::embedded::Embedded;
@@ -142,15 +142,13 @@ pub fn end(host: &HostHandle<JobMessage>, running: Running, stop: &AtomicBool) {
 }
 
 fn policy(args: &RunArgs) -> Policy {
-    match (args.policy, args.selector) {
-        (PolicyName::ActivePassive, _) => Policy::ActivePassive,
-        (PolicyName::ActiveActive, Some(SelectorName::QueueDepth)) => {
-            Policy::ActiveActive(Selector::QueueDepth)
-        }
-        (PolicyName::ActiveActive, _) => Policy::ActiveActive(Selector::RoundRobin {
-            min_io: args.min_io.unwrap_or(1),
-        }),
+    if args.policy == PolicyName::ActivePassive {
+        return Policy::ActivePassive;
     }
+    let selector = args.selector.unwrap_or_default();
+    // The arguments were checked: --min-io has a meaning here.
+    let counted = args.min_io.and_then(|min_io| selector.with_min_io(min_io));
+    Policy::ActiveActive(counted.unwrap_or(selector))
 }
 
 fn attach(

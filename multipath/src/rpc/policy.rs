@@ -5,12 +5,6 @@ use serde_json::{Value, json};
 
 use crate::policy::{Policy, Selector};
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    RoundRobin,
-    QueueDepth,
-}
-
 const POLICIES: [(&str, bool); 2] = [("active_passive", false), ("active_active", true)];
 
 /// Takes `policy`, which must be there, `selector` and `rr_min_io`.
@@ -23,13 +17,7 @@ pub(super) fn take_required(params: &mut Params) -> Result<Policy, RpcError> {
 
 /// -32603 if they do not go together.
 fn take(active_active: bool, params: &mut Params, min_io_name: &str) -> Result<Policy, RpcError> {
-    let selector = params.one_of(
-        "selector",
-        &[
-            ("round_robin", Kind::RoundRobin),
-            ("queue_depth", Kind::QueueDepth),
-        ],
-    )?;
+    let selector = params.one_of("selector", &Selector::ALL.map(|s| (s.name(), s)))?;
     let min_io: Option<u32> = params.optional(min_io_name)?;
     let clash = |what: String| Err(RpcError::internal(what));
     if !active_active {
@@ -41,15 +29,17 @@ fn take(active_active: bool, params: &mut Params, min_io_name: &str) -> Result<P
         }
         return Ok(Policy::ActivePassive);
     }
-    match (selector.unwrap_or(Kind::RoundRobin), min_io) {
-        (Kind::QueueDepth, None) => Ok(Policy::ActiveActive(Selector::QueueDepth)),
-        (Kind::QueueDepth, Some(_)) => {
-            clash(format!("'{min_io_name}' has no meaning for queue_depth"))
+    let selector = selector.unwrap_or_default();
+    let Some(min_io) = min_io else {
+        return Ok(Policy::ActiveActive(selector));
+    };
+    match selector.with_min_io(min_io) {
+        None => {
+            let name = selector.name();
+            clash(format!("'{min_io_name}' has no meaning for {name}"))
         }
-        (Kind::RoundRobin, Some(0)) => Err(params.invalid(min_io_name, "at least 1")),
-        (Kind::RoundRobin, min_io) => Ok(Policy::ActiveActive(Selector::RoundRobin {
-            min_io: min_io.unwrap_or(1),
-        })),
+        Some(_) if min_io == 0 => Err(params.invalid(min_io_name, "at least 1")),
+        Some(selector) => Ok(Policy::ActiveActive(selector)),
     }
 }
 
@@ -66,24 +56,21 @@ pub(super) fn take_opts(params: &mut Params) -> Result<Option<Policy>, RpcError>
 
 /// What [`take_opts`] takes.
 pub(super) fn show(policy: Policy) -> Value {
-    match policy {
-        Policy::ActivePassive => json!({"policy": policy.name()}),
-        Policy::ActiveActive(Selector::QueueDepth) => {
-            json!({"policy": policy.name(), "selector": "queue_depth"})
-        }
-        Policy::ActiveActive(Selector::RoundRobin { min_io }) => {
-            json!({"policy": policy.name(), "selector": "round_robin", "min_io": min_io})
-        }
+    let mut shown = json!({"policy": policy.name()});
+    let (selector, min_io) = parts(policy);
+    if let Some(selector) = selector {
+        shown["selector"] = selector.into();
     }
+    if let Some(min_io) = min_io {
+        shown["min_io"] = min_io.into();
+    }
+    shown
 }
 
 /// Selector and `rr_min_io` as SPDK shows them beside the policy: `null` where they have no meaning.
 pub(super) fn parts(policy: Policy) -> (Option<&'static str>, Option<u32>) {
     match policy {
         Policy::ActivePassive => (None, None),
-        Policy::ActiveActive(Selector::QueueDepth) => (Some("queue_depth"), None),
-        Policy::ActiveActive(Selector::RoundRobin { min_io }) => {
-            (Some("round_robin"), Some(min_io))
-        }
+        Policy::ActiveActive(selector) => (Some(selector.name()), selector.min_io()),
     }
 }
