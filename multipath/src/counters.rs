@@ -75,7 +75,7 @@ pub enum CounterReset {
     All,
     /// The shortest and the longest latencies.
     Extremes,
-    /// Those of errors.
+    /// The counters of errors.
     Errors,
 }
 

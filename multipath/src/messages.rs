@@ -186,7 +186,7 @@ pub(crate) enum FromIo {
         waiting: usize,
         since: Time,
     },
-    /// That has ended: there is a path, or nothing waits any more.
+    /// I/O waits for a path no more: there is one, or nothing waits.
     Resumed {
         volume: VolumeId,
         since: Time,
@@ -208,7 +208,7 @@ pub(crate) enum FromIo {
         incarnation: u32,
         queue_id: u16,
         commands: Vec<u16>,
-        /// They were not answered in time.
+        /// The commands were not answered in time.
         overdue: bool,
     },
     Told {

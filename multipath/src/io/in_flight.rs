@@ -38,7 +38,7 @@ pub(crate) type IoRequest = Request<InFlight>;
 /// Why an I/O that is with a controller is not to be submitted again, whatever becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unwanted {
-    /// It is wanted.
+    /// The I/O is wanted.
     No,
     /// Its submitter has aborted it.
     Aborted,

@@ -50,7 +50,7 @@ pub(crate) struct Link {
 pub(crate) struct OverdueCommands {
     /// How many there are that were not told before.
     pub count: usize,
-    /// Those of them that are to be aborted, by command identifier.
+    /// The ones among them that are to be aborted, by command identifier.
     pub to_abort: Vec<u16>,
     /// The connection has to end, and why.
     pub give_up: Option<QueueError>,
@@ -347,7 +347,7 @@ impl Link {
             .min()
     }
 
-    /// Of this queue pair and of those that it came after.
+    /// Socket calls of this queue pair and of all before it.
     pub fn socket_calls(&self) -> u64 {
         let calls = self.queue.as_ref().map_or(0, QueuePair::socket_calls);
         self.earlier_socket_calls + calls

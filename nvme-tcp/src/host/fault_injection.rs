@@ -15,9 +15,9 @@ use crate::spec::status::Status;
 /// An error to be injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InjectedFault {
-    /// Which commands end with it: those with this opcode.
+    /// Opcode of the commands that end with it.
     pub opcode: u8,
-    /// How many of them.
+    /// How many commands do.
     pub count: u32,
     /// The status that they end with.
     pub status: Status,
@@ -29,9 +29,9 @@ pub struct InjectedFault {
 /// A change of what is injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultChange {
-    /// This as well, on the connections that there are now.
+    /// Inject this fault as well, on the connections that there are now.
     Add(InjectedFault),
-    /// No more for commands with this opcode. What is held back already still ends with its error.
+    /// Inject no more faults into commands with this opcode. What is held back already still ends with its error.
     Remove(u8),
 }
 

@@ -266,7 +266,7 @@ impl PollGroup {
                 self.dispatch(request);
                 let volume = self.volumes[slot].as_ref();
                 if volume.is_none_or(|volume| volume.waiting.len() == before) {
-                    // It found no path, and stands where it stood.
+                    // The I/O found no path, and stands where it stood.
                     break;
                 }
             }

@@ -120,7 +120,7 @@ impl PollGroup {
             }
         };
         if request.user.unwanted != Unwanted::No {
-            // It is not tried again, and an end of its own is told as it is.
+            // The I/O is not tried again, and an error of its own is told as it is.
             let aborted = IoError::Status(Status::ABORTED_BY_REQUEST);
             let error = match request.user.unwanted {
                 _ if what == Disposition::Failed && error != aborted => error,

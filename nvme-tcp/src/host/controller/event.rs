@@ -61,7 +61,7 @@ pub enum ControllerError {
 /// What a controller tells its owner.
 #[derive(Debug)]
 pub enum ControllerEvent<U = ()> {
-    /// It is usable.
+    /// The controller is usable.
     Ready,
     /// The controller announced that its ANA log has changed; it is read next.
     AnaNotice,
@@ -73,11 +73,11 @@ pub enum ControllerEvent<U = ()> {
     DiscoveryLog,
     /// A request of the owner's ended.
     Admin(Completed<U>),
-    /// So many admin commands, not counting those that wait for events, have not been answered within the
-    /// command timeout.
+    /// Admin commands, as many as this, have not been answered within the command timeout. The ones that wait for
+    /// events do not count.
     Overdue(usize),
     /// An Abort command that the owner asked for was refused.
     AbortFailed(Status),
-    /// It is gone; nothing follows.
+    /// The controller is gone; nothing follows.
     Ended(ControllerError),
 }

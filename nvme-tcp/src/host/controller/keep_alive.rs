@@ -83,13 +83,13 @@ impl KeepAlive {
         self.sent = Some(now);
     }
 
-    /// It was answered.
+    /// Keep Alive was answered.
     pub fn answered(&mut self, now: Time) {
         self.sent = None;
         self.start(now);
     }
 
-    /// It was answered, but with a status that may pass: the controller lives but has not counted it.
+    /// Keep Alive was answered with a status that may pass: the controller lives but has not counted it.
     pub fn answered_in_vain(&mut self, now: Time) {
         self.sent = None;
         self.next = Some(now + self.timeout / 8);

@@ -35,7 +35,7 @@ pub(super) struct Known {
     pub ana: Option<AnaLog>,
     /// Bad ANA logs seen (rule B3.3).
     pub bad_ana_logs: u64,
-    /// It was brought up: what is read now is read again.
+    /// The controller was brought up: what is read now is read again.
     pub is_up: bool,
 }
 

@@ -2,7 +2,6 @@
 //! listened to for events.
 
 mod aborts;
-mod ana_read;
 mod answers;
 mod due;
 mod event;
@@ -11,7 +10,6 @@ mod known;
 mod notices;
 mod options;
 mod retry;
-mod scan;
 mod steps;
 
 use std::collections::VecDeque;
@@ -73,7 +71,7 @@ pub struct Controller<U = ()> {
     retries: u32,
     /// When what could not be read because of a transient status is read again.
     reread_at: Option<Time>,
-    /// That statuses are transient was said, and nothing was read since.
+    /// The log says that a status is transient, and nothing was read since.
     is_troubled: bool,
     inbox: VecDeque<Completed<Asked<U>>>,
     events: VecDeque<ControllerEvent<U>>,
@@ -314,7 +312,7 @@ impl<U> Controller<U> {
         match self.stage {
             Stage::Ready => {
                 self.stage = Stage::Stopping;
-                // It takes the place of a step that may be under way.
+                // A step may be under way, and this takes its place.
                 self.step_number += 1;
                 self.step = Some((Step::ShutDown, StepState::Due(now)));
                 self.step_deadline = now + SHUTDOWN_TIME;

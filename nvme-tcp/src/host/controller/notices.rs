@@ -94,7 +94,7 @@ pub(super) struct Aers {
     outstanding: usize,
     /// Most that the controller takes, as far as its answers have shown.
     limit: usize,
-    /// Those that ended with a transient status one after the other, and until when none is sent.
+    /// How many ended with a transient status one after the other, and until when none is sent.
     failures: u32,
     not_before: Time,
 }

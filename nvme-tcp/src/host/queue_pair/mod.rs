@@ -1,10 +1,20 @@
 //! One queue pair (qpair): a connection, its command table and where it stands.
 //!
-//! The seam between what asks and what sends. A [`QueuePair<T>`] is given [`Request<T>`]s, hands each back exactly
-//! once as a [`Completed<T>`], and carries the `T` along unseen: an I/O of multipath's, what an admin command is
-//! for, nothing at all. It knows nothing of paths, retries, deadlines or injected faults. What it hands back
-//! when its connection ends says whether a byte of it was handed over: see [`Lost::Connection`].
+//! The queue pair is the seam between who asks and what sends. Its contract:
+//!
+//! * A [`Request<T>`] that [`submit`](QueuePair::submit) accepts is handed back exactly once: as a [`Completed<T>`]
+//!   to the sink of a later call, or by [`withdraw`](QueuePair::withdraw). A request that is rejected comes back
+//!   with the reason. The buffer travels with it; the queue pair neither allocates nor frees one.
+//! * The `T` is the submitter's: multipath's in-flight I/O, what an admin command is for, nothing. It is carried
+//!   along unseen. The queue pair knows nothing of paths, retries, deadlines or injected faults.
+//! * [`receive`](QueuePair::receive) and [`transmit`](QueuePair::transmit) are called once a turn each. A sink cannot
+//!   submit: what follows from a completion is submitted after the call.
+//! * The end of the connection is told once, as the error of either call, when all that was outstanding has gone to
+//!   its sink as [`Lost::Connection`]. That says for each request whether a byte of it was handed to the
+//!   connection: what was not cannot have been executed, and never will be.
 
+mod connect;
+mod error;
 mod handshake;
 mod receive;
 mod table;
@@ -14,86 +24,18 @@ use std::io;
 
 use pollux_reactor::{Net, Progress, Stream, Time};
 
+pub use self::error::QueueError;
 pub use self::handshake::{ConnectOptions, Digests, HostIdentity};
 use self::receive::Receiving;
 pub use self::table::Overdue;
 use self::table::{COMMANDS_MAX, CommandTable};
 use self::transmit::Transmitter;
 use super::request::{Command, Completed, Lost, Outcome, Request, Transfer};
-use crate::pdu::{ProtocolError, RxFraming};
-use crate::spec::fabrics::{CNTLID_DYNAMIC, ConnectInvalidParameter};
+use crate::pdu::RxFraming;
+use crate::spec::fabrics::CNTLID_DYNAMIC;
 use crate::spec::opcode::nvm;
-use crate::spec::pdu::{Icresp, PduType};
-use crate::spec::status::Status;
+use crate::spec::pdu::PduType;
 use crate::stream::RxBuffer;
-
-/// Why a connection ended or never came to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum QueueError {
-    /// TCP could not connect: refused, unreachable, reset.
-    #[error("TCP connect failed: {0}")]
-    TcpConnect(io::ErrorKind),
-    /// A step of connecting was not answered in time.
-    #[error("no {0} within the connect timeout")]
-    Timeout(&'static str),
-    /// The peer closed the connection.
-    #[error("connection closed by the peer")]
-    Closed,
-    /// The socket failed.
-    #[error("socket error: {0}")]
-    Socket(io::ErrorKind),
-    /// The peer broke the protocol; it was told so by H2CTermReq.
-    #[error("the controller broke the protocol: {0}")]
-    Protocol(ProtocolError),
-    /// The peer says that the host broke the protocol.
-    #[error("the controller ended the connection (C2HTermReq, FES {fes:#x}, FEI {fei:#x})")]
-    Terminated {
-        /// Fatal error status.
-        fes: u16,
-        /// Fatal error information.
-        fei: u32,
-    },
-    /// ICResp holds something this host cannot work with; the peer was told so by H2CTermReq.
-    #[error("ICResp: {0}")]
-    Icresp(ProtocolError),
-    /// The Connect command was completed with an error.
-    #[error("Connect refused: {status}{}", connect_detail(*result))]
-    Refused {
-        /// Its status.
-        status: Status,
-        /// Dword 0 of the completion; for invalid parameters the offset of the field at fault.
-        result: u32,
-    },
-    /// A command was not answered within the command timeout.
-    #[error("a command was not answered within the command timeout")]
-    CommandTimeout,
-    /// A command that was aborted, or whose deadline has passed, was not given back.
-    #[error("an unwanted command was not given back, although its abort was asked for")]
-    NotGivenBack,
-    /// Commands were outstanding, no byte came for too long, and a probe was not answered either (rule B9.4).
-    #[error("silent with commands outstanding, and a probe was not answered")]
-    Silent,
-    /// The controller does not grant the digests that are required.
-    #[error("{asked} are required, the controller grants {granted}")]
-    NoDigests {
-        /// What was asked for.
-        asked: Digests,
-        /// What ICResp says.
-        granted: Digests,
-    },
-    /// The owner closed it.
-    #[error("closed by the host")]
-    HostClosed,
-}
-
-fn connect_detail(result: u32) -> String {
-    let detail = ConnectInvalidParameter::from(result);
-    match (detail.ipo(), detail.in_data()) {
-        (0, false) => String::new(),
-        (offset, false) => format!(" (field at byte {offset} of the command)"),
-        (offset, true) => format!(" (field at byte {offset} of the Connect data)"),
-    }
-}
 
 /// A request that was not accepted, with the reason.
 #[derive(Debug)]
@@ -122,7 +64,7 @@ pub enum RejectedReason {
 pub enum Withdrawn<T> {
     /// No byte of it was sent; here it is.
     Unsent(Request<T>),
-    /// It is with the controller, under this command identifier.
+    /// The controller has it, under this command identifier.
     Sent(u16),
 }
 
@@ -524,95 +466,5 @@ impl<T> QueuePair<T> {
             let outcome = Outcome::Lost(Lost::Connection { sent });
             sink(Completed { request, outcome });
         });
-    }
-
-    fn connecting(
-        &mut self,
-        now: Time,
-        sink: &mut impl FnMut(Completed<T>),
-    ) -> Result<Progress, QueueError> {
-        let state = self.state;
-        // A peer that says nothing costs its reactor no system call.
-        if self.may_receive() {
-            self.unread = false;
-            match state {
-                State::Tcp => {
-                    if self
-                        .stream
-                        .connected()
-                        .map_err(|e| QueueError::TcpConnect(e.kind()))?
-                    {
-                        self.transmitter
-                            .put_plain(&handshake::icreq(self.options.digests));
-                        self.state = State::Icresp;
-                        // The edge that told of the connection may have told of an answer as well.
-                        self.unread = true;
-                        self.transmitter
-                            .transmit(&mut self.stream, &mut self.table)?;
-                    }
-                }
-                _ => self.unread = self.receive_once(sink)? == Progress::Busy,
-            }
-        }
-        if self.state == state && self.deadline().is_some_and(|at| now >= at) {
-            return Err(QueueError::Timeout(match state {
-                State::Tcp => "TCP connection",
-                State::Icresp => "ICResp",
-                _ => "answer to Connect",
-            }));
-        }
-        Ok(if self.state == state {
-            Progress::Idle
-        } else {
-            Progress::Busy
-        })
-    }
-
-    fn on_icresp(&mut self, answer: &Icresp) -> Result<(), QueueError> {
-        let settled =
-            handshake::settle(self.options.digests, answer).map_err(QueueError::Icresp)?;
-        let (asked, granted) = (self.options.digests, settled.digests);
-        if granted != asked {
-            if self.options.require_digests {
-                return Err(QueueError::NoDigests { asked, granted });
-            }
-            // Once per controller: its I/O queues will be answered the same.
-            if self.options.queue_id == 0 {
-                let remote = self.options.remote;
-                log::warn!(
-                    target: super::LOG_FLAG,
-                    "{remote}: {asked} were asked for, the controller grants {granted}"
-                );
-            }
-        }
-        self.framing.hdgst = settled.digests.header;
-        self.framing.ddgst = settled.digests.data;
-        self.framing.initialized = true;
-        self.transmitter.settle(&settled);
-        let connect = handshake::connect_request(&self.options);
-        let issued = self.issue_own(connect);
-        debug_assert!(issued, "no slot for Connect, which comes before all else");
-        self.state = State::Connect;
-        self.transmitter.transmit(&mut self.stream, &mut self.table)
-    }
-
-    /// Takes the answer to Connect.
-    fn on_connect_answer(&mut self, outcome: Outcome) -> Result<(), QueueError> {
-        match outcome {
-            // CNTLID stands in the low 16 bits of dword 0 (NVMe Base 2.1, 6.3).
-            #[expect(clippy::cast_possible_truncation, reason = "takes the fields apart")]
-            Outcome::Completed { status, result } if status.is_success() => {
-                self.controller_id = result as u16;
-                self.state = State::Ready;
-                self.transmitter.finish_connect();
-                Ok(())
-            }
-            #[expect(clippy::cast_possible_truncation, reason = "takes the fields apart")]
-            Outcome::Completed { status, result } => Err(QueueError::Refused {
-                status,
-                result: result as u32,
-            }),
-            Outcome::Lost(_) => Err(QueueError::Closed),
-        }
     }
 }

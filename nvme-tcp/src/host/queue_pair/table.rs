@@ -55,7 +55,7 @@ pub(super) struct Slot<T> {
     pub digest_failed: bool,
     /// The table's tick in which the command was issued, or was last found overdue.
     tick: u32,
-    /// It was found overdue before.
+    /// The command was found overdue before.
     overdue: bool,
     /// The command failed while its data was on the way; see `QueuePair::finish_deferred`.
     pub outcome: Option<Outcome>,
@@ -154,7 +154,7 @@ pub struct Overdue<'a, T> {
     pub user: &'a T,
     /// Its command identifier; `None` while it waits in the host's own send queue.
     pub command_id: Option<u16>,
-    /// It was shown before, as long ago as commands may take.
+    /// The command was shown before, as long ago as commands may take.
     pub again: bool,
 }
 

@@ -1,10 +1,13 @@
 //! The steps by which a controller is brought up, read again and shut down: what each one sends, and what
 //! follows from its answer (NVMe Base 2.1, 3.5).
 
-use super::ana_read::AnaRead;
+mod ana_read;
+mod scan;
+
+use self::ana_read::AnaRead;
+use self::scan::Scan;
 use super::event::ControllerError;
 use super::known::Known;
-use super::scan::Scan;
 use crate::host::LOG_FLAG;
 use crate::host::admin::AdminCommand;
 use crate::host::request::Request;
@@ -17,14 +20,14 @@ use crate::spec::sqe::NSID_ALL;
 use crate::spec::status::Status;
 
 /// The completion of a step's command.
-pub(super) struct Answer<'a> {
+pub(in crate::host::controller) struct Answer<'a> {
     pub status: Status,
     pub result: u64,
     pub data: &'a [u8],
 }
 
 /// What follows from an answer.
-pub(super) enum Next {
+pub(in crate::host::controller) enum Next {
     Step(Step),
     /// The same once more, a little later.
     Again(Step),
@@ -42,7 +45,7 @@ pub(super) enum Next {
 
 /// One admin command and its place in the sequence.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(in crate::host::controller) enum Step {
     Capabilities,
     Version,
     Enable,

@@ -1,11 +1,11 @@
 //! The read of the ANA log, in parts where it is larger than one transfer (rules B3.1 and B3.3).
 
-use super::event::ControllerError;
-use super::known::Known;
 use super::scan::NAMESPACES_MAX;
-use super::steps::{Next, Step};
+use super::{Next, Step};
 use crate::host::LOG_FLAG;
 use crate::host::ana_log::AnaLog;
+use crate::host::controller::event::ControllerError;
+use crate::host::controller::known::Known;
 
 /// Most groups in an ANA log that is read, whatever the controller claims.
 const ANA_GROUPS_MAX: usize = 4096;
@@ -15,7 +15,7 @@ const ANA_TRIES_MAX: u8 = 8;
 
 /// An ANA log being read, in parts if it is larger than one transfer.
 #[derive(Debug)]
-pub(super) struct AnaRead {
+pub(in crate::host::controller) struct AnaRead {
     total: usize,
     bytes: Vec<u8>,
     tries: u8,

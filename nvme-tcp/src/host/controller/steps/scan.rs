@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::event::ControllerError;
-use super::known::Known;
-use super::steps::{Answer, Next, Step};
+use super::{Answer, Next, Step};
+use crate::host::controller::event::ControllerError;
+use crate::host::controller::known::Known;
 use crate::host::namespaces::Namespace;
 
 /// Namespaces in one Active Namespace ID list.
@@ -15,7 +15,7 @@ pub(super) const NAMESPACES_MAX: usize = 65_536;
 
 /// A scan of the active namespaces under way.
 #[derive(Debug, Default)]
-pub(super) struct Scan {
+pub(in crate::host::controller) struct Scan {
     /// Where the next part of the list begins.
     after: u32,
     waiting: VecDeque<u32>,

@@ -1,0 +1,76 @@
+//! Why a connection ended or never came to be.
+
+use std::io;
+
+use super::handshake::Digests;
+use crate::pdu::ProtocolError;
+use crate::spec::fabrics::ConnectInvalidParameter;
+use crate::spec::status::Status;
+
+/// Why a connection ended or never came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// TCP could not connect: refused, unreachable, reset.
+    #[error("TCP connect failed: {0}")]
+    TcpConnect(io::ErrorKind),
+    /// A step of connecting was not answered in time.
+    #[error("no {0} within the connect timeout")]
+    Timeout(&'static str),
+    /// The peer closed the connection.
+    #[error("connection closed by the peer")]
+    Closed,
+    /// The socket failed.
+    #[error("socket error: {0}")]
+    Socket(io::ErrorKind),
+    /// The peer broke the protocol; it was told so by H2CTermReq.
+    #[error("the controller broke the protocol: {0}")]
+    Protocol(ProtocolError),
+    /// The peer says that the host broke the protocol.
+    #[error("the controller ended the connection (C2HTermReq, FES {fes:#x}, FEI {fei:#x})")]
+    Terminated {
+        /// Fatal error status.
+        fes: u16,
+        /// Fatal error information.
+        fei: u32,
+    },
+    /// ICResp holds something this host cannot work with; the peer was told so by H2CTermReq.
+    #[error("ICResp: {0}")]
+    Icresp(ProtocolError),
+    /// The Connect command was completed with an error.
+    #[error("Connect refused: {status}{}", connect_detail(*result))]
+    Refused {
+        /// Its status.
+        status: Status,
+        /// Dword 0 of the completion; for invalid parameters the offset of the field at fault.
+        result: u32,
+    },
+    /// A command was not answered within the command timeout.
+    #[error("a command was not answered within the command timeout")]
+    CommandTimeout,
+    /// A command that was aborted, or whose deadline has passed, was not given back.
+    #[error("an unwanted command was not given back, although its abort was asked for")]
+    NotGivenBack,
+    /// Commands were outstanding, no byte came for too long, and a probe was not answered either (rule B9.4).
+    #[error("silent with commands outstanding, and a probe was not answered")]
+    Silent,
+    /// The controller does not grant the digests that are required.
+    #[error("{asked} are required, the controller grants {granted}")]
+    NoDigests {
+        /// What was asked for.
+        asked: Digests,
+        /// What ICResp says.
+        granted: Digests,
+    },
+    /// The owner closed it.
+    #[error("closed by the host")]
+    HostClosed,
+}
+
+fn connect_detail(result: u32) -> String {
+    let detail = ConnectInvalidParameter::from(result);
+    match (detail.ipo(), detail.in_data()) {
+        (0, false) => String::new(),
+        (offset, false) => format!(" (field at byte {offset} of the command)"),
+        (offset, true) => format!(" (field at byte {offset} of the Connect data)"),
+    }
+}
