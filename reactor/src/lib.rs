@@ -57,6 +57,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A service that wants to know something of every reactor asks by [`Gather`].
+//!
 //! # Limits
 //!
 //! * A service must not block; nothing takes a turn away from it.
@@ -67,6 +69,7 @@
 
 mod context;
 mod counters;
+mod gather;
 mod idle;
 pub mod logging;
 mod mailbox;
@@ -86,6 +89,7 @@ mod timers;
 
 pub use context::Context;
 pub use counters::Counters;
+pub use gather::{Answered, Gather, Part};
 pub use idle::Idle;
 pub use mailbox::{Outbox, Receiver, Sender, mailbox};
 pub use net::sim::SimNetwork;

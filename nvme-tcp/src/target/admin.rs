@@ -6,7 +6,6 @@ use super::home::Home;
 use super::message::{ControllerKey, IoMessage};
 use super::staging::TRANSFER_MAX;
 use super::subsystem::Subsystem;
-use super::sync::Then;
 use super::{Turn, ana, features, identify, log_page};
 use crate::spec::features::{SetFeaturesCdw10, fid};
 use crate::spec::identify::{CSI_NVM, IDENTIFY_LEN, IdentifyCdw10, IdentifyCdw11, cns};
@@ -208,13 +207,9 @@ impl Home {
                     controller.events.was_read(Kind::Health);
                 }
                 let offset = get.offset;
-                let then = Then::Smart {
-                    key,
-                    cid,
-                    offset,
-                    len,
-                };
-                self.sync(then, turn);
+                self.report(turn, move |home, reports| {
+                    home.answer_smart(key, cid, offset, len, &reports);
+                });
                 return Ok(Outcome::Later);
             }
             (lid::FIRMWARE_SLOT, Some(_)) => log_page::firmware(),

@@ -14,7 +14,6 @@ use super::request::{NamespaceConfig, Reply, TargetError, TargetReply, TargetReq
 use super::staging::TRANSFER_MAX;
 use super::status::{ControllerStatus, QpairCounters, QpairStatus, ReactorStatus, TargetStatus};
 use super::subsystem::{Namespace, Subsystem, SubsystemListener, check_group};
-use super::sync::Then;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::Nqn;
 
@@ -27,8 +26,9 @@ impl Home {
         turn: &mut Turn<'_, '_>,
     ) {
         if request == TargetRequest::Status {
-            self.sync(Then::Status(reply), turn);
-            return;
+            return self.report(turn, move |home, reports| {
+                reply(Ok(TargetReply::Status(Box::new(home.status(reports)))));
+            });
         }
         let (request, limit) = match request {
             TargetRequest::Within { limit, request } => (*request, Some(limit)),
@@ -43,7 +43,7 @@ impl Home {
         );
         match self.apply(request, turn) {
             answer if removes => self.sync_removal(reply, answer, limit, turn),
-            Ok(answer) => self.sync(Then::Reply(reply, Ok(answer)), turn),
+            Ok(answer) => self.sync(turn, move |_| reply(Ok(answer))),
             Err(error) => reply(Err(error)),
         }
     }

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pollux_reactor::{Listener, Progress, Stream};
+use pollux_reactor::{Gather, Listener, Progress, Stream};
 
 use super::admission::{Admission, Verdict};
 use super::connection::{Connection, End, IN_CAPSULE_MAX};
@@ -16,11 +16,11 @@ use super::events::Kind;
 use super::handshake::{Connected, Refusal};
 use super::io_queue::IoQueue;
 use super::message::{ControllerKey, HomeMessage, IoMessage};
+use super::request::Reply;
 use super::said::Said;
 use super::staging::TRANSFER_MAX;
 use super::status::Fault;
 use super::subsystem::Subsystem;
-use super::sync::Pending;
 use super::{Turn, token};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
 use crate::spec::nqn::Nqn;
@@ -77,12 +77,16 @@ pub(super) struct Home {
     /// Connections to be served in the next poll: those that had an edge, have answers to send, or were left
     /// with something to do. No other is looked at.
     pub(super) due: Vec<u64>,
-    pub(super) syncs: BTreeMap<u64, Pending>,
+    /// Questions to all reactors.
+    pub(super) gather: Gather<Home>,
+    /// Removals that are not over.
+    pub(super) removals: BTreeMap<u64, Reply>,
     last_id: u64,
 }
 
 impl Home {
-    pub(super) fn new() -> Self {
+    /// `wake` gives this service a turn.
+    pub(super) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             subsystems: BTreeMap::new(),
             discovery: Discovery::default(),
@@ -98,12 +102,13 @@ impl Home {
             admin_qpairs: 0,
             connections: BTreeMap::new(),
             due: Vec::new(),
-            syncs: BTreeMap::new(),
+            gather: Gather::new(wake),
+            removals: BTreeMap::new(),
             last_id: 0,
         }
     }
 
-    /// A number that names a connection, controller or sync, below the kinds of timers.
+    /// A number that names a connection, controller or removal, below the kinds of timers.
     pub(super) fn new_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -145,7 +150,6 @@ impl Home {
                 }
             }
             HomeMessage::DiskFailed => self.tell_failures(),
-            HomeMessage::Synced { token, report } => self.synced(token, report),
         }
     }
 
@@ -161,7 +165,7 @@ impl Home {
                     }
                 }
             }
-            (token::REMOVAL, sync) => self.removal_overdue(sync),
+            (token::REMOVAL, removal) => self.removal_overdue(removal),
             (token::KEEP_ALIVE, key) => self.check_keep_alive(ControllerKey(key), turn),
             _ => {}
         }
@@ -171,6 +175,10 @@ impl Home {
     #[inline]
     pub(super) fn poll(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
         let mut progress = self.accept(turn);
+        while let Some(answered) = self.gather.next_answered() {
+            answered(self);
+            progress = Progress::Busy;
+        }
         if self.due.is_empty() {
             return progress;
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use pollux_reactor::{Progress, Time};
+use pollux_reactor::{Part, Progress, Time};
 
 use super::connection::End;
 use super::io_command::Namespaces;
@@ -64,8 +64,8 @@ pub(super) struct IoPart {
     /// What was in flight on disks for queues and namespaces that are gone, with the number of answers that are
     /// missing. It may touch the disk until then.
     stopping: BTreeMap<Stopping, usize>,
-    /// Answers to [`IoMessage::Sync`] that are given when these have stopped.
-    held_syncs: Vec<(u64, BTreeSet<Stopping>)>,
+    /// Removals that are answered when these have stopped.
+    removals: Vec<(Part<()>, BTreeSet<Stopping>)>,
     /// When `check_transfers` is to look, if its timer is set.
     look_at: Option<Time>,
     /// Connections that were ended because data did not come.
@@ -88,7 +88,7 @@ impl IoPart {
             polled: VecDeque::new(),
             pool: StagingPool::default(),
             stopping: BTreeMap::new(),
-            held_syncs: Vec::new(),
+            removals: Vec::new(),
             look_at: None,
             data_timeouts: 0,
             qpairs: 0,
@@ -149,16 +149,13 @@ impl IoPart {
                     aborted,
                 });
             }
-            IoMessage::Sync {
-                token, wait: true, ..
-            } if !self.stopping.is_empty() => {
+            IoMessage::Sync(part) => part.answer(()),
+            IoMessage::AwaitRemovals(part) if self.stopping.is_empty() => part.answer(()),
+            IoMessage::AwaitRemovals(part) => {
                 let commands = self.stopping.keys().copied().collect();
-                self.held_syncs.push((token, commands));
+                self.removals.push((part, commands));
             }
-            IoMessage::Sync { token, report, .. } => {
-                let report = report.then(|| Box::new(self.report(turn.cx.now())));
-                turn.links.send_home(HomeMessage::Synced { token, report });
-            }
+            IoMessage::Report(part) => part.answer(self.report(turn.cx.now())),
         }
     }
 
@@ -201,7 +198,7 @@ impl IoPart {
         if result == Err(Status::WRITE_FAULT.with_dnr()) {
             turn.links.send_home(HomeMessage::DiskFailed);
         }
-        self.stopped((connection, cid), turn);
+        self.stopped((connection, cid));
         let (_, place) = token::split(token);
         let at = usize::try_from(place).unwrap_or(usize::MAX);
         if let Some(Some(seat)) = self.seats.get_mut(at)
@@ -213,7 +210,7 @@ impl IoPart {
     }
 
     /// A disk has answered for a command; if nobody waited for that but a removal, it may be over now.
-    fn stopped(&mut self, command: Stopping, turn: &mut Turn<'_, '_>) {
+    fn stopped(&mut self, command: Stopping) {
         let Some(missing) = self.stopping.get_mut(&command) else {
             return;
         };
@@ -222,14 +219,13 @@ impl IoPart {
             return;
         }
         self.stopping.remove(&command);
-        self.held_syncs.retain_mut(|(token, commands)| {
+        let is_over = |(_, commands): &mut (_, BTreeSet<Stopping>)| {
             commands.remove(&command);
-            if commands.is_empty() {
-                let (token, report) = (*token, None);
-                turn.links.send_home(HomeMessage::Synced { token, report });
-            }
-            !commands.is_empty()
-        });
+            commands.is_empty()
+        };
+        for (part, _) in self.removals.extract_if(.., is_over) {
+            part.answer(());
+        }
     }
 
     /// A namespace is going away: what its disk does for the controller's commands comes to an end, and no data that
@@ -416,7 +412,6 @@ impl IoPart {
 
     fn report(&self, now: Time) -> ReactorReport {
         let mut report = ReactorReport {
-            reactor: self.reactor,
             status: ReactorStatus {
                 io_qpairs: self.qpairs,
                 io: self.closed,

@@ -1,5 +1,7 @@
 //! What the services of a target send each other. Messages between two services arrive in order.
 
+use pollux_reactor::Part;
+
 use super::disk::Store;
 use super::io_queue::IoQueue;
 use super::layers::Layers;
@@ -18,6 +20,8 @@ pub struct TargetMessage(pub(super) Envelope);
 pub(super) enum Envelope {
     Home(HomeMessage),
     Io(IoMessage),
+    /// A question to all reactors may be answered: home has a turn.
+    Woken,
 }
 
 /// Names a controller for the lifetime of the target; unlike a CNTLID it is never used again.
@@ -61,11 +65,6 @@ pub(super) enum HomeMessage {
     },
     /// A flush of a disk has failed: it takes no more writes.
     DiskFailed,
-    /// Answer to [`IoMessage::Sync`].
-    Synced {
-        token: u64,
-        report: Option<Box<ReactorReport>>,
-    },
 }
 
 impl std::fmt::Debug for HomeMessage {
@@ -75,7 +74,6 @@ impl std::fmt::Debug for HomeMessage {
             Self::QueueClosed { .. } => "QueueClosed",
             Self::Aborted { .. } => "Aborted",
             Self::DiskFailed => "DiskFailed",
-            Self::Synced { .. } => "Synced",
         })
     }
 }
@@ -115,19 +113,17 @@ pub(super) enum IoMessage {
         cid: u16,
         admin_cid: u16,
     },
-    /// Answer with [`HomeMessage::Synced`]: what was sent before has then taken effect.
-    Sync {
-        token: u64,
-        report: bool,
-        /// And nothing that was in flight for what was removed can execute any more.
-        wait: bool,
-    },
+    /// Answer: what was sent before has then taken effect.
+    Sync(Part<()>),
+    /// Answer when nothing that was in flight for what was removed before can execute any more.
+    AwaitRemovals(Part<()>),
+    /// Answer with what this reactor has to tell.
+    Report(Part<ReactorReport>),
 }
 
 /// What one reactor has to tell.
 #[derive(Debug, Default)]
 pub(super) struct ReactorReport {
-    pub(super) reactor: usize,
     pub(super) status: ReactorStatus,
     pub(super) qpairs: Vec<(ControllerKey, QpairStatus)>,
     /// Sums over all queues that a controller has or had on this reactor.

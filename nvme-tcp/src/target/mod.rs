@@ -150,7 +150,12 @@ fn build(
         .map(|(index, (receiver, own))| TargetPart {
             receiver,
             service: TargetService {
-                home: (index == 0).then(|| Box::new(Home::new())),
+                home: (index == 0).then(|| {
+                    let own = own.clone();
+                    // A mailbox that is full of other messages gives home its turn as well.
+                    let wake = move || drop(own.send(TargetMessage(Envelope::Woken)));
+                    Box::new(Home::new(wake))
+                }),
                 io: IoPart::new(index, helpers(own.clone())),
                 links: Links::new(index, &senders),
                 lingering: Lingering::default(),
@@ -219,6 +224,7 @@ impl TargetService {
         };
         match envelope {
             Envelope::Io(message) => self.io.on_message(message, &mut turn),
+            Envelope::Woken => {}
             Envelope::Home(message) => {
                 if let Some(home) = &mut self.home {
                     home.on_message(message, &mut turn);

@@ -1,5 +1,5 @@
-//! Things that need all reactors: an answer that may only be given when every one of them has taken a change
-//! in, and sums over all of them.
+//! What needs all reactors: an answer that may only be given when every one of them has taken a change in, and sums
+//! over all of them.
 
 use std::time::Duration;
 
@@ -10,33 +10,38 @@ use super::request::{Reply, TargetError, TargetReply};
 use super::status::QpairCounters;
 use super::{Turn, token};
 use crate::spec::status::Status;
-
-/// What is to happen when every reactor has answered.
-pub(super) enum Then {
-    /// Answer a request.
-    Reply(Reply, Result<TargetReply, TargetError>),
-    /// Answer a status request.
-    Status(Reply),
-    /// Answer Get Log Page for the SMART log.
-    Smart {
-        key: ControllerKey,
-        cid: u16,
-        offset: u64,
-        len: usize,
-    },
-}
-
-/// Waits for all reactors.
-pub(super) struct Pending {
-    missing: usize,
-    reports: Vec<ReactorReport>,
-    then: Then,
-}
+use pollux_reactor::Part;
 
 impl Home {
+    /// Asks every reactor: `message` makes the message that brings it its part, `then` is done with the answers.
+    fn ask<A: Send + 'static>(
+        &mut self,
+        message: fn(Part<A>) -> IoMessage,
+        then: impl FnOnce(&mut Home, Vec<A>) + Send + 'static,
+        turn: &mut Turn<'_, '_>,
+    ) {
+        let parts = self.gather.ask(turn.links.reactors(), then);
+        for (reactor, part) in parts.into_iter().enumerate() {
+            turn.links.send_io(reactor, message(part));
+        }
+    }
+
     /// Does `then` once every reactor has taken in all that was sent to it so far.
-    pub(super) fn sync(&mut self, then: Then, turn: &mut Turn<'_, '_>) {
-        self.sync_all(then, false, turn);
+    pub(super) fn sync(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        then: impl FnOnce(&mut Home) + Send + 'static,
+    ) {
+        self.ask(IoMessage::Sync, |home, _| then(home), turn);
+    }
+
+    /// Does `then` with what every reactor has to tell, in their order.
+    pub(super) fn report(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        then: impl FnOnce(&mut Home, Vec<ReactorReport>) + Send + 'static,
+    ) {
+        self.ask(IoMessage::Report, then, turn);
     }
 
     /// Answers a removal once every reactor has taken it in and nothing that was in flight for what is gone can execute
@@ -49,78 +54,29 @@ impl Home {
         limit: Option<Duration>,
         turn: &mut Turn<'_, '_>,
     ) {
-        let token = self.sync_all(Then::Reply(reply, answer), true, turn);
+        let removal = self.new_id();
+        self.removals.insert(removal, reply);
+        let then = move |home: &mut Home, _| {
+            if let Some(reply) = home.removals.remove(&removal) {
+                reply(answer);
+            }
+        };
+        self.ask(IoMessage::AwaitRemovals, then, turn);
         if let Some(limit) = limit {
             let at = turn.cx.now() + limit;
-            turn.cx.set_timer(at, token::of(token::REMOVAL, token));
+            turn.cx.set_timer(at, token::of(token::REMOVAL, removal));
         }
     }
 
     /// The time for a removal is over.
-    pub(super) fn removal_overdue(&mut self, token: u64) {
-        if let Some(Pending {
-            then: Then::Reply(reply, _),
-            ..
-        }) = self.syncs.remove(&token)
-        {
+    pub(super) fn removal_overdue(&mut self, removal: u64) {
+        if let Some(reply) = self.removals.remove(&removal) {
             reply(Err(TargetError::Timeout));
         }
     }
 
-    fn sync_all(&mut self, then: Then, wait: bool, turn: &mut Turn<'_, '_>) -> u64 {
-        let token = self.new_id();
-        let report = !matches!(then, Then::Reply(..));
-        let missing = turn.links.reactors();
-        for reactor in 0..missing {
-            turn.links.send_io(
-                reactor,
-                IoMessage::Sync {
-                    token,
-                    report,
-                    wait,
-                },
-            );
-        }
-        self.syncs.insert(
-            token,
-            Pending {
-                missing,
-                reports: Vec::new(),
-                then,
-            },
-        );
-        token
-    }
-
-    pub(super) fn synced(&mut self, token: u64, report: Option<Box<ReactorReport>>) {
-        let Some(sync) = self.syncs.get_mut(&token) else {
-            return;
-        };
-        sync.reports.extend(report.map(|r| *r));
-        sync.missing -= 1;
-        if sync.missing > 0 {
-            return;
-        }
-        let Some(Pending {
-            mut reports, then, ..
-        }) = self.syncs.remove(&token)
-        else {
-            return;
-        };
-        reports.sort_by_key(|r| r.reactor);
-        match then {
-            Then::Reply(reply, answer) => reply(answer),
-            Then::Status(reply) => reply(Ok(TargetReply::Status(Box::new(self.status(reports))))),
-            Then::Smart {
-                key,
-                cid,
-                offset,
-                len,
-            } => self.answer_smart(key, cid, offset, len, &reports),
-        }
-    }
-
-    fn answer_smart(
+    /// Answers Get Log Page for the SMART log.
+    pub(super) fn answer_smart(
         &mut self,
         key: ControllerKey,
         cid: u16,

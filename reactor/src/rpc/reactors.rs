@@ -13,7 +13,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::error::RpcError;
-use super::methods::{Answer, Call, Mail, Methods, Outcome, Phase, Responder};
+use super::methods::{Answer, Call, Methods, Outcome, Phase, Responder};
+use crate::gather::Gather;
 use crate::observer::{NotAsked, Observers};
 use crate::status::{ReactorStatus, ServiceStatus};
 use crate::threads::Group;
@@ -24,30 +25,19 @@ const EBUSY: i32 = 16;
 /// What the methods keep.
 struct State {
     observers: Observers,
-    queries: BTreeMap<u64, Query>,
+    /// Made with the first question, which brings the way back to this state.
+    gather: Option<Gather<State>>,
+    /// Callers whose question is open.
+    callers: BTreeMap<u64, Responder>,
     last_id: u64,
-}
-
-/// A question to all reactors.
-struct Query {
-    /// Answers that have not come yet.
-    missing: usize,
-    answers: Vec<ReactorStatus>,
-    responder: Responder,
-    show: fn(&[ReactorStatus]) -> Value,
-}
-
-/// One reactor's part in a query. If the reactor ends without an answer, its drop says so.
-struct Part {
-    query: u64,
-    mail: Option<Mail<State>>,
 }
 
 /// Seats an observer on each reactor that `group` has so far, and adds the methods that ask them.
 pub fn observe(methods: &mut Methods, group: &mut Group) {
     let state = State {
         observers: group.observe(),
-        queries: BTreeMap::new(),
+        gather: None,
+        callers: BTreeMap::new(),
         last_id: 0,
     };
     methods
@@ -85,63 +75,34 @@ fn ask(state: &mut State, call: &mut Call<State>, show: fn(&[ReactorStatus]) -> 
     call.params.finish()?;
     state.last_id += 1;
     let id = state.last_id;
-    for reactor in 0..state.observers.len() {
-        // What is dropped unsent has its say as well, by mail that is read after this.
-        let part = Part {
-            query: id,
-            mail: Some(call.mail.clone()),
-        };
-        let asked = state.observers.ask(reactor, move |status| {
-            part.answer(status);
-        });
-        if asked == Err(NotAsked::Busy) {
-            return Err(RpcError::errno_of(EBUSY, format!("reactor {reactor}")));
+    state.callers.insert(id, call.responder()?);
+    let mail = call.mail.clone();
+    let gather = state
+        .gather
+        .get_or_insert_with(|| Gather::new(move || mail.run(State::answer)));
+    let parts = gather.ask(state.observers.len(), move |state: &mut State, answers| {
+        if let Some(caller) = state.callers.remove(&id) {
+            caller.answer(Ok(show(&answers)));
+        }
+    });
+    for (reactor, part) in parts.into_iter().enumerate() {
+        let asked = state.observers.ask(reactor, |status| part.answer(status));
+        // One that has ended has dropped its part, and is left out.
+        if asked == Err(NotAsked::Busy)
+            && let Some(caller) = state.callers.remove(&id)
+        {
+            caller.answer(Err(RpcError::errno_of(EBUSY, format!("reactor {reactor}"))));
+            break;
         }
     }
-    let query = Query {
-        missing: state.observers.len(),
-        answers: Vec::new(),
-        responder: call.responder()?,
-        show,
-    };
-    state.queries.insert(id, query);
     Ok(Answer::Later)
 }
 
-impl Part {
-    fn answer(mut self, status: ReactorStatus) {
-        self.give(Some(status));
-    }
-
-    fn give(&mut self, status: Option<ReactorStatus>) {
-        let query = self.query;
-        if let Some(mail) = self.mail.take() {
-            mail.run(move |state| state.take(query, status));
-        }
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        self.give(None);
-    }
-}
-
 impl State {
-    /// One reactor has answered, or never will. Answers to a query that was given up find none.
-    fn take(&mut self, id: u64, status: Option<ReactorStatus>) {
-        let Some(query) = self.queries.get_mut(&id) else {
-            return;
-        };
-        query.answers.extend(status);
-        query.missing -= 1;
-        if query.missing > 0 {
-            return;
-        }
-        if let Some(mut query) = self.queries.remove(&id) {
-            query.answers.sort_by_key(|status| status.reactor);
-            let result = (query.show)(&query.answers);
-            query.responder.answer(Ok(result));
+    /// Answers the questions to which all reactors have answered.
+    fn answer(&mut self) {
+        while let Some(answered) = self.gather.as_mut().and_then(Gather::next_answered) {
+            answered(self);
         }
     }
 }
