@@ -13,13 +13,52 @@ use pollux_nvme_tcp::target::{
 };
 use pollux_reactor::Group;
 
-use crate::cli::EmbeddedNamespace;
+use crate::size::parse_bytes;
 
 const SUBSYSTEM_NQN: &str = "nqn.2026-01.io.pollux:embedded";
 /// The smallest block, so that every I/O size and every stride can be tried.
 const BLOCK_SIZE: u32 = 512;
 /// ANA states of the listeners at the start.
 const STATES: [AnaState; 2] = [AnaState::OPTIMIZED, AnaState::NON_OPTIMIZED];
+
+/// What the embedded target's namespace keeps its data in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmbeddedNamespace {
+    /// Memory of this many bytes.
+    Memory(u64),
+    /// Nothing: writes are dropped, reads are zeroes.
+    Null(u64),
+}
+
+impl EmbeddedNamespace {
+    /// Size in bytes.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Memory(bytes) | Self::Null(bytes) => bytes,
+        }
+    }
+}
+
+/// Reads `memory:SIZE` or `null:SIZE`.
+pub fn parse_namespace(text: &str) -> Result<EmbeddedNamespace, String> {
+    let bad = || {
+        format!(
+            "namespace '{text}' cannot be made: allowed are memory:SIZE and null:SIZE, such as memory:64m"
+        )
+    };
+    let (kind, size) = text.split_once(':').ok_or_else(bad)?;
+    let bytes = parse_bytes(size)?;
+    if bytes == 0 || !bytes.is_multiple_of(512) {
+        return Err(format!(
+            "namespace size '{size}' is not possible: allowed are multiples of 512"
+        ));
+    }
+    match kind {
+        "memory" => Ok(EmbeddedNamespace::Memory(bytes)),
+        "null" => Ok(EmbeddedNamespace::Null(bytes)),
+        _ => Err(bad()),
+    }
+}
 
 /// A running target with its listeners.
 pub struct Embedded {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::Usage;
+use crate::errors::Usage;
 
 /// A place for one JSON object.
 #[derive(Debug)]

@@ -55,7 +55,7 @@ impl IoSizes {
 
     /// The largest size in bytes.
     pub fn max(&self) -> u32 {
-        self.0.last().copied().unwrap_or(0)
+        self.0[self.0.len() - 1]
     }
 }
 

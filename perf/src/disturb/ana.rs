@@ -17,9 +17,9 @@ use super::poller::Poller;
 use super::results::{Section, spread, spread_json};
 use super::{PATIENCE, Setup, progress, under_each_policy};
 use crate::clock::now;
-use crate::report::grouped;
+use crate::load::Workload;
 use crate::stats::latency_histogram;
-use crate::workload::Workload;
+use crate::text::grouped;
 
 /// From one change to the next.
 const EVERY: Duration = Duration::from_millis(1);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::parse_seconds;
 use crate::cores::CoreList;
+use crate::values::parse_seconds;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -15,8 +15,8 @@ use super::results::{Section, spread, spread_json};
 use super::slices::alternate;
 use super::{Setup, on_bench};
 use crate::clock::now;
+use crate::load::Workload;
 use crate::stats::latency_histogram;
-use crate::workload::Workload;
 
 /// The slow peer sends a byte this often.
 const DRIP: Duration = Duration::from_secs(1);

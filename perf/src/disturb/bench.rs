@@ -19,12 +19,12 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::pacer::{Pace, Pacer};
-use crate::cli::EmbeddedNamespace;
 use crate::clock::{now, sleep_until};
 use crate::cores::join;
 use crate::embedded::Embedded;
-use crate::job::{JobMessage, Jobs};
-use crate::session::{self, Volume};
+use crate::embedded::EmbeddedNamespace;
+use crate::load::{JobMessage, Jobs};
+use crate::volume::{self, Volume};
 
 /// Name of the group of controllers under test.
 const NAME: &str = "disk";
@@ -218,7 +218,7 @@ impl Bench {
 
     /// The volume, which must have `paths` paths.
     pub fn volume(&self, paths: usize) -> anyhow::Result<Volume> {
-        session::volume(&self.host, paths, None)
+        volume::volume(&self.host, paths, None)
     }
 
     /// A client of the management interface.
@@ -275,7 +275,7 @@ impl Bench {
 
     /// Ends all connections and threads in order.
     pub fn end(self, stop: &AtomicBool) {
-        session::end(&self.host, self.running, stop);
+        volume::end(&self.host, self.running, stop);
     }
 }
 

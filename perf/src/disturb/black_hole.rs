@@ -15,8 +15,8 @@ use super::results::Section;
 use super::slices::alternate;
 use super::{PATIENCE, Setup, on_bench};
 use crate::clock::{now, sleep_until};
-use crate::report::grouped;
-use crate::workload::Workload;
+use crate::load::Workload;
+use crate::text::grouped;
 
 /// The silent path: noticed within three quarters of a second, and tried again all the time.
 const SILENT_PATH: PathOptions = PathOptions {

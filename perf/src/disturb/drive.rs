@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use super::bench::Bench;
 use crate::clock::{now, sleep_until};
 use crate::ending::Ending;
-use crate::job::{Collected, JobMessage, News, Start};
 use crate::load::Verified;
-use crate::report::{duration, grouped, rounded};
-use crate::run::{Work, plans, random_seed};
-use crate::session::Volume;
+use crate::load::Workload;
+use crate::load::{Collected, JobMessage, News, Start};
+use crate::load::{Work, plans, random_seed};
 use crate::size::IoSizes;
-use crate::stats::{Gap, JobStats, PathIos, latency_histogram};
-use crate::workload::Workload;
+use crate::stats::{Gap, JobStats, PathIos, add, latency_histogram};
+use crate::text::{duration, grouped, rounded};
+use crate::volume::Volume;
 
 /// The longest that a job may take to hand out its counters. A reactor that is blocked for so long is the fault that is
 /// looked for.
@@ -312,8 +312,7 @@ impl<'b> Drive<'b> {
         slice.ios += stats.ios();
         slice.iops += stats.ios() as f64 / seconds.max(1e-9);
         slice.seconds = slice.seconds.max(seconds);
-        // Both histograms have the same bounds.
-        let _ = slice.latency.add(&stats.latency);
+        add(&mut slice.latency, &stats.latency);
         slice.longest_gap_ns = slice.longest_gap_ns.max(stats.longest.length_ns());
         slice.gaps.extend_from_slice(&stats.gaps);
         let totals = &mut self.totals;

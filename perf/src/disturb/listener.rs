@@ -13,9 +13,9 @@ use super::poller::Poller;
 use super::results::{Section, spread, spread_json};
 use super::{PATIENCE, Setup, progress, under_each_policy};
 use crate::clock::{now, sleep_until};
-use crate::report::grouped;
+use crate::load::Workload;
 use crate::stats::latency_histogram;
-use crate::workload::Workload;
+use crate::text::grouped;
 
 /// So long each state lasts after it was seen.
 const HOLD: Duration = Duration::from_millis(20);

@@ -35,11 +35,11 @@ pub use self::args::DisturbArgs;
 use self::args::Scenario;
 use self::bench::{Bench, Layout};
 use self::results::{Disturbed, Section};
-use crate::Usage;
 use crate::clock::now;
 use crate::cores::check_available;
+use crate::errors::Usage;
 use crate::machine::{self, Machine};
-use crate::report::paragraph;
+use crate::text::paragraph;
 
 /// What all scenarios are given.
 struct Setup {

@@ -17,8 +17,8 @@ use super::bench::Bench;
 use super::client::Client;
 use super::results::{Section, spread, spread_json};
 use crate::clock::{now, sleep_until};
-use crate::report::grouped;
-use crate::stats::latency_histogram;
+use crate::stats::{self, latency_histogram};
+use crate::text::grouped;
 
 /// What has been seen so far, for those who wait for it. Nothing of it is touched by a reactor.
 #[derive(Default)]
@@ -163,8 +163,7 @@ impl Polled {
         self.states = self.states.max(other.states);
         self.contradictions += other.contradictions;
         self.first = self.first.take().or(other.first);
-        // Both histograms have the same bounds.
-        let _ = self.latency.add(&other.latency);
+        stats::add(&mut self.latency, &other.latency);
         self.time += other.time;
         self.cpu = self.cpu.zip(other.cpu).map(|(one, two)| one + two);
     }

@@ -17,9 +17,9 @@ use super::drive::Drive;
 use super::results::{Section, spread, spread_json};
 use super::{PATIENCE, Setup, on_bench, progress};
 use crate::clock::{now, sleep_until};
-use crate::session::Volume;
+use crate::load::Workload;
 use crate::stats::{Gap, latency_histogram};
-use crate::workload::Workload;
+use crate::volume::Volume;
 
 /// One round: the first listener becomes inaccessible, then the second, so that all I/O waits; then one after the other
 /// comes back, in every second round the non-optimized one first.
@@ -115,7 +115,7 @@ fn measure(setup: &Setup, bench: &Bench, section: &mut Section) -> anyhow::Resul
     bench.embedded.set(0, AnaState::OPTIMIZED)?;
     let totals = drive.finish(&setup.stop)?;
 
-    section.line("changes", crate::report::grouped(done.into()));
+    section.line("changes", crate::text::grouped(done.into()));
     section.line("first sign to last table", spread(&times.all));
     section.line("  from the notice", spread(&times.by_notice));
     section.line("  from an ANA status", spread(&times.by_status));

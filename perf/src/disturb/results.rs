@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::Layout;
 use super::drive::Totals;
-use crate::Results;
 use crate::machine::Machine;
-use crate::report::{duration, grouped, hanging, paragraph};
+use crate::results::Results;
 use crate::stats::LatencySummary;
+use crate::text::{duration, grouped, hanging, paragraph};
 
 /// Width of the labels.
 const LABEL: usize = 26;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::drive::{Drive, Slice};
 use super::{Setup, progress};
-use crate::report::{duration, grouped, rounded};
-use crate::stats::{LatencySummary, latency_histogram};
+use crate::stats::{LatencySummary, add, latency_histogram};
+use crate::text::{duration, grouped, rounded};
 
 /// Two neighbours.
 pub struct Pair {
@@ -165,8 +165,7 @@ impl Comparison {
         let (mut ios, mut gap_ns) = (0.0, 0);
         let mut seconds = 0.0;
         for slice in self.pairs.iter().map(side) {
-            // Both histograms have the same bounds.
-            let _ = latency.add(&slice.latency);
+            add(&mut latency, &slice.latency);
             ios += slice.iops * slice.seconds;
             seconds += slice.seconds;
             gap_ns = gap_ns.max(slice.longest_gap_ns);

@@ -10,7 +10,7 @@ use super::poller::{Polled, Poller};
 use super::results::Section;
 use super::slices::alternate;
 use super::{Setup, on_bench};
-use crate::workload::Workload;
+use crate::load::Workload;
 
 /// From one request to the next.
 const EVERY: Duration = Duration::from_millis(10);

@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 
 use pollux_reactor::Rng;
 
+use super::workload::Shape;
 use super::*;
 
 const BLOCK: usize = 512;

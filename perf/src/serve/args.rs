@@ -7,10 +7,10 @@ use clap::Args;
 use pollux_reactor::logging::Level;
 
 use super::workload_run::Orders;
-use crate::cli::{parse_io_timeout, parse_one_size, parse_run_time};
 use crate::cores::CoreList;
+use crate::load::Workload;
 use crate::size::IoSizes;
-use crate::workload::Workload;
+use crate::values::{parse_io_timeout, parse_one_size, parse_run_time};
 
 const EXAMPLES: &str = "\
 Example:

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::Command;
 use super::args::parse_size;
 use super::workload_run::Orders;
+use crate::load::Workload;
 use crate::size::IoSizes;
-use crate::workload::Workload;
 
 /// A week.
 const TIME_MAX_SEC: u64 = 604_800;

@@ -22,8 +22,10 @@ use pollux_reactor::{Group, Idle, Running, StartError};
 
 pub use self::args::ServeArgs;
 use self::workload_run::{Failure, Orders};
-use crate::job::{JobMessage, Jobs};
-use crate::{EXIT_FAILURE, Usage, session};
+use crate::errors::Usage;
+use crate::load::{JobMessage, Jobs};
+use crate::results::EXIT_FAILURE;
+use crate::volume;
 
 /// Idle time after which a reactor without a core of its own sleeps.
 const PARK_AFTER: Duration = Duration::from_micros(100);
@@ -64,7 +66,7 @@ pub fn run(args: &ServeArgs, stop: &AtomicBool) -> anyhow::Result<ExitCode> {
     let result = serve(args, &mut bench, &inbox, stop);
     // What has come meanwhile is answered as cancelled.
     drop(inbox);
-    session::end(&bench.host, running, stop);
+    volume::end(&bench.host, running, stop);
     log.flush();
     result
 }

@@ -6,8 +6,8 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::workload_run::Orders;
-use crate::job::Collected;
-use crate::workload::Workload;
+use crate::load::Collected;
+use crate::load::Workload;
 
 /// How a run ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +74,7 @@ impl JobResult {
         self.lost = submitted - completed;
         self.first_error = stats.first_error;
         let mut latency = stats.latency;
-        // Both histograms have the same bounds.
-        let _ = latency.add(&stats.unfinished);
+        crate::stats::add(&mut latency, &stats.unfinished);
         self.latency_us = figures_us(&latency);
         self.failed_latency_us = figures_us(&stats.failed_latency);
         self.longest_gap_us = stats.longest.length_ns() as f64 / 1e3;

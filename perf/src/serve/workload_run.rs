@@ -10,11 +10,11 @@ use super::results::{self, JobResult, Outcome};
 use super::{Bench, NOTICE};
 use crate::clock::now;
 use crate::ending::Ending;
-use crate::job::{Collected, JobMessage, News, Start};
-use crate::run::{Work, plans, random_seed};
+use crate::load::Workload;
+use crate::load::{Collected, JobMessage, News, Start};
+use crate::load::{Work, plans, random_seed};
 use crate::size::IoSizes;
 use crate::stats::JobStats;
-use crate::workload::Workload;
 
 /// The longest that a job may take to hand out its counters.
 const COLLECT_MAX: Duration = Duration::from_secs(5);

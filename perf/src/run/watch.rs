@@ -1,4 +1,4 @@
-//! The benchmark from start to report: reactors up, paths attached, jobs started, counters collected, all ended in order.
+//! The main thread's view of a run: counters collected once a second, the end awaited, all of it reported.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -7,179 +7,34 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use serde_json::json;
 
-use crate::Usage;
-use crate::cli::RunArgs;
+use super::RunArgs;
+use super::live::{LiveLine, Moment};
+use super::session::Session;
 use crate::clock::now;
 use crate::cores::Placement;
 use crate::embedded::{Embedded, Failover};
 use crate::ending::Ending;
-use crate::job::{Collected, JobMessage, News, Start};
-use crate::load::{Plan, Verified};
+use crate::load::{Collected, JobMessage, News, Verified, Workload};
 use crate::machine::{self, Machine};
-use crate::report::{LiveLine, Moment, PathReport, Report};
-use crate::session::{Session, Volume};
-use crate::size::{IoSizes, human_bytes};
+use crate::report::{PathReport, Report};
 use crate::stats::{JobStats, LatencySummary, RunStats};
-use crate::workload::{Shape, Workload, regions};
+use crate::volume::Volume;
 
 /// Counters are collected and shown this often.
 const SECOND: Duration = Duration::from_secs(1);
+
 /// The longest that a signal waits to be noticed. Each look takes a core from a reactor for a moment.
 const NOTICE: Duration = Duration::from_millis(100);
-/// Blocks that one verifying job works on at most; they cost four bytes each, and all are read at the end.
-const VERIFY_BLOCKS_MAX: u64 = 2 << 20;
-
-/// Runs the benchmark and reports it. `stop` ends it early.
-pub fn run(args: &RunArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
-    let available = pollux_reactor::available_cores();
-    let placement = Placement::new(args.cores.as_ref(), &available).map_err(Usage)?;
-    let session = Session::start(args, &placement, stop)?;
-    let result = measure(args, &session, &placement, available, stop);
-    session.end(stop);
-    result
-}
-
-fn measure(
-    args: &RunArgs,
-    session: &Session,
-    placement: &Placement,
-    available: Vec<usize>,
-    stop: &AtomicBool,
-) -> anyhow::Result<Report> {
-    let seed = args.seed.unwrap_or_else(random_seed);
-    let work = Work {
-        workload: args.workload,
-        read_share: args.read_share,
-        io_size: &args.io_size,
-        stride: args.stride,
-        depth: args.depth,
-        ios: args.ios,
-    };
-    let volume = &session.volume;
-    let plans = plans(
-        &work,
-        volume.blocks,
-        volume.block_size,
-        session.jobs(),
-        seed,
-    )?;
-    let (news_sender, news) = mpsc::channel();
-    let mut watch = Watch::new(session, news, args.workload);
-    for plan in plans {
-        let job = plan.job;
-        let start = Start {
-            plan,
-            volume: session.volume.id,
-            paths: session.volume.paths.clone(),
-            io_timeout: args.io_timeout,
-            stop_on_error: false,
-            news: news_sender.clone(),
-        };
-        session.send(job, JobMessage::Start(Box::new(start)))?;
-    }
-    drop(news_sender);
-    let failover = match &session.embedded {
-        Some(_) if !args.no_failover => Failover::during(args.time),
-        _ => Failover::none(),
-    };
-    watch.run(args.time, failover, session.embedded.as_ref(), stop)?;
-    watch.drain("waiting for what is in flight", stop)?;
-    if args.workload == Workload::Verify && !stop.load(Ordering::Relaxed) && watch.all_drained() {
-        watch.sweep(stop)?;
-    }
-    watch.close()?;
-    watch.live.clear();
-    let interrupted = stop.load(Ordering::Relaxed);
-    Ok(watch.report(args, placement, available, seed, interrupted))
-}
-
-/// A seed that is new each time.
-pub fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    // Short enough to be typed again.
-    RandomState::new().hash_one(()) >> 32
-}
-
-/// What all jobs of a run do.
-pub struct Work<'a> {
-    /// What to do.
-    pub workload: Workload,
-    /// Share of reads in percent, where the workload is mixed.
-    pub read_share: Option<u8>,
-    /// I/O sizes.
-    pub io_size: &'a IoSizes,
-    /// I/Os start at multiples of this many blocks.
-    pub stride: Option<u64>,
-    /// I/Os in flight of each job.
-    pub depth: u32,
-    /// I/Os after which a job ends.
-    pub ios: Option<u64>,
-}
-
-/// Checks the options against a volume and makes a plan for each of its jobs.
-pub fn plans(
-    args: &Work<'_>,
-    volume_blocks: u64,
-    block_size: u32,
-    jobs: usize,
-    seed: u64,
-) -> Result<Vec<Plan>, Usage> {
-    let mut sizes = Vec::new();
-    for &bytes in args.io_size.bytes() {
-        if !bytes.is_multiple_of(block_size) {
-            return Err(Usage(format!(
-                "-o {} does not fit the volume: allowed are multiples of its block size, {}",
-                human_bytes(bytes.into()),
-                human_bytes(block_size.into())
-            )));
-        }
-        sizes.push(bytes / block_size);
-    }
-    let largest = sizes.iter().copied().max().unwrap_or(0);
-    let verify = args.workload == Workload::Verify;
-    let blocks = if verify {
-        volume_blocks.min(VERIFY_BLOCKS_MAX * jobs as u64)
-    } else {
-        volume_blocks
-    };
-    let regions = regions(blocks, jobs, verify);
-    if regions
-        .iter()
-        .any(|region| region.end - region.start < largest.into())
-    {
-        return Err(Usage(format!(
-            "-o {} is too large for {jobs} job(s) on this volume of {}",
-            args.io_size,
-            human_bytes(volume_blocks * u64::from(block_size))
-        )));
-    }
-    let plan = |(job, region)| Plan {
-        job,
-        shape: Shape {
-            workload: args.workload,
-            read_share: args.read_share,
-            sizes: sizes.clone(),
-            stride: args.stride,
-            region,
-        },
-        depth: args.depth as usize,
-        block_bytes: block_size as usize,
-        ios: args.ios,
-        seed: seed.wrapping_add(job as u64),
-        pattern_seed: seed,
-    };
-    Ok(regions.into_iter().enumerate().map(plan).collect())
-}
 
 /// The main thread's view of the run.
-struct Watch<'a> {
+pub struct Watch<'a> {
     session: &'a Session,
     news: mpsc::Receiver<News>,
     jobs: Vec<JobView>,
     stats: RunStats,
     /// What the latest second added.
     second: JobStats,
-    live: LiveLine,
+    pub live: LiveLine,
     verify: bool,
     /// How long was waited for what was in flight at the end.
     waited: Duration,
@@ -199,7 +54,7 @@ struct JobView {
 }
 
 impl<'a> Watch<'a> {
-    fn new(session: &'a Session, news: mpsc::Receiver<News>, workload: Workload) -> Self {
+    pub fn new(session: &'a Session, news: mpsc::Receiver<News>, workload: Workload) -> Self {
         let view = || JobView {
             spare: Some(Box::new(JobStats::new())),
             drained: false,
@@ -223,7 +78,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Until the time is up, all jobs have done their I/Os, an I/O was wrong under `verify`, or `stop`.
-    fn run(
+    pub fn run(
         &mut self,
         time: Duration,
         mut failover: Failover,
@@ -259,7 +114,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Waits until nothing is in flight, or for as long as that may take.
-    fn drain(&mut self, what: &str, stop: &AtomicBool) -> anyhow::Result<()> {
+    pub fn drain(&mut self, what: &str, stop: &AtomicBool) -> anyhow::Result<()> {
         let begun = now();
         let mut ending = Ending::new(stop);
         let mut completed = self.completed();
@@ -289,14 +144,14 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    fn sweep(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
+    pub fn sweep(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
         self.send_all(|| JobMessage::Sweep)?;
         self.jobs.iter_mut().for_each(|job| job.drained = false);
         self.drain("reading once more what was written", stop)
     }
 
     /// What has not ended by now is counted as such.
-    fn close(&mut self) -> anyhow::Result<()> {
+    pub fn close(&mut self) -> anyhow::Result<()> {
         self.send_all(|| JobMessage::Close)?;
         self.collect(now() + SECOND)
     }
@@ -305,7 +160,7 @@ impl<'a> Watch<'a> {
         (0..self.jobs.len()).try_for_each(|job| self.session.send(job, message()))
     }
 
-    fn all_drained(&self) -> bool {
+    pub fn all_drained(&self) -> bool {
         self.jobs.iter().all(|job| job.drained)
     }
 
@@ -321,9 +176,7 @@ impl<'a> Watch<'a> {
     fn wait(&mut self, time: Duration) -> anyhow::Result<()> {
         match self.news.recv_timeout(time) {
             Ok(News::Drained { job }) => {
-                if let Some(view) = self.jobs.get_mut(job) {
-                    view.drained = true;
-                }
+                self.jobs[job].drained = true;
             }
             Ok(News::Collected(collected)) => self.take(*collected),
             // The counters say so as well.
@@ -348,18 +201,17 @@ impl<'a> Watch<'a> {
         } = collected;
         self.stats.merge(&stats);
         self.second.add_counts(&stats);
-        if let Some(view) = self.jobs.get_mut(job) {
-            *view = JobView {
-                spare: Some(stats),
-                drained: view.drained,
-                account,
-                span_ns,
-                verified,
-                socket_calls,
-                states,
-                waiting,
-            };
-        }
+        let view = &mut self.jobs[job];
+        *view = JobView {
+            spare: Some(stats),
+            drained: view.drained,
+            account,
+            span_ns,
+            verified,
+            socket_calls,
+            states,
+            waiting,
+        };
     }
 
     /// Exchanges the counters of all jobs; one that does not answer by `deadline` is asked again next time.
@@ -403,7 +255,7 @@ impl<'a> Watch<'a> {
             .unwrap_or_default()
     }
 
-    fn report(
+    pub fn report(
         self,
         args: &RunArgs,
         placement: &Placement,

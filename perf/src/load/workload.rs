@@ -70,6 +70,15 @@ pub struct Shape {
     pub region: Range<u64>,
 }
 
+impl Shape {
+    /// The largest size in blocks.
+    #[expect(clippy::expect_used, reason = "a list of sizes is never empty")]
+    pub fn largest(&self) -> u32 {
+        let sizes = self.sizes.iter().copied();
+        sizes.max().expect("a shape has at least one size")
+    }
+}
+
 /// One I/O to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {
@@ -101,7 +110,7 @@ impl Generator {
     /// The same seed and shape give the same operations.
     pub fn new(shape: Shape, seed: u64) -> Self {
         let length = shape.region.end.saturating_sub(shape.region.start);
-        let largest = shape.sizes.iter().copied().max().unwrap_or(0);
+        let largest = shape.largest();
         assert!(
             largest > 0 && u64::from(largest) <= length,
             "I/Os of {largest} blocks do not fit in {length}"
@@ -124,8 +133,8 @@ impl Generator {
         let blocks = match self.shape.sizes.as_slice() {
             [one] => *one,
             many => {
-                let index = usize::try_from(self.rng.below(many.len() as u64)).unwrap_or(0);
-                many.get(index).copied().unwrap_or(1)
+                let index = usize::try_from(self.rng.below(many.len() as u64));
+                index.map_or_else(|_| unreachable!("below a length"), |index| many[index])
             }
         };
         let lba = self.shape.region.start + self.offset(u64::from(blocks));

@@ -197,6 +197,7 @@ impl Pattern {
     }
 
     #[cold]
+    #[expect(clippy::expect_used, reason = "its caller has found a difference")]
     fn explain(&self, block: &[u8], expected: Stamp, start: usize) -> Miscompare {
         let key = self.key(expected);
         let mut wrong = block
@@ -204,8 +205,9 @@ impl Pattern {
             .enumerate()
             .map(|(index, bytes)| (index, load(bytes), Self::word(expected, key, index)))
             .filter(|(_, found, wanted)| found != wanted);
-        // Only called for a block that differs; an equal one would be reported at its first byte.
-        let (index, found_word, wanted) = wrong.next().unwrap_or((0, MAGIC, MAGIC));
+        let (index, found_word, wanted) = wrong
+            .next()
+            .expect("only a block that differs is explained");
         let byte = ((found_word ^ wanted).trailing_zeros() as usize / WORD).min(WORD - 1);
         let block_offset = index * WORD + byte;
         Miscompare {

@@ -3,36 +3,28 @@
 //! Its owner moves buffers between here and the volume. Every operation that was handed out comes back exactly once,
 //! and `verify` never has two I/Os in flight on one block.
 
+mod check;
+mod job;
+mod ledger;
+mod pattern;
+mod plan;
+mod workload;
+
 use std::fmt::Display;
 
-use serde_json::{Value, json};
+pub use self::check::Verified;
+pub use self::job::{Collected, JobMessage, Jobs, News, Start};
+pub use self::plan::{Plan, Work, plans, random_seed};
+pub use self::workload::{Operation, Workload};
 
-use crate::pattern::Pattern;
+use self::check::Verify;
+use self::ledger::Ledger;
+use self::pattern::Pattern;
+use self::workload::Generator;
 use crate::stats::{Gap, JobStats};
-use crate::verify::Ledger;
-use crate::workload::{Generator, Operation, Shape, Workload};
 
 /// So many draws in a row that hit blocks in flight mean that there is no room now.
 const DRAWS_MAX: usize = 32;
-
-/// What a job does.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Number of this job, for gaps and events.
-    pub job: usize,
-    /// Offsets, sizes and mix.
-    pub shape: Shape,
-    /// I/Os in flight.
-    pub depth: usize,
-    /// Bytes of a logical block.
-    pub block_bytes: usize,
-    /// Stop after this many I/Os.
-    pub ios: Option<u64>,
-    /// Seed of offsets and mix; each job has its own.
-    pub seed: u64,
-    /// Seed of the pattern, the same for all jobs.
-    pub pattern_seed: u64,
-}
 
 /// An I/O to submit.
 #[derive(Debug)]
@@ -67,52 +59,6 @@ enum Phase {
     Sweeping(u64),
 }
 
-#[derive(Debug)]
-struct Verify {
-    ledger: Ledger,
-    pattern: Pattern,
-    verified: Verified,
-}
-
-/// What the last reading of all that was written came to, in blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verified {
-    /// With known contents: their latest write succeeded.
-    pub written: u64,
-    /// Of those, read once more at the end, and right.
-    pub right: u64,
-    /// Of those, in a read whose data was wrong.
-    pub wrong: u64,
-    /// Whose latest write failed or has not ended: what they contain is open.
-    pub open: u64,
-}
-
-impl Verified {
-    /// Blocks that were not read once more, or whose read failed.
-    pub fn unread(&self) -> u64 {
-        self.written.saturating_sub(self.right + self.wrong)
-    }
-
-    /// For programs.
-    pub fn json(self) -> Value {
-        json!({
-            "blocks_written": self.written,
-            "blocks_right": self.right,
-            "blocks_wrong": self.wrong,
-            "blocks_unread": self.unread(),
-            "blocks_open": self.open,
-        })
-    }
-
-    /// Adds another job's.
-    pub fn add(&mut self, other: Self) {
-        self.written += other.written;
-        self.right += other.right;
-        self.wrong += other.wrong;
-        self.open += other.open;
-    }
-}
-
 /// The state of one job.
 #[derive(Debug)]
 pub struct Load {
@@ -141,8 +87,7 @@ pub struct Load {
 impl Load {
     /// All memory of the job, buffers included, is taken here.
     pub fn new(plan: Plan) -> Self {
-        let largest =
-            plan.shape.sizes.iter().copied().max().unwrap_or(0) as usize * plan.block_bytes;
+        let largest = plan.shape.largest() as usize * plan.block_bytes;
         let verify = (plan.shape.workload == Workload::Verify).then(|| Verify {
             ledger: Ledger::new(plan.shape.region.clone()),
             pattern: Pattern::new(plan.pattern_seed, plan.block_bytes),
@@ -247,7 +192,7 @@ impl Load {
     fn sweep(&mut self, from: u64) -> Option<Operation> {
         let verify = self.verify.as_mut()?;
         let lba = verify.ledger.next_known(from)?;
-        let largest = self.plan.shape.sizes.iter().copied().max()?;
+        let largest = self.plan.shape.largest();
         let left = u32::try_from(self.plan.shape.region.end - lba).unwrap_or(u32::MAX);
         let operation = Operation {
             write: false,
@@ -454,45 +399,6 @@ impl Load {
         let start_ns = self.started_ns.or(self.stopped_ns).unwrap_or(0);
         let end_ns = self.ended_ns.max(self.stopped_ns.unwrap_or(0));
         (start_ns, end_ns.max(start_ns))
-    }
-}
-
-impl Verify {
-    fn settle(
-        &mut self,
-        operation: Operation,
-        buffer: &[u8],
-        success: bool,
-        swept: bool,
-        stats: &mut JobStats,
-    ) -> Stage {
-        match (operation.write, success) {
-            (true, true) => {
-                self.ledger.written(operation);
-                return Stage::Written(operation);
-            }
-            (true, false) => self.ledger.write_failed(operation),
-            (false, false) => {}
-            (false, true) => {
-                let ledger = &self.ledger;
-                let check = self
-                    .pattern
-                    .check(buffer, operation.lba, |lba| ledger.expected(lba));
-                if swept {
-                    let blocks = self.ledger.known_in(operation);
-                    *(match check {
-                        Ok(()) => &mut self.verified.right,
-                        Err(_) => &mut self.verified.wrong,
-                    }) += blocks;
-                }
-                if let Err(miscompare) = check {
-                    stats.miscompares += 1;
-                    stats.note_error(|| miscompare.to_string());
-                }
-            }
-        }
-        self.ledger.release(operation);
-        Stage::Free
     }
 }
 

@@ -1,12 +1,4 @@
-//! The limit to measure against: the bytes of NVMe/TCP over bare TCP, and nothing else.
-//!
-//! Two pinned threads, one connection on loopback, non-blocking sockets. Each side takes all that has arrived with one
-//! `recv`, counts whole messages, and answers them all with one `send`. No byte is looked at, no buffer is managed, no
-//! command is looked up: what is left is the price of moving the bytes.
-//!
-//! What one `recv` takes and one `send` gives at most decides how many system calls a message costs and whether its
-//! bytes are still in the cache: small buffers are better for large messages, large ones for many small messages, and
-//! where they meet is the machine's. So the run tries [`BUFFERS`] first and takes the fastest.
+//! The two sides of the connection, and the threads they run on.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -17,65 +9,23 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use core_affinity::CoreId;
-use serde_json::json;
 
-use crate::cli::{Direction, FloorArgs};
+use super::exchange::Exchange;
 use crate::clock::now;
-use crate::cores::Placement;
-use crate::machine::{self, Machine};
-use crate::report::{PathReport, Report};
-use crate::size::human_bytes;
-use crate::stats::{Gap, JobStats, PathIos, RunStats};
+use crate::machine;
+use crate::stats::{Gap, JobStats};
 
-/// A command capsule: common header and submission queue entry (NVMe/TCP 1.1, 3.6.2.6).
-const CAPSULE_CMD_BYTES: usize = 72;
-/// A response capsule: common header and completion queue entry (NVMe/TCP 1.1, 3.6.2.7).
-const CAPSULE_RESP_BYTES: usize = 24;
-/// The header of a C2HData PDU (NVMe/TCP 1.1, 3.6.2.11).
-const C2H_DATA_BYTES: usize = 24;
-/// Most data of a write that goes with its command; more is asked for by an R2T (NVMe/TCP 1.1, 3.3.2).
-const IN_CAPSULE_MAX: usize = 8192;
-/// The header of an R2T PDU (NVMe/TCP 1.1, 3.6.2.10).
-const R2T_BYTES: usize = 24;
-/// The header of an H2CData PDU (NVMe/TCP 1.1, 3.6.2.9).
-const H2C_DATA_BYTES: usize = 24;
 /// Buffers that are tried, in bytes: what one `recv` takes at most, and one `send` gives.
 const BUFFERS: [usize; 5] = [64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20];
+
 /// Each buffer is tried so often, in turns, and the best try counts: what disturbs one try makes it only slower.
 const TRIES: u32 = 3;
+
 /// Length of one try.
 const TRY_TIME: Duration = Duration::from_millis(60);
+
 /// Without data the clock is read every so many turns.
 const IDLE_TURNS: u32 = 1024;
-
-/// Bytes of a request and of its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Exchange {
-    request: usize,
-    response: usize,
-}
-
-impl Exchange {
-    fn new(direction: Direction, payload: usize, capsule_resp: bool) -> Self {
-        match direction {
-            Direction::Read => Self {
-                request: CAPSULE_CMD_BYTES,
-                response: C2H_DATA_BYTES
-                    + payload
-                    + if capsule_resp { CAPSULE_RESP_BYTES } else { 0 },
-            },
-            Direction::Write if payload <= IN_CAPSULE_MAX => Self {
-                request: CAPSULE_CMD_BYTES + payload,
-                response: CAPSULE_RESP_BYTES,
-            },
-            // The bytes of both round trips in one: a floor does not wait for the R2T.
-            Direction::Write => Self {
-                request: CAPSULE_CMD_BYTES + H2C_DATA_BYTES + payload,
-                response: R2T_BYTES + CAPSULE_RESP_BYTES,
-            },
-        }
-    }
-}
 
 /// One side of the connection.
 struct Side {
@@ -141,8 +91,9 @@ impl Side {
     }
 }
 
+/// What a side does that has nothing to do.
 #[derive(Clone, Copy)]
-enum Idle {
+pub enum Idle {
     Spin,
     Yield,
 }
@@ -157,18 +108,18 @@ impl Idle {
 }
 
 /// Two threads and the connection between them.
-struct Wire<'a> {
-    exchange: Exchange,
-    depth: usize,
-    server_core: usize,
-    client_core: usize,
-    idle: Idle,
-    stop: &'a AtomicBool,
+pub struct Wire<'a> {
+    pub exchange: Exchange,
+    pub depth: usize,
+    pub server_core: usize,
+    pub client_core: usize,
+    pub idle: Idle,
+    pub stop: &'a AtomicBool,
 }
 
 impl Wire<'_> {
     /// The one of [`BUFFERS`] with the most messages per second.
-    fn fastest_buffer(&self) -> anyhow::Result<usize> {
+    pub fn fastest_buffer(&self) -> anyhow::Result<usize> {
         let mut best = [0.0_f64; BUFFERS.len()];
         for _ in 0..TRIES {
             for (buffer, best) in BUFFERS.into_iter().zip(&mut best) {
@@ -185,7 +136,7 @@ impl Wire<'_> {
     }
 
     /// Exchanges messages for `time` over a connection of its own. Also returns the server's address.
-    fn run(&self, buffer: usize, time: Duration) -> anyhow::Result<(Outcome, SocketAddr)> {
+    pub fn run(&self, buffer: usize, time: Duration) -> anyhow::Result<(Outcome, SocketAddr)> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
         let address = listener.local_addr()?;
@@ -212,90 +163,6 @@ impl Wire<'_> {
         })?;
         Ok((outcome, address))
     }
-}
-
-/// Runs the floor and reports it. `stop` ends it early.
-pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
-    let available = pollux_reactor::available_cores();
-    let placement = Placement::pair(args.cores.as_ref(), &available).map_err(crate::Usage)?;
-    let exchange = Exchange::new(args.workload, args.io_size as usize, args.capsule_resp);
-    let idle = if placement.shared {
-        Idle::Yield
-    } else {
-        Idle::Spin
-    };
-
-    let wire = Wire {
-        exchange,
-        depth: args.depth as usize,
-        server_core: placement.target,
-        client_core: placement.host.first().copied().unwrap_or(placement.target),
-        idle,
-        stop,
-    };
-    let buffer = wire.fastest_buffer()?;
-    let (outcome, address) = wire.run(buffer, args.time)?;
-
-    let mut stats = RunStats::new();
-    let mut part = outcome.stats;
-    let bytes = u64::from(args.io_size);
-    part.bytes = part.reads * bytes;
-    if args.workload == Direction::Write {
-        part.writes = std::mem::take(&mut part.reads);
-    }
-    stats.merge(&part);
-    let machine = Machine::read(available);
-    let mut doubts = machine.doubts();
-    if placement.shared {
-        doubts.push("client and server share a core".to_owned());
-    } else {
-        doubts.extend(machine::interrupted(outcome.preemptions, args.time));
-    }
-    let direction = match args.workload {
-        Direction::Read => "read",
-        Direction::Write => "write",
-    };
-    Ok(Report {
-        title: format!(
-            "floor: {direction} {}, depth {}, {} B requests, {} B answers, bare TCP, {} buffers",
-            human_bytes(bytes),
-            args.depth,
-            exchange.request,
-            exchange.response,
-            human_bytes(buffer as u64)
-        ),
-        kind: "floor",
-        options: json!({
-            "workload": direction,
-            "depth": args.depth,
-            "io_size": args.io_size,
-            "request_bytes": exchange.request,
-            "response_bytes": exchange.response,
-            "buffer_bytes": buffer,
-        }),
-        submitted: stats.total.ios(),
-        completed: stats.total.ios(),
-        paths: vec![PathReport {
-            traddr: address.ip().to_string(),
-            trsvcid: address.port().to_string(),
-            ios: PathIos {
-                ios: stats.total.ios(),
-                errors: 0,
-            },
-            ana_state: "none".to_owned(),
-        }],
-        stats,
-        start_ns: 0,
-        end_ns: outcome.end_ns,
-        verified: None,
-        interrupted: stop.load(Ordering::Relaxed),
-        waited: Duration::ZERO,
-        socket_calls: None,
-        host_cores: placement.host,
-        target_core: Some(placement.target),
-        machine,
-        doubts,
-    })
 }
 
 fn join<T>(handle: thread::ScopedJoinHandle<'_, anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -344,10 +211,11 @@ fn serve(side: &mut Side, idle: Idle) -> anyhow::Result<()> {
     }
 }
 
-struct Outcome {
-    stats: JobStats,
-    end_ns: u64,
-    preemptions: u64,
+/// What the client has counted.
+pub struct Outcome {
+    pub stats: JobStats,
+    pub end_ns: u64,
+    pub preemptions: u64,
 }
 
 fn load(
@@ -414,39 +282,6 @@ fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn messages_have_the_bytes_of_nvme_tcp() {
-        let exchange = |direction, capsule_resp| Exchange::new(direction, 4096, capsule_resp);
-        assert_eq!(
-            exchange(Direction::Read, false),
-            Exchange {
-                request: 72,
-                response: 4120
-            }
-        );
-        assert_eq!(
-            exchange(Direction::Read, true),
-            Exchange {
-                request: 72,
-                response: 4144
-            }
-        );
-        assert_eq!(
-            exchange(Direction::Write, false),
-            Exchange {
-                request: 4168,
-                response: 24
-            }
-        );
-        assert_eq!(
-            Exchange::new(Direction::Write, 131_072, false),
-            Exchange {
-                request: 131_168,
-                response: 48
-            }
-        );
-    }
 
     #[test]
     fn messages_are_counted_across_receives() {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::workload::Operation;
+use super::workload::Operation;
 
 const BUSY: u32 = 1 << 31;
 const KNOWN: u32 = 1 << 30;
@@ -21,7 +21,7 @@ pub struct Ledger {
 impl Ledger {
     /// A ledger in which nothing is known of `region`, at 4 bytes a block.
     pub fn new(region: Range<u64>) -> Self {
-        let length = usize::try_from(region.end - region.start).unwrap_or(usize::MAX);
+        let length = place(region.end - region.start);
         Self {
             start: region.start,
             blocks: vec![0; length],
@@ -105,14 +105,19 @@ impl Ledger {
     }
 
     fn word(&self, lba: u64) -> u32 {
-        let index = usize::try_from(lba - self.start).unwrap_or(usize::MAX);
-        self.blocks.get(index).copied().unwrap_or(0)
+        self.blocks[place(lba - self.start)]
     }
 
     fn slice(&mut self, operation: Operation) -> &mut [u32] {
-        let first = usize::try_from(operation.lba - self.start).unwrap_or(usize::MAX);
+        let first = place(operation.lba - self.start);
         &mut self.blocks[first..first + operation.blocks as usize]
     }
+}
+
+/// Every region is cut to what a ledger of a few megabytes can hold, so that its blocks can be counted in memory.
+#[expect(clippy::expect_used, reason = "plans cut the region before")]
+fn place(blocks: u64) -> usize {
+    usize::try_from(blocks).expect("a verified region fits in memory")
 }
 
 #[cfg(test)]

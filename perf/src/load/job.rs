@@ -8,7 +8,7 @@ use pollux_multipath::{
 };
 use pollux_reactor::{Context, Progress};
 
-use crate::load::{Load, Plan, Prepared, Verified};
+use super::{Load, Plan, Prepared, Verified};
 use crate::stats::{JobStats, PATH_LOOK_NS, PathEvent};
 
 /// What a job is told.
@@ -175,11 +175,11 @@ impl Application for Jobs {
 const SLOT_BITS: u32 = 32;
 
 fn job_of(user: u64) -> usize {
-    usize::try_from(user >> SLOT_BITS).unwrap_or(usize::MAX)
+    (user >> SLOT_BITS) as usize
 }
 
 fn slot_of(user: u64) -> usize {
-    usize::try_from(user & ((1 << SLOT_BITS) - 1)).unwrap_or(usize::MAX)
+    (user & ((1 << SLOT_BITS) - 1)) as usize
 }
 
 impl Running {

@@ -1,0 +1,240 @@
+//! The options of the benchmark.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use pollux_multipath::{Selector, TransportId, TransportIdError};
+use pollux_nvme_tcp::spec::nqn::Nqn;
+
+use crate::cores::CoreList;
+use crate::embedded::{EmbeddedNamespace, parse_namespace};
+use crate::load::Workload;
+use crate::size::{IoSizes, human_bytes};
+use crate::values::{BUFFER_BYTES_MAX, DEPTH_MAX, parse_io_timeout, parse_run_time, parse_seconds};
+
+/// Options of the benchmark, checked.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// A path: 'trtype:TCP adrfam:IPv4 traddr:ADDR trsvcid:PORT subnqn:NQN', where ADDR may be the name of a host;
+    /// repeat it for more paths to one volume
+    #[arg(
+        short = 'r',
+        long = "transport",
+        value_name = "TRID",
+        value_parser = parse_transport,
+        help_heading = "Paths"
+    )]
+    pub transports: Vec<TransportId>,
+
+    /// How I/O is spread over the paths
+    #[arg(long, value_enum, default_value_t = PolicyName::ActivePassive, help_heading = "Paths")]
+    pub policy: PolicyName,
+
+    /// Which path is next under active_active [default: round_robin]
+    #[arg(long, value_parser = selector(), help_heading = "Paths")]
+    pub selector: Option<Selector>,
+
+    /// I/Os on a path before round_robin moves to the next [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Paths")]
+    pub min_io: Option<u32>,
+
+    /// Ask for header digests (CRC32C)
+    #[arg(long, help_heading = "Paths")]
+    pub hdgst: bool,
+
+    /// Ask for data digests (CRC32C)
+    #[arg(long, help_heading = "Paths")]
+    pub ddgst: bool,
+
+    /// Refuse a controller that does not grant the digests asked for
+    #[arg(long, help_heading = "Paths")]
+    pub require_digests: bool,
+
+    /// Keep SQ flow control: every read has a completion of its own
+    #[arg(long, help_heading = "Paths")]
+    pub sq_flow_control: bool,
+
+    /// Namespace to use, if the subsystem has several [default: the first one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=0xffff_fffe), help_heading = "Paths")]
+    pub nsid: Option<u32>,
+
+    /// Host NQN to connect with
+    #[arg(long, value_name = "NQN", help_heading = "Paths")]
+    pub hostnqn: Option<Nqn>,
+
+    /// Deadline in seconds for all paths to be connected
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_connect_timeout, help_heading = "Paths")]
+    pub connect_timeout: Duration,
+
+    /// Time in seconds within which an I/O must have ended, retries and waiting for a path included; after it the I/O
+    /// fails [default: none: I/O waits until a path comes back]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_io_timeout, help_heading = "Paths")]
+    pub io_timeout: Option<Duration>,
+
+    /// Keep-alive timeout in milliseconds; 0 switches keep-alive off
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=3_600_000), help_heading = "Paths")]
+    pub kato: u32,
+
+    /// I/Os kept in flight on each reactor
+    #[arg(short = 'q', long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)), help_heading = "Workload")]
+    pub depth: u32,
+
+    /// I/O size (4k), or a uniform mix of a list (512,4k,64k) or of the doublings in a range (512-1m)
+    #[arg(
+        short = 'o',
+        long = "io-size",
+        value_name = "SIZE",
+        default_value = "4k",
+        help_heading = "Workload"
+    )]
+    pub io_size: IoSizes,
+
+    /// What to do
+    #[arg(short = 'w', long, value_enum, default_value_t = Workload::RandRead, help_heading = "Workload")]
+    pub workload: Workload,
+
+    /// Share of reads in percent, for rw and randrw [default: 50]
+    #[arg(short = 'M', long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Workload")]
+    pub read_share: Option<u8>,
+
+    /// Seconds to run; fractions are fine
+    #[arg(short = 't', long, value_name = "SECONDS", default_value = "10", value_parser = parse_run_time, help_heading = "Workload")]
+    pub time: Duration,
+
+    /// Stop after this many I/Os on each reactor, if that comes before the time is up
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Workload")]
+    pub ios: Option<u64>,
+
+    /// I/Os start at multiples of this many blocks instead of multiples of their size (7: misaligned and overlapping)
+    #[arg(long, value_name = "BLOCKS", value_parser = clap::value_parser!(u64).range(1..=1 << 32), help_heading = "Workload")]
+    pub stride: Option<u64>,
+
+    /// Seed of offsets, mixes and patterns [default: a new one each time, printed in the report]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
+    pub seed: Option<u64>,
+
+    /// Cores of the I/O reactors: a mask (0x3) or a list (0,2-3) [default: the last core there is]
+    #[arg(short = 'm', long, value_name = "CORES", help_heading = "Run")]
+    pub cores: Option<CoreList>,
+
+    /// Write the results as one JSON object; - is standard output, and the report then goes to standard error
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub json: Option<PathBuf>,
+
+    /// The embedded target's namespace: memory:SIZE or null:SIZE
+    #[arg(long, value_name = "KIND:SIZE", default_value = "memory:64m", value_parser = parse_namespace, conflicts_with = "transports", help_heading = "Run")]
+    pub namespace: EmbeddedNamespace,
+
+    /// Leave the embedded target's paths alone
+    #[arg(long, help_heading = "Run")]
+    pub no_failover: bool,
+}
+
+/// `--policy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum PolicyName {
+    /// One path at a time
+    ActivePassive,
+    /// All paths of the best class
+    ActiveActive,
+}
+
+/// What `--selector` takes: any selector there is, by name.
+#[expect(clippy::expect_used, reason = "only these names are possible values")]
+fn selector() -> impl TypedValueParser<Value = Selector> {
+    let named = |selector: Selector| PossibleValue::new(selector.name()).help(selector.about());
+    PossibleValuesParser::new(Selector::ALL.map(named)).map(|name| {
+        let mut all = Selector::ALL.into_iter();
+        let selector = all.find(|selector| selector.name() == name);
+        selector.expect("the name of a selector")
+    })
+}
+
+impl RunArgs {
+    /// Options that are right by themselves but not together.
+    pub fn check(&self) -> Result<(), String> {
+        let mixed = matches!(self.workload, Workload::Rw | Workload::RandRw);
+        if let (Some(share), false) = (self.read_share, mixed) {
+            return Err(format!(
+                "read share -M {share} has no meaning for this workload: allowed with -w rw and -w randrw"
+            ));
+        }
+        if self.require_digests && !(self.hdgst || self.ddgst) {
+            return Err(
+                "--require-digests requires nothing: allowed with --hdgst and --ddgst".to_owned(),
+            );
+        }
+        if self.selector.is_some() && self.policy != PolicyName::ActiveActive {
+            return Err("--selector has no meaning with active_passive: allowed with --policy active_active".to_owned());
+        }
+        let counts_ios = self.policy == PolicyName::ActiveActive
+            && self.selector.unwrap_or_default().min_io().is_some();
+        if let (Some(min_io), false) = (self.min_io, counts_ios) {
+            return Err(format!(
+                "--min-io {min_io} has no meaning here: allowed with --policy active_active and --selector round_robin"
+            ));
+        }
+        if let (Some(nsid), true) = (self.nsid, self.transports.is_empty())
+            && nsid != 1
+        {
+            return Err(format!(
+                "--nsid {nsid} is not there: the embedded target has namespace 1 only"
+            ));
+        }
+        if self.transports.is_empty() {
+            self.check_embedded()?;
+        }
+        let reactors = self
+            .cores
+            .as_ref()
+            .map_or(1, |cores| cores.cores().len() as u64);
+        let buffers = u64::from(self.depth) * u64::from(self.io_size.max()) * reactors;
+        if buffers > BUFFER_BYTES_MAX {
+            return Err(format!(
+                "-q {} with -o {} needs {} MiB of buffers: allowed are {} MiB",
+                self.depth,
+                self.io_size,
+                buffers >> 20,
+                BUFFER_BYTES_MAX >> 20
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_embedded(&self) -> Result<(), String> {
+        let bytes = self.namespace.bytes();
+        if u64::from(self.io_size.max()) > bytes {
+            return Err(format!(
+                "-o {} is larger than the namespace: allowed are sizes up to {}",
+                self.io_size,
+                human_bytes(bytes)
+            ));
+        }
+        if self.workload == Workload::Verify && matches!(self.namespace, EmbeddedNamespace::Null(_))
+        {
+            return Err(
+                "-w verify cannot work on a null namespace: allowed is --namespace memory:SIZE"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn parse_transport(text: &str) -> Result<TransportId, String> {
+    let transport =
+        TransportId::look_up(text).map_err(|error: TransportIdError| error.to_string())?;
+    if transport.subnqn.is_discovery() {
+        return Err(format!(
+            "transport ID '{text}' names no subsystem to do I/O on: subnqn:NQN is needed"
+        ));
+    }
+    Ok(transport)
+}
+
+fn parse_connect_timeout(text: &str) -> Result<Duration, String> {
+    parse_seconds(text, 0.1, 3_600.0)
+}
