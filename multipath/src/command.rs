@@ -1,5 +1,6 @@
 //! An I/O on a volume, as its submitter sees it.
 
+use pollux_nvme_tcp::spec::opcode::{DataDirection, nvm};
 use pollux_reactor::Time;
 
 use crate::error::IoError;
@@ -20,6 +21,49 @@ pub enum Op {
     Deallocate,
     /// Compare blocks with the buffer.
     Compare,
+}
+
+impl Op {
+    /// Everything that an I/O can do. Whoever takes one by name takes it from here.
+    pub const ALL: [Self; 6] = [
+        Self::Read,
+        Self::Write,
+        Self::Deallocate,
+        Self::Flush,
+        Self::WriteZeroes,
+        Self::Compare,
+    ];
+
+    /// The name that SPDK's users know.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Deallocate => "unmap",
+            Self::Flush => "flush",
+            Self::WriteZeroes => "write_zeroes",
+            Self::Compare => "compare",
+        }
+    }
+
+    /// The command that does it.
+    #[inline]
+    pub(crate) fn opcode(self) -> u8 {
+        match self {
+            Self::Read => nvm::READ,
+            Self::Write => nvm::WRITE,
+            Self::Deallocate => nvm::DATASET_MANAGEMENT,
+            Self::Flush => nvm::FLUSH,
+            Self::WriteZeroes => nvm::WRITE_ZEROES,
+            Self::Compare => nvm::COMPARE,
+        }
+    }
+
+    /// The buffer holds what is in the blocks, or is to be.
+    #[inline]
+    pub(crate) fn moves_blocks(self) -> bool {
+        self != Self::Deallocate && DataDirection::of(self.opcode()) != DataDirection::None
+    }
 }
 
 /// One I/O. The buffer is handed in with it and handed back with its completion.

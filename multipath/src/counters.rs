@@ -98,9 +98,9 @@ impl PathCounters {
     pub(crate) fn count(&mut self, op: Op, length: usize, latency: Duration) {
         let (kind, bytes) = match op {
             Op::Read => (&mut self.reads, length as u64),
-            Op::Write | Op::Compare => (&mut self.writes, length as u64),
-            Op::Flush | Op::WriteZeroes => (&mut self.writes, 0),
             Op::Deallocate => (&mut self.deallocations, 0),
+            op if op.moves_blocks() => (&mut self.writes, length as u64),
+            _ => (&mut self.writes, 0),
         };
         // Longer than 584 years is the longest.
         let latency_ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);

@@ -71,7 +71,9 @@ impl HistogramLayout {
         } else {
             place & ((1 << self.granularity) - 1)
         };
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        debug_assert!(place < 1 << self.granularity, "beyond its range");
+        #[expect(clippy::cast_possible_truncation, reason = "granularity is 10 at most")]
+        let place = place as usize;
         ((range << self.granularity) + place).min(self.buckets() - 1)
     }
 }
@@ -79,7 +81,8 @@ impl HistogramLayout {
 /// Range 0 is what fits into `granularity` bits; each further one has a bit more.
 #[inline]
 fn range_of(latency_ns: u64, granularity: u8) -> u8 {
-    let bits = u8::try_from(u64::BITS - latency_ns.leading_zeros()).unwrap_or(0);
+    #[expect(clippy::cast_possible_truncation, reason = "64 at most")]
+    let bits = (u64::BITS - latency_ns.leading_zeros()) as u8;
     bits.saturating_sub(granularity)
 }
 

@@ -1,7 +1,6 @@
 //! An I/O in flight: from its submission to its completion, wherever it waits or is.
 
 use pollux_nvme_tcp::host::{Command, Request, Transfer};
-use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_reactor::Time;
 
 use super::select::PathSet;
@@ -93,20 +92,16 @@ pub(super) fn io_of(request: IoRequest) -> Io {
 /// The command of an I/O on a namespace of `1 << block_shift` byte blocks (NVM Command Set 1.1, 3.3).
 #[inline]
 fn command_of(io: Io, nsid: u32, block_shift: u8) -> Request {
-    let opcode = match io.op {
-        Op::Read => nvm::READ,
-        Op::Write => nvm::WRITE,
-        Op::Compare => nvm::COMPARE,
-        Op::WriteZeroes => nvm::WRITE_ZEROES,
-        Op::Flush => return flush(io, nsid),
-        Op::Deallocate => return deallocate(io, nsid),
-    };
-    Request::block(opcode, nsid, io.lba, io.blocks, block_shift, io.buffer)
+    match io.op {
+        Op::Flush => flush(io, nsid),
+        Op::Deallocate => deallocate(io, nsid),
+        op => Request::block(op.opcode(), nsid, io.lba, io.blocks, block_shift, io.buffer),
+    }
 }
 
 fn flush(io: Io, nsid: u32) -> Request {
     let command = Command {
-        opcode: nvm::FLUSH,
+        opcode: io.op.opcode(),
         nsid,
         ..Command::default()
     };
@@ -126,7 +121,7 @@ fn deallocate(io: Io, nsid: u32) -> Request {
     lba.copy_from_slice(&io.lba.to_le_bytes());
     buffer[..RANGE_LEN].copy_from_slice(&range);
     let command = Command {
-        opcode: nvm::DATASET_MANAGEMENT,
+        opcode: io.op.opcode(),
         nsid,
         cdw: [0, 1 << 2, 0, 0, 0, 0],
     };

@@ -15,17 +15,7 @@ pub(super) fn enable(state: &mut State, call: &mut Call<State>) -> Outcome {
     let params = &mut call.params;
     let volume: String = params.required("name")?;
     let enable: bool = params.required("enable")?;
-    let only = params.one_of(
-        "opc",
-        &[
-            ("read", Op::Read),
-            ("write", Op::Write),
-            ("unmap", Op::Deallocate),
-            ("flush", Op::Flush),
-            ("write_zeroes", Op::WriteZeroes),
-            ("compare", Op::Compare),
-        ],
-    )?;
+    let only = params.one_of("opc", &Op::ALL.map(|op| (op.name(), op)))?;
     let granularity = params.optional("granularity")?.filter(|&g: &u8| g > 0);
     let min_ns: Option<u64> = params.optional("min_nsec")?;
     let max_ns = params.optional("max_nsec")?.filter(|&max: &u64| max > 0);

@@ -1,6 +1,10 @@
 //! The host (initiator): one [`QueuePair`] per connection, and the [`Controller`] that brings a
 //! controller up over its admin queue pair and keeps it alive.
 //!
+//! `queue_pair` is the connection: how it begins, its table of commands, its receive and send halves. `controller` is
+//! what happens on the admin queue: what is known, what is due, what follows from answers, and the steps of bringing
+//! up, reading again and shutting down. A [`FaultInjection`] stands beside a queue pair where faults are wanted.
+//!
 //! Nothing here blocks or owns a thread. Each object is a state machine that its reactor polls; time
 //! comes in as an argument, bytes through [`pollux_reactor::Stream`].
 

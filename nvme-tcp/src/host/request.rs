@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::spec::opcode;
+use crate::spec::opcode::DataDirection;
 use crate::spec::status::Status;
 
 /// The fields of a submission queue entry that say what to do (NVMe Base 2.1, 4.1.1); the queue pair adds
@@ -53,7 +53,7 @@ pub struct Request<T = ()> {
 }
 
 impl Request {
-    /// A block command (read, write, compare, write zeroes) on `blocks` blocks of `1 << block_shift` bytes
+    /// A block command (read, write, compare, write zeroes, verify) on `blocks` blocks of `1 << block_shift` bytes
     /// from `lba` on (NVM Command Set 1.1, 3.3).
     #[inline]
     pub fn block(
@@ -64,10 +64,11 @@ impl Request {
         block_shift: u8,
         buffer: Vec<u8>,
     ) -> Self {
-        let transfer = match opcode {
-            opcode::nvm::READ => Transfer::FromController,
-            opcode::nvm::WRITE | opcode::nvm::COMPARE => Transfer::ToController,
-            _ => Transfer::None,
+        let transfer = match DataDirection::of(opcode) {
+            DataDirection::ControllerToHost => Transfer::FromController,
+            DataDirection::HostToController => Transfer::ToController,
+            // No block command moves data both ways.
+            DataDirection::None | DataDirection::Bidirectional => Transfer::None,
         };
         let mut command = Command {
             opcode,

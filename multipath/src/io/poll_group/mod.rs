@@ -446,8 +446,7 @@ fn check(io: &Io, info: &VolumeInfo) -> Result<(), SubmitError> {
     if io.blocks == 0 || end.is_none_or(|end| end > info.blocks) {
         return Err(SubmitError::OutOfRange);
     }
-    let moves_data = matches!(io.op, Op::Read | Op::Write | Op::Compare);
-    if moves_data && io.buffer.len() < (io.blocks as usize) << info.block_shift {
+    if io.op.moves_blocks() && io.buffer.len() < (io.blocks as usize) << info.block_shift {
         return Err(SubmitError::BufferTooShort);
     }
     Ok(())

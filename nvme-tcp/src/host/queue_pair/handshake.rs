@@ -183,13 +183,15 @@ pub(super) fn settle(asked: Digests, answer: &Icresp) -> Result<Settled, Protoco
     Ok(Settled {
         digests,
         cpda: answer.cpda_z,
-        max_h2c_data: usize::try_from(max).unwrap_or(usize::MAX),
+        max_h2c_data: max as usize,
     })
 }
 
 /// A field of ICResp, by its offset, that has a value it must not have.
 fn invalid(field: usize, reason: &'static str) -> ProtocolError {
-    ProtocolError::field(u32::try_from(field).unwrap_or(0), reason)
+    #[expect(clippy::cast_possible_truncation, reason = "ICResp is 128 bytes long")]
+    let offset = field as u32;
+    ProtocolError::field(offset, reason)
 }
 
 /// The Connect command with its 1024 bytes of data (NVMe-oF 1.1, 3.3; NVMe Base 2.1, 6.3).
