@@ -16,18 +16,18 @@ use crate::spec::pdu::{CapsuleCmd, H2cData};
 use crate::spec::sqe::{SglDescriptor, Sqe};
 use crate::stream::{NoPayloads, TxQueue};
 
-/// Inline bytes and pieces that one unit of work takes at most: a header with its digest, padded to the
+/// Inline bytes and pieces that one PDU takes at most: a header with its digest, padded to the
 /// largest alignment a peer may ask for (128), and a data digest.
-const WORK_INLINE_MAX: usize = 160;
-const WORK_SEGMENTS_MAX: usize = 3;
+const PDU_INLINE_MAX: usize = 160;
+const PDU_SEGMENTS_MAX: usize = 3;
 
 /// Most blocks of one block command (NLB is a 0's based 16-bit field).
 const BLOCKS_MAX: usize = 65_536;
 
 #[derive(Debug, Clone, Copy)]
-enum Work {
+enum ToSend {
     /// Send the command of a slot's current part.
-    Issue(u16),
+    Command(u16),
     /// Send data that an R2T asked for, `at .. end` of the command's data.
     Data {
         slot: u16,
@@ -42,7 +42,7 @@ pub(super) struct Transmitter {
     tx: TxQueue,
     framing: TxFraming,
     /// In the order in which it has to be sent; waits here while the send queue has no room.
-    work: VecDeque<Work>,
+    to_send: VecDeque<ToSend>,
     in_capsule_max: usize,
     max_h2c_data: usize,
     transfer_max: usize,
@@ -57,15 +57,15 @@ impl Transmitter {
         let commands = usize::from(commands);
         Self {
             tx: TxQueue::new(
-                (commands + 16) * WORK_INLINE_MAX,
-                (commands + 16) * WORK_SEGMENTS_MAX,
+                (commands + 16) * PDU_INLINE_MAX,
+                (commands + 16) * PDU_SEGMENTS_MAX,
             ),
             framing: TxFraming {
                 hdgst: false,
                 ddgst: false,
                 pda: 0,
             },
-            work: VecDeque::with_capacity(commands * (1 + usize::from(R2TS_MAX))),
+            to_send: VecDeque::with_capacity(commands * (1 + usize::from(R2TS_MAX))),
             in_capsule_max: options.in_capsule_max,
             max_h2c_data: 4096,
             transfer_max: transfer_max(options.transfer_max),
@@ -97,17 +97,17 @@ impl Transmitter {
 
     #[inline]
     pub fn issue(&mut self, slot: u16) {
-        self.work.push_back(Work::Issue(slot));
+        self.to_send.push_back(ToSend::Command(slot));
     }
 
     /// Forgets to send the command of a slot.
     pub fn cancel(&mut self, slot: u16) {
-        self.work
-            .retain(|work| !matches!(work, Work::Issue(s) if *s == slot));
+        self.to_send
+            .retain(|pdu| !matches!(pdu, ToSend::Command(s) if *s == slot));
     }
 
     pub fn grant(&mut self, slot: u16, tag: u16, at: usize, length: usize) {
-        self.work.push_back(Work::Data {
+        self.to_send.push_back(ToSend::Data {
             slot,
             tag,
             at,
@@ -133,7 +133,7 @@ impl Transmitter {
         self.tx.put(|out| out.extend_from_slice(pdu.as_bytes()));
     }
 
-    /// Moves work to the send queue as far as it has room, and sends, unless the peer has to make room first.
+    /// Moves PDUs to the send queue as far as it has room, and sends, unless the peer has to make room first.
     #[inline]
     pub fn transmit<T>(
         &mut self,
@@ -141,23 +141,23 @@ impl Transmitter {
         table: &mut CommandTable<T>,
     ) -> Result<(), QueueError> {
         loop {
-            while let Some(&work) = self.work.front() {
-                if self.tx.inline_space() < WORK_INLINE_MAX
-                    || self.tx.segment_space() < WORK_SEGMENTS_MAX
+            while let Some(&next) = self.to_send.front() {
+                if self.tx.inline_space() < PDU_INLINE_MAX
+                    || self.tx.segment_space() < PDU_SEGMENTS_MAX
                 {
                     break;
                 }
-                match work {
-                    Work::Issue(slot) => {
-                        self.work.pop_front();
+                match next {
+                    ToSend::Command(slot) => {
+                        self.to_send.pop_front();
                         self.put_command(table, slot);
                     }
-                    Work::Data { slot, tag, at, end } => {
+                    ToSend::Data { slot, tag, at, end } => {
                         let at = self.put_data(table, slot, tag, at, end);
-                        match self.work.front_mut() {
-                            Some(Work::Data { at: next, .. }) if at < end => *next = at,
+                        match self.to_send.front_mut() {
+                            Some(ToSend::Data { at: next, .. }) if at < end => *next = at,
                             _ => {
-                                self.work.pop_front();
+                                self.to_send.pop_front();
                             }
                         }
                     }
@@ -171,7 +171,7 @@ impl Transmitter {
                 .flush(stream, table)
                 .map_err(|e| QueueError::Socket(e.kind()))?;
             self.blocked = !all_sent;
-            if !all_sent || self.work.is_empty() {
+            if !all_sent || self.to_send.is_empty() {
                 return Ok(());
             }
         }
@@ -267,12 +267,12 @@ impl Transmitter {
     }
 
     pub fn has_unsent(&self) -> bool {
-        !self.tx.is_empty() || !self.work.is_empty()
+        !self.tx.is_empty() || !self.to_send.is_empty()
     }
 
     pub fn clear(&mut self) {
         self.tx.clear();
-        self.work.clear();
+        self.to_send.clear();
     }
 }
 
