@@ -1,14 +1,16 @@
 //! Changes of the configuration of a running target, and its status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::Turn;
 use super::ana::{ANA_GROUP_MAX, AnaGroups};
 use super::controller::Controller;
+use super::disk::DiskRef;
 use super::events::Kind;
 use super::home::Home;
 use super::identify::MDTS_UNIT;
+use super::io_disks::Scope;
 use super::message::{ControllerKey, IoMessage, ReactorReport};
 use super::request::{NamespaceConfig, Reply, TargetError, TargetReply, TargetRequest};
 use super::staging::TRANSFER_MAX;
@@ -34,17 +36,11 @@ impl Home {
             TargetRequest::Within { limit, request } => (*request, Some(limit)),
             request => (request, None),
         };
-        let removes = matches!(
-            request,
-            TargetRequest::DeleteSubsystem { .. }
-                | TargetRequest::RemoveNamespace { .. }
-                | TargetRequest::RemoveListener { .. }
-                | TargetRequest::RemoveHost { .. }
-        );
-        match self.apply(request, turn) {
-            answer if removes => self.sync_removal(reply, answer, limit, turn),
-            Ok(answer) => self.sync(turn, move |_| reply(Ok(answer))),
-            Err(error) => reply(Err(error)),
+        let removed = removed(&request);
+        match (self.apply(request, turn), removed) {
+            (answer, Some(scope)) => self.sync_removal(reply, answer, (scope, limit), turn),
+            (Ok(answer), None) => self.sync(turn, move |_| reply(Ok(answer))),
+            (Err(error), None) => reply(Err(error)),
         }
     }
 
@@ -88,7 +84,8 @@ impl Home {
             }
             TargetRequest::ResizeNamespace { nqn, nsid, bytes } => {
                 self.namespace(&nqn, nsid)?.resize(bytes)?;
-                self.namespace_changed(&nqn, nsid, turn);
+                // And whatever else is on its disk.
+                self.disks_changed(turn);
             }
             TargetRequest::SetNamespaceAnaGroup { nqn, nsid, group } => {
                 check_group(group)?;
@@ -212,6 +209,27 @@ impl Home {
             controller.changed_namespaces.insert(nsid);
         }
         self.raise(Kind::Namespace, |c| c.subnqn == *nqn);
+    }
+
+    /// A disk has another size, or has failed: the hosts that see a namespace on it hear so, of a failure once.
+    pub(super) fn disks_changed(&mut self, turn: &mut Turn<'_, '_>) {
+        let mut degraded = BTreeSet::new();
+        let mut resized = Vec::new();
+        for (nqn, subsystem) in &mut self.subsystems {
+            for (&nsid, namespace) in &mut subsystem.namespaces {
+                if !namespace.failure_told && namespace.disk.failure().is_some() {
+                    namespace.failure_told = true;
+                    degraded.insert(nqn.clone());
+                }
+                if namespace.follow_disk() {
+                    resized.push((nqn.clone(), nsid));
+                }
+            }
+        }
+        for (nqn, nsid) in resized {
+            self.namespace_changed(&nqn, nsid, turn);
+        }
+        self.raise(Kind::Health, |c| degraded.contains(&c.subnqn));
     }
 
     /// Sends views of namespaces (NSID, ANA group) to all reactors, for the controllers for which `of`
@@ -374,7 +392,9 @@ impl Home {
     pub(super) fn status(&self, reports: Vec<ReactorReport>) -> TargetStatus {
         let mut qpairs: BTreeMap<ControllerKey, Vec<QpairStatus>> = BTreeMap::new();
         let mut reactors: Vec<ReactorStatus> = Vec::new();
+        let mut in_flight: Vec<(DiskRef, usize)> = Vec::new();
         for report in reports {
+            in_flight.extend(report.disks);
             for (key, qpair) in report.qpairs {
                 qpairs.entry(key).or_default().push(qpair);
             }
@@ -395,6 +415,14 @@ impl Home {
             refused_connects: self.refused_connects,
             admission: self.admission.counters(),
         };
+        let subsystems = self.subsystems.values().zip(&mut status.subsystems);
+        for (subsystem, shown) in subsystems {
+            let namespaces = subsystem.namespaces.values().zip(&mut shown.namespaces);
+            for (namespace, shown) in namespaces {
+                let counts = in_flight.iter().filter(|(disk, _)| *disk == namespace.disk);
+                shown.in_flight = counts.map(|(_, count)| count).sum();
+            }
+        }
         for controller in self.controllers.values() {
             let io = qpairs.remove(&controller.key).unwrap_or_default();
             let entry = controller_status(controller, io);
@@ -410,6 +438,17 @@ impl Home {
         }
         status
     }
+}
+
+/// What a removal has to wait for; nothing for other requests.
+fn removed(request: &TargetRequest) -> Option<Scope> {
+    Some(match request {
+        TargetRequest::DeleteSubsystem { nqn } => Scope::Subsystem(nqn.clone()),
+        TargetRequest::RemoveNamespace { nqn, nsid } => Scope::Namespace(nqn.clone(), *nsid),
+        TargetRequest::RemoveListener { nqn, addr } => Scope::Listener(nqn.clone(), *addr),
+        TargetRequest::RemoveHost { nqn, host } => Scope::Host(nqn.clone(), host.clone()),
+        _ => return None,
+    })
 }
 
 fn controller_status(controller: &Controller, mut io: Vec<QpairStatus>) -> ControllerStatus {

@@ -14,6 +14,7 @@ use super::controller::{
 };
 use super::events::AsyncEvents;
 use super::home::Home;
+use super::io_disks::Owner;
 use super::message::{ControllerKey, IoMessage};
 use crate::pdu::{Frame, ProtocolError};
 use crate::spec::fabrics::{
@@ -348,6 +349,11 @@ impl Home {
                 IoMessage::Open {
                     key,
                     host: (controller.hostnqn.clone(), controller.hostid),
+                    owner: Owner {
+                        subsystem: controller.subnqn.clone(),
+                        listener: controller.listener,
+                        host: controller.hostnqn.clone(),
+                    },
                 },
             );
             let transfer_max = self.transfer_max;

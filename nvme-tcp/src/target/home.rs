@@ -1,7 +1,7 @@
 //! The home service's own part: listeners, connections until their queue is known, admin queues,
 //! controllers, and the authoritative configuration.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -149,7 +149,7 @@ impl Home {
                     self.due.push(controller.admin.connection);
                 }
             }
-            HomeMessage::DiskFailed => self.tell_failures(),
+            HomeMessage::DiskChanged => self.disks_changed(turn),
         }
     }
 
@@ -457,7 +457,7 @@ impl Home {
             reactor,
             ..
         } = connected;
-        let queue = Box::new(IoQueue::new(conn, qid, entries, flow_control));
+        let queue = Box::new(IoQueue::new(conn, (key, qid), entries, flow_control));
         turn.links.send_io(reactor, IoMessage::Adopt { key, queue });
     }
 
@@ -584,20 +584,6 @@ impl Home {
                 self.due.push(controller.admin.connection);
             }
         }
-    }
-
-    /// A disk takes no more writes: whoever sees a namespace on it hears so, once.
-    fn tell_failures(&mut self) {
-        let mut degraded = BTreeSet::new();
-        for (nqn, subsystem) in &mut self.subsystems {
-            for namespace in subsystem.namespaces.values_mut() {
-                if !namespace.failure_told && namespace.store.failure().is_some() {
-                    namespace.failure_told = true;
-                    degraded.insert(nqn.clone());
-                }
-            }
-        }
-        self.raise(Kind::Health, |c| degraded.contains(&c.subnqn));
     }
 
     /// Whether the next poll has something to do.

@@ -112,10 +112,11 @@ pub(super) fn namespace(
     id.nuse = if reachable { namespace.blocks } else { 0 }.into();
     id.nvmcap = u128::from(namespace.bytes()).into();
     id.nmic = ns::NMIC_SHARED;
-    if namespace.store.deallocates_to_zeroes() {
+    let capabilities = namespace.disk.capabilities();
+    if capabilities.deallocates_to_zeroes {
         id.dlfeat = ns::DLFEAT_READS_ZEROES | ns::DLFEAT_WRITE_ZEROES_DEALLOCATES;
     }
-    if let Some(bytes) = namespace.store.granularity() {
+    if let Some(bytes) = capabilities.granularity {
         let blocks = (bytes >> namespace.block_shift).max(1);
         let z = u16::try_from(blocks - 1).unwrap_or(u16::MAX).into();
         id.nsfeat |= ns::NSFEAT_OPTIMAL_PERFORMANCE;

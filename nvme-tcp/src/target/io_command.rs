@@ -3,8 +3,8 @@
 use zerocopy::transmute;
 
 use super::connection::IN_CAPSULE_MAX;
-use super::disk::Range;
-use super::message::NamespaceView;
+use super::disk::{Capabilities, Op, Range};
+use crate::spec::log::AnaState;
 use crate::spec::nvm::{DatasetRange, dsm};
 use crate::spec::opcode::nvm;
 use crate::spec::sqe::NSID_ALL;
@@ -16,44 +16,49 @@ const RANGE_LEN: usize = size_of::<DatasetRange>();
 /// Most ranges of a Dataset Management command.
 pub(super) const RANGES_MAX: usize = dsm::MAX_RANGES as usize;
 
+/// A namespace as one controller's queues on this reactor see it.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    /// The channel of its disk.
+    pub(super) channel: usize,
+    /// Of its disk.
+    pub(super) capabilities: Capabilities,
+    /// Log2 of the block size in bytes.
+    pub(super) block_shift: u8,
+    pub(super) blocks: u64,
+    /// Most data of one command in bytes: what MDTS says.
+    pub(super) transfer_max: u32,
+    /// State of its ANA group through the controller's listener.
+    pub(super) ana: AnaState,
+}
+
 /// Views of a controller's namespaces.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
     /// The view of NSID n is at n - 1.
-    views: Vec<Option<NamespaceView>>,
-    /// One of them has layers.
-    layered: bool,
+    views: Vec<Option<View>>,
 }
 
 impl Namespaces {
     #[inline]
-    pub(super) fn get(&self, nsid: u32) -> Option<&NamespaceView> {
+    pub(super) fn get(&self, nsid: u32) -> Option<&View> {
         let at = (nsid as usize).checked_sub(1)?;
         self.views.get(at).and_then(Option::as_ref)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &NamespaceView> {
-        self.views.iter().flatten()
+    /// Namespace identifiers and views.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &View)> {
+        let views = (1..).zip(&self.views);
+        views.filter_map(|(nsid, view)| Some((nsid, view.as_ref()?)))
     }
 
-    /// Whether any of them has layers: the one thing that a command on a namespace without them looks at.
-    #[inline]
-    pub(super) fn are_layered(&self) -> bool {
-        self.layered
-    }
-
-    pub(super) fn set(&mut self, nsid: u32, view: Option<NamespaceView>) {
-        let Some(at) = (nsid as usize).checked_sub(1) else {
-            return;
-        };
+    /// Returns what was there before.
+    pub(super) fn set(&mut self, nsid: u32, view: Option<View>) -> Option<View> {
+        let at = (nsid as usize).checked_sub(1)?;
         if at >= self.views.len() {
             self.views.resize(at + 1, None);
         }
-        if let Some(place) = self.views.get_mut(at) {
-            *place = view;
-        }
-        let layered = self.iter().any(|view| view.layers.is_some());
-        self.layered = layered;
+        std::mem::replace(self.views.get_mut(at)?, view)
     }
 }
 
@@ -61,18 +66,21 @@ impl Namespaces {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plan {
     /// Send this range of the namespace, in bytes.
-    Read { offset: u64, len: u64 },
-    /// Wait for this many bytes from the host, then see [`execute`].
+    Read {
+        offset: u64,
+        len: u64,
+        /// Its disk reads in place.
+        in_place: bool,
+    },
+    /// Wait for this many bytes from the host, then see [`op`].
     Receive { len: u32 },
-    /// Zero this range of the namespace, in bytes.
-    Zero { offset: u64, len: u64 },
-    /// Make what was written survive a loss of power.
-    Flush,
+    /// It needs no data: see [`op`].
+    Nothing,
 }
 
 /// The usable namespace that a command names.
 #[inline]
-pub(super) fn namespace(namespaces: &Namespaces, nsid: u32) -> Result<&NamespaceView, Status> {
+pub(super) fn namespace(namespaces: &Namespaces, nsid: u32) -> Result<&View, Status> {
     let view = namespaces
         .get(nsid)
         .ok_or(Status::INVALID_NAMESPACE.with_dnr())?;
@@ -99,7 +107,11 @@ pub(super) fn plan(sqe: &Sqe, namespaces: &Namespaces) -> Result<Plan, Status> {
                 return Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.with_dnr());
             }
             data_len(sqe, len, view)?;
-            Ok(Plan::Read { offset, len })
+            Ok(Plan::Read {
+                offset,
+                len,
+                in_place: view.capabilities.in_place,
+            })
         }
         nvm::WRITE | nvm::COMPARE => {
             let view = namespace(namespaces, nsid)?;
@@ -120,14 +132,14 @@ pub(super) fn plan(sqe: &Sqe, namespaces: &Namespaces) -> Result<Plan, Status> {
             Ok(Plan::Receive { len })
         }
         nvm::WRITE_ZEROES => {
-            let (offset, len) = blocks(sqe, namespace(namespaces, nsid)?)?;
-            Ok(Plan::Zero { offset, len })
+            blocks(sqe, namespace(namespaces, nsid)?)?;
+            Ok(Plan::Nothing)
         }
         nvm::FLUSH => {
             if nsid != NSID_ALL {
                 namespace(namespaces, nsid)?;
             }
-            Ok(Plan::Flush)
+            Ok(Plan::Nothing)
         }
         _ => Err(Status::INVALID_OPCODE.with_dnr()),
     }
@@ -141,12 +153,12 @@ fn range_count(sqe: &Sqe) -> usize {
 
 /// The range of a command with SLBA and NLB, in bytes.
 #[inline]
-fn blocks(sqe: &Sqe, view: &NamespaceView) -> Result<(u64, u64), Status> {
+fn blocks(sqe: &Sqe, view: &View) -> Result<(u64, u64), Status> {
     in_range(sqe.slba(), u64::from(sqe.blocks()), view)
 }
 
 #[inline]
-fn in_range(lba: u64, count: u64, view: &NamespaceView) -> Result<(u64, u64), Status> {
+fn in_range(lba: u64, count: u64, view: &View) -> Result<(u64, u64), Status> {
     match lba.checked_add(count) {
         Some(end) if end <= view.blocks => Ok((lba << view.block_shift, count << view.block_shift)),
         _ => Err(Status::LBA_OUT_OF_RANGE.with_dnr()),
@@ -155,7 +167,7 @@ fn in_range(lba: u64, count: u64, view: &NamespaceView) -> Result<(u64, u64), St
 
 /// Checks a data length that follows from NLB against MDTS and the SGL.
 #[inline]
-fn data_len(sqe: &Sqe, len: u64, view: &NamespaceView) -> Result<u32, Status> {
+fn data_len(sqe: &Sqe, len: u64, view: &View) -> Result<u32, Status> {
     let len = u32::try_from(len)
         .ok()
         .filter(|&l| l <= view.transfer_max)
@@ -182,43 +194,72 @@ fn host_data(sqe: &Sqe) -> Result<(), Status> {
     }
 }
 
-/// Carries out a command whose data is there, but for what is left to its disk (see `IoQueue::carry_on`). Dataset
-/// Management leaves the ranges to deallocate in `ranges`.
+/// What a command whose data is there asks of its disk; nothing if it is done without.
 ///
-/// The namespace is looked up and checked again: it may have changed while the data was on its way.
+/// Range and length are checked again: the namespace may have changed while the data was on its way.
 #[inline]
-pub(super) fn execute(
-    sqe: &Sqe,
-    data: &[u8],
-    namespaces: &Namespaces,
-    ranges: &mut Vec<Range>,
-) -> Result<(), Status> {
-    let view = namespace(namespaces, sqe.nsid.get())?;
-    if sqe.opcode == nvm::DATASET_MANAGEMENT {
-        return deallocate(sqe, data, view, ranges);
-    }
-    let (offset, len) = blocks(sqe, view)?;
+pub(super) fn op(sqe: &Sqe, data: &[u8], view: &View) -> Result<Option<Op>, Status> {
+    let (deac, fua) = (sqe.nvm_cdw12().deac(), sqe.nvm_cdw12().fua());
+    let range = || blocks(sqe, view);
+    Ok(Some(match sqe.opcode {
+        nvm::READ => Op::Read { offset: range()?.0 },
+        nvm::WRITE => Op::Write {
+            offset: data_range(range()?, data)?,
+            fua,
+        },
+        nvm::COMPARE => Op::Compare {
+            offset: data_range(range()?, data)?,
+        },
+        nvm::WRITE_ZEROES => {
+            let (offset, len) = range()?;
+            Op::Zero {
+                range: Range { offset, len },
+                deallocate: deac,
+                fua,
+            }
+        }
+        nvm::DATASET_MANAGEMENT => {
+            let ranges = ranges(sqe, data, view)?;
+            if ranges.is_empty() {
+                return Ok(None);
+            }
+            Op::Deallocate { ranges }
+        }
+        nvm::FLUSH => Op::Flush,
+        _ => return Err(Status::INVALID_OPCODE.with_dnr()),
+    }))
+}
+
+/// Start of a range that is as long as the data.
+#[inline]
+fn data_range((offset, len): (u64, u64), data: &[u8]) -> Result<u64, Status> {
     if len != data.len() as u64 {
         return Err(Status::DATA_SGL_LENGTH_INVALID.with_dnr());
     }
-    if sqe.opcode == nvm::COMPARE {
-        return match view.store.compare(offset, data) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Status::COMPARE_FAILURE.with_dnr()),
-            Err(status) => Err(status),
-        };
-    }
-    view.store.write(offset, data)
+    Ok(offset)
 }
 
-/// Dataset Management; attributes other than Deallocate are hints, and ignored.
-fn deallocate(
+/// Where a write goes that its disk may take in place.
+#[inline]
+pub(super) fn write_in_place(
     sqe: &Sqe,
     data: &[u8],
-    view: &NamespaceView,
-    ranges: &mut Vec<Range>,
-) -> Result<(), Status> {
-    ranges.clear();
+    namespaces: &Namespaces,
+) -> Result<Option<(usize, u64)>, Status> {
+    if sqe.opcode != nvm::WRITE {
+        return Ok(None);
+    }
+    let view = namespace(namespaces, sqe.nsid.get())?;
+    if !view.capabilities.in_place {
+        return Ok(None);
+    }
+    let offset = data_range(blocks(sqe, view)?, data)?;
+    Ok(Some((view.channel, offset)))
+}
+
+/// The ranges that Dataset Management deallocates; attributes other than Deallocate are hints, and ignored.
+fn ranges(sqe: &Sqe, data: &[u8], view: &View) -> Result<Vec<Range>, Status> {
+    let mut ranges = Vec::new();
     for range in data
         .as_chunks::<RANGE_LEN>()
         .0
@@ -234,5 +275,5 @@ fn deallocate(
     if sqe.cdw11.get() & dsm::DEALLOCATE == 0 {
         ranges.clear();
     }
-    Ok(())
+    Ok(ranges)
 }

@@ -1,4 +1,4 @@
-//! Data that a host sends on an R2T: asked for, checked, received into a staging buffer.
+//! Commands that need a buffer, and the data that a host sends on an R2T: asked for, checked, received into the buffer.
 
 use std::time::Duration;
 
@@ -6,11 +6,13 @@ use pollux_reactor::{Context, Time};
 use zerocopy::FromBytes;
 
 use super::connection::{End, MAXH2CDATA};
-use super::io_command::{Namespaces, execute};
-use super::io_layers::spoil;
+use super::disk::Buffer;
+use super::io_disk::Serving;
 use super::io_queue::IoQueue;
-use super::staging::{StagingPool, Transfer};
+use super::io_table::{Receiving, Stage};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
+use crate::spec::Sqe;
+use crate::spec::opcode::nvm;
 use crate::spec::pdu::{DIGEST_LEN, Fes, H2cData};
 use crate::spec::status::Status;
 
@@ -48,51 +50,44 @@ pub(super) struct Incoming {
 }
 
 impl IoQueue {
-    /// Asks for the data of the first command that waits, if there is a staging buffer for it.
-    pub(super) fn start_waiting(&mut self, pool: &mut StagingPool, now: Time) -> bool {
+    /// Goes on with the first command that waits for a buffer, if there is one for it: asks for its data, or has its disk
+    /// read.
+    pub(super) fn start_waiting(
+        &mut self,
+        serving: &mut Serving<'_>,
+        cx: &mut Context<'_>,
+    ) -> bool {
         if !self.conn.out.has_room() {
             return false;
         }
-        let Some(len) = self.waiting.front().map(|sqe| sqe.sgl.length.get()) else {
+        let Some(&slot) = self.waiting.front() else {
             return false;
         };
-        let Some(buffer) = pool.take(self.client, len, now) else {
+        let Some(command) = self.table.get_mut(slot) else {
+            debug_assert!(false, "a command that waits is in the table");
+            self.waiting.pop_front();
             return false;
         };
-        let Some(sqe) = self.waiting.pop_front() else {
+        let (sqe, len) = (command.sqe, command.sqe.sgl.length.get());
+        let Some(buffer) = serving.pool.take(self.client, len, cx.now()) else {
             return false;
         };
-        // There are at most as many as the queue has entries.
-        let slot = self.free_tags.pop().unwrap_or(self.transfers.len());
-        if slot == self.transfers.len() {
-            self.transfers.push(None);
+        self.waiting.pop_front();
+        command.data = buffer;
+        if sqe.opcode == nvm::READ {
+            self.hand_to_disk(slot, serving, cx);
+            return true;
         }
+        command.stage = Stage::Receiving(Receiving {
+            received: 0,
+            failed: None,
+            asked_at: cx.now(),
+        });
+        serving.pool.awaited += 1;
+        // A queue has at most 65,536 entries.
         let ttag = u16::try_from(slot).unwrap_or(u16::MAX);
         self.conn.out.request_data(sqe.cid.get(), ttag, len);
-        if let Some(place) = self.transfers.get_mut(slot) {
-            *place = Some(Transfer {
-                sqe,
-                buffer,
-                len,
-                received: 0,
-                failed: None,
-                asked_at: now,
-            });
-        }
         true
-    }
-
-    /// A namespace is going away: what waits for its data is not for whatever has the same identifier next. The data is
-    /// still taken, since it was asked for, and the commands end as any for a namespace that is not there.
-    pub(super) fn disown_data(&mut self, nsid: u32) {
-        /// No namespace has this identifier.
-        const NOBODY: u32 = 0;
-        let transfers = self.transfers.iter_mut().flatten().map(|t| &mut t.sqe);
-        for sqe in transfers.chain(&mut self.waiting) {
-            if sqe.nsid.get() == nsid {
-                sqe.nsid = NOBODY.into();
-            }
-        }
     }
 
     /// Checks the H2CData header at the start of the receive buffer.
@@ -102,8 +97,11 @@ impl IoQueue {
         };
         let slot = usize::from(header.ttag.get());
         let (datao, datal) = (header.datao.get(), header.datal.get());
-        let checked = match self.transfers.get(slot) {
-            Some(Some(t)) => check_data(t, &header, frame, datao, datal),
+        let checked = match self.table.receiving(slot) {
+            Some((sqe, buffer, receiving)) => {
+                let asked = (sqe, buffer.len(), receiving.received);
+                check_data(asked, &header, frame, (datao, datal))
+            }
             _ => Err(ProtocolError::field(10, "H2CData for an unknown TTAG")),
         };
         if let Err(error) = checked {
@@ -119,19 +117,19 @@ impl IoQueue {
         Ok(())
     }
 
-    /// Moves received payload into its staging buffer, and carries the command out once it is complete.
+    /// Moves received payload into its buffer, and carries the command out once it is complete.
     /// Returns whether the PDU is finished.
     pub(super) fn take_data(
         &mut self,
-        namespaces: &Namespaces,
-        pool: &mut StagingPool,
+        serving: &mut Serving<'_>,
         busy: &mut bool,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
     ) -> bool {
         let Some(mut incoming) = self.incoming else {
             return true;
         };
-        let Some(Some(transfer)) = self.transfers.get_mut(incoming.slot) else {
+        let Some((_, buffer, receiving)) = self.table.receiving(incoming.slot) else {
+            debug_assert!(false, "data comes for a command that has asked for it");
             self.incoming = None;
             return true;
         };
@@ -139,12 +137,12 @@ impl IoQueue {
         let data = data.get(..incoming.left).unwrap_or(data);
         let n = data.len();
         if n > 0 {
-            let start = transfer.received as usize;
-            if let Some(to) = transfer.buffer.get_mut(start..start + n) {
+            let start = receiving.received;
+            if let Some(to) = buffer.get_mut(start..start + n) {
                 to.copy_from_slice(data);
             }
             self.conn.rx.consume(n);
-            transfer.take(n, &mut incoming);
+            receiving.take(n, buffer, &mut incoming);
             self.data_in += n as u64;
             *busy = true;
         }
@@ -158,33 +156,17 @@ impl IoQueue {
                 return false;
             };
             if *received != incoming.digest.finish() {
-                transfer.failed = Some(Status::TRANSIENT_TRANSPORT_ERROR);
+                receiving.failed = Some(Status::TRANSIENT_TRANSPORT_ERROR);
             }
             self.conn.rx.consume(DIGEST_LEN);
         }
         *busy = true;
         self.incoming = None;
-        if transfer.received == transfer.len
-            && let Some(mut done) = self.transfers.get_mut(incoming.slot).and_then(Option::take)
-        {
-            self.outstanding -= 1;
-            let ruling = self.ruling(done.sqe.cid.get());
-            if let Some(ruling) = ruling {
-                let data = done.buffer.get_mut(..done.len as usize);
-                spoil(&done.sqe, ruling, data.unwrap_or_default());
-            }
-            let result = match done.failed {
-                Some(status) => Err(status),
-                None => {
-                    let data = done.buffer.get(..done.len as usize).unwrap_or_default();
-                    execute(&done.sqe, data, namespaces, &mut self.ranges)
-                }
-            };
-            self.free_tags.push(incoming.slot);
-            pool.give(done.buffer, cx.now());
-            match ruling {
-                None => self.conclude(&done.sqe, result, namespaces),
-                Some(ruling) => self.conclude_ruled(&done.sqe, result, ruling, namespaces, cx),
+        if receiving.received == buffer.len() {
+            serving.pool.awaited -= 1;
+            match receiving.failed {
+                Some(status) => self.ended(incoming.slot, Err(status)),
+                None => self.hand_to_disk(incoming.slot, serving, cx),
             }
         }
         true
@@ -194,9 +176,16 @@ impl IoQueue {
 impl IoQueue {
     /// Looks whether the data that was asked for comes. `contended`: others wait for staging memory.
     pub(super) fn check_transfers(&mut self, contended: bool, now: Time) -> Result<(), End> {
-        let transfers = self.transfers.iter().enumerate();
-        let transfers = transfers.filter_map(|(slot, t)| Some((t.as_ref()?.asked_at, slot)));
-        let Some((asked_at, slot)) = transfers.min() else {
+        let asked = self
+            .table
+            .iter()
+            .filter_map(|(slot, command)| match command.stage {
+                Stage::Receiving(Receiving { asked_at, .. }) => {
+                    Some((asked_at, slot, command.data.len()))
+                }
+                _ => None,
+            });
+        let Some((asked_at, slot, len)) = asked.min() else {
             self.oldest = None;
             return Ok(());
         };
@@ -219,9 +208,7 @@ impl IoQueue {
             now.saturating_since(oldest.heard_at),
             now.saturating_since(oldest.since),
         );
-        let len = self.transfers.get(slot).and_then(Option::as_ref);
-        let len = len.map_or(0, |transfer| u64::from(transfer.len));
-        let enough = SILENCE_MAX_CONTENDED + Duration::from_millis(len * 1000 / RATE_MIN);
+        let enough = SILENCE_MAX_CONTENDED + Duration::from_millis(len as u64 * 1000 / RATE_MIN);
         if silent >= SILENCE_MAX {
             return Err(End::Overdue(
                 "the host sends nothing of the data that it was asked for: no byte in 30 s",
@@ -242,17 +229,16 @@ impl IoQueue {
     }
 }
 
-impl Transfer {
+impl Receiving {
     /// Notes `n` bytes that are in the buffer now.
     #[inline]
-    pub(super) fn take(&mut self, n: usize, incoming: &mut Incoming) {
-        let start = self.received as usize;
+    pub(super) fn take(&mut self, n: usize, buffer: &Buffer, incoming: &mut Incoming) {
+        let start = self.received;
         if incoming.ddgst {
-            let new = self.buffer.get(start..start + n).unwrap_or_default();
+            let new = buffer.get(start..start + n).unwrap_or_default();
             incoming.digest.update(new);
         }
-        // `n` is within the length of one PDU, which is 32 bits.
-        self.received += u32::try_from(n).unwrap_or(0);
+        self.received += n;
         incoming.left -= n;
     }
 }
@@ -260,13 +246,12 @@ impl Transfer {
 /// Checks an H2CData PDU against the R2T it answers: data comes in order, within the range that was asked
 /// for, and LAST_PDU marks its end (NVMe/TCP 1.1, 3.6.2.8).
 fn check_data(
-    transfer: &Transfer,
+    (sqe, len, received): (&Sqe, usize, usize),
     header: &H2cData,
     frame: &Frame,
-    datao: u32,
-    datal: u32,
+    (datao, datal): (u32, u32),
 ) -> Result<(), ProtocolError> {
-    if transfer.sqe.cid != header.cccid {
+    if sqe.cid != header.cccid {
         return Err(ProtocolError::field(8, "CCCID is not that of the R2T"));
     }
     if datal > MAXH2CDATA {
@@ -277,15 +262,16 @@ fn check_data(
     }
     let end = datao
         .checked_add(datal)
-        .filter(|&end| end <= transfer.len)
+        .map(|end| end as usize)
+        .filter(|&end| end <= len)
         .ok_or(ProtocolError::new(
             Fes::DATA_TRANSFER_OUT_OF_RANGE,
             "H2CData beyond the range of the R2T",
         ))?;
-    if datao != transfer.received {
+    if datao as usize != received {
         return Err(ProtocolError::sequence("H2CData out of order"));
     }
-    if frame.is_last() != (end == transfer.len) {
+    if frame.is_last() != (end == len) {
         return Err(ProtocolError::sequence(
             "LAST_PDU does not mark the end of the data",
         ));

@@ -1,21 +1,22 @@
 //! The part of every target service that serves I/O queues: what one reactor knows of controllers and
 //! namespaces, and the queues that were given to it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use pollux_reactor::{Part, Progress, Time};
+use pollux_reactor::{Progress, Sender, Time};
 
 use super::connection::End;
-use super::io_command::Namespaces;
-use super::io_job::Helpers;
+use super::io_command::{Namespaces, View};
+use super::io_disk::Serving;
+use super::io_disks::{Answer, CommandRef, Disks};
 use super::io_queue::IoQueue;
-use super::message::{ControllerKey, HomeMessage, IoMessage, ReactorReport};
+use super::message::{
+    ControllerKey, HomeMessage, IoMessage, NamespaceView, ReactorReport, TargetMessage,
+};
 use super::staging::StagingPool;
 use super::status::{Fault, QpairCounters, ReactorStatus};
 use super::{Turn, token};
-use crate::spec::Sqe;
-use crate::spec::status::Status;
 
 /// Queues that are read in turn without waiting for an edge. That takes about as long as the reactor lets pass
 /// between two looks at its events; with more of them the edges are the quicker way.
@@ -45,14 +46,10 @@ struct Seat {
     is_polled: bool,
 }
 
-/// A command that a disk still works for although nobody waits for it any more: connection and command identifier.
-type Stopping = (u64, u16);
-
 /// The I/O part.
 #[derive(Debug)]
 pub(super) struct IoPart {
     reactor: usize,
-    helpers: Helpers,
     controllers: BTreeMap<ControllerKey, IoController>,
     /// Queues stay at their places, which name them in tokens.
     seats: Vec<Option<Seat>>,
@@ -61,11 +58,9 @@ pub(super) struct IoPart {
     /// message and cost nothing until then.
     polled: VecDeque<usize>,
     pool: StagingPool,
-    /// What was in flight on disks for queues and namespaces that are gone, with the number of answers that are
-    /// missing. It may touch the disk until then.
-    stopping: BTreeMap<Stopping, usize>,
-    /// Removals that are answered when these have stopped.
-    removals: Vec<(Part<()>, BTreeSet<Stopping>)>,
+    disks: Disks,
+    /// What disks have answered and is to be passed on.
+    answers: Vec<Answer>,
     /// When `check_transfers` is to look, if its timer is set.
     look_at: Option<Time>,
     /// Connections that were ended because data did not come.
@@ -78,17 +73,17 @@ pub(super) struct IoPart {
 }
 
 impl IoPart {
-    pub(super) fn new(reactor: usize, helpers: Helpers) -> Self {
+    /// `sender`: the reactor's own mailbox, unless it is simulated.
+    pub(super) fn new(reactor: usize, sender: Option<Sender<TargetMessage>>) -> Self {
         Self {
             reactor,
-            helpers,
             controllers: BTreeMap::new(),
             seats: Vec::new(),
             free: Vec::new(),
             polled: VecDeque::new(),
             pool: StagingPool::default(),
-            stopping: BTreeMap::new(),
-            removals: Vec::new(),
+            disks: Disks::new(reactor, sender),
+            answers: Vec::new(),
             look_at: None,
             data_timeouts: 0,
             qpairs: 0,
@@ -99,37 +94,30 @@ impl IoPart {
 
     pub(super) fn on_message(&mut self, message: IoMessage, turn: &mut Turn<'_, '_>) {
         match message {
-            IoMessage::Open { key, host } => {
+            IoMessage::Open { key, host, owner } => {
                 let controller = IoController {
                     host: self.pool.enter(host),
                     namespaces: Namespaces::default(),
                     queues: Vec::new(),
                     closed: QpairCounters::default(),
                 };
+                self.disks.enter(key, owner);
                 self.controllers.insert(key, controller);
             }
-            IoMessage::Namespace { key, nsid, view } => {
-                if view.is_none() {
-                    self.end_commands(key, nsid);
-                }
-                if let Some(controller) = self.controllers.get_mut(&key) {
-                    controller.namespaces.set(nsid, view);
-                }
-            }
+            IoMessage::Namespace { key, nsid, view } => self.set_view(key, nsid, view, turn),
             IoMessage::Adopt { key, queue } => self.adopt(key, queue, turn),
             IoMessage::CloseQueues { key } => self.close_queues(key, turn),
             IoMessage::Close { key } => {
                 self.close_queues(key, turn);
                 if let Some(controller) = self.controllers.remove(&key) {
                     self.pool.shares.leave(controller.host);
+                    for (_, view) in controller.namespaces.iter() {
+                        self.disks.release(view.channel);
+                    }
+                    self.disks.leave(key);
                 }
             }
-            IoMessage::JobDone {
-                token,
-                connection,
-                cid,
-                result,
-            } => self.job_done((token, connection, cid), result, turn),
+            IoMessage::DiskAwake { channel } => self.disks.wake(channel),
             IoMessage::Abort {
                 key,
                 qid,
@@ -139,9 +127,7 @@ impl IoPart {
                 let aborted = self.place_of(key, qid).is_some_and(|place| {
                     // Its answer is to be sent.
                     self.poll_at(place);
-                    let seat = self.seats.get_mut(place).and_then(Option::as_mut);
-                    let (pool, now) = (&mut self.pool, turn.cx.now());
-                    seat.is_some_and(|seat| seat.queue.abort(cid, pool, now))
+                    self.abort(place, cid, turn.cx.now())
                 });
                 turn.links.send_home(HomeMessage::Aborted {
                     key,
@@ -150,13 +136,95 @@ impl IoPart {
                 });
             }
             IoMessage::Sync(part) => part.answer(()),
-            IoMessage::AwaitRemovals(part) if self.stopping.is_empty() => part.answer(()),
-            IoMessage::AwaitRemovals(part) => {
-                let commands = self.stopping.keys().copied().collect();
-                self.removals.push((part, commands));
-            }
+            IoMessage::AwaitRemoval(scope, part) => self.disks.await_removal(&scope, part),
             IoMessage::Report(part) => part.answer(self.report(turn.cx.now())),
         }
+        self.tell_home(turn);
+    }
+
+    fn abort(&mut self, place: usize, cid: u16, now: Time) -> bool {
+        let Some(Some(seat)) = self.seats.get_mut(place) else {
+            return false;
+        };
+        let Some(controller) = self.controllers.get(&seat.key) else {
+            return false;
+        };
+        let mut serving = Serving {
+            namespaces: &controller.namespaces,
+            disks: &mut self.disks,
+            pool: &mut self.pool,
+        };
+        seat.queue.abort(cid, &mut serving, now)
+    }
+
+    /// What home has not heard.
+    fn tell_home(&mut self, turn: &mut Turn<'_, '_>) {
+        if std::mem::take(&mut self.disks.changed) {
+            turn.links.send_home(HomeMessage::DiskChanged);
+        }
+    }
+
+    /// A controller's view of a namespace is now this one, or gone: then what disks do for its commands comes to an end,
+    /// and no data that is still to come is written.
+    fn set_view(
+        &mut self,
+        key: ControllerKey,
+        nsid: u32,
+        view: Option<NamespaceView>,
+        turn: &mut Turn<'_, '_>,
+    ) {
+        let Some(controller) = self.controllers.get_mut(&key) else {
+            return;
+        };
+        let has_gone = view.is_none();
+        let view = view.map(|view| View {
+            channel: self.disks.acquire(&view.disk),
+            capabilities: view.disk.capabilities(),
+            block_shift: view.block_shift,
+            blocks: view.blocks,
+            transfer_max: view.transfer_max,
+            ana: view.ana,
+        });
+        let before = controller.namespaces.set(nsid, view);
+        if has_gone {
+            for &place in &controller.queues {
+                if let Some(Some(seat)) = self.seats.get_mut(place) {
+                    seat.queue.disown(nsid);
+                }
+            }
+            self.cancel(|of| of.key == key && of.nsid == nsid, true, turn);
+        }
+        if let Some(before) = before {
+            self.disks.release(before.channel);
+        }
+    }
+
+    fn cancel(&mut self, of: impl Fn(&CommandRef) -> bool, removed: bool, turn: &mut Turn<'_, '_>) {
+        let now = turn.cx.now();
+        let pool = (&mut self.pool, now);
+        self.disks.cancel(of, removed, &mut self.answers, pool);
+        self.pass_on_answers(now);
+    }
+
+    /// Passes on what disks have answered to the queues that it is for; they may be gone, and others in their places.
+    fn pass_on_answers(&mut self, now: Time) {
+        let mut answers = std::mem::take(&mut self.answers);
+        for answer in answers.drain(..) {
+            let CommandRef {
+                queue,
+                connection,
+                client,
+                ..
+            } = answer.command;
+            match self.seats.get_mut(queue) {
+                Some(Some(seat)) if seat.queue.conn.id == connection => {
+                    seat.queue.on_answer(answer, &mut self.pool, now);
+                    self.poll_at(queue);
+                }
+                _ => self.pool.give(client, answer.data, now),
+            }
+        }
+        self.answers = answers;
     }
 
     fn adopt(&mut self, key: ControllerKey, mut queue: Box<IoQueue>, turn: &mut Turn<'_, '_>) {
@@ -173,7 +241,7 @@ impl IoPart {
             self.seats.push(None);
         }
         queue.token = token::of(token::QUEUE, place as u64);
-        queue.helpers = self.helpers.clone();
+        queue.place = place;
         turn.cx.watch(&mut queue.conn.stream, queue.token);
         queue.client = self.pool.shares.open(controller.host, place);
         controller.queues.push(place);
@@ -186,70 +254,6 @@ impl IoPart {
             *empty = Some(seat);
         }
         self.poll_at(place);
-    }
-
-    /// A disk has done a task for a command; its queue may be gone, and another in its place.
-    fn job_done(
-        &mut self,
-        (token, connection, cid): (u64, u64, u16),
-        result: Result<(), Status>,
-        turn: &mut Turn<'_, '_>,
-    ) {
-        if result == Err(Status::WRITE_FAULT.with_dnr()) {
-            turn.links.send_home(HomeMessage::DiskFailed);
-        }
-        self.stopped((connection, cid));
-        let (_, place) = token::split(token);
-        let at = usize::try_from(place).unwrap_or(usize::MAX);
-        if let Some(Some(seat)) = self.seats.get_mut(at)
-            && seat.queue.conn.id == connection
-            && seat.queue.job_done(cid, result)
-        {
-            self.wake(place);
-        }
-    }
-
-    /// A disk has answered for a command; if nobody waited for that but a removal, it may be over now.
-    fn stopped(&mut self, command: Stopping) {
-        let Some(missing) = self.stopping.get_mut(&command) else {
-            return;
-        };
-        *missing -= 1;
-        if *missing > 0 {
-            return;
-        }
-        self.stopping.remove(&command);
-        let is_over = |(_, commands): &mut (_, BTreeSet<Stopping>)| {
-            commands.remove(&command);
-            commands.is_empty()
-        };
-        for (part, _) in self.removals.extract_if(.., is_over) {
-            part.answer(());
-        }
-    }
-
-    /// A namespace is going away: what its disk does for the controller's commands comes to an end, and no data that
-    /// is still to come is written.
-    fn end_commands(&mut self, key: ControllerKey, nsid: u32) {
-        let places = self.controllers.get(&key).map(|c| c.queues.clone());
-        for place in places.unwrap_or_default() {
-            if let Some(Some(seat)) = self.seats.get_mut(place) {
-                seat.queue.disown_data(nsid);
-                let of = |sqe: &Sqe| sqe.nsid.get() == nsid;
-                Self::cancel(&mut self.stopping, &seat.queue, of);
-            }
-        }
-    }
-
-    /// Cancels what a queue has in flight on disks, and notes what may still execute.
-    fn cancel(
-        stopping: &mut BTreeMap<Stopping, usize>,
-        queue: &IoQueue,
-        of: impl Fn(&Sqe) -> bool,
-    ) {
-        for (cid, missing) in queue.cancel_jobs(of) {
-            stopping.insert((queue.conn.id, cid), missing);
-        }
     }
 
     fn place_of(&self, key: ControllerKey, qid: u16) -> Option<usize> {
@@ -279,12 +283,21 @@ impl IoPart {
     /// reactor waits for one queue, not for all of them.
     #[inline]
     pub(super) fn poll(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
-        let mut progress = self.poll_queues(turn);
+        let mut progress = Progress::Idle;
+        if self.disks.poll(&mut self.answers, &mut self.pool, turn.cx) {
+            self.pass_on_answers(turn.cx.now());
+            progress = Progress::Busy;
+        }
+        progress = progress.or(self.poll_queues(turn));
+        if self.disks.set_timer(turn.cx) {
+            progress = Progress::Busy;
+        }
+        self.tell_home(turn);
         while let Some(place) = self.pool.shares.next_woken() {
             self.poll_at(place);
             progress = Progress::Busy;
         }
-        if self.look_at.is_none() && self.pool.held() > 0 {
+        if self.look_at.is_none() && self.pool.awaited > 0 {
             let at = turn.cx.now() + LOOK;
             turn.cx.set_timer(at, token::of(token::STAGING, 0));
             self.look_at = Some(at);
@@ -328,10 +341,12 @@ impl IoPart {
                 continue;
             };
             seat.queue.conn.wake(turn.buffers);
-            match seat
-                .queue
-                .poll(&controller.namespaces, &mut self.pool, turn.cx)
-            {
+            let mut serving = Serving {
+                namespaces: &controller.namespaces,
+                disks: &mut self.disks,
+                pool: &mut self.pool,
+            };
+            match seat.queue.poll(&mut serving, turn.cx) {
                 Ok(found) => {
                     // What was set aside for a queue that can make no use of it goes to others.
                     if seat.queue.conn.is_blocked() {
@@ -403,8 +418,10 @@ impl IoPart {
 
     /// Takes a queue apart.
     fn bury(&mut self, mut queue: Box<IoQueue>, end: End, turn: &mut Turn<'_, '_>) {
-        Self::cancel(&mut self.stopping, &queue, |_| true);
-        queue.release(&mut self.pool, turn.cx);
+        // It has left its place, so that its buffers go back to the pool.
+        let connection = queue.conn.id;
+        self.cancel(|of| of.connection == connection, false, turn);
+        queue.release(&mut self.pool, turn.cx.now());
         self.closed.add(&queue.counters);
         self.closed_staging_waits += queue.staging_waits();
         turn.lingering.add(queue.conn, end, turn.buffers, turn.cx);
@@ -412,6 +429,7 @@ impl IoPart {
 
     fn report(&self, now: Time) -> ReactorReport {
         let mut report = ReactorReport {
+            disks: self.disks.in_flight().collect(),
             status: ReactorStatus {
                 io_qpairs: self.qpairs,
                 io: self.closed,

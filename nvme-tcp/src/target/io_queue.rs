@@ -1,9 +1,8 @@
 //! One I/O queue pair: the state machine from received bytes to queued answers.
 //!
-//! Commands are parsed where they were received and carried out at once. Some take longer: large reads are
-//! worked off piece by piece ([`Work`]) while later commands wait; writes with an R2T wait in a table until their
-//! data has come; flushes, zeroing and deallocation are in flight while their disk does them ([`InFlight`]);
-//! commands of namespaces with layers may be held ([`Held`]).
+//! Commands are parsed where they were received. Those that their disk carries out in place are answered at once; of
+//! these, large reads are worked off piece by piece while later commands wait. All others are in a table ([`Table`]) until
+//! their data has come, their disk has answered, and there is room for the answer.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,15 +11,14 @@ use pollux_reactor::{Context, Progress, Time};
 use zerocopy::FromBytes;
 
 use super::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
-use super::disk::Range;
-use super::held::{Held, Ruling};
-use super::io_command::{Namespaces, Plan, execute, plan};
+use super::disk::Buffer;
+use super::io_command::{Plan, plan};
 use super::io_data::{Incoming, Oldest};
-use super::io_job::{Helpers, InFlight};
-use super::io_layers::layers_of;
-use super::io_work::Work;
-use super::read::{Intact, ReadCursor};
-use super::staging::{StagingPool, Transfer};
+use super::io_disk::Serving;
+use super::io_table::{Stage, Table};
+use super::message::ControllerKey;
+use super::read::ReadCursor;
+use super::staging::StagingPool;
 use super::status::{QpairCounters, QpairStatus};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
 use crate::spec::opcode::{self, fctype, nvm};
@@ -46,68 +44,63 @@ const HOT: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct IoQueue {
     pub(super) conn: Connection,
+    pub(super) key: ControllerKey,
     pub(super) qid: u16,
     /// Entries of the submission queue.
     entries: u16,
     /// The host did not disable SQ flow control: SQHD is reported, and every read has a response.
     pub(super) flow_control: bool,
     sqhd: u16,
-    /// By transfer tag.
-    pub(super) transfers: Vec<Option<Transfer>>,
-    /// Places of the table that are empty.
-    pub(super) free_tags: Vec<usize>,
+    /// Commands that are taken and not answered.
+    pub(super) table: Table,
+    /// Their places: those that wait for a buffer, and those that are to be answered.
+    pub(super) waiting: VecDeque<usize>,
+    pub(super) ended: VecDeque<usize>,
     pub(super) oldest: Option<Oldest>,
     /// Bytes of data that were asked for and came.
     pub(super) data_in: u64,
     /// Its number in the books of the staging memory.
     pub(super) client: usize,
-    /// Commands that wait for a staging buffer.
-    pub(super) waiting: VecDeque<Sqe>,
-    /// `transfers` in use plus `waiting` plus what is held plus `in_flight`.
-    pub(super) outstanding: usize,
     pub(super) incoming: Option<Incoming>,
-    pub(super) work: Option<Work>,
-    pub(super) ranges: Vec<Range>,
-    pub(super) held: Held,
-    /// Commands that their disks are busy with.
-    pub(super) in_flight: Vec<InFlight>,
-    /// How many of them are to be answered.
-    pub(super) ready_jobs: usize,
-    pub(super) helpers: Helpers,
+    /// A large read in place.
+    pub(super) reading: Option<ReadCursor>,
     /// When a poll last found something to do.
     busy_at: Time,
     /// Of its timers and of its stream's edges on the reactor that serves it.
     pub(super) token: u64,
-    staging_waits: u64,
+    /// Its place on that reactor.
+    pub(super) place: usize,
+    pub(super) staging_waits: u64,
     pub(super) counters: QpairCounters,
 }
 
 impl IoQueue {
     /// A queue on a connection whose Connect was accepted. `entries` is its size, at least 2.
-    pub(super) fn new(conn: Connection, qid: u16, entries: u16, flow_control: bool) -> Self {
+    pub(super) fn new(
+        conn: Connection,
+        (key, qid): (ControllerKey, u16),
+        entries: u16,
+        flow_control: bool,
+    ) -> Self {
         Self {
             conn,
+            key,
             qid,
             entries,
             flow_control,
             // Connect was the first command.
             sqhd: 1 % entries.max(1),
-            transfers: Vec::new(),
-            free_tags: Vec::new(),
+            table: Table::default(),
+            waiting: VecDeque::new(),
+            ended: VecDeque::new(),
             oldest: None,
             data_in: 0,
             client: usize::MAX,
-            waiting: VecDeque::new(),
-            outstanding: 0,
             incoming: None,
-            work: None,
-            ranges: Vec::new(),
-            held: Held::default(),
-            in_flight: Vec::new(),
-            ready_jobs: 0,
-            helpers: Helpers::InPlace,
+            reading: None,
             busy_at: Time::ZERO,
             token: 0,
+            place: usize::MAX,
             staging_waits: 0,
             counters: QpairCounters::default(),
         }
@@ -130,43 +123,20 @@ impl IoQueue {
         self.staging_waits
     }
 
-    /// Gives the staging buffers back and forgets what is held.
-    pub(super) fn release(&mut self, pool: &mut StagingPool, cx: &mut Context<'_>) {
-        self.held.clear(cx);
-        pool.shares.close(self.client, cx.now());
-        for transfer in self.transfers.iter_mut().filter_map(Option::take) {
-            pool.give(transfer.buffer, cx.now());
+    /// Gives the buffers back that no disk has.
+    pub(super) fn release(&mut self, pool: &mut StagingPool, now: Time) {
+        pool.shares.close(self.client, now);
+        for command in self.table.drain() {
+            pool.awaited -= usize::from(matches!(command.stage, Stage::Receiving(_)));
+            pool.give(self.client, command.data, now);
         }
-    }
-
-    /// Aborts a command that waits for its R2T or is held by a layer. Returns whether there was one. One that its disk is
-    /// busy with is told to end, and answered by itself.
-    pub(super) fn abort(&mut self, cid: u16, pool: &mut StagingPool, now: Time) -> bool {
-        // Without room for the answer the abort is refused rather than queued.
-        if !self.conn.out.has_room() {
-            return false;
-        }
-        if let Some(at) = self.waiting.iter().position(|s| s.cid.get() == cid) {
-            self.waiting.remove(at);
-            if self.waiting.is_empty() {
-                pool.shares.withdraw(self.client, now);
-            }
-            self.held.take_ruling(cid);
-        } else if !self.held.take(cid) {
-            self.cancel_jobs(|sqe| sqe.cid.get() == cid);
-            return false;
-        }
-        self.outstanding -= 1;
-        self.complete(cid, Err(Status::ABORTED_BY_REQUEST), 0);
-        true
     }
 
     /// Receives, carries out and answers what has arrived.
     #[inline]
     pub(super) fn poll(
         &mut self,
-        namespaces: &Namespaces,
-        pool: &mut StagingPool,
+        serving: &mut Serving<'_>,
         cx: &mut Context<'_>,
     ) -> Result<Progress, End> {
         let mut progress = Progress::Idle;
@@ -174,7 +144,7 @@ impl IoQueue {
         for _ in 0..ROUNDS_MAX {
             let (received, more) = self.receive()?;
             bytes += received;
-            match self.process(namespaces, pool, cx) {
+            match self.process(serving, cx) {
                 Ok(true) => progress = Progress::Busy,
                 Ok(false) => {}
                 Err(end) => {
@@ -191,9 +161,6 @@ impl IoQueue {
                 break;
             }
         }
-        if !self.held.is_idle() {
-            self.held.set_timer(self.token, cx);
-        }
         let progress = progress.or(self.conn.flush()?);
         if progress == Progress::Busy {
             self.busy_at = cx.now();
@@ -209,11 +176,11 @@ impl IoQueue {
         if !waits_for_room {
             let is_hot = !crowded && now - self.busy_at < HOT;
             // A command that waits for memory is told when there is some.
-            if is_hot || self.work.is_some() {
+            if is_hot || self.reading.is_some() || !self.ended.is_empty() {
                 return false;
             }
         }
-        !self.held.may_be_resumed() && !self.conn.stream.take_ready()
+        !self.conn.stream.take_ready()
     }
 
     /// One receive. Returns how many bytes came, and whether more may be there.
@@ -222,11 +189,10 @@ impl IoQueue {
         if let Some(incoming) = &mut self.incoming
             && incoming.left >= DIRECT_MIN
             && self.conn.rx.data().is_empty()
-            && let Some(Some(transfer)) = self.transfers.get_mut(incoming.slot)
+            && let Some((_, buffer, receiving)) = self.table.receiving(incoming.slot)
         {
-            let start = transfer.received as usize;
-            let direct = transfer
-                .buffer
+            let start = receiving.received;
+            let direct = buffer
                 .get_mut(start..start + incoming.left)
                 .unwrap_or_default();
             let taken = self.conn.rx.fill_direct(&mut self.conn.stream, direct);
@@ -234,7 +200,7 @@ impl IoQueue {
                 Ok(n) => n,
                 Err(e) => return none_if_would_block(Err(e)).map(|_| (0, false)),
             };
-            transfer.take(n, incoming);
+            receiving.take(n, buffer, incoming);
             self.data_in += n as u64;
             return Ok((n + behind, behind == self.conn.rx.capacity()));
         }
@@ -245,45 +211,30 @@ impl IoQueue {
 
     /// Works on what was received until more is needed or answers find no room. Returns whether anything
     /// was done.
-    fn process(
-        &mut self,
-        namespaces: &Namespaces,
-        pool: &mut StagingPool,
-        cx: &mut Context<'_>,
-    ) -> Result<bool, End> {
-        let mut busy = !self.held.is_idle() && self.release_held(namespaces, cx);
+    fn process(&mut self, serving: &mut Serving<'_>, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut busy = false;
         loop {
             if !self.conn.out.has_room() {
                 return Ok(busy);
             }
-            if self.ready_jobs > 0 {
-                self.finish_job(cx);
-                busy = true;
-                continue;
-            }
-            if let Some(work) = self.work {
-                match work {
-                    Work::Read(mut cursor) => {
-                        if !self.advance_read(&mut cursor, &Intact, namespaces, &mut busy) {
-                            self.work = Some(Work::Read(cursor));
-                            return Ok(busy);
-                        }
-                    }
-                    Work::ReadSpoiled(mut cursor, corruption) => {
-                        if !self.advance_read(&mut cursor, &corruption, namespaces, &mut busy) {
-                            self.work = Some(Work::ReadSpoiled(cursor, corruption));
-                            return Ok(busy);
-                        }
-                    }
+            if !self.ended.is_empty() {
+                if !self.answer_next(serving.pool, &mut busy, cx.now()) {
+                    return Ok(busy);
                 }
                 continue;
             }
-            if !self.waiting.is_empty() && self.start_waiting(pool, cx.now()) {
+            if let Some(cursor) = self.reading {
+                if !self.go_on_reading(cursor, serving, &mut busy) {
+                    return Ok(busy);
+                }
+                continue;
+            }
+            if !self.waiting.is_empty() && self.start_waiting(serving, cx) {
                 busy = true;
                 continue;
             }
             if self.incoming.is_some() {
-                if !self.take_data(namespaces, pool, &mut busy, cx) {
+                if !self.take_data(serving, &mut busy, cx) {
                     return Ok(busy);
                 }
                 continue;
@@ -299,7 +250,7 @@ impl IoQueue {
                     if self.conn.rx.data().len() < frame.total_len {
                         return Ok(busy);
                     }
-                    self.capsule(&frame, namespaces, pool, cx)?;
+                    self.capsule(&frame, serving, cx)?;
                 }
                 PduType::H2C_DATA => {
                     if self.conn.rx.data().len() < frame.data_offset {
@@ -331,8 +282,7 @@ impl IoQueue {
     fn capsule(
         &mut self,
         frame: &Frame,
-        namespaces: &Namespaces,
-        pool: &mut StagingPool,
+        serving: &mut Serving<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let bytes = self.conn.rx.data();
@@ -347,7 +297,7 @@ impl IoQueue {
             digest.update(data);
             bytes.get(data_end..data_end + DIGEST_LEN) == Some(&digest.finish())
         };
-        if self.outstanding >= usize::from(self.entries) {
+        if self.table.len() >= usize::from(self.entries) {
             return Err(self.conn.fault(ProtocolError::sequence(
                 "more commands than the submission queue has entries",
             )));
@@ -357,79 +307,47 @@ impl IoQueue {
 
         let cid = sqe.cid.get();
         let in_capsule = sqe.sgl.kind == SglDescriptor::IN_CAPSULE;
-        let result = if self.outstanding > 0 && self.is_in_use(cid) {
+        let result = if self.table.len() > 0 && self.table.find(cid).is_some() {
             Err(Status::COMMAND_ID_CONFLICT.with_dnr())
         } else if sqe.opcode == opcode::FABRICS {
             return self.fabrics(&sqe, frame.total_len);
         } else if !intact {
             Err(Status::TRANSIENT_TRANSPORT_ERROR)
         } else {
-            plan(&sqe, namespaces)
+            plan(&sqe, serving.namespaces)
         };
-        if namespaces.are_layered()
-            && let Ok(plan) = result
-            && let Some(layers) = layers_of(namespaces, &sqe)
-        {
-            let data = if in_capsule {
-                data.into()
-            } else {
-                Box::default()
-            };
-            self.descend((sqe, plan, data), layers, namespaces, cx);
-            self.conn.rx.consume(frame.total_len);
-            return Ok(());
-        }
         match result {
-            Ok(Plan::Read { offset, len }) => {
+            Ok(Plan::Read {
+                offset,
+                len,
+                in_place: true,
+            }) => {
                 let mut cursor = ReadCursor::new(cid, sqe.nsid.get(), offset, len);
-                // Most reads fit; the others stay behind as work.
-                if !self.try_read(&mut cursor, &Intact, namespaces) {
-                    self.work = Some(Work::Read(cursor));
+                // Most reads fit; the others go on when there is room.
+                if !self.try_read(&mut cursor, serving) {
+                    self.reading = Some(cursor);
                 }
             }
-            Ok(Plan::Receive { len }) if in_capsule => {
-                let result = if data.len() == len as usize {
-                    execute(&sqe, data, namespaces, &mut self.ranges)
-                } else {
-                    Err(Status::DATA_SGL_LENGTH_INVALID.with_dnr())
-                };
-                self.conclude(&sqe, result, namespaces);
+            Ok(Plan::Receive { len }) if in_capsule && data.len() != len as usize => {
+                let status = Status::DATA_SGL_LENGTH_INVALID.with_dnr();
+                self.complete(cid, Err(status), 0);
             }
-            Ok(Plan::Receive { .. }) => {
-                self.outstanding += 1;
-                self.waiting.push_back(sqe);
-                if !self.start_waiting(pool, cx.now()) {
+            Ok(Plan::Receive { .. }) if in_capsule => {
+                let data = (frame.data_offset, frame.data_len);
+                self.carry_out(&sqe, data, serving, cx);
+            }
+            Ok(Plan::Nothing) => self.carry_out(&sqe, (0, 0), serving, cx),
+            Ok(Plan::Receive { .. } | Plan::Read { .. }) => {
+                let slot = self.table.insert(sqe, Buffer::default(), Stage::Waiting);
+                self.waiting.push_back(slot);
+                if !self.start_waiting(serving, cx) {
                     self.staging_waits += 1;
                 }
             }
-            Ok(Plan::Zero { offset, len }) => {
-                self.ranges.clear();
-                self.ranges.push(Range { offset, len });
-                self.conclude(&sqe, Ok(()), namespaces);
-            }
-            Ok(Plan::Flush) => self.conclude(&sqe, Ok(()), namespaces),
             Err(status) => self.complete(cid, Err(status), 0),
         }
         self.conn.rx.consume(frame.total_len);
         Ok(())
-    }
-
-    /// Completes a command that is done but for a task for its disk, if it has one, or leaves it in flight.
-    pub(super) fn conclude(
-        &mut self,
-        sqe: &Sqe,
-        result: Result<(), Status>,
-        namespaces: &Namespaces,
-    ) {
-        let result = match result {
-            Ok(()) => match self.carry_on(sqe, namespaces) {
-                Some(result) => result,
-                None => return,
-            },
-            failed => failed,
-        };
-        self.count_write(sqe, result);
-        self.complete(sqe.cid.get(), result, 0);
     }
 
     #[inline]
@@ -438,15 +356,6 @@ impl IoQueue {
             self.counters.writes += 1;
             self.counters.bytes_written += u64::from(sqe.sgl.length.get());
         }
-    }
-
-    /// What layers have said about a command that is carried out, if they have.
-    #[inline]
-    pub(super) fn ruling(&mut self, cid: u16) -> Option<Ruling> {
-        if !self.held.has_rulings() {
-            return None;
-        }
-        self.held.take_ruling(cid)
     }
 
     #[inline]
@@ -468,15 +377,6 @@ impl IoQueue {
             sqhd: if self.flow_control { self.sqhd } else { 0 }.into(),
             ..Cqe::new(cid, status)
         }
-    }
-
-    /// Whether a command of this identifier is still being carried out.
-    #[cold]
-    fn is_in_use(&self, cid: u16) -> bool {
-        let transfers = self.transfers.iter().flatten().map(|t| &t.sqe);
-        transfers.chain(&self.waiting).any(|s| s.cid.get() == cid)
-            || self.held.contains(cid)
-            || self.is_in_flight(cid)
     }
 
     /// Fabrics commands on an I/O queue.

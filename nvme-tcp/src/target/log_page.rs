@@ -79,14 +79,14 @@ pub(super) fn smart(
     // Thousands of 512 bytes, rounded up.
     let units = |bytes: u64| u128::from(bytes).div_ceil(512_000);
     let namespaces = || subsystem.iter().flat_map(|s| s.namespaces.values());
-    let failed = namespaces().filter(|n| n.store.failure().is_some()).count();
+    let failed = namespaces().filter(|n| n.disk.failure().is_some()).count();
     if failed > 0 {
         log.critical_warning |= WARNING_RELIABILITY;
     }
     if failed > 0 && failed == namespaces().count() {
         log.critical_warning |= WARNING_READ_ONLY;
     }
-    let errors = namespaces().map(|n| u128::from(n.store.errors()));
+    let errors = namespaces().map(|n| u128::from(n.disk.errors()));
     log.media_errors = errors.sum::<u128>().into();
     log.composite_temperature = TEMPERATURE_KELVIN.into();
     log.available_spare = 100;

@@ -2,14 +2,13 @@
 
 use pollux_reactor::Part;
 
-use super::disk::Store;
+use super::disk::DiskRef;
+use super::io_disks::{Owner, Scope};
 use super::io_queue::IoQueue;
-use super::layers::Layers;
 use super::request::{Reply, TargetRequest};
 use super::shares::HostName;
 use super::status::{Fault, QpairCounters, QpairStatus, ReactorStatus};
 use crate::spec::log::AnaState;
-use crate::spec::status::Status;
 
 /// A message to a [`TargetService`](super::TargetService); made by a [`TargetHandle`](super::TargetHandle)
 /// and by the services themselves.
@@ -31,7 +30,7 @@ pub(super) struct ControllerKey(pub(super) u64);
 /// A namespace as one controller's I/O queues see it.
 #[derive(Debug, Clone)]
 pub(super) struct NamespaceView {
-    pub(super) store: Store,
+    pub(super) disk: DiskRef,
     /// Log2 of the block size in bytes.
     pub(super) block_shift: u8,
     pub(super) blocks: u64,
@@ -39,8 +38,6 @@ pub(super) struct NamespaceView {
     pub(super) transfer_max: u32,
     /// State of its ANA group through the controller's listener.
     pub(super) ana: AnaState,
-    /// What I/O goes through before it comes to the store.
-    pub(super) layers: Option<Layers>,
 }
 
 /// To the home service.
@@ -63,8 +60,8 @@ pub(super) enum HomeMessage {
         admin_cid: u16,
         aborted: bool,
     },
-    /// A flush of a disk has failed: it takes no more writes.
-    DiskFailed,
+    /// A disk has another size, or takes no more writes.
+    DiskChanged,
 }
 
 impl std::fmt::Debug for HomeMessage {
@@ -73,7 +70,7 @@ impl std::fmt::Debug for HomeMessage {
             Self::Request { .. } => "Request",
             Self::QueueClosed { .. } => "QueueClosed",
             Self::Aborted { .. } => "Aborted",
-            Self::DiskFailed => "DiskFailed",
+            Self::DiskChanged => "DiskChanged",
         })
     }
 }
@@ -82,7 +79,11 @@ impl std::fmt::Debug for HomeMessage {
 #[derive(Debug)]
 pub(super) enum IoMessage {
     /// A controller of a host came to be.
-    Open { key: ControllerKey, host: HostName },
+    Open {
+        key: ControllerKey,
+        host: HostName,
+        owner: Owner,
+    },
     /// A controller's view of a namespace is now this one, or gone.
     Namespace {
         key: ControllerKey,
@@ -98,14 +99,8 @@ pub(super) enum IoMessage {
     CloseQueues { key: ControllerKey },
     /// Drop the controller.
     Close { key: ControllerKey },
-    /// The disk of a command that is in flight has done its task.
-    JobDone {
-        /// Of the queue.
-        token: u64,
-        connection: u64,
-        cid: u16,
-        result: Result<(), Status>,
-    },
+    /// A thread of the disk of this channel has something to tell.
+    DiskAwake { channel: usize },
     /// Abort a command.
     Abort {
         key: ControllerKey,
@@ -115,8 +110,8 @@ pub(super) enum IoMessage {
     },
     /// Answer: what was sent before has then taken effect.
     Sync(Part<()>),
-    /// Answer when nothing that was in flight for what was removed before can execute any more.
-    AwaitRemovals(Part<()>),
+    /// Answer when nothing that was in flight for what was removed before, and is within this scope, can execute any more.
+    AwaitRemoval(Scope, Part<()>),
     /// Answer with what this reactor has to tell.
     Report(Part<ReactorReport>),
 }
@@ -124,6 +119,8 @@ pub(super) enum IoMessage {
 /// What one reactor has to tell.
 #[derive(Debug, Default)]
 pub(super) struct ReactorReport {
+    /// How much disks have in flight for it.
+    pub(super) disks: Vec<(DiskRef, usize)>,
     pub(super) status: ReactorStatus,
     pub(super) qpairs: Vec<(ControllerKey, QpairStatus)>,
     /// Sums over all queues that a controller has or had on this reactor.

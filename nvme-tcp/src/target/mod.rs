@@ -39,8 +39,7 @@
 //!
 //! * No authentication, no TLS, no metadata, no protection information, no reservations, no fused commands.
 //! * Commands that bring data on an admin queue must bring it in-capsule (8 KiB at most).
-//! * Files are read and written by blocking calls on the reactor; see [`Backend::File`]. Flushes, zeroing and
-//!   deallocation are not: each disk has a thread for them.
+//! * Files are read and written by threads that each file has (at most four), by way of the page cache.
 //! * A controller's I/O queues must come through the listener of its admin queue.
 //! * Data that hosts send on an R2T takes memory: 32 MiB a reactor that its hosts share, and as much again for hosts that
 //!   hold none. A host that sends nothing for 30 s of what it was asked for loses its connection, after 10 s if others wait
@@ -54,22 +53,20 @@ mod configure;
 mod connection;
 mod controller;
 mod discovery;
-mod disk;
+pub mod disk;
 mod events;
 mod features;
 mod handle;
 mod handshake;
-mod held;
 mod home;
 mod identify;
 mod io_command;
 mod io_data;
-mod io_job;
-mod io_layers;
+mod io_disk;
+mod io_disks;
 mod io_part;
 mod io_queue;
-mod io_work;
-mod layers;
+mod io_table;
 mod linger;
 mod links;
 mod log_page;
@@ -84,11 +81,10 @@ mod status;
 mod subsystem;
 mod sync;
 
-use pollux_reactor::{Context, Progress, Receiver, Sender, Service, mailbox};
+use pollux_reactor::{Context, Progress, Receiver, Service, mailbox};
 
 use self::buffers::Buffers;
 use self::home::Home;
-use self::io_job::Helpers;
 use self::io_part::IoPart;
 use self::linger::Lingering;
 use self::links::Links;
@@ -99,7 +95,7 @@ pub const LOG_FLAG: &str = "nvmf";
 
 pub use self::admission::AdmissionCounters;
 pub use self::ana::{ANA_GROUP_MAX, ANATT_SECS};
-pub use self::disk::{Backend, Disk};
+pub use self::disk::{Backend, Disk, DiskRef};
 pub use self::handle::TargetHandle;
 pub use self::message::TargetMessage;
 pub use self::request::{
@@ -127,19 +123,16 @@ pub struct TargetPart {
 /// reactors. The target has no subsystems and no listeners at first.
 pub fn target(reactors: usize) -> (TargetHandle, Vec<TargetPart>) {
     disk::note_cores();
-    build(reactors, Helpers::Threads)
+    build(reactors, false)
 }
 
 /// As [`target`], for a simulation: what otherwise a thread of a disk would do is done in the turn, so that nothing
 /// depends on how threads run.
 pub fn simulated_target(reactors: usize) -> (TargetHandle, Vec<TargetPart>) {
-    build(reactors, |_| Helpers::InPlace)
+    build(reactors, true)
 }
 
-fn build(
-    reactors: usize,
-    helpers: impl Fn(Sender<TargetMessage>) -> Helpers,
-) -> (TargetHandle, Vec<TargetPart>) {
+fn build(reactors: usize, simulated: bool) -> (TargetHandle, Vec<TargetPart>) {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..reactors.max(1))
         .map(|_| mailbox::<TargetMessage>(MAILBOX_CAPACITY))
         .unzip();
@@ -156,7 +149,7 @@ fn build(
                     let wake = move || drop(own.send(TargetMessage(Envelope::Woken)));
                     Box::new(Home::new(wake))
                 }),
-                io: IoPart::new(index, helpers(own.clone())),
+                io: IoPart::new(index, (!simulated).then(|| own.clone())),
                 links: Links::new(index, &senders),
                 lingering: Lingering::default(),
                 buffers: Buffers::default(),
@@ -200,6 +193,8 @@ mod token {
     pub(super) const QUEUE: u8 = 4;
     /// Time to see who holds staging memory and does not send.
     pub(super) const STAGING: u8 = 6;
+    /// Time to poll a disk.
+    pub(super) const DISKS: u8 = 8;
     /// The time that a removal may take.
     pub(super) const REMOVAL: u8 = 7;
     /// A connection that is about to be closed.

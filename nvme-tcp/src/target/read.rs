@@ -1,8 +1,6 @@
 //! The answer to a read command: C2HData PDUs and, unless the last of them says SUCCESS, a response.
 
 use super::connection::Outgoing;
-use super::disk::Store;
-use super::layers::Corruption;
 use crate::pdu::{DataDigest, TxFraming};
 use crate::spec::Cqe;
 use crate::spec::pdu::{C2hData, CapsuleResp, flags};
@@ -19,31 +17,12 @@ const OVERHEAD: usize = 192;
 /// Zeroes for the data digest of null reads.
 static ZEROES: [u8; 4096] = [0; 4096];
 
-/// What is done to data between the store and the host.
-pub(super) trait Spoil {
-    /// Anything at all.
-    const SPOILS: bool;
-
-    /// Does it to `data`, which starts at `from` of the command's data.
-    fn spoil(&self, from: u64, data: &mut [u8]);
-}
-
-/// Nothing is done to the data.
-pub(super) struct Intact;
-
-impl Spoil for Intact {
-    const SPOILS: bool = false;
-
-    #[inline]
-    fn spoil(&self, _: u64, _: &mut [u8]) {}
-}
-
-impl Spoil for Corruption {
-    const SPOILS: bool = true;
-
-    fn spoil(&self, from: u64, data: &mut [u8]) {
-        self.apply(from, data);
-    }
+/// Where the data of a read comes from.
+pub(super) enum Source<F> {
+    /// There is none but zeroes.
+    Zeroes,
+    /// Appends so many bytes from this offset on to what is to be sent.
+    Stored(F),
 }
 
 /// A read command and how far its data is queued.
@@ -51,7 +30,7 @@ impl Spoil for Corruption {
 pub(super) struct ReadCursor {
     pub(super) cid: u16,
     pub(super) nsid: u32,
-    /// Start of the data on the namespace in bytes.
+    /// Start of the data at its source in bytes.
     offset: u64,
     len: u64,
     done: u64,
@@ -69,6 +48,15 @@ impl ReadCursor {
         }
     }
 
+    /// The same when so many bytes are queued already.
+    pub(super) fn resumed(self, done: u64) -> Self {
+        Self { done, ..self }
+    }
+
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -82,22 +70,19 @@ impl ReadCursor {
     /// `respond`: end with a response, else with the SUCCESS flag, which the host only expects if it has
     /// disabled SQ flow control (NVMe/TCP 1.1, 3.6.2.9).
     #[inline]
-    pub(super) fn advance<S: Spoil>(
+    pub(super) fn advance(
         &mut self,
         out: &mut Outgoing,
-        store: &Store,
-        spoil: &S,
+        source: &mut Source<impl FnMut(u64, usize, &mut Vec<u8>) -> Result<(), Status>>,
         cqe: Cqe,
         respond: bool,
     ) -> Result<bool, Status> {
         while self.done < self.len {
             let n = self.left().min(CHUNK);
             let last = n == self.left();
-            // Zeroes that are changed are no zeroes any more.
-            let null = !S::SPOILS && matches!(store, Store::Null);
             // Both casts are of at most CHUNK.
             let len = usize::try_from(n).unwrap_or(0);
-            let (inline, segments) = if null {
+            let (inline, segments) = if matches!(source, Source::Zeroes) {
                 (OVERHEAD, TxQueue::zero_segments(len) + 2)
             } else {
                 (OVERHEAD + len, 2)
@@ -115,18 +100,14 @@ impl ReadCursor {
             let header = C2hData::new(self.cid, done, datal, end);
             let response = (last && respond).then_some(cqe);
             let framing = out.framing;
-            if null {
-                put_zeroes(&mut out.tx, framing, &header, len, response);
-            } else {
-                let (from, offset) = (self.done, self.offset + self.done);
-                let read = |bytes: &mut Vec<u8>| {
-                    let start = bytes.len();
-                    store.read(offset, len, bytes)?;
-                    spoil.spoil(from, bytes.get_mut(start..).unwrap_or_default());
-                    Ok(())
-                };
-                out.tx
-                    .put(|bytes| put_stored(bytes, framing, &header, read, len, response))?;
+            match source {
+                Source::Zeroes => put_zeroes(&mut out.tx, framing, &header, len, response),
+                Source::Stored(read) => {
+                    let offset = self.offset + self.done;
+                    let read = |bytes: &mut Vec<u8>| read(offset, len, bytes);
+                    out.tx
+                        .put(|bytes| put_stored(bytes, framing, &header, read, len, response))?;
+                }
             }
             self.done += n;
         }
@@ -134,7 +115,7 @@ impl ReadCursor {
     }
 }
 
-/// Header, data from the store, digest and response as one piece. Nothing is left behind on an error.
+/// Header, data from its source, digest and response as one piece. Nothing is left behind on an error.
 #[inline]
 fn put_stored(
     out: &mut Vec<u8>,
@@ -147,7 +128,12 @@ fn put_stored(
     let start = out.len();
     let layout = framing.put_header(out, header, len);
     let data_start = out.len();
-    if let Err(status) = read(out) {
+    let mut result = read(out);
+    if out.len() != data_start + len {
+        // A disk that says it is done and has given something else.
+        result = result.and(Err(Status::INTERNAL_ERROR));
+    }
+    if let Err(status) = result {
         out.truncate(start);
         return Err(status);
     }

@@ -236,6 +236,12 @@ impl Shares {
         self.accept(client)
     }
 
+    /// Gives `len` bytes to a connection whatever it has, for what cannot wait.
+    pub(super) fn overdraw(&mut self, client: usize, len: usize) {
+        self.book(client, len);
+        self.client(client).buffers += 1;
+    }
+
     fn accept(&mut self, client: usize) -> bool {
         let of = self.client(client);
         of.stand = Stand::Content;

@@ -1,13 +1,11 @@
-//! Buffers for data that a host sends on an R2T.
+//! Buffers for data on its way between hosts and disks, unless it goes straight to or from the disk.
 
-use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use pollux_reactor::Time;
 
+use super::disk::Buffer;
 use super::shares::{HostName, Shares};
-use crate::spec::Sqe;
-use crate::spec::status::Status;
 
 /// Largest data of one command in bytes; Identify Controller reports it as MDTS.
 pub(super) const TRANSFER_MAX: u32 = 1 << 20;
@@ -21,34 +19,13 @@ const LEAST: u32 = 12;
 const LARGEST: u32 = TRANSFER_MAX.ilog2();
 const SIZES: usize = (LARGEST - LEAST + 1) as usize;
 
-/// A buffer, and whose it is.
-#[derive(Debug)]
-pub(super) struct Staged {
-    bytes: Box<[u8]>,
-    client: usize,
-}
-
-impl Deref for Staged {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl DerefMut for Staged {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
-    }
-}
-
 /// The staging memory of one reactor: the books of who has how much of it, and the buffers that nobody has at present,
 /// which are kept.
 #[derive(Debug)]
 pub(super) struct StagingPool {
     pub(super) shares: Shares,
+    /// Commands whose data was asked for and has not come.
+    pub(super) awaited: usize,
     /// By size.
     free: [Vec<Box<[u8]>>; SIZES],
     /// Bytes of all of them.
@@ -59,6 +36,7 @@ impl Default for StagingPool {
     fn default() -> Self {
         Self {
             shares: Shares::new(STAGING_BYTES),
+            awaited: 0,
             free: Default::default(),
             free_bytes: 0,
         }
@@ -75,24 +53,34 @@ impl StagingPool {
     /// Takes a buffer of at least `len` bytes for a connection of [`Shares::open`], if it may have one now; else it is
     /// woken when it may.
     #[inline]
-    pub(super) fn take(&mut self, client: usize, len: u32, now: Time) -> Option<Staged> {
+    pub(super) fn take(&mut self, client: usize, len: u32, now: Time) -> Option<Buffer> {
         let size = size_of(len);
         let bytes = 1 << (size + LEAST as usize);
         if !self.shares.request(client, bytes, now) {
             return None;
         }
-        let kept = self.free.get_mut(size).and_then(Vec::pop);
-        let buffer = match kept {
-            Some(buffer) => {
+        Some(self.buffer(size, len))
+    }
+
+    /// The same for data that has come with its command and cannot wait: the queue's entries bound how much that is, and
+    /// it counts against what the connection is given later.
+    pub(super) fn take_at_once(&mut self, client: usize, len: u32) -> Buffer {
+        let size = size_of(len);
+        self.shares.overdraw(client, 1 << (size + LEAST as usize));
+        self.buffer(size, len)
+    }
+
+    #[inline]
+    fn buffer(&mut self, size: usize, len: u32) -> Buffer {
+        let bytes = 1 << (size + LEAST as usize);
+        let memory = match self.free.get_mut(size).and_then(Vec::pop) {
+            Some(memory) => {
                 self.free_bytes -= bytes;
-                buffer
+                memory
             }
             None => self.allocate(bytes),
         };
-        Some(Staged {
-            bytes: buffer,
-            client,
-        })
+        Buffer::new(memory, len as usize)
     }
 
     /// A new buffer; others that nobody has make room for it.
@@ -108,10 +96,14 @@ impl StagingPool {
         vec![0; bytes].into_boxed_slice()
     }
 
+    /// A buffer of this connection comes back. One without memory is none.
     #[inline]
-    pub(super) fn give(&mut self, buffer: Staged, now: Time) {
-        let Staged { bytes, client } = buffer;
+    pub(super) fn give(&mut self, client: usize, buffer: Buffer, now: Time) {
+        let bytes = buffer.into_bytes();
         let len = bytes.len();
+        if len == 0 {
+            return;
+        }
         self.shares.release(client, len, now);
         if self.shares.held() + self.free_bytes + len > STAGING_BYTES {
             return;
@@ -120,6 +112,13 @@ impl StagingPool {
         if let Some(kept) = self.free.get_mut(size) {
             kept.push(bytes);
             self.free_bytes += len;
+        }
+    }
+
+    /// A buffer of this connection, with so many bytes of memory, does not come back.
+    pub(super) fn lose(&mut self, client: usize, capacity: usize, now: Time) {
+        if capacity > 0 {
+            self.shares.release(client, capacity, now);
         }
     }
 
@@ -140,21 +139,6 @@ fn size_of(len: u32) -> usize {
     (bits - LEAST) as usize
 }
 
-/// A command whose data has been asked for. Its transfer tag is its place in the queue's table.
-#[derive(Debug)]
-pub(super) struct Transfer {
-    pub(super) sqe: Sqe,
-    pub(super) buffer: Staged,
-    /// Length of the data in bytes.
-    pub(super) len: u32,
-    /// Bytes that came, in order from the start.
-    pub(super) received: u32,
-    /// Set when a data digest was wrong: the data is not used.
-    pub(super) failed: Option<Status>,
-    /// When the data was asked for.
-    pub(super) asked_at: Time,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,14 +155,14 @@ mod tests {
         let client = pool.shares.open(host, 0);
         let now = Time::ZERO;
         for len in [4096, 9000, 131_072, TRANSFER_MAX, 8192, 600_000] {
-            let taken: Vec<Staged> = std::iter::from_fn(|| pool.take(client, len, now)).collect();
+            let taken: Vec<Buffer> = std::iter::from_fn(|| pool.take(client, len, now)).collect();
             assert!(taken.len() >= 16);
-            let bytes: usize = taken.iter().map(|staged| staged.len()).sum();
-            assert!(taken.iter().all(|staged| staged.len() >= len as usize));
+            let bytes: usize = taken.iter().map(Buffer::capacity).sum();
+            assert!(taken.iter().all(|buffer| buffer.len() == len as usize));
             assert_eq!(bytes, pool.held());
             assert!(pool.held() + pool.free_bytes <= STAGING_BYTES);
-            for staged in taken {
-                pool.give(staged, now);
+            for buffer in taken {
+                pool.give(client, buffer, now);
             }
             assert!(pool.free_bytes <= STAGING_BYTES);
             pool.shares.withdraw(client, now);

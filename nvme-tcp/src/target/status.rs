@@ -84,7 +84,7 @@ pub struct NamespaceStatus {
     /// Why its writes and flushes fail for good, if they do: a flush of its file failed, so that what was written
     /// before may be lost. That ends when the disk is made anew.
     pub failure: Option<String>,
-    /// Flushes, zeroing and deallocation that its disk is busy with at present, for whoever uses it.
+    /// I/Os that its disk is busy with at present, for whoever uses it; none in the answer to `Subsystems`.
     pub in_flight: usize,
 }
 

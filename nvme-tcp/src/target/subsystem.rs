@@ -7,8 +7,7 @@ use std::net::SocketAddr;
 use uuid::Uuid;
 
 use super::ana::{ANA_GROUP_MAX, AnaGroups};
-use super::disk::{Backend, Store};
-use super::layers::Layers;
+use super::disk::{Backend, DiskRef};
 use super::message::NamespaceView;
 use super::request::{NamespaceConfig, SubsystemConfig, TargetError};
 use super::status::{ListenerStatus, NamespaceStatus, SubsystemStatus};
@@ -22,8 +21,7 @@ pub const NAMESPACES_MAX: u32 = 1024;
 #[derive(Debug)]
 pub(super) struct Namespace {
     pub(super) backend: Backend,
-    pub(super) store: Store,
-    pub(super) layers: Option<Layers>,
+    pub(super) disk: DiskRef,
     pub(super) block_shift: u8,
     pub(super) blocks: u64,
     pub(super) uuid: Uuid,
@@ -55,7 +53,7 @@ impl Namespace {
         if let Backend::File { bytes: Some(b), .. } = config.backend {
             check_size(b, block_size)?;
         }
-        let (store, bytes) = Store::open(&config.backend).map_err(|e| TargetError::Io {
+        let disk = DiskRef::open(&config.backend).map_err(|e| TargetError::Io {
             what: match &config.backend {
                 Backend::Memory { bytes } => format!("{bytes} bytes of memory"),
                 Backend::Null { .. } => "null namespace".into(),
@@ -64,14 +62,13 @@ impl Namespace {
             },
             error: e.to_string(),
         })?;
+        let bytes = disk.bytes();
         check_size(bytes, block_size)?;
-        let uuid = config
-            .uuid
-            .unwrap_or_else(|| default_uuid(nqn, nsid, &config.backend));
+        let uuid = config.uuid.or_else(|| disk.uuid());
+        let uuid = uuid.unwrap_or_else(|| default_uuid(nqn, nsid, &config.backend));
         Ok(Self {
             backend: config.backend.clone(),
-            store,
-            layers: config.backend.layers().cloned(),
+            disk,
             block_shift: u8::try_from(block_size.trailing_zeros()).unwrap_or(9),
             blocks: bytes / u64::from(block_size),
             uuid,
@@ -86,19 +83,30 @@ impl Namespace {
         self.blocks << self.block_shift
     }
 
+    /// Changes the size of its disk, and with it its own as soon as that is looked at.
     pub(super) fn resize(&mut self, bytes: u64) -> Result<(), TargetError> {
         check_size(bytes, 1 << self.block_shift)?;
-        self.store = self.store.resize(bytes).map_err(|e| TargetError::Io {
+        self.disk.resize(bytes).map_err(|e| TargetError::Io {
             what: format!("{bytes} bytes"),
             error: e.to_string(),
-        })?;
-        self.blocks = bytes >> self.block_shift;
+        })
+    }
+
+    /// Takes on the size that its disk has, in whole blocks. Returns whether that is another one. A disk without any keeps
+    /// the size that it had.
+    pub(super) fn follow_disk(&mut self) -> bool {
+        let blocks = self.disk.bytes() >> self.block_shift;
+        if blocks == 0 || blocks == self.blocks {
+            return false;
+        }
+        self.blocks = blocks;
+        let bytes = self.bytes();
         match &mut self.backend {
             Backend::Memory { bytes: b } | Backend::Null { bytes: b } => *b = bytes,
             Backend::File { bytes: b, .. } => *b = Some(bytes),
-            Backend::Disk(disk) => *disk = disk.with_store(self.store.clone(), bytes),
+            Backend::Disk(_) => {}
         }
-        Ok(())
+        true
     }
 }
 
@@ -257,11 +265,10 @@ impl Subsystem {
         let namespace = self.namespaces.get(&nsid)?;
         Some(NamespaceView {
             transfer_max,
-            store: namespace.store.clone(),
+            disk: namespace.disk.clone(),
             block_shift: namespace.block_shift,
             blocks: namespace.blocks,
             ana: self.ana_state(addr, namespace.ana_group),
-            layers: namespace.layers.clone(),
         })
     }
 
@@ -299,8 +306,8 @@ impl Subsystem {
                     nguid: n.nguid,
                     eui64: n.eui64,
                     ana_group: n.ana_group,
-                    failure: n.store.failure().map(|error| error.to_string()),
-                    in_flight: n.store.unanswered(),
+                    failure: n.disk.failure().map(|error| error.to_string()),
+                    in_flight: 0,
                 })
                 .collect(),
             listeners: self

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::home::Home;
+use super::io_disks::Scope;
 use super::log_page;
 use super::message::{ControllerKey, IoMessage, ReactorReport};
 use super::request::{Reply, TargetError, TargetReply};
@@ -16,7 +17,7 @@ impl Home {
     /// Asks every reactor: `message` makes the message that brings it its part, `then` is done with the answers.
     fn ask<A: Send + 'static>(
         &mut self,
-        message: fn(Part<A>) -> IoMessage,
+        message: impl Fn(Part<A>) -> IoMessage,
         then: impl FnOnce(&mut Home, Vec<A>) + Send + 'static,
         turn: &mut Turn<'_, '_>,
     ) {
@@ -44,14 +45,14 @@ impl Home {
         self.ask(IoMessage::Report, then, turn);
     }
 
-    /// Answers a removal once every reactor has taken it in and nothing that was in flight for what is gone can execute
-    /// any more; with an error if that takes longer than `limit`, and the removal goes on. An answer that it is gone already
-    /// waits as well: who hears it may use the disk for something else.
+    /// Answers a removal once every reactor has taken it in and nothing that was in flight for what is gone, and is within
+    /// `scope`, can execute any more; with an error if that takes longer than `limit`, and the removal goes on. An answer
+    /// that it is gone already waits as well: who hears it may use the disk for something else.
     pub(super) fn sync_removal(
         &mut self,
         reply: Reply,
         answer: Result<TargetReply, TargetError>,
-        limit: Option<Duration>,
+        (scope, limit): (Scope, Option<Duration>),
         turn: &mut Turn<'_, '_>,
     ) {
         let removal = self.new_id();
@@ -61,7 +62,8 @@ impl Home {
                 reply(answer);
             }
         };
-        self.ask(IoMessage::AwaitRemovals, then, turn);
+        let message = |part| IoMessage::AwaitRemoval(scope.clone(), part);
+        self.ask(message, then, turn);
         if let Some(limit) = limit {
             let at = turn.cx.now() + limit;
             turn.cx.set_timer(at, token::of(token::REMOVAL, removal));

@@ -86,7 +86,7 @@ fn each_kind_fails_as_often_as_it_was_told_to() {
 }
 
 #[test]
-fn what_fails_writes_nothing_and_asks_for_no_data() {
+fn what_fails_writes_nothing() {
     let mut w = world("nothing");
     let (_admin, mut io) = w.connect(true);
     let data = pattern(4096, 1);
@@ -98,10 +98,9 @@ fn what_fails_writes_nothing_and_asks_for_no_data() {
     assert!(!w.command(&mut io, dsm, &range).0.is_success());
     let zero = Sqe::for_blocks(nvm::WRITE_ZEROES, 1, 0, 8);
     assert!(!w.command(&mut io, zero, &[]).0.is_success());
-    let cid = w.submit(&mut io, bring(nvm::WRITE, 1, 0, 8, false), &[]);
-    let answer = w.receive(&io);
-    assert_eq!(answer.frame.pdu_type, PduType::CAPSULE_RESP);
-    assert_eq!(answer.cqe().cid.get(), cid);
+    // The disk is asked when the data is there.
+    let on_r2t = bring(nvm::WRITE, 1, 0, 8, false);
+    assert!(!w.command(&mut io, on_r2t, &other).0.is_success());
     w.inject(DISK, "clear", "failure", json!({}));
     assert_eq!(w.read(&mut io, 1, 0, 8), data);
 }
@@ -234,6 +233,8 @@ fn what_is_pending_stays_until_it_is_resumed() {
     w.inject(DISK, "all", "pending", json!({"num": 3}));
     let in_capsule = w.submit(&mut first, write(1, 0, 1), &new);
     let on_r2t = w.submit(&mut first, bring(nvm::WRITE, 1, 1, 1, false), &[]);
+    let r2t = w.receive(&first);
+    assert_eq!(w.answer_r2t(&first, &r2t, &new), on_r2t);
     let (dsm, range) = deallocate(1, 2, 1);
     let unmap = w.submit(&mut second, dsm, &range);
     let zeroes = w.submit(
@@ -261,7 +262,7 @@ fn what_is_pending_stays_until_it_is_resumed() {
         true
     );
     assert!(w.finish(&first, in_capsule, &[]).0.status().is_success());
-    assert!(w.finish(&first, on_r2t, &new).0.status().is_success());
+    assert!(w.finish(&first, on_r2t, &[]).0.status().is_success());
     for cid in [unmap, zeroes] {
         assert!(w.finish(&second, cid, &[]).0.status().is_success());
     }
@@ -298,6 +299,11 @@ fn what_is_pending_can_be_aborted_and_has_written_nothing() {
             _ => &[],
         };
         let cid = w.submit(&mut io, sqe, data);
+        if data.is_empty() {
+            let r2t = w.receive(&io);
+            assert_eq!(r2t.frame.pdu_type, PduType::R2T);
+            w.answer_r2t(&io, &r2t, &[7; 512]);
+        }
         assert!(w.abort(&mut admin, cid));
         let (cqe, _) = w.finish(&io, cid, &[]);
         assert_eq!(cqe.status(), Status::ABORTED_BY_REQUEST);
@@ -315,7 +321,7 @@ fn what_is_pending_goes_with_its_connection() {
     w.inject(DISK, "all", "pending", json!({"num": 5}));
     for lba in 0..5 {
         w.submit(&mut io, write(1, lba, 1), &[7; 512]);
-        w.submit(&mut io, bring(nvm::COMPARE, 1, lba, 1, false), &[]);
+        w.submit(&mut io, bring(nvm::COMPARE, 1, lba, 1, true), &[7; 512]);
     }
     w.close(io);
     let mut io = w.io_queue(&admin, 1);

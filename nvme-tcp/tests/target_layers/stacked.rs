@@ -95,13 +95,12 @@ fn what_was_pending_below_a_delay_is_late_from_then_on() {
     w.inject("EE_Malloc0", "all", "pending", json!({}));
     let reading = w.submit(&mut io, read(1, 0, 1), &[]);
     let writing = w.submit(&mut io, bring(nvm::WRITE, 1, 5, 1, false), &[]);
-    assert!(w.receive_within(&io, Duration::from_secs(9)).is_none());
-    let start = w.now();
-    w.call("bdev_error_resume_pending", json!({"name": "EE_Malloc0"}));
-    // The write comes for its data at once.
     let r2t = w.receive(&io);
     assert_eq!(r2t.frame.pdu_type, PduType::R2T);
     assert_eq!(w.answer_r2t(&io, &r2t, &data), writing);
+    assert!(w.receive_within(&io, Duration::from_secs(9)).is_none());
+    let start = w.now();
+    w.call("bdev_error_resume_pending", json!({"name": "EE_Malloc0"}));
     assert!(w.finish(&io, reading, &[]).0.status().is_success());
     assert!(is_about(w.now() - start, READ));
     // It is in its delay now; an abort finds it done.

@@ -11,7 +11,7 @@ use pollux_nvme_tcp::spec::nvm::{DatasetRange, NvmCdw12, dsm};
 use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{Backend, Disk};
+use pollux_nvme_tcp::target::{Backend, DiskRef};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::initiator::{Initiator, Options, TestTarget, pattern};
@@ -133,9 +133,9 @@ fn deallocated_blocks_of_a_file_give_their_space_back_and_read_as_zeroes() {
 #[test]
 fn a_file_is_locked_and_its_holder_named() {
     let file = Sparse::new("lock", MIB);
-    let first = Disk::open(&file.backend()).unwrap();
+    let first = DiskRef::open(&file.backend()).unwrap();
     let refused = |shared| {
-        let error = Disk::open(&backend(&file.0, shared))
+        let error = DiskRef::open(&backend(&file.0, shared))
             .unwrap_err()
             .to_string();
         assert!(error.contains(file.0.to_str().unwrap()), "{error}");
@@ -145,10 +145,10 @@ fn a_file_is_locked_and_its_holder_named() {
     refused(false);
     refused(true);
     drop(first);
-    let shared = [(); 2].map(|()| Disk::open(&backend(&file.0, true)).unwrap());
+    let shared = [(); 2].map(|()| DiskRef::open(&backend(&file.0, true)).unwrap());
     refused(false);
     drop(shared);
-    Disk::open(&file.backend()).unwrap();
+    DiskRef::open(&file.backend()).unwrap();
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_disk_that_is_gone_frees_its_file_at_once() {
 #[test]
 fn what_is_no_file_and_no_device_is_refused() {
     for path in ["/dev/full", "/tmp", "/dev/null"] {
-        let error = Disk::open(&backend(Path::new(path), false)).unwrap_err();
+        let error = DiskRef::open(&backend(Path::new(path), false)).unwrap_err();
         assert!(
             error.to_string().contains("block device"),
             "{path}: {error}"
@@ -205,7 +205,7 @@ fn under_a_limit_of_file_size() {
     let path = std::env::temp_dir().join(format!("pollux-limit-{}", std::process::id()));
     // As large as it may be; what the namespace has beyond that does not fit.
     let target = TestTarget::start(1, &[]);
-    let error = Disk::open(&Backend::File {
+    let error = DiskRef::open(&Backend::File {
         path: path.clone(),
         bytes: Some(64 * MIB),
         shared: false,
@@ -269,10 +269,10 @@ fn a_flush_that_failed_is_not_forgotten() {
         eprintln!("no loop devices for this user: not tested");
         return;
     };
-    let disk = Disk::open(&backend(Path::new(&device.1), false)).unwrap();
+    let disk = DiskRef::open(&backend(Path::new(&device.1), false)).unwrap();
     // A device has its own size, and is as exclusive as a file.
     assert_eq!(disk.bytes(), 16 * MIB);
-    assert!(Disk::open(&backend(Path::new(&device.1), false)).is_err());
+    assert!(DiskRef::open(&backend(Path::new(&device.1), false)).is_err());
     let target = TestTarget::start(2, &[Backend::Disk(disk.clone()), Backend::Disk(disk)]);
     let (mut admin, mut io) = connected(&target);
     let data = pattern(1 << 20, 1);

@@ -1,24 +1,154 @@
-//! Blocks in a file or on a block device.
+//! Blocks in a file or on a block device. Threads of the disk do the calls, which block.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-use super::helper::Helper;
 use super::lock;
-use super::sys::{self, Range};
+use super::sys;
+use super::workers::{Answers, Job, Workers};
+use super::{Capabilities, Disk, DiskChannel, DiskContext, Done, Io, IoId, Op, Opening, Range};
 use crate::spec::status::Status;
 use crate::target::LOG_FLAG;
+
+/// Most bytes that one step zeroes or gives back: what other jobs of the disk wait for.
+const STEP: u64 = 256 << 20;
 
 /// Piece in which a file is compared with, or filled with, bytes from a fixed block.
 const PIECE_LEN: usize = 16 * 1024;
 static ZEROES: [u8; PIECE_LEN] = [0; PIECE_LEN];
 
-/// An opened file. Reads and writes are blocking calls on the reactor; what takes longer goes through `helper`.
+/// A disk in a file.
 #[derive(Debug)]
-pub(in crate::target) struct FileDisk {
+pub(super) struct FileDisk {
+    file: Arc<OpenFile>,
+    /// Size of the disk, which is at most that of the file.
+    bytes: AtomicU64,
+    workers: Arc<Workers>,
+}
+
+impl FileDisk {
+    /// Opens a file; creates it, or extends it, if `bytes` is given. `shared`: others may use it that say the same.
+    pub(super) fn open(path: &Path, bytes: Option<u64>, shared: bool) -> io::Result<Self> {
+        let (file, bytes) = OpenFile::open(path, bytes, shared)?;
+        Ok(Self {
+            file: Arc::new(file),
+            bytes: bytes.into(),
+            workers: Arc::default(),
+        })
+    }
+}
+
+impl Disk for FileDisk {
+    fn name(&self) -> String {
+        self.file.path.display().to_string()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn medium_bytes(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            in_place: false,
+            reads_zeroes: false,
+            deallocates_to_zeroes: self.file.punches,
+            granularity: Some(self.file.granularity),
+        }
+    }
+
+    fn open(&self, opening: Opening) -> Box<dyn DiskChannel> {
+        Box::new(FileChannel {
+            file: Arc::clone(&self.file),
+            workers: (!opening.is_simulated()).then(|| Arc::clone(&self.workers)),
+            answers: Arc::new(Answers::new(opening.waker())),
+            open: Vec::new(),
+            spare: Vec::new(),
+        })
+    }
+
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        self.file.grow(bytes)?;
+        self.bytes.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn failure(&self) -> Option<io::Error> {
+        self.file.failure()
+    }
+
+    fn errors(&self) -> u64 {
+        self.file.errors.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct FileChannel {
+    file: Arc<OpenFile>,
+    /// `None`: the calls are made in place.
+    workers: Option<Arc<Workers>>,
+    answers: Arc<Answers>,
+    /// The I/Os that the threads have, each with its sign that it is cancelled.
+    open: Vec<(IoId, Arc<AtomicBool>)>,
+    /// Signs for the next ones.
+    spare: Vec<Arc<AtomicBool>>,
+}
+
+impl DiskChannel for FileChannel {
+    fn submit(&mut self, mut io: Io, _: &mut DiskContext<'_>) -> Option<Done> {
+        let Some(workers) = &self.workers else {
+            let result = self.file.run(&mut io);
+            return Some(io.done(result));
+        };
+        let cancelled = self.spare.pop().unwrap_or_default();
+        cancelled.store(false, Ordering::Relaxed);
+        self.open.push((io.id(), Arc::clone(&cancelled)));
+        workers.submit(Job {
+            io,
+            file: Arc::clone(&self.file),
+            cancelled,
+            answers: Arc::clone(&self.answers),
+        });
+        None
+    }
+
+    fn poll(&mut self, done: &mut Vec<Done>, _: &mut DiskContext<'_>) {
+        while let Some(answer) = self.answers.next() {
+            let id = answer.io.id();
+            if let Some(at) = self.open.iter().position(|(open, _)| *open == id) {
+                self.spare.push(self.open.swap_remove(at).1);
+            }
+            done.push(answer);
+        }
+    }
+
+    fn cancel(&mut self, id: IoId) -> Option<Done> {
+        if let Some((_, cancelled)) = self.open.iter().find(|(open, _)| *open == id) {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+        None
+    }
+}
+
+/// What is left of an I/O after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    More,
+    /// Nothing but to make it durable.
+    Sync,
+    Finished,
+}
+
+/// An opened file. Its methods block.
+#[derive(Debug)]
+pub(super) struct OpenFile {
     file: File,
     path: PathBuf,
     is_device: bool,
@@ -33,13 +163,49 @@ pub(in crate::target) struct FileDisk {
     errors: AtomicU64,
     /// Error number of the last of them.
     last_errno: AtomicI32,
-    pub(super) helper: Helper,
 }
 
-impl FileDisk {
+impl OpenFile {
+    /// Does all of an I/O.
+    fn run(&self, io: &mut Io) -> Result<(), Status> {
+        loop {
+            match self.step(io)? {
+                Step::More => {}
+                Step::Sync => return self.sync(),
+                Step::Finished => return Ok(()),
+            }
+        }
+    }
+
+    /// Does the next step of an I/O.
+    pub(super) fn step(&self, io: &mut Io) -> Result<Step, Status> {
+        let after = |fua| if fua { Step::Sync } else { Step::Finished };
+        match io.op {
+            Op::Read { offset } => self.read(offset, &mut io.data).map(|()| Step::Finished),
+            Op::Write { offset, fua } => self.write(offset, &io.data).map(|()| after(fua)),
+            Op::Compare { offset } => match self.compare(offset, &io.data)? {
+                true => Ok(Step::Finished),
+                false => Err(Status::COMPARE_FAILURE.with_dnr()),
+            },
+            Op::Zero {
+                deallocate, fua, ..
+            } => match io.op.next_piece(STEP) {
+                Some(Range { offset, len }) => {
+                    self.zero(offset, len, deallocate).map(|()| Step::More)
+                }
+                None => Ok(after(fua)),
+            },
+            Op::Deallocate { .. } => match io.op.next_piece(STEP) {
+                Some(Range { offset, len }) => self.deallocate(offset, len).map(|()| Step::More),
+                None => Ok(Step::Finished),
+            },
+            Op::Flush => Ok(Step::Sync),
+        }
+    }
+
     /// Opens a file; creates it, or extends it, if `bytes` is given. Returns its size too. `shared`: others may use it
     /// that say the same.
-    pub(super) fn open(path: &Path, bytes: Option<u64>, shared: bool) -> io::Result<(Self, u64)> {
+    fn open(path: &Path, bytes: Option<u64>, shared: bool) -> io::Result<(Self, u64)> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         // Whoever is no regular file or device is not opened, which may wait or do something.
@@ -72,14 +238,13 @@ impl FileDisk {
             failure: AtomicI32::new(0),
             errors: AtomicU64::new(0),
             last_errno: AtomicI32::new(0),
-            helper: Helper::default(),
         };
         let len = disk.grow(bytes.unwrap_or(0))?;
         Ok((disk, bytes.unwrap_or(len)))
     }
 
     /// Size of the file or device in bytes.
-    pub(super) fn size(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         match self.is_device {
             // Its metadata says 0.
             true => (&self.file).seek(SeekFrom::End(0)),
@@ -88,7 +253,7 @@ impl FileDisk {
     }
 
     /// Extends the file if it is smaller. Returns its size.
-    pub(super) fn grow(&self, bytes: u64) -> io::Result<u64> {
+    fn grow(&self, bytes: u64) -> io::Result<u64> {
         let size = self.size()?;
         if size >= bytes {
             return Ok(size);
@@ -101,29 +266,20 @@ impl FileDisk {
         Ok(bytes)
     }
 
-    /// Appends `len` bytes from `offset` on to `out`.
-    #[inline]
-    pub(super) fn read(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), Status> {
-        let start = out.len();
-        out.resize(start + len, 0);
-        let result = self
-            .file
-            .read_exact_at(out.get_mut(start..).unwrap_or_default(), offset);
-        result.map_err(|error| {
-            out.truncate(start);
-            self.read_failed(offset, &error)
-        })
+    /// Fills `out` from `offset` on.
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Status> {
+        let result = self.file.read_exact_at(out, offset);
+        result.map_err(|error| self.read_failed(offset, &error))
     }
 
-    #[inline]
-    pub(super) fn write(&self, offset: u64, data: &[u8]) -> Result<(), Status> {
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), Status> {
         self.check()?;
         let result = self.file.write_all_at(data, offset);
         result.map_err(|error| self.write_failed("write", offset, &error))
     }
 
     /// True if the bytes from `offset` on are those of `data`.
-    pub(super) fn compare(&self, offset: u64, data: &[u8]) -> Result<bool, Status> {
+    fn compare(&self, offset: u64, data: &[u8]) -> Result<bool, Status> {
         let mut buffer = [0; PIECE_LEN];
         let mut at = offset;
         for piece in data.chunks(PIECE_LEN) {
@@ -139,11 +295,11 @@ impl FileDisk {
     }
 
     /// Makes a range read as zeroes. `deallocate`: gives its space back if that is possible.
-    pub(super) fn zero(&self, offset: u64, len: u64, deallocate: bool) -> Result<(), Status> {
+    fn zero(&self, offset: u64, len: u64, deallocate: bool) -> Result<(), Status> {
         self.check()?;
-        let wanted: &[Range] = match deallocate {
-            true => &[Range::Punch, Range::Zero],
-            false => &[Range::Zero],
+        let wanted: &[sys::Space] = match deallocate {
+            true => &[sys::Space::Punch, sys::Space::Zero],
+            false => &[sys::Space::Zero],
         };
         for &what in wanted {
             match sys::allocate(&self.file, what, offset, len) {
@@ -167,9 +323,9 @@ impl FileDisk {
 
     /// Gives the space of a range back. Where that cannot be done nothing is: a host only says that it does not need what
     /// is there.
-    pub(super) fn deallocate(&self, offset: u64, len: u64) -> Result<(), Status> {
+    fn deallocate(&self, offset: u64, len: u64) -> Result<(), Status> {
         self.check()?;
-        let mut result = sys::allocate(&self.file, Range::Punch, offset, len);
+        let mut result = sys::allocate(&self.file, sys::Space::Punch, offset, len);
         if self.is_device && result.as_ref().is_err_and(cannot) {
             result = sys::discard(&self.file, offset, len);
         }
@@ -209,25 +365,11 @@ impl FileDisk {
     }
 
     /// Why writes and flushes fail for good, if they do.
-    pub(super) fn failure(&self) -> Option<io::Error> {
+    fn failure(&self) -> Option<io::Error> {
         match self.failure.load(Ordering::Relaxed) {
             0 => None,
             number => Some(io::Error::from_raw_os_error(number)),
         }
-    }
-
-    /// Errors so far.
-    pub(super) fn errors(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
-    }
-
-    /// Whether space that is given back reads as zeroes.
-    pub(super) fn punches(&self) -> bool {
-        self.punches
-    }
-
-    pub(super) fn granularity(&self) -> u32 {
-        self.granularity
     }
 
     #[inline]
@@ -270,23 +412,16 @@ impl FileDisk {
 }
 
 /// Gives the lock back at once. Closing the file would not, while a child that the process has just started still has it.
-impl Drop for FileDisk {
+impl Drop for OpenFile {
     fn drop(&mut self) {
         let _ = self.file.unlock();
-    }
-}
-
-/// The same open file.
-impl PartialEq for FileDisk {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other)
     }
 }
 
 /// Whether the file system can make holes: behind the end of a file there is nothing to lose.
 fn punches(file: &File, len: u64) -> bool {
     let behind = len.next_multiple_of(4096).max(4096);
-    sys::allocate(file, Range::Punch, behind, 4096).is_ok()
+    sys::allocate(file, sys::Space::Punch, behind, 4096).is_ok()
 }
 
 /// The system cannot do this at all, or not for such a range.

@@ -1,33 +1,186 @@
 //! Blocks in memory that reactors share without locks.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use super::helper::Helper;
+use pollux_reactor::Time;
+
 use super::machine;
 use super::sys::{self, Mapping, PAGE, PAGE_WORDS};
+use super::{Capabilities, Disk, DiskChannel, DiskContext, Done, Io, IoId, Op, Opening, Range};
+use crate::spec::status::Status;
 
 /// Mappings from this size on are taken apart by a thread of their own: freeing their pages takes longer than a turn may.
 const LARGE_WORDS: usize = (16 << 20) / 8;
+
+/// Bytes that are zeroed at a time: that takes a fraction of a millisecond.
+const STEP: u64 = 1 << 20;
+
+/// A disk in memory.
+#[derive(Debug)]
+pub(super) struct MemoryDisk(Arc<Memory>);
+
+impl MemoryDisk {
+    /// Memory for `bytes`.
+    ///
+    /// # Errors
+    /// The machine, or what this process may have of it, has not as much to give.
+    pub(super) fn new(bytes: u64) -> io::Result<Self> {
+        Ok(Self(Arc::new(Memory::new(bytes)?)))
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn name(&self) -> String {
+        "memory disk".into()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.size() as u64 * 8
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            in_place: true,
+            reads_zeroes: false,
+            deallocates_to_zeroes: true,
+            granularity: Some(PAGE),
+        }
+    }
+
+    fn open(&self, _: Opening) -> Box<dyn DiskChannel> {
+        Box::new(MemoryChannel {
+            memory: Arc::clone(&self.0),
+            zeroing: VecDeque::new(),
+        })
+    }
+
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        self.0.resize(bytes)
+    }
+}
+
+/// What is large is zeroed step by step, one step a turn.
+#[derive(Debug)]
+struct MemoryChannel {
+    memory: Arc<Memory>,
+    zeroing: VecDeque<Io>,
+}
+
+impl MemoryChannel {
+    /// The next step of a zeroing. Returns its result when nothing is left.
+    fn zero(&self, op: &mut Op) -> Option<Result<(), Status>> {
+        let Some(Range { offset, len }) = op.next_piece(STEP) else {
+            return Some(Ok(()));
+        };
+        self.memory.zero(offset, len).err().map(|_| Err(BEYOND))
+    }
+}
+
+/// A disk may shrink below a command that has been checked already.
+const BEYOND: Status = Status::LBA_OUT_OF_RANGE;
+
+impl DiskChannel for MemoryChannel {
+    #[inline]
+    fn read_in_place(&mut self, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), Status> {
+        self.memory.read(offset, len, out).map_err(|_| BEYOND)
+    }
+
+    #[inline]
+    fn write_in_place(&mut self, offset: u64, data: &[u8], _: bool) -> Result<(), Status> {
+        self.memory.write(offset, data).map_err(|_| BEYOND)
+    }
+
+    fn submit(&mut self, mut io: Io, _: &mut DiskContext<'_>) -> Option<Done> {
+        let result = match io.op {
+            Op::Read { offset } => self
+                .memory
+                .read_into(offset, &mut io.data)
+                .map_err(|_| BEYOND),
+            Op::Write { offset, .. } => self.memory.write(offset, &io.data).map_err(|_| BEYOND),
+            Op::Compare { offset } => match self.memory.compare(offset, &io.data) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Status::COMPARE_FAILURE.with_dnr()),
+                Err(_) => Err(BEYOND),
+            },
+            Op::Flush => Ok(()),
+            Op::Zero { range, .. } if range.len > STEP => {
+                self.zeroing.push_back(io);
+                return None;
+            }
+            Op::Deallocate { ref ranges } if ranges.iter().map(|r| r.len).sum::<u64>() > STEP => {
+                self.zeroing.push_back(io);
+                return None;
+            }
+            Op::Zero { .. } | Op::Deallocate { .. } => loop {
+                if let Some(result) = self.zero(&mut io.op) {
+                    break result;
+                }
+            },
+        };
+        Some(io.done(result))
+    }
+
+    fn poll(&mut self, done: &mut Vec<Done>, _: &mut DiskContext<'_>) {
+        let Some(mut io) = self.zeroing.pop_front() else {
+            return;
+        };
+        match self.zero(&mut io.op) {
+            Some(result) => done.push(io.done(result)),
+            None => self.zeroing.push_back(io),
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        (!self.zeroing.is_empty()).then_some(Time::ZERO)
+    }
+
+    fn cancel(&mut self, id: IoId) -> Option<Done> {
+        let at = self.zeroing.iter().position(|io| io.id() == id)?;
+        Some(
+            self.zeroing
+                .remove(at)?
+                .done(Err(Status::ABORTED_BY_REQUEST)),
+        )
+    }
+}
 
 /// 64-bit atomics that are loaded and stored with relaxed ordering: overlapping accesses that run at the same time may
 /// mix old and new data, as on any disk. Pages are taken when they are first written, and given back when they are
 /// deallocated. All offsets and lengths are multiples of 512 bytes.
 #[derive(Debug)]
-pub(in crate::target) struct Memory {
+struct Memory {
     /// One, and one more for each time that it grew, in order of their addresses.
-    segments: Box<[Segment]>,
-    words: usize,
-    pub(super) helper: Helper,
+    first: Segment,
+    words: AtomicUsize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Segment {
     /// The word at which it starts.
     start: usize,
-    pages: Arc<Pages>,
+    pages: Pages,
+    next: OnceLock<Box<Segment>>,
+}
+
+impl Segment {
+    fn new(start: usize, words: usize) -> io::Result<Self> {
+        machine::check_memory(words as u64 * 8)?;
+        Ok(Self {
+            start,
+            pages: Pages(Some(Mapping::new(words)?)),
+            next: OnceLock::new(),
+        })
+    }
+
+    /// The word behind its last one.
+    #[inline]
+    fn end(&self) -> usize {
+        self.start + self.pages.words().len()
+    }
 }
 
 #[derive(Debug)]
@@ -59,46 +212,39 @@ impl Drop for Pages {
 }
 
 impl Memory {
-    /// Memory for `bytes`.
-    ///
-    /// # Errors
-    /// The machine, or what this process may have of it, has not as much to give.
-    pub(super) fn new(bytes: u64) -> io::Result<Self> {
-        Self::grown(&[], 0, bytes)
-    }
-
-    /// The same memory with room for `bytes`; what lies behind that is given back when nobody uses it any more.
-    pub(super) fn resized(&self, bytes: u64) -> io::Result<Self> {
-        Self::grown(&self.segments, self.end(), bytes)
-    }
-
-    fn grown(old: &[Segment], end: usize, bytes: u64) -> io::Result<Self> {
-        let words = usize::try_from(bytes / 8).map_err(|_| ErrorKind::OutOfMemory)?;
-        let kept = old.iter().filter(|segment| segment.start < words);
-        let mut segments: Vec<Segment> = kept.cloned().collect();
-        if words > end {
-            machine::check_memory((words - end) as u64 * 8)?;
-            segments.push(Segment {
-                start: end,
-                pages: Arc::new(Pages(Some(Mapping::new(words - end)?))),
-            });
-        }
+    fn new(bytes: u64) -> io::Result<Self> {
+        let words = words_of(bytes)?;
         Ok(Self {
-            segments: segments.into(),
-            words,
-            helper: Helper::default(),
+            first: Segment::new(0, words)?,
+            words: words.into(),
         })
     }
 
-    /// The word behind the last one that there is memory for.
-    fn end(&self) -> usize {
-        let last = self.segments.last();
-        last.map_or(0, |last| last.start + last.pages.words().len())
+    /// Words that it has at present.
+    #[inline]
+    fn size(&self) -> usize {
+        self.words.load(Ordering::Relaxed)
+    }
+
+    /// Gives it room for `bytes`. What lies behind that is kept, out of reach, until the whole memory goes.
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        let words = words_of(bytes)?;
+        let mut last = &self.first;
+        while let Some(next) = last.next.get() {
+            last = next;
+        }
+        while words > last.end() {
+            let new = Segment::new(last.end(), words - last.end())?;
+            // Somebody else may have been quicker.
+            last = last.next.get_or_init(|| Box::new(new));
+        }
+        self.words.store(words, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Appends `len` bytes from `offset` on to `out`.
     #[inline]
-    pub(super) fn read(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
+    fn read(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
         for words in self.pieces(offset, len)? {
             // Lines of 64 bytes: one capacity check for eight words, no zeroing beforehand.
             for line in words.chunks(8) {
@@ -112,8 +258,21 @@ impl Memory {
         Ok(())
     }
 
+    /// Fills `out` from `offset` on.
+    fn read_into(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut left = out.as_chunks_mut::<8>().0;
+        for words in self.pieces(offset, left.len() * 8)? {
+            let (now, later) = left.split_at_mut(words.len().min(left.len()));
+            for (to, word) in now.iter_mut().zip(words) {
+                *to = word.load(Ordering::Relaxed).to_ne_bytes();
+            }
+            left = later;
+        }
+        Ok(())
+    }
+
     #[inline]
-    pub(super) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut data = data.as_chunks::<8>().0;
         for words in self.pieces(offset, data.len() * 8)? {
             let (now, later) = data.split_at(words.len().min(data.len()));
@@ -125,7 +284,7 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) fn compare(&self, offset: u64, data: &[u8]) -> io::Result<bool> {
+    fn compare(&self, offset: u64, data: &[u8]) -> io::Result<bool> {
         Ok(self
             .pieces(offset, data.len())?
             .flatten()
@@ -134,7 +293,7 @@ impl Memory {
     }
 
     /// Makes a range read as zeroes, and gives its whole pages back.
-    pub(super) fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
+    fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(|_| ErrorKind::UnexpectedEof)?;
         let mut pieces = self.pieces(offset, len)?;
         while let Some((segment, at, words)) = pieces.next_place() {
@@ -153,9 +312,6 @@ impl Memory {
         Ok(())
     }
 
-    /// The smallest piece that is given back.
-    pub(super) const GRANULARITY: u32 = PAGE;
-
     /// The words of a byte range, segment by segment.
     ///
     /// Out of the memory is an error although callers have checked: a namespace may shrink below a queue that has not
@@ -165,14 +321,18 @@ impl Memory {
         let at = usize::try_from(offset / 8).unwrap_or(usize::MAX);
         let left = len / 8;
         match at.checked_add(left) {
-            Some(end) if end <= self.words => Ok(Pieces {
-                segments: &self.segments,
+            Some(end) if end <= self.size() => Ok(Pieces {
+                segment: Some(&self.first),
                 at,
                 left,
             }),
             _ => Err(ErrorKind::UnexpectedEof.into()),
         }
     }
+}
+
+fn words_of(bytes: u64) -> io::Result<usize> {
+    usize::try_from(bytes / 8).map_err(|_| ErrorKind::OutOfMemory.into())
 }
 
 fn store_zeroes(mapping: &Mapping, from: usize, to: usize) {
@@ -185,7 +345,7 @@ fn store_zeroes(mapping: &Mapping, from: usize, to: usize) {
 }
 
 struct Pieces<'a> {
-    segments: &'a [Segment],
+    segment: Option<&'a Segment>,
     at: usize,
     left: usize,
 }
@@ -197,8 +357,12 @@ impl<'a> Pieces<'a> {
         if self.left == 0 {
             return None;
         }
-        // Nearly always the only one.
-        let segment = self.segments.iter().rev().find(|s| s.start <= self.at)?;
+        let mut segment = self.segment?;
+        // Nearly always there is only one.
+        while self.at >= segment.end() {
+            segment = segment.next.get()?;
+        }
+        self.segment = Some(segment);
         let at = self.at - segment.start;
         let words = segment.pages.words().len().checked_sub(at)?.min(self.left);
         if words == 0 {
@@ -226,26 +390,26 @@ mod tests {
 
     #[test]
     fn memory_is_one_across_growth() {
-        let old = Memory::new(8192).unwrap();
-        let new = old.resized(1 << 20).unwrap();
+        let new = Memory::new(8192).unwrap();
         let data: Vec<u8> = (0..2048u32).map(|i| (i % 249) as u8).collect();
-        new.write(8192 - 1024, &data).unwrap();
-        assert!(old.compare(8192 - 1024, &data[..1024]).unwrap());
+        new.write(8192 - 1024, &data[..1024]).unwrap();
+        assert!(new.write(8192, &data).is_err());
+        new.resize(1 << 20).unwrap();
+        new.write(8192, &data[1024..]).unwrap();
+        assert!(new.compare(8192 - 1024, &data[..1024]).unwrap());
         let mut out = Vec::new();
         new.read(8192 - 1024, 2048, &mut out).unwrap();
         assert_eq!(out, data);
+        let mut filled = vec![1; 2048];
+        new.read_into(8192 - 1024, &mut filled).unwrap();
+        assert_eq!(filled, data);
         new.zero(8192 - 512, 1024).unwrap();
         assert!(new.compare(8192 - 512, &[0; 1024]).unwrap());
         assert!(new.compare(8192 + 512, &data[1536..]).unwrap());
-        let small = new.resized(4096).unwrap();
-        assert!(small.write(4096, &[0; 512]).is_err());
-        assert!(
-            small
-                .resized(8192)
-                .unwrap()
-                .compare(7168, &data[..512])
-                .unwrap()
-        );
+        new.resize(4096).unwrap();
+        assert!(new.write(4096, &[0; 512]).is_err());
+        new.resize(8192).unwrap();
+        assert!(new.compare(7168, &data[..512]).unwrap());
     }
 
     #[test]
@@ -284,7 +448,7 @@ mod tests {
     #[test]
     fn zeroed_memory_is_given_back() {
         let memory = Memory::new(8 << 20).unwrap();
-        let mapping = memory.segments[0].pages.mapping().unwrap();
+        let mapping = memory.first.pages.mapping().unwrap();
         assert_eq!(mapping.resident(), 0);
         memory.write(0, &vec![1; 8 << 20]).unwrap();
         assert_eq!(mapping.resident(), 2048);

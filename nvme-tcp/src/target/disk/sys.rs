@@ -102,7 +102,7 @@ impl Drop for Mapping {
 
 /// What [`allocate`] does to a range of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Range {
+pub(super) enum Space {
     /// Gives its space back; it reads as zeroes.
     Punch,
     /// It reads as zeroes and keeps its space.
@@ -110,10 +110,10 @@ pub(super) enum Range {
 }
 
 /// Punches a hole into a file or zeroes a range of it; neither changes its size. On a block device as well.
-pub(super) fn allocate(file: &File, what: Range, offset: u64, len: u64) -> io::Result<()> {
+pub(super) fn allocate(file: &File, what: Space, offset: u64, len: u64) -> io::Result<()> {
     let mode = match what {
-        Range::Punch => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
-        Range::Zero => libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
+        Space::Punch => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+        Space::Zero => libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
     };
     let wrong = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let offset = libc::off_t::try_from(offset).map_err(wrong)?;

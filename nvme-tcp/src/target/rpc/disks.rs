@@ -10,10 +10,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::namespaces::take_uuid;
-use super::{State, forward_then, layers};
+use super::{State, forward_then, stacked};
 use crate::spec::nqn::Nqn;
-use crate::target::disk::{Backend, Disk};
-use crate::target::layers::{Delay, Faults};
+use crate::target::disk::{Backend, DiskRef, Faults, Latencies};
 use crate::target::request::TargetRequest;
 
 const EPERM: i32 = 1;
@@ -39,7 +38,7 @@ pub(super) enum Kind {
     /// Another disk, but later.
     Delay {
         base: String,
-        delay: Arc<Delay>,
+        latencies: Arc<Latencies>,
     },
     /// Another disk, with errors.
     Error {
@@ -73,12 +72,12 @@ pub(super) struct User {
 pub(super) struct NamedDisk {
     pub(super) name: String,
     pub(super) kind: Kind,
-    pub(super) disk: Disk,
+    pub(super) disk: DiskRef,
     pub(super) block_size: u32,
     pub(super) uuid: Uuid,
     pub(super) user: Option<User>,
     /// The disk that lies on this one. It and a user exclude each other.
-    pub(super) layer: Option<String>,
+    pub(super) over: Option<String>,
 }
 
 impl NamedDisk {
@@ -129,10 +128,10 @@ impl Disks {
     /// A disk that nobody uses.
     pub(super) fn find_free(&mut self, name: &str) -> Result<&mut NamedDisk, RpcError> {
         let disk = self.find(name)?;
-        let text = match (&disk.user, &disk.layer) {
+        let text = match (&disk.user, &disk.over) {
             (None, None) => return Ok(disk),
             (Some(user), _) => format!("bdev '{name}' is used by subsystem '{}'", user.nqn),
-            (None, Some(layer)) => format!("bdev '{name}' is used by bdev '{layer}'"),
+            (None, Some(over)) => format!("bdev '{name}' is used by bdev '{over}'"),
         };
         Err(RpcError::errno_of(EPERM, text))
     }
@@ -185,21 +184,21 @@ impl Disks {
         let Some(index) = self.list.iter().position(|d| d.name == name) else {
             return Ok(None);
         };
-        self.check_no_layer(name)?;
+        self.check_nothing_over(name)?;
         let disk = self.list.remove(index);
         for base in &mut self.list {
-            base.layer.take_if(|layer| layer == name);
+            base.over.take_if(|over| over == name);
         }
         self.notify("bdev_unregister", name);
         Ok(Some(disk))
     }
 
     /// A disk can only go before what lies on it if that goes first.
-    fn check_no_layer(&mut self, name: &str) -> Result<(), RpcError> {
-        match &self.find(name)?.layer {
+    fn check_nothing_over(&mut self, name: &str) -> Result<(), RpcError> {
+        match &self.find(name)?.over {
             None => Ok(()),
-            Some(layer) => {
-                let text = format!("bdev '{name}' is used by bdev '{layer}'");
+            Some(over) => {
+                let text = format!("bdev '{name}' is used by bdev '{over}'");
                 Err(RpcError::errno_of(EBUSY, text))
             }
         }
@@ -219,8 +218,8 @@ fn size(blocks: u64, block_size: u32) -> Result<u64, RpcError> {
     })
 }
 
-pub(super) fn open(backend: &Backend) -> Result<Disk, RpcError> {
-    Disk::open(backend).map_err(|error| {
+fn open(backend: &Backend) -> Result<DiskRef, RpcError> {
+    DiskRef::open(backend).map_err(|error| {
         let number = match error.kind() {
             ErrorKind::ResourceBusy => EBUSY,
             ErrorKind::InvalidInput => EINVAL,
@@ -309,7 +308,7 @@ pub(super) fn malloc_create(state: &mut State, call: &mut Call<State>) -> Outcom
         disk,
         block_size,
         user: None,
-        layer: None,
+        over: None,
     })
 }
 
@@ -335,29 +334,31 @@ pub(super) fn null_create(state: &mut State, call: &mut Call<State>) -> Outcome 
         disk,
         block_size,
         user: None,
-        layer: None,
+        over: None,
     })
 }
 
 /// Opens a file or device for as many whole blocks as it holds.
-fn open_file(path: &Path, block_size: u32, shared: bool) -> Result<Disk, RpcError> {
+fn open_file(path: &Path, block_size: u32, shared: bool) -> Result<DiskRef, RpcError> {
     size(1, block_size)?;
     let disk = open(&Backend::File {
         path: path.to_owned(),
         bytes: None,
         shared,
     })?;
-    rescanned(&disk, block_size)
+    let bytes = whole_blocks(&disk, block_size)?;
+    disk.resize(bytes)
+        .map_err(|error| RpcError::errno_of(EINVAL, error))?;
+    Ok(disk)
 }
 
-/// The disk of a file at the size that the file has now.
-pub(super) fn rescanned(disk: &Disk, block_size: u32) -> Result<Disk, RpcError> {
-    let disk = disk.rescanned(block_size).map_err(|error| {
+/// Bytes of the whole blocks that the medium of a disk has now.
+pub(super) fn whole_blocks(disk: &DiskRef, block_size: u32) -> Result<u64, RpcError> {
+    let bytes = disk.medium_bytes().map_err(|error| {
         let number = error.raw_os_error().unwrap_or(EINVAL);
         RpcError::errno_of(number, error)
     })?;
-    size(disk.bytes() / u64::from(block_size), block_size)?;
-    Ok(disk)
+    size(bytes / u64::from(block_size), block_size)
 }
 
 pub(super) fn aio_create(state: &mut State, call: &mut Call<State>) -> Outcome {
@@ -380,7 +381,7 @@ pub(super) fn aio_create(state: &mut State, call: &mut Call<State>) -> Outcome {
         disk,
         block_size,
         user: None,
-        layer: None,
+        over: None,
     })
 }
 
@@ -406,7 +407,7 @@ pub(super) fn delete(
     let name: String = call.params.required("name")?;
     call.params.finish()?;
     of_kind(state, &name, is_kind)?;
-    state.disks.check_no_layer(&name)?;
+    state.disks.check_nothing_over(&name)?;
     let (nqn, nsid) = match &state.disks.find(&name)?.user {
         None => return remove(state, &name).map(Answer::Now),
         Some(User { nsid: None, .. }) => return Err(RpcError::errno(EBUSY)),
@@ -428,7 +429,7 @@ fn remove(state: &mut State, name: &str) -> Result<Value, RpcError> {
     }) = state.disks.remove(name)?
     {
         // Nobody could let go on any more what it holds.
-        layers::let_go_on(state, &faults, Box::new(|_| ()));
+        stacked::let_go_on(state, &faults, Box::new(|_| ()));
     }
     Ok(true.into())
 }

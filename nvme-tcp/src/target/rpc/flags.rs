@@ -6,7 +6,7 @@ use serde_json::Map;
 use super::disks::{Kind, NamedDisk, User};
 use super::{State, register_state};
 use crate::spec::nqn::Nqn;
-use crate::target::disk::{Backend, Disk};
+use crate::target::disk::Backend;
 use crate::target::handle::TargetHandle;
 use crate::target::request::{NamespaceConfig, TargetError};
 use crate::target::subsystem::Namespace;
@@ -33,7 +33,7 @@ pub fn register_with(
     for (nsid, config) in (1..).zip(namespaces) {
         // Checks and opens as for a namespace without a named disk, so that its UUID is the same one too.
         let opened = Namespace::open(nqn, nsid, config)?;
-        let disk = Disk::of_store(opened.store.clone(), opened.bytes());
+        let disk = opened.disk.clone();
         let kind = match &config.backend {
             Backend::Memory { .. } => Kind::Malloc,
             Backend::Null { .. } => Kind::Null,
@@ -59,7 +59,7 @@ pub fn register_with(
             disk: disk.clone(),
             block_size: config.block_size,
             uuid: opened.uuid,
-            layer: None,
+            over: None,
         });
         made.push(NamespaceConfig {
             backend: Backend::Disk(disk),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::State;
 use super::disks::{Disks, Kind, NamedDisk};
-use super::layers;
+use super::stacked;
 
 /// The calls that make the disks again; what was in memory is empty then, and no error is injected any more. A disk comes
 /// after the one that it lies on, since it could only be made then.
@@ -26,8 +26,8 @@ fn calls(disk: &NamedDisk) -> Vec<Value> {
             }
             "bdev_aio_create"
         }
-        Kind::Delay { base, delay } => return layers::saved_delay(disk, base, delay),
-        Kind::Error { base, .. } => return vec![layers::saved_error(disk, base)],
+        Kind::Delay { base, latencies } => return stacked::saved_delay(disk, base, latencies),
+        Kind::Error { base, .. } => return vec![stacked::saved_error(disk, base)],
     };
     params.insert("name".into(), disk.name.as_str().into());
     if !matches!(disk.kind, Kind::Aio { .. }) {
@@ -59,7 +59,7 @@ fn show(disk: &NamedDisk) -> Value {
                 "pollux": {"shared": shared, "errors": disk.disk.errors(), "failure": failure},
             }})
         }
-        Kind::Delay { base, delay } => layers::show_delay(&disk.name, base, delay),
+        Kind::Delay { base, latencies } => stacked::show_delay(&disk.name, base, latencies),
         Kind::Error { base, .. } => json!({"error_disk": {"base_bdev": base}}),
         Kind::Malloc | Kind::Null => json!({}),
     };
@@ -70,7 +70,7 @@ fn show(disk: &NamedDisk) -> Value {
         "block_size": disk.block_size,
         "num_blocks": disk.blocks(),
         "uuid": disk.uuid.to_string(),
-        "claimed": disk.user.is_some() || disk.layer.is_some(),
+        "claimed": disk.user.is_some() || disk.over.is_some(),
         "zoned": false,
         "supported_io_types": {
             "read": true,

@@ -8,11 +8,11 @@ mod config;
 mod disks;
 mod flags;
 mod hosts;
-mod layers;
 mod listeners;
 mod listing;
 mod namespaces;
 mod resize;
+mod stacked;
 mod status;
 mod subsystems;
 mod transport;
@@ -71,20 +71,20 @@ fn register_state(methods: &mut Methods, state: State) {
         .method("bdev_aio_create", run, disks::aio_create)
         .method("bdev_aio_delete", run, disks::aio_delete)
         .method("bdev_aio_rescan", run, resize::aio_rescan)
-        .method("bdev_delay_create", run, layers::delay_create)
-        .method("bdev_delay_delete", run, layers::delay_delete)
+        .method("bdev_delay_create", run, stacked::delay_create)
+        .method("bdev_delay_delete", run, stacked::delay_delete)
         .method(
             "bdev_delay_update_latency",
             run,
-            layers::delay_update_latency,
+            stacked::delay_update_latency,
         )
-        .method("bdev_error_create", run, layers::error_create)
-        .method("bdev_error_delete", run, layers::error_delete)
-        .method("bdev_error_inject_error", run, layers::error_inject)
+        .method("bdev_error_create", run, stacked::error_create)
+        .method("bdev_error_delete", run, stacked::error_delete)
+        .method("bdev_error_inject_error", run, stacked::error_inject)
         .method(
             "bdev_error_resume_pending",
             run,
-            layers::error_resume_pending,
+            stacked::error_resume_pending,
         )
         .method("bdev_get_bdevs", run, listing::get_bdevs)
         .method("bdev_malloc_create", run, disks::malloc_create)

@@ -4,7 +4,6 @@ use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
 
 use super::disks::{self, Disks, EBUSY, EINVAL, ENODEV, Kind, NamedDisk, User};
 use super::{State, forward_then};
-use crate::target::disk::{Backend, Disk};
 use crate::target::request::TargetRequest;
 
 const MIB: u64 = 1 << 20;
@@ -13,36 +12,37 @@ impl Disks {
     /// The disk that lies on top of all others on this one; or the disk itself.
     fn top(&self, name: &str) -> Option<&NamedDisk> {
         let mut disk = self.list.iter().find(|d| d.name == name)?;
-        while let Some(layer) = &disk.layer {
-            disk = self.list.iter().find(|d| d.name == *layer)?;
+        while let Some(over) = &disk.over {
+            disk = self.list.iter().find(|d| d.name == *over)?;
         }
         Some(disk)
     }
 
-    /// Puts other blocks under a disk and all that lies on it.
-    fn set_blocks(&mut self, name: &str, new: &Disk) -> Result<(), RpcError> {
+    /// A disk, and with it all that lies on it, has another size now.
+    fn note_resize(&mut self, name: &str) -> Result<(), RpcError> {
         let mut next = Some(name.to_owned());
         while let Some(name) = next {
-            let disk = self.find(&name)?;
-            disk.disk = disk.disk.with_blocks_of(new);
-            next = disk.layer.clone();
+            next = self.find(&name)?.over.clone();
             self.notify("bdev_resize", &name);
         }
         Ok(())
     }
 }
 
-/// Puts other blocks, or other many of them, under a name, and tells the namespace that uses it, or uses what lies on it.
-fn resize(state: &mut State, call: &mut Call<State>, name: String, new: Disk) -> Outcome {
+/// Gives a disk another size, and the namespace that uses it, or uses what lies on it.
+fn resize(state: &mut State, call: &mut Call<State>, name: String, bytes: u64) -> Outcome {
     let disk = state.disks.find(&name)?;
-    if new.bytes() == disk.disk.bytes() {
+    if bytes == disk.disk.bytes() {
         return Ok(Answer::Now(true.into()));
     }
+    let disk = disk.disk.clone();
     let top = state.disks.top(&name);
     let top = top.ok_or_else(|| RpcError::errno(ENODEV))?;
     let (nqn, nsid) = match &top.user {
         None => {
-            state.disks.set_blocks(&name, &new)?;
+            let result = disk.resize(bytes);
+            result.map_err(|error| RpcError::errno_of(EINVAL, error))?;
+            state.disks.note_resize(&name)?;
             return Ok(Answer::Now(true.into()));
         }
         Some(User { nsid: None, .. }) => return Err(RpcError::errno(EBUSY)),
@@ -52,11 +52,10 @@ fn resize(state: &mut State, call: &mut Call<State>, name: String, new: Disk) ->
             ..
         }) => (nqn.clone(), *nsid),
     };
-    let bytes = new.bytes();
     let request = TargetRequest::ResizeNamespace { nqn, nsid, bytes };
     forward_then(state, call, request, move |state, answer| {
         answer?;
-        state.disks.set_blocks(&name, &new)?;
+        state.disks.note_resize(&name)?;
         Ok(true.into())
     })
 }
@@ -68,14 +67,13 @@ pub(super) fn null(state: &mut State, call: &mut Call<State>) -> Outcome {
     disks::of_kind(state, &name, |kind| matches!(kind, Kind::Null))?;
     let bytes = mib.checked_mul(MIB).filter(|&bytes| bytes > 0);
     let bytes = bytes.ok_or_else(|| RpcError::errno_of(EINVAL, format!("new_size {mib} MiB")))?;
-    let disk = disks::open(&Backend::Null { bytes })?;
-    resize(state, call, name, disk)
+    resize(state, call, name, bytes)
 }
 
 pub(super) fn aio_rescan(state: &mut State, call: &mut Call<State>) -> Outcome {
     let name: String = call.params.required("name")?;
     call.params.finish()?;
     let disk = disks::of_kind(state, &name, |kind| matches!(kind, Kind::Aio { .. }))?;
-    let disk = disks::rescanned(&disk.disk, disk.block_size)?;
-    resize(state, call, name, disk)
+    let bytes = disks::whole_blocks(&disk.disk, disk.block_size)?;
+    resize(state, call, name, bytes)
 }

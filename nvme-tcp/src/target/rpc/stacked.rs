@@ -1,6 +1,6 @@
 //! Disks that lie on other disks and make their I/O late (`bdev_delay_*`) or let it fail (`bdev_error_*`).
 //!
-//! What is changed here is in effect at once: the I/O reactors share the layers' settings.
+//! What is changed here is in effect at once: the reactors share the disks' settings.
 
 use std::sync::Arc;
 
@@ -12,7 +12,9 @@ use super::disks::{self, EINVAL, ENODEV, Kind, NamedDisk, uuid_of};
 use super::namespaces::take_uuid;
 use super::{State, done, error};
 use crate::spec::status::Status;
-use crate::target::layers::{Corruption, Delay, Fault, Faults, IoKind, Latency, Layer};
+use crate::target::disk::{
+    Corruption, Delay, DiskRef, ErrorDisk, Faults, Injection, IoKind, Latencies, Latency,
+};
 use crate::target::request::{Reply, TargetRequest};
 
 /// The names that latencies have in `bdev_delay_update_latency`.
@@ -27,14 +29,14 @@ const LATENCIES: [(&str, Latency); 4] = [
 fn add(
     state: &mut State,
     (base, name, uuid): (String, String, Option<Uuid>),
-    make: impl FnOnce(String) -> (Kind, Layer),
+    make: impl FnOnce(String, DiskRef) -> (Kind, DiskRef),
 ) -> Result<(), RpcError> {
     let disks = &mut state.disks;
     let found = disks.find_free(&base)?;
     let (disk, block_size, base_uuid) = (found.disk.clone(), found.block_size, found.uuid);
     disks.check_new(&name)?;
-    disks.find(&base)?.layer = Some(name.clone());
-    let (kind, layer) = make(base);
+    disks.find(&base)?.over = Some(name.clone());
+    let (kind, disk) = make(base, disk);
     // As lasting as that of the base, and another one.
     let uuid = uuid.unwrap_or_else(|| {
         let bytes = kind.product().bytes().chain(name.bytes());
@@ -43,11 +45,11 @@ fn add(
     disks.add(NamedDisk {
         name,
         kind,
-        disk: disk.under(layer),
+        disk,
         block_size,
         uuid,
         user: None,
-        layer: None,
+        over: None,
     })?;
     Ok(())
 }
@@ -66,10 +68,11 @@ pub(super) fn delay_create(state: &mut State, call: &mut Call<State>) -> Outcome
         let text = "a p99 latency is less than the average latency";
         return Err(RpcError::errno_of(EINVAL, text));
     }
-    let delay = Arc::new(Delay::new(average_read, p99_read, average_write, p99_write));
-    add(state, (base, name.clone(), uuid), |base| {
-        let layer = Layer::Delay(Arc::clone(&delay));
-        (Kind::Delay { base, delay }, layer)
+    let latencies = Latencies::new(average_read, p99_read, average_write, p99_write);
+    let latencies = Arc::new(latencies);
+    add(state, (base, name.clone(), uuid), |base, disk| {
+        let disk = DiskRef::new(Delay::new(disk, Arc::clone(&latencies)));
+        (Kind::Delay { base, latencies }, disk)
     })?;
     Ok(Answer::Now(name.into()))
 }
@@ -87,8 +90,8 @@ pub(super) fn delay_update_latency(state: &mut State, call: &mut Call<State>) ->
     let micros: u64 = params.required("latency_us")?;
     params.finish()?;
     let disk = disks::of_kind(state, &name, |kind| matches!(kind, Kind::Delay { .. }))?;
-    if let Kind::Delay { delay, .. } = &disk.kind {
-        delay.set(latency, micros);
+    if let Kind::Delay { latencies, .. } = &disk.kind {
+        latencies.set(latency, micros);
     }
     Ok(Answer::Now(true.into()))
 }
@@ -99,10 +102,10 @@ pub(super) fn error_create(state: &mut State, call: &mut Call<State>) -> Outcome
     let uuid = take_uuid(params)?;
     params.finish()?;
     let name = format!("EE_{base}");
-    add(state, (base, name, uuid), |base| {
+    add(state, (base, name, uuid), |base, disk| {
         let faults = Arc::new(Faults::default());
-        let layer = Layer::Faults(Arc::clone(&faults));
-        (Kind::Error { base, faults }, layer)
+        let disk = DiskRef::new(ErrorDisk::new(disk, Arc::clone(&faults)));
+        (Kind::Error { base, faults }, disk)
     })?;
     Ok(Answer::Now(true.into()))
 }
@@ -163,14 +166,14 @@ pub(super) fn error_inject(state: &mut State, call: &mut Call<State>) -> Outcome
     if (error_type == ErrorType::NvmeFailure) != (sct != 0 || sc != 0) {
         return refuse("nvme_sct or nvme_sc is for nvme_failure, which needs one of them");
     }
-    let fault = match error_type {
-        ErrorType::Failure => Fault::Fail(Status::INTERNAL_ERROR),
-        ErrorType::Pending => Fault::Pend,
-        ErrorType::NoMemory => Fault::NoMemory,
+    let injection = match error_type {
+        ErrorType::Failure => Injection::Fail(Status::INTERNAL_ERROR),
+        ErrorType::Pending => Injection::Pend,
+        ErrorType::NoMemory => Injection::NoMemory,
         ErrorType::CorruptData if value == 0 => return refuse("corrupt_value 0 changes nothing"),
-        ErrorType::CorruptData => Fault::Corrupt(Corruption { offset, value }),
+        ErrorType::CorruptData => Injection::Corrupt(Corruption { offset, value }),
         ErrorType::NvmeFailure => match (u8::try_from(sct), u8::try_from(sc)) {
-            (Ok(sct @ 0..=7), Ok(sc)) => Fault::Fail(Status::new(sct, sc)),
+            (Ok(sct @ 0..=7), Ok(sc)) => Injection::Fail(Status::new(sct, sc)),
             _ => return refuse("nvme_sct is at most 7 and nvme_sc at most 255"),
         },
     };
@@ -179,7 +182,7 @@ pub(super) fn error_inject(state: &mut State, call: &mut Call<State>) -> Outcome
         None => faults.clear(),
         Some(kinds) => {
             for &kind in kinds {
-                faults.inject(kind, fault, num, queue_depth);
+                faults.inject(kind, injection, num, queue_depth);
             }
         }
     }
@@ -196,26 +199,26 @@ pub(super) fn error_resume_pending(state: &mut State, call: &mut Call<State>) ->
     Ok(Answer::Later)
 }
 
-/// Lets go on what a layer holds, and wakes the reactors that hold it.
+/// Lets go on what an error disk holds, and wakes the reactors that it is open on.
 pub(super) fn let_go_on(state: &State, faults: &Faults, reply: Reply) {
     faults.resume();
     state.target.request(TargetRequest::Sync, reply);
 }
 
 /// What `driver_specific` says of a delay; latencies in microseconds.
-pub(super) fn show_delay(name: &str, base: &str, delay: &Delay) -> Value {
+pub(super) fn show_delay(name: &str, base: &str, latencies: &Latencies) -> Value {
     let mut shown = Map::new();
     shown.insert("name".into(), name.into());
     shown.insert("base_bdev_name".into(), base.into());
     for (name, latency) in LATENCIES {
-        let value = delay.latency(latency);
+        let value = latencies.latency(latency);
         shown.insert(format!("{name}_latency"), value.into());
     }
     json!({"delay": shown})
 }
 
 /// The calls that make a delay again.
-pub(super) fn saved_delay(disk: &NamedDisk, base: &str, delay: &Delay) -> Vec<Value> {
+pub(super) fn saved_delay(disk: &NamedDisk, base: &str, latencies: &Latencies) -> Vec<Value> {
     let mut params = Map::new();
     params.insert("base_bdev_name".into(), base.into());
     params.insert("name".into(), disk.name.as_str().into());
@@ -223,7 +226,7 @@ pub(super) fn saved_delay(disk: &NamedDisk, base: &str, delay: &Delay) -> Vec<Va
     let mut updates = Vec::new();
     let mut average = 0;
     for (name, latency) in LATENCIES {
-        let micros = delay.latency(latency);
+        let micros = latencies.latency(latency);
         // A P99 latency below the average is possible, but not at the start.
         let is_p99 = matches!(latency, Latency::P99Read | Latency::P99Write);
         let first = if is_p99 { micros.max(average) } else { micros };

@@ -1,0 +1,53 @@
+//! Where the blocks of a namespace are to be kept, as it is configured.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::DiskRef;
+use super::file::FileDisk;
+use super::memory::MemoryDisk;
+use super::null::NullDisk;
+
+/// Where the blocks of a namespace are to be kept; all lengths in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// Memory of this process, zero at first. Pages are taken when they are first written.
+    Memory {
+        /// Size of the namespace.
+        bytes: u64,
+    },
+    /// Nothing: reads give zeroes, writes are dropped. For measuring everything but the medium.
+    Null {
+        /// Size of the namespace.
+        bytes: u64,
+    },
+    /// A file or a block device. Threads of the disk's own do the blocking calls, so that a slow disk keeps nobody waiting
+    /// but its own users.
+    File {
+        /// The file or device.
+        path: PathBuf,
+        /// Create the file if it is missing and extend it to this size. `None`: the file must exist and
+        /// its size is the namespace's. A device must have that size at least.
+        bytes: Option<u64>,
+        /// Others may have it open that say the same. Without it the file is locked, and nobody else can use it.
+        shared: bool,
+    },
+    /// A disk that was opened before, or one that was made outside this crate. It outlives the namespace, and several
+    /// namespaces may share it.
+    Disk(DiskRef),
+}
+
+impl Backend {
+    pub(super) fn open(&self) -> io::Result<DiskRef> {
+        Ok(match self {
+            Self::Memory { bytes } => DiskRef::new(MemoryDisk::new(*bytes)?),
+            Self::Null { bytes } => DiskRef::new(NullDisk::new(*bytes)),
+            Self::File {
+                path,
+                bytes,
+                shared,
+            } => DiskRef::new(FileDisk::open(path, *bytes, *shared)?),
+            Self::Disk(disk) => disk.clone(),
+        })
+    }
+}

@@ -1,0 +1,513 @@
+//! The disks that a reactor has open, and the books of what it has handed to them.
+//!
+//! A disk is trusted with nothing: what it hands back is looked up here by its name, and counts only if this reactor has
+//! handed it to that disk, with that buffer. What is in the books is with a disk; a removal is over when nothing of what is
+//! removed is in them any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pollux_reactor::{Context, Part, Sender, Time, TimerId};
+
+use super::disk::{Buffer, DiskChannel, DiskContext, DiskRef, Done, Io, IoId, IoName, Op, Opening};
+use super::message::{ControllerKey, TargetMessage};
+use super::staging::StagingPool;
+use super::token;
+use super::{LOG_FLAG, disk};
+use crate::spec::nqn::{HostNqn, Nqn};
+use crate::spec::status::Status;
+
+/// After this time without an answer the log names the disk.
+const OVERDUE: Duration = Duration::from_secs(30);
+
+/// What of all that hosts do a removal is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Scope {
+    Subsystem(Nqn),
+    Namespace(Nqn, u32),
+    Listener(Nqn, SocketAddr),
+    Host(Nqn, HostNqn),
+}
+
+/// Whose a command is.
+#[derive(Debug, Clone)]
+pub(super) struct Owner {
+    pub(super) subsystem: Nqn,
+    pub(super) listener: SocketAddr,
+    pub(super) host: HostNqn,
+}
+
+impl Scope {
+    fn holds(&self, owner: &Owner, nsid: u32) -> bool {
+        match self {
+            Self::Subsystem(nqn) => owner.subsystem == *nqn,
+            Self::Namespace(nqn, of) => owner.subsystem == *nqn && nsid == *of,
+            Self::Listener(nqn, addr) => owner.subsystem == *nqn && owner.listener == *addr,
+            Self::Host(nqn, host) => owner.subsystem == *nqn && owner.host == *host,
+        }
+    }
+}
+
+/// The command that an I/O is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CommandRef {
+    pub(super) key: ControllerKey,
+    /// The queue's place on the reactor, and its connection.
+    pub(super) queue: usize,
+    pub(super) connection: u64,
+    /// The queue's number in the books of the staging memory.
+    pub(super) client: usize,
+    /// The command's place in the queue's table.
+    pub(super) slot: usize,
+    pub(super) nsid: u32,
+}
+
+/// An I/O that is with a disk.
+#[derive(Debug)]
+struct Open {
+    serial: u64,
+    command: CommandRef,
+    /// Of its buffer.
+    capacity: usize,
+    len: usize,
+    since: Time,
+    /// The disk was asked to end it.
+    cancelled: bool,
+    /// Because its namespace has gone.
+    removed: bool,
+}
+
+/// An I/O that a disk has handed back.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) command: CommandRef,
+    pub(super) result: Result<(), Status>,
+    pub(super) data: Buffer,
+    /// The namespace has gone meanwhile.
+    pub(super) removed: bool,
+}
+
+/// A disk that is open.
+#[derive(Debug)]
+struct Seat {
+    disk: DiskRef,
+    channel: Box<dyn DiskChannel>,
+    waker: disk::Waker,
+    /// Views of namespaces.
+    users: usize,
+    open: Vec<Option<Open>>,
+    free: Vec<u32>,
+    in_flight: usize,
+    /// Size and failure as home knows them.
+    known: (u64, bool),
+    lies: u64,
+    /// When it is looked whether it still answers.
+    look_at: Time,
+    /// It has been woken since it was last polled.
+    is_awake: bool,
+}
+
+/// A removal that is answered when these I/Os are with no disk any more.
+#[derive(Debug)]
+struct Removal {
+    part: Part<()>,
+    serials: BTreeSet<u64>,
+}
+
+/// All disks of one reactor.
+#[derive(Debug)]
+pub(super) struct Disks {
+    reactor: u32,
+    /// The reactor's own mailbox, for the disks' threads; none in a simulation.
+    sender: Option<Sender<TargetMessage>>,
+    seats: Vec<Option<Seat>>,
+    in_flight: usize,
+    owners: BTreeMap<ControllerKey, Owner>,
+    /// Controllers that have gone but for what is with a disk.
+    gone: BTreeSet<ControllerKey>,
+    removals: Vec<Removal>,
+    done: Vec<Done>,
+    timer: Option<(TimerId, Time)>,
+    last_serial: u64,
+    /// A disk has another size than home knows, or has failed.
+    pub(super) changed: bool,
+}
+
+impl Disks {
+    pub(super) fn new(reactor: usize, sender: Option<Sender<TargetMessage>>) -> Self {
+        Self {
+            reactor: u32::try_from(reactor).unwrap_or(u32::MAX),
+            sender,
+            seats: Vec::new(),
+            in_flight: 0,
+            owners: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            removals: Vec::new(),
+            done: Vec::new(),
+            timer: None,
+            last_serial: 0,
+            changed: false,
+        }
+    }
+
+    /// A controller came to be.
+    pub(super) fn enter(&mut self, key: ControllerKey, owner: Owner) {
+        self.owners.insert(key, owner);
+    }
+
+    /// That controller has gone, with all its queues.
+    pub(super) fn leave(&mut self, key: ControllerKey) {
+        self.gone.insert(key);
+        self.forget_gone();
+    }
+
+    fn forget_gone(&mut self) {
+        let open = self.seats.iter().flatten().flat_map(|seat| &seat.open);
+        let busy: BTreeSet<_> = open.flatten().map(|open| open.command.key).collect();
+        let owners = &mut self.owners;
+        self.gone.retain(|key| {
+            let is_busy = busy.contains(key);
+            if !is_busy {
+                owners.remove(key);
+            }
+            is_busy
+        });
+    }
+
+    /// One more view of a namespace on this disk. Returns the place of its channel.
+    pub(super) fn acquire(&mut self, disk: &DiskRef) -> usize {
+        let is_it = |seat: &Option<Seat>| seat.as_ref().is_some_and(|seat| seat.disk == *disk);
+        let at = self.seats.iter().position(is_it).unwrap_or_else(|| {
+            let free = self.seats.iter().position(Option::is_none);
+            let at = free.unwrap_or(self.seats.len());
+            let opening = Opening::new(at, self.sender.clone());
+            let seat = Seat {
+                disk: disk.clone(),
+                waker: opening.waker(),
+                channel: disk.open(opening),
+                users: 0,
+                open: Vec::new(),
+                free: Vec::new(),
+                in_flight: 0,
+                known: (disk.bytes(), disk.failure().is_some()),
+                lies: 0,
+                look_at: Time::ZERO,
+                is_awake: false,
+            };
+            match self.seats.get_mut(at) {
+                Some(empty) => *empty = Some(seat),
+                None => self.seats.push(Some(seat)),
+            }
+            at
+        });
+        self.seat(at).users += 1;
+        at
+    }
+
+    /// One view less.
+    pub(super) fn release(&mut self, at: usize) {
+        self.seat(at).users -= 1;
+        self.close_unused(at);
+    }
+
+    /// Closes a disk that no namespace here is on, once it has nothing of this reactor's any more.
+    fn close_unused(&mut self, at: usize) {
+        if let Some(place) = self.seats.get_mut(at) {
+            place.take_if(|seat| seat.users == 0 && seat.in_flight == 0);
+        }
+    }
+
+    #[inline]
+    #[expect(
+        clippy::expect_used,
+        reason = "a channel is there for as long as a view names it"
+    )]
+    fn seat(&mut self, at: usize) -> &mut Seat {
+        let seat = self.seats.get_mut(at).and_then(Option::as_mut);
+        seat.expect("a disk that is open")
+    }
+
+    /// The channel of a view.
+    #[inline]
+    pub(super) fn channel(&mut self, at: usize) -> &mut dyn DiskChannel {
+        &mut *self.seat(at).channel
+    }
+
+    /// A disk's thread has something to tell.
+    pub(super) fn wake(&mut self, at: usize) {
+        // It may have been closed meanwhile.
+        if let Some(Some(seat)) = self.seats.get_mut(at) {
+            seat.is_awake = true;
+        }
+    }
+
+    /// What disks have of this reactor.
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = (DiskRef, usize)> {
+        let seats = self.seats.iter().flatten();
+        seats.map(|seat| (seat.disk.clone(), seat.in_flight))
+    }
+
+    /// Hands an I/O to a disk. Returns its answer if the disk has one already.
+    pub(super) fn submit(
+        &mut self,
+        at: usize,
+        command: CommandRef,
+        (op, data): (Op, Buffer),
+        pool: &mut StagingPool,
+        cx: &mut Context<'_>,
+    ) -> Option<Answer> {
+        self.last_serial += 1;
+        let (serial, reactor) = (self.last_serial, self.reactor);
+        let now = cx.now();
+        let seat = self.seat(at);
+        if seat.in_flight == 0 {
+            seat.look_at = now + OVERDUE;
+        }
+        let open = Open {
+            serial,
+            command,
+            capacity: data.capacity(),
+            len: data.len(),
+            since: now,
+            cancelled: false,
+            removed: false,
+        };
+        // There are never as many as 32 bits count.
+        let next = u32::try_from(seat.open.len()).unwrap_or(u32::MAX);
+        let place = seat.free.pop().unwrap_or(next);
+        match seat.open.get_mut(place as usize) {
+            Some(empty) => *empty = Some(open),
+            None => seat.open.push(Some(open)),
+        }
+        seat.in_flight += 1;
+        let id = IoId(IoName {
+            serial,
+            reactor,
+            place,
+        });
+        let mut turn = DiskContext { now, rng: cx.rng() };
+        let done = seat.channel.submit(Io::new(id, op, data), &mut turn);
+        self.in_flight += 1;
+        self.take_back(at, done?, pool, now)
+    }
+
+    /// Looks at what a disk has handed back. `None`: it counts for nothing.
+    fn take_back(
+        &mut self,
+        at: usize,
+        Done { io, result }: Done,
+        pool: &mut StagingPool,
+        now: Time,
+    ) -> Option<Answer> {
+        let own = self.reactor;
+        let seat = self.seat(at);
+        let IoId(IoName {
+            serial,
+            reactor,
+            place,
+        }) = io.id();
+        let open = seat.open.get_mut(place as usize);
+        let open = open.and_then(|open| open.take_if(|o| o.serial == serial && reactor == own));
+        let Some(open) = open else {
+            seat.note_lie("hands back an I/O that it was not given");
+            return None;
+        };
+        seat.free.push(place);
+        seat.in_flight -= 1;
+        let Open {
+            command,
+            capacity,
+            len,
+            removed,
+            ..
+        } = open;
+        let (result, data) = if (io.data.capacity(), io.data.len()) == (capacity, len) {
+            (result, io.data)
+        } else {
+            seat.note_lie("hands back another buffer than it was given");
+            pool.lose(command.client, capacity, now);
+            (Err(Status::INTERNAL_ERROR), Buffer::default())
+        };
+        if result.is_err() {
+            self.changed |= seat.has_changed();
+        }
+        self.in_flight -= 1;
+        self.note_end(serial);
+        if self.gone.contains(&command.key) {
+            self.forget_gone();
+        }
+        Some(Answer {
+            command,
+            result,
+            data,
+            removed,
+        })
+    }
+
+    /// An I/O is with no disk any more; if a removal waited for nothing else, it is over.
+    fn note_end(&mut self, serial: u64) {
+        let is_over = |removal: &mut Removal| {
+            removal.serials.remove(&serial);
+            removal.serials.is_empty()
+        };
+        for removal in self.removals.extract_if(.., is_over) {
+            removal.part.answer(());
+        }
+    }
+
+    /// Takes in what disks have to tell. Returns whether there was anything.
+    #[inline]
+    pub(super) fn poll(
+        &mut self,
+        answers: &mut Vec<Answer>,
+        pool: &mut StagingPool,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let before = answers.len();
+        for at in 0..self.seats.len() {
+            let Some(Some(seat)) = self.seats.get_mut(at) else {
+                continue;
+            };
+            if seat.in_flight == 0 && !seat.is_awake {
+                continue;
+            }
+            if std::mem::take(&mut seat.is_awake) {
+                self.changed |= seat.has_changed();
+            }
+            seat.waker.rearm();
+            let now = cx.now();
+            let mut done = std::mem::take(&mut self.done);
+            let rng = cx.rng();
+            seat.channel.poll(&mut done, &mut DiskContext { now, rng });
+            seat.look(now);
+            for done in done.drain(..) {
+                answers.extend(self.take_back(at, done, pool, now));
+            }
+            self.done = done;
+            self.close_unused(at);
+        }
+        answers.len() > before
+    }
+
+    /// Sees to it that the reactor is awake when a disk is to be polled. Returns whether that is now.
+    #[inline]
+    pub(super) fn set_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.in_flight == 0 && self.timer.is_none() {
+            return false;
+        }
+        let busy = self.seats.iter().flatten().filter(|s| s.in_flight > 0);
+        let times = busy.flat_map(|seat| [Some(seat.look_at), seat.channel.deadline()]);
+        let next = times.flatten().min().unwrap_or(Time::MAX);
+        if let Some((id, at)) = self.timer {
+            if at == next && at > cx.now() {
+                return false;
+            }
+            // It may have fired.
+            cx.cancel_timer(id);
+            self.timer = None;
+        }
+        if next > cx.now() && next < Time::MAX {
+            let timer = cx.set_timer(next, token::of(token::DISKS, 0));
+            self.timer = Some((timer, next));
+        }
+        next <= cx.now()
+    }
+
+    /// Has the disks end what they have for these commands; `removed`: since their namespace has gone. Puts what ended
+    /// there and then into `answers`.
+    pub(super) fn cancel(
+        &mut self,
+        of: impl Fn(&CommandRef) -> bool,
+        removed: bool,
+        answers: &mut Vec<Answer>,
+        (pool, now): (&mut StagingPool, Time),
+    ) {
+        if self.in_flight == 0 {
+            return;
+        }
+        for at in 0..self.seats.len() {
+            let places = self.seats.get(at).and_then(Option::as_ref);
+            let places = 0..places.map_or(0, |seat| seat.open.len());
+            for place in places {
+                let Some(Some(seat)) = self.seats.get_mut(at) else {
+                    break;
+                };
+                let Some(Some(open)) = seat.open.get_mut(place) else {
+                    continue;
+                };
+                if !of(&open.command) {
+                    continue;
+                }
+                open.cancelled = true;
+                open.removed |= removed;
+                let id = IoId(IoName {
+                    serial: open.serial,
+                    reactor: self.reactor,
+                    place: u32::try_from(place).unwrap_or(u32::MAX),
+                });
+                if let Some(done) = seat.channel.cancel(id) {
+                    answers.extend(self.take_back(at, done, pool, now));
+                    self.close_unused(at);
+                }
+            }
+        }
+    }
+
+    /// Answers when nothing that was removed and is within `scope` is with a disk any more.
+    pub(super) fn await_removal(&mut self, scope: &Scope, part: Part<()>) {
+        let open = self.seats.iter().flatten().flat_map(|seat| &seat.open);
+        let open = open.flatten().filter(|open| {
+            let (key, nsid) = (open.command.key, open.command.nsid);
+            let owner = self.owners.get(&key);
+            open.cancelled && owner.is_some_and(|owner| scope.holds(owner, nsid))
+        });
+        let serials: BTreeSet<u64> = open.map(|open| open.serial).collect();
+        match serials.is_empty() {
+            true => part.answer(()),
+            false => self.removals.push(Removal { part, serials }),
+        }
+    }
+}
+
+impl Seat {
+    /// Whether the disk is another than home knows.
+    fn has_changed(&mut self) -> bool {
+        let now = (self.disk.bytes(), self.disk.failure().is_some());
+        std::mem::replace(&mut self.known, now) != now
+    }
+
+    /// Says in the log what a disk does that it may not: the first time, the second, the fourth and so on.
+    #[cold]
+    fn note_lie(&mut self, what: &str) {
+        self.lies += 1;
+        if self.lies.is_power_of_two() {
+            let (name, count) = (self.disk.name(), self.lies);
+            log::error!(target: LOG_FLAG, "{name}: {what}; that is taken for nothing (fault {count} of this disk)");
+        }
+    }
+
+    /// Names the disk in the log if it does not answer.
+    #[inline]
+    fn look(&mut self, now: Time) {
+        if now < self.look_at || self.in_flight == 0 {
+            return;
+        }
+        let oldest = self.open.iter().flatten().map(|open| open.since).min();
+        let oldest = oldest.unwrap_or(now);
+        let waited = now.saturating_since(oldest);
+        if waited < OVERDUE {
+            self.look_at = oldest + OVERDUE;
+            return;
+        }
+        log::warn!(
+            target: LOG_FLAG,
+            "{}: no answer to an I/O for {} s; {} are with it",
+            self.disk.name(),
+            waited.as_secs(),
+            self.in_flight
+        );
+        // It is said again when that has lasted twice as long.
+        self.look_at = now + waited;
+    }
+}
