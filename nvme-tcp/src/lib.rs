@@ -1,5 +1,31 @@
 //! NVMe over TCP for poll-mode reactors: the specification's structures ([`spec`]), framing of PDUs
 //! ([`pdu`]), buffered byte streams ([`stream`]), the initiator ([`host`]) and the [`target`].
+//!
+//! Host and target are state machines over non-blocking byte streams. Each runs as a service of a
+//! [reactor](pollux_reactor): it is polled, it never blocks, and time, messages and streams come from the context that it
+//! is handed, so that the same code runs on pinned threads and in the simulator.
+//!
+//! Section numbers are those of the NVM Express Base Specification 2.1, the NVM Command Set Specification 1.1 and the
+//! NVMe/TCP Transport Specification 1.1.
+//!
+//! # What is there
+//!
+//! * Transport: ICReq to TermReq, in-capsule data, R2T, header and data digests, PDU alignment, the SUCCESS flag, SQ flow
+//!   control on and off.
+//! * Host: Fabrics Connect, properties, Identify, ANA log, asynchronous events, Keep Alive (also traffic-based), Abort,
+//!   Reads, Writes, Write Zeroes, Deallocate, Compare, Flush.
+//! * Target: NVM subsystems with namespaces in ANA groups, the commands above, discovery with referrals, SMART, error and
+//!   effects logs.
+//!
+//! # What is not
+//!
+//! * TLS and authentication (DH-HMAC-CHAP).
+//! * Metadata, protection information, end-to-end data protection.
+//! * Reservations, Copy, Verify, fused commands, ZNS, key-value and the other command sets.
+//! * Namespace management, firmware, sanitize, device self-test, Directives, Telemetry.
+//! * Endurance groups, NVM sets, more than one domain.
+//! * RDMA, Fibre Channel, and PCIe: TCP is the only transport.
+//! * Dispersed namespaces, and Cross-Controller Reset.
 #![deny(missing_docs)]
 
 pub mod host;
