@@ -79,22 +79,30 @@ impl TxFraming {
         debug_assert!(u32::try_from(layout.plen).is_ok(), "PDU of 4 GiB or more");
         let start = out.len();
         out.extend_from_slice(header.as_bytes());
-        if let Some(bytes) = out.get_mut(start..)
-            && let Ok((common, _)) = CommonHeader::mut_from_prefix(bytes)
-        {
-            common.flags |= u8::from(self.hdgst) * flags::HDGSTF;
-            common.flags |= u8::from(layout.ddgst) * flags::DDGSTF;
-            common.hlen = size_of::<H>() as u8;
-            common.pdo = layout.pdo as u8;
-            common.plen = U32::new(layout.plen as u32);
-        }
+        let common = common_header(&mut out[start..]);
+        common.flags |= u8::from(self.hdgst) * flags::HDGSTF;
+        common.flags |= u8::from(layout.ddgst) * flags::DDGSTF;
+        common.hlen = size_of::<H>() as u8;
+        common.pdo = layout.pdo as u8;
+        common.plen = U32::new(layout.plen as u32);
         if self.hdgst {
-            let digest = header_digest(out.get(start..).unwrap_or_default());
+            let digest = header_digest(&out[start..]);
             out.extend_from_slice(&digest);
         }
         out.resize(start + layout.head_len, 0);
         layout
     }
+}
+
+/// The common header of a PDU that was appended just now.
+#[inline]
+fn common_header(pdu: &mut [u8]) -> &mut CommonHeader {
+    #[expect(
+        clippy::expect_used,
+        reason = "every header begins with the common one"
+    )]
+    let (common, _) = CommonHeader::mut_from_prefix(pdu).expect("a header");
+    common
 }
 
 /// Appends the TermReq PDU by which `found_by` ends the connection because of `error`: H2CTermReq
@@ -127,10 +135,6 @@ pub fn emit_term_req(
     let start = out.len();
     TxFraming::default().put_header(out, &header, data.len());
     // PDO is reserved in a TermReq.
-    if let Some(bytes) = out.get_mut(start..)
-        && let Ok((common, _)) = CommonHeader::mut_from_prefix(bytes)
-    {
-        common.pdo = 0;
-    }
+    common_header(&mut out[start..]).pdo = 0;
     out.extend_from_slice(data);
 }

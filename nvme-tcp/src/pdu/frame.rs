@@ -223,7 +223,14 @@ impl RxFraming {
         }
         if shape.data == Data::Always {
             // H2CData and C2HData have DATAL at the same place.
-            let datal = H2cData::ref_from_bytes(header).map_or(0, |h| h.datal.get());
+            #[expect(
+                clippy::expect_used,
+                reason = "HLEN was checked to be that of the type"
+            )]
+            let datal = H2cData::ref_from_bytes(header)
+                .expect("a data PDU's header")
+                .datal
+                .get();
             if datal as usize != frame.data_len {
                 return Err(ProtocolError::field(
                     DATAL_OFFSET,

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
+use super::identify::zeroed;
 use super::request::Referral;
 use super::subsystem::Subsystem;
 use crate::spec::fabrics::CNTLID_DYNAMIC;
@@ -36,12 +37,12 @@ impl Discovery {
         let mut entries: Vec<Box<DiscoveryLogEntry>> = Vec::new();
         for &addr in &self.listeners {
             let addr = reachable(addr, local);
-            entries.extend(entry(discovery::SUBTYPE_CURRENT, addr, &Nqn::discovery()));
+            entries.push(entry(discovery::SUBTYPE_CURRENT, addr, &Nqn::discovery()));
         }
         for subsystem in subsystems.values().filter(|s| s.allows(host)) {
             for listener in &subsystem.listeners {
                 let addr = reachable(listener.addr, local);
-                entries.extend(entry(discovery::SUBTYPE_NVM, addr, &subsystem.config.nqn));
+                entries.push(entry(discovery::SUBTYPE_NVM, addr, &subsystem.config.nqn));
             }
         }
         for referral in &self.referrals {
@@ -50,11 +51,9 @@ impl Discovery {
             } else {
                 discovery::SUBTYPE_NVM
             };
-            entries.extend(entry(subtype, referral.addr, &referral.subnqn));
+            entries.push(entry(subtype, referral.addr, &referral.subnqn));
         }
-        let Ok(mut header) = DiscoveryLogHeader::new_box_zeroed() else {
-            return Vec::new();
-        };
+        let mut header: Box<DiscoveryLogHeader> = zeroed();
         header.genctr = self.generation.into();
         header.numrec = (entries.len() as u64).into();
         let mut log = header.as_bytes().to_vec();
@@ -74,8 +73,8 @@ fn reachable(listener: SocketAddr, local: SocketAddr) -> SocketAddr {
     }
 }
 
-fn entry(subtype: u8, addr: SocketAddr, subnqn: &Nqn) -> Option<Box<DiscoveryLogEntry>> {
-    let mut entry = DiscoveryLogEntry::new_box_zeroed().ok()?;
+fn entry(subtype: u8, addr: SocketAddr, subnqn: &Nqn) -> Box<DiscoveryLogEntry> {
+    let mut entry: Box<DiscoveryLogEntry> = zeroed();
     entry.trtype = discovery::TRTYPE_TCP;
     entry.adrfam = match addr.ip() {
         IpAddr::V4(_) => discovery::ADRFAM_IPV4,
@@ -95,5 +94,5 @@ fn entry(subtype: u8, addr: SocketAddr, subnqn: &Nqn) -> Option<Box<DiscoveryLog
     if subtype == discovery::SUBTYPE_CURRENT {
         entry.eflags = discovery::EFLAGS_EPCSD.into();
     }
-    Some(entry)
+    entry
 }

@@ -43,9 +43,11 @@ pub(super) struct Connected {
 
 /// Answers the ICReq at the start of the receive buffer.
 pub(super) fn initialize(conn: &mut Connection, frame: &Frame) -> Result<(), End> {
-    let Ok((request, _)) = Icreq::read_from_prefix(conn.rx.data()) else {
-        return Ok(());
-    };
+    #[expect(
+        clippy::expect_used,
+        reason = "an ICReq is all header, and framing waits for the header"
+    )]
+    let (request, _) = Icreq::read_from_prefix(conn.rx.data()).expect("a whole ICReq");
     if request.pfv.get() != PFV {
         return Err(conn.fault(ProtocolError {
             fes: Fes::UNSUPPORTED_PARAMETER,
@@ -161,9 +163,10 @@ pub(super) fn connect_response(sqe: &Sqe, result: &Result<Connected, Refusal>) -
     }
 }
 
-/// Offsets within the structures of this module are below 1,024.
+/// The offset of a field, which is below 1,024 in the structures of this module.
 fn offset(of: usize) -> u16 {
-    u16::try_from(of).unwrap_or(0)
+    #[expect(clippy::expect_used, reason = "no structure is longer")]
+    u16::try_from(of).expect("an offset within 1,024 bytes")
 }
 
 /// What a Connect asks for.
@@ -339,9 +342,17 @@ impl Home {
 
     /// Tells all reactors about a new controller and its namespaces.
     fn open_views(&self, controller: &Controller, turn: &mut Turn<'_, '_>) {
-        let Some(subsystem) = self.subsystems.get(&controller.subnqn) else {
+        if controller.is_discovery() {
             return;
-        };
+        }
+        #[expect(
+            clippy::expect_used,
+            reason = "a subsystem is deleted after its controllers"
+        )]
+        let subsystem = self
+            .subsystems
+            .get(&controller.subnqn)
+            .expect("the subsystem of a controller");
         let key = controller.key;
         for reactor in 0..turn.links.reactors() {
             turn.links.send_io(

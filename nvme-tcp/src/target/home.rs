@@ -397,16 +397,18 @@ impl Home {
         turn: &mut Turn<'_, '_>,
     ) -> Result<Option<Connected>, End> {
         let bytes = connection.conn.rx.data();
-        let Ok((capsule, _)) = CapsuleCmd::read_from_prefix(bytes) else {
-            return Ok(None);
-        };
+        #[expect(
+            clippy::expect_used,
+            reason = "framing says that it is there, and its length was waited for"
+        )]
+        let (capsule, _) = CapsuleCmd::read_from_prefix(bytes).expect("a whole capsule");
         let sqe = capsule.sqe;
         let data_end = frame.data_offset + frame.data_len;
-        let data = bytes.get(frame.data_offset..data_end).unwrap_or_default();
+        let data = &bytes[frame.data_offset..data_end];
         let intact = !frame.ddgst || {
             let mut digest = DataDigest::new();
             digest.update(data);
-            bytes.get(data_end..data_end + DIGEST_LEN) == Some(&digest.finish())
+            bytes[data_end..data_end + DIGEST_LEN] == digest.finish()
         };
         match connection.phase {
             Phase::Admin(key) => {

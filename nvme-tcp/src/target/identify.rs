@@ -33,6 +33,12 @@ pub(super) const fn mdts_of(bytes: u32) -> u8 {
 /// Firmware revision: the package's version.
 pub(super) const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
 
+/// A structure in which every field is zero. Without memory for it the process ends, as with any other allocation.
+pub(super) fn zeroed<T: FromZeros>() -> Box<T> {
+    #[expect(clippy::expect_used, reason = "the only error is a lack of memory")]
+    T::new_box_zeroed().expect("memory for a structure of at most 4 KiB")
+}
+
 /// Identify Controller, CNS 01h. `subsystem` is `None` for a discovery controller.
 pub(super) fn controller(
     controller: &Controller,
@@ -40,9 +46,7 @@ pub(super) fn controller(
     retry_delays: [u16; 3],
     mdts: u8,
 ) -> Vec<u8> {
-    let Ok(mut id) = IdentifyController::new_box_zeroed() else {
-        return vec![0; IDENTIFY_LEN];
-    };
+    let mut id: Box<IdentifyController> = zeroed();
     id.sn = ascii_field(subsystem.map_or("POLLUX00000000000000", |s| &s.config.serial));
     id.mn = ascii_field(subsystem.map_or("Pollux discovery", |s| &s.config.model));
     id.fr = ascii_field(FIRMWARE);
@@ -102,9 +106,11 @@ pub(super) fn namespace(
     ana: AnaState,
     ana_reporting: bool,
 ) -> Vec<u8> {
-    let (Some(namespace), Ok(mut id)) = (namespace, IdentifyNamespace::new_box_zeroed()) else {
+    // Of an inactive namespace all fields are zero (NVMe Base 2.1, 5.1.13.2).
+    let Some(namespace) = namespace else {
         return vec![0; IDENTIFY_LEN];
     };
+    let mut id: Box<IdentifyNamespace> = zeroed();
     id.nsze = namespace.blocks.into();
     id.ncap = namespace.blocks.into();
     // Not known through a path that cannot reach the namespace (NVMe Base 2.1, 8.1.1.6).
@@ -181,15 +187,13 @@ pub(super) fn nvm_namespace() -> Vec<u8> {
 /// NVM command set specific controller data, CNS 06h. Zeroing and deallocation keep no reactor busy, so they need
 /// no limit.
 pub(super) fn nvm_controller() -> Vec<u8> {
-    IdentifyNvmController::new_box_zeroed()
-        .map_or_else(|_| vec![0; IDENTIFY_LEN], |id| id.as_bytes().to_vec())
+    let id: Box<IdentifyNvmController> = zeroed();
+    id.as_bytes().to_vec()
 }
 
 /// Command set independent namespace data, CNS 08h.
 pub(super) fn namespace_independent(namespace: &Namespace, ana_reporting: bool) -> Vec<u8> {
-    let Ok(mut id) = IdentifyNamespaceIndependent::new_box_zeroed() else {
-        return vec![0; IDENTIFY_LEN];
-    };
+    let mut id: Box<IdentifyNamespaceIndependent> = zeroed();
     id.nmic = ns::NMIC_SHARED;
     if ana_reporting {
         id.anagrpid = namespace.ana_group.into();

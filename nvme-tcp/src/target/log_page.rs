@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::controller::{Controller, ERROR_LOG_ENTRIES};
 use super::identify::FIRMWARE;
+use super::identify::zeroed;
 use super::status::QpairCounters;
 use super::subsystem::Subsystem;
 use crate::spec::identify::ascii_field;
@@ -73,9 +74,7 @@ pub(super) fn smart(
     error_count: u64,
     age: Duration,
 ) -> Vec<u8> {
-    let Ok(mut log) = SmartLog::new_box_zeroed() else {
-        return Vec::new();
-    };
+    let mut log: Box<SmartLog> = zeroed();
     // Thousands of 512 bytes, rounded up.
     let units = |bytes: u64| u128::from(bytes).div_ceil(512_000);
     let namespaces = || subsystem.iter().flat_map(|s| s.namespaces.values());
@@ -102,9 +101,7 @@ pub(super) fn smart(
 
 /// Firmware Slot Information, LID 03h: one slot.
 pub(super) fn firmware() -> Vec<u8> {
-    let Ok(mut log) = FirmwareSlotLog::new_box_zeroed() else {
-        return Vec::new();
-    };
+    let mut log: Box<FirmwareSlotLog> = zeroed();
     log.afi = 1;
     if let Some(slot) = log.frs.first_mut() {
         *slot = ascii_field(FIRMWARE);
@@ -126,9 +123,7 @@ pub(super) fn command_effects() -> Vec<u8> {
     ];
     const READING: [u8; 3] = [nvm::READ, nvm::COMPARE, nvm::FLUSH];
     const WRITING: [u8; 3] = [nvm::WRITE, nvm::WRITE_ZEROES, nvm::DATASET_MANAGEMENT];
-    let Ok(mut log) = CommandEffectsLog::new_box_zeroed() else {
-        return Vec::new();
-    };
+    let mut log: Box<CommandEffectsLog> = zeroed();
     for opcode in ADMIN {
         if let Some(entry) = log.acs.get_mut(usize::from(opcode)) {
             *entry = effects::CSUPP.into();
