@@ -29,6 +29,7 @@ trait Seat {
     fn start(&mut self, now: Time, core: &mut Core);
     fn turn(&mut self, now: Time, core: &mut Core) -> Progress;
     fn stop(&mut self, now: Time, core: &mut Core);
+    fn in_flight(&self, out: &mut String);
     fn has_messages(&self) -> bool;
     fn next_deadline(&mut self) -> Option<Time>;
 }
@@ -76,6 +77,10 @@ impl<S: Service> Seat for SeatOf<S> {
             .on_stop(&mut Context::new(now, core, &mut self.timers, self.place));
     }
 
+    fn in_flight(&self, out: &mut String) {
+        self.service.in_flight(out);
+    }
+
     fn has_messages(&self) -> bool {
         !self.receiver.is_empty()
     }
@@ -114,6 +119,11 @@ impl Reactor {
             has_fresh_events: false,
             busy_since: None,
         }
+    }
+
+    /// Its number in the group.
+    pub(crate) fn index(&self) -> usize {
+        self.core.index
     }
 
     /// Says where the reactor runs, for who asks.
@@ -194,6 +204,15 @@ impl Reactor {
             seat.stop(now, &mut self.core);
         }
         self.core.net.end_turn();
+    }
+
+    /// What its services have under way, a line each.
+    pub(crate) fn in_flight(&self) -> String {
+        let mut out = String::new();
+        for seat in &self.seats {
+            seat.in_flight(&mut out);
+        }
+        out
     }
 
     /// Blocks until a socket event, a ring of `bell`, or `timeout`. Returns at once if a message is there already.

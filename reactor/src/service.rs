@@ -47,6 +47,12 @@ pub trait Service: 'static {
     /// left bytes unread, or work unfinished, must say [`Progress::Busy`].
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress;
 
+    /// Writes what is under way, a line each: called when the reactor ends because one of its services has panicked. The
+    /// service is as the panic has left it.
+    fn in_flight(&self, out: &mut String) {
+        let _ = out;
+    }
+
     /// The reactor stops: the last call. Messages and timers that are left are dropped.
     fn on_stop(&mut self, cx: &mut Context<'_>) {
         let _ = cx;

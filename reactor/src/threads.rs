@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -284,9 +284,29 @@ impl Thread {
         for build in self.plan.builds {
             build(&mut reactor, &self.bell);
         }
-        run(&mut reactor, self.plan.idle, &self.bell, &self.published);
+        let (idle, bell, published) = (self.plan.idle, &self.bell, &self.published);
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            run(&mut reactor, idle, bell, published);
+        }));
+        if let Err(panic) = ended {
+            say_in_flight(&reactor);
+            resume_unwind(panic);
+        }
         reactor.counters()
     }
+}
+
+/// Says what was under way when a service has panicked. What the panic has left may well panic again: then that is
+/// all there is to say.
+fn say_in_flight(reactor: &Reactor) {
+    let in_flight = catch_unwind(AssertUnwindSafe(|| reactor.in_flight()));
+    let index = reactor.index();
+    log::error!("reactor {index} has panicked, and the process stops");
+    for line in in_flight.unwrap_or_default().lines() {
+        log::error!("reactor {index}, in flight: {line}");
+    }
+    // The process may be gone before the thread that writes has its turn.
+    log::logger().flush();
 }
 
 /// The loop.

@@ -524,14 +524,21 @@ fn a_pinned_reactor_runs_on_its_core_only() {
     assert_eq!(found, expected);
 }
 
-/// Breaks when it is told to.
-struct Breaks;
+/// Breaks when it is told to, and again when it is asked what it was doing.
+struct Breaks {
+    asked: mpsc::Sender<()>,
+}
 
 impl Service for Breaks {
     type Message = ();
 
     fn on_message(&mut self, (): (), _cx: &mut Context<'_>) {
         panic!("as told");
+    }
+
+    fn in_flight(&self, _out: &mut String) {
+        self.asked.send(()).unwrap();
+        panic!("and once more");
     }
 
     fn on_timer(&mut self, _token: u64, _cx: &mut Context<'_>) {}
@@ -552,10 +559,12 @@ fn a_panic_stops_the_group_and_comes_out_at_join() {
         stops,
     });
     let sick = group.add_reactor(None, PARK);
-    group.add_service(sick, receiver, || Breaks);
+    let (asked, was_asked) = mpsc::channel();
+    group.add_service(sick, receiver, move || Breaks { asked });
     let running = group.start().unwrap();
     sender.send(()).unwrap();
     let payload = catch_unwind(AssertUnwindSafe(|| running.join())).unwrap_err();
     assert_eq!(payload.downcast_ref(), Some(&"as told"));
     assert_eq!(stopped.try_recv(), Ok("healthy"));
+    assert_eq!(was_asked.try_recv(), Ok(()), "what was in flight");
 }

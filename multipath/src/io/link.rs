@@ -175,6 +175,11 @@ impl Link {
         }
     }
 
+    /// The I/Os that the queue pair has, with their command identifiers.
+    pub fn in_flight(&self) -> impl Iterator<Item = (&InFlight, Option<u16>)> {
+        self.queue.iter().flat_map(QueuePair::in_flight)
+    }
+
     /// Injects faults into the commands on the connection that there is now, or stops that.
     pub fn inject(&mut self, change: FaultChange) {
         if self.queue.is_some() {

@@ -76,6 +76,10 @@ impl<A: Application> Service for IoService<A> {
         }
     }
 
+    fn in_flight(&self, out: &mut String) {
+        self.poll_group.write_in_flight(out);
+    }
+
     fn on_stop(&mut self, cx: &mut Context<'_>) {
         self.poll_group.close();
         // The application sees every I/O of its own end; nothing follows from what it says now.

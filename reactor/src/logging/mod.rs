@@ -17,7 +17,9 @@
 
 mod methods;
 
+use std::backtrace::Backtrace;
 use std::io::{self, Write};
+use std::panic;
 use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -127,8 +129,21 @@ pub fn start(flags: &[&'static str]) -> io::Result<Logging> {
             .name("log".to_owned())
             .spawn(move || write_all(&backlog))?;
         logger.limit();
+        trace_panics();
     }
     Ok(Logging(logger))
+}
+
+/// Has a panic said with its backtrace, whatever the environment says: it is a fault of this program's, and may not
+/// come again.
+fn trace_panics() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        usual(info);
+        if std::env::var_os("RUST_BACKTRACE").is_none() {
+            let _ = writeln!(io::stderr(), "{}", Backtrace::force_capture());
+        }
+    }));
 }
 
 impl Logging {

@@ -5,6 +5,7 @@ mod overdue;
 mod retry;
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::{Lost, Outcome, RejectedReason};
@@ -117,6 +118,24 @@ impl PollGroup {
             .flatten()
             .map(|volume| volume.status(self.reactor, &self.links))
             .collect()
+    }
+
+    /// Writes what is under way, a line for each volume, each controller, and some of their I/Os.
+    pub(crate) fn write_in_flight(&self, out: &mut String) {
+        /// I/Os of one controller that are told one by one.
+        const TOLD_MAX: usize = 16;
+        for volume in self.volumes.iter().flatten() {
+            let (waiting, outstanding) = (volume.waiting.len(), volume.outstanding);
+            let name = &volume.info.name;
+            let _ = writeln!(out, "{name}: {outstanding} I/Os, {waiting} of them wait");
+        }
+        for link in self.links.iter().flatten() {
+            let (id, queue, count) = (link.id, link.queue_id(), link.outstanding());
+            let _ = writeln!(out, "controller {id:?}, queue {queue}: {count} I/Os");
+            for (io, cid) in link.in_flight().take(TOLD_MAX) {
+                let _ = writeln!(out, "  command {cid:?}: {io:?}");
+            }
+        }
     }
 
     /// Submits an I/O. It ends exactly once, in [`next_completion`](Self::next_completion). While no path is
@@ -450,4 +469,59 @@ fn check(io: &Io, info: &VolumeInfo) -> Result<(), SubmitError> {
         return Err(SubmitError::BufferTooShort);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use pollux_nvme_tcp::spec::log::AnaState;
+    use pollux_reactor::mailbox;
+
+    use super::*;
+    use crate::path_state::PathState;
+    use crate::policy::Policy;
+
+    #[test]
+    fn what_is_in_flight_is_told_by_volume_and_controller() {
+        let (control, _receiver) = mailbox(1);
+        let mut group = PollGroup::new(0, control);
+        let id = VolumeId {
+            slot: 0,
+            generation: 1,
+        };
+        let controller = ControllerId {
+            slot: 0,
+            generation: 1,
+        };
+        let info = VolumeInfo {
+            id,
+            name: "Nvme0n1".into(),
+            nsid: 1,
+            blocks: 8,
+            block_shift: 9,
+        };
+        let state = PathState {
+            log_read: 1,
+            epoch: 1,
+            ana: AnaState::INACCESSIBLE,
+            group: 1,
+            active: true,
+        };
+        let mut volume = Volume::new(info, Policy::ActivePassive);
+        volume.add_path(controller, state);
+        group.volumes.push(Some(Box::new(volume)));
+        group.links.push(Some(Box::new(Link::new(controller))));
+        for lba in 0..2 {
+            let io = Io::new(Op::Read, lba, 1, vec![0; 512]);
+            assert!(group.submit(id, io).is_ok());
+        }
+        let mut told = String::new();
+        group.write_in_flight(&mut told);
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(lines[0], "Nvme0n1: 2 I/Os, 2 of them wait");
+        assert!(
+            lines[1].starts_with("controller") && lines[1].ends_with("0 I/Os"),
+            "{told}"
+        );
+        assert_eq!(lines.len(), 2);
+    }
 }

@@ -256,6 +256,11 @@ impl<T> QueuePair<T> {
         self.table.look_through(look);
     }
 
+    /// What every outstanding request carries, with the command identifier of those of which a byte may have been sent.
+    pub fn in_flight(&self) -> impl Iterator<Item = (&T, Option<u16>)> {
+        self.table.users()
+    }
+
     /// The largest transfer of one command in bytes; larger block requests are split.
     pub fn set_transfer_max(&mut self, bytes: usize) {
         self.transmitter.set_transfer_max(bytes);

@@ -300,6 +300,17 @@ impl<T> CommandTable<T> {
         }
     }
 
+    /// The submitter's part of every request, with the command identifier if it was issued.
+    pub fn users(&self) -> impl Iterator<Item = (&T, Option<u16>)> {
+        (0u16..).zip(&self.slots).filter_map(|(index, slot)| {
+            let cid = slot.issued.then_some(slot.generation << SLOT_BITS | index);
+            match &slot.occupant {
+                Occupant::User(user) => Some((user, cid)),
+                _ => None,
+            }
+        })
+    }
+
     /// Begins a new tick and shows `found` every command that is `limit` ticks old or more; its age then
     /// counts from now. What the queue pair has asked for itself has limits of its own.
     pub fn age(&mut self, limit: u32, found: &mut impl FnMut(Overdue<'_, T>)) {
