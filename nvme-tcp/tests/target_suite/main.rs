@@ -14,5 +14,8 @@ mod faults;
 mod initiator;
 mod io;
 mod layers;
+mod lying;
+#[path = "../../examples/own_disk/disk.rs"]
+mod own_disk;
 mod removals;
 mod turns;

@@ -1,0 +1,37 @@
+//! A target with a disk of one's own as its namespace: `cargo run -p pollux-nvme-tcp --example own_disk 127.0.0.1:4420`
+
+mod disk;
+
+use pollux_nvme_tcp::spec::Nqn;
+use pollux_nvme_tcp::target::{
+    Backend, DiskRef, NamespaceConfig, SubsystemConfig, TargetRequest, target,
+};
+use pollux_reactor::{Group, Idle};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let addr = std::env::args()
+        .nth(1)
+        .ok_or("an address is missing")?
+        .parse()?;
+    let (handle, parts) = target(1);
+    let mut group = Group::new();
+    for part in parts {
+        let reactor = group.add_reactor(None, Idle::Yield);
+        group.add_service(reactor, part.receiver, move || part.service);
+    }
+    let running = group.start()?;
+    let nqn: Nqn = "nqn.2014-08.org.example:map".parse()?;
+    handle.call(TargetRequest::CreateSubsystem(SubsystemConfig::new(
+        nqn.clone(),
+    )))?;
+    let disk = DiskRef::new(disk::MapDisk::start());
+    let namespace = NamespaceConfig::new(Backend::Disk(disk), 512);
+    handle.call(TargetRequest::AddNamespace {
+        nqn: nqn.clone(),
+        nsid: None,
+        namespace,
+    })?;
+    handle.call(TargetRequest::AddListener { nqn, addr })?;
+    running.join();
+    Ok(())
+}
