@@ -288,6 +288,32 @@ mod tests {
                 &["3", "round_robin"],
             ),
             (&["--stride", "0"], &["'0'"]),
+            (&["--rate", "0"], &["'0'"]),
+            (&["--arrivals", "poisson"], &["--rate"]),
+            (
+                &["--rate", "5", "--arrivals", "often"],
+                &["'often'", "poisson"],
+            ),
+            (&["--mix", "read:1"], &["randrw"]),
+            (
+                &["-w", "randrw", "--mix", "red:1"],
+                &["'red'", "write_zeroes"],
+            ),
+            (&["-w", "rw", "--mix", "read:1", "-M", "5"], &["--mix"]),
+            (
+                &["-w", "read", "--random-distribution", "zipf:1"],
+                &["zipf:1", "randread"],
+            ),
+            (
+                &["--random-distribution", "zipf:x"],
+                &["'zipf:x'", "zipf:THETA"],
+            ),
+            (&["-o", "4k:1,8k"], &["'8k'", "no weight"]),
+            (
+                &["--ramp-time", "1", "--ios", "5"],
+                &["--ramp-time 1", "--ios 5"],
+            ),
+            (&["--interval", "0.001"], &["'0.001'", "0.01 to 1"]),
             (&["--ios", "0"], &["'0'"]),
             (&["--connect-timeout", "0"], &["'0'", "0.1 to 3600"]),
             (&["--kato", "-5"], &["'-5'"]),

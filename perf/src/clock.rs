@@ -1,6 +1,6 @@
 //! Time for threads that are not reactors: the floor's and the main one.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// The present moment.
 #[expect(
@@ -9,6 +9,15 @@ use std::time::Instant;
 )]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// The time of day, for those who look for other logs of that time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no thread with a reactor asks for it"
+)]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Sleeps until `at`. Never for a thread that is a reactor.

@@ -39,6 +39,15 @@ impl EmbeddedNamespace {
     }
 }
 
+impl std::fmt::Display for EmbeddedNamespace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory(bytes) => write!(f, "memory:{bytes}"),
+            Self::Null(bytes) => write!(f, "null:{bytes}"),
+        }
+    }
+}
+
 /// Reads `memory:SIZE` or `null:SIZE`.
 pub fn parse_namespace(text: &str) -> Result<EmbeddedNamespace, String> {
     let bad = || {

@@ -16,6 +16,12 @@ pub struct Machine {
     pub cores: Vec<usize>,
     /// What the kernel reads the time from.
     pub clocksource: String,
+    /// Its name on the network.
+    pub hostname: String,
+    /// How the kernel chooses the clock rate of the first core; `unknown` where nothing is said, as in most guests.
+    pub governor: String,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
 }
 
 impl Machine {
@@ -28,6 +34,12 @@ impl Machine {
                 .unwrap_or_else(unknown),
             kernel: first_line("/proc/sys/kernel/osrelease"),
             cores,
+            hostname: first_line("/proc/sys/kernel/hostname"),
+            governor: first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            memory_bytes: fs::read_to_string("/proc/meminfo")
+                .ok()
+                .and_then(|text| memory_bytes(&text))
+                .unwrap_or(0),
             clocksource: first_line(
                 "/sys/devices/system/clocksource/clocksource0/current_clocksource",
             ),
@@ -41,6 +53,9 @@ impl Machine {
             "kernel": self.kernel,
             "clocksource": self.clocksource,
             "cores": self.cores,
+            "hostname": self.hostname,
+            "governor": self.governor,
+            "memory_bytes": self.memory_bytes,
         })
     }
 
@@ -54,6 +69,12 @@ impl Machine {
             doubts.push(format!(
                 "the kernel's clock source is {}, which is slow to read: latencies include it",
                 self.clocksource
+            ));
+        }
+        if !matches!(self.governor.as_str(), "performance" | "unknown") {
+            doubts.push(format!(
+                "the governor is {}: the clock rate of the cores follows the load",
+                self.governor
             ));
         }
         doubts
@@ -102,6 +123,14 @@ fn first_line(path: &str) -> String {
     fs::read_to_string(path).map_or_else(|_| unknown(), |text| text.trim().to_owned())
 }
 
+fn memory_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 fn cpu_model(cpuinfo: &str) -> Option<String> {
     let line = cpuinfo
         .lines()
@@ -124,11 +153,18 @@ mod tests {
     fn a_slow_clock_is_a_doubt() {
         let mut machine = Machine {
             clocksource: "tsc".to_owned(),
+            governor: "performance".to_owned(),
             ..Machine::default()
         };
         assert!(machine.doubts().is_empty());
         machine.clocksource = "hpet".to_owned();
         assert!(machine.doubts()[0].contains("hpet"));
+        machine.governor = "powersave".to_owned();
+        assert!(machine.doubts()[1].contains("powersave"));
+        assert_eq!(
+            memory_bytes("MemTotal:       16 kB\nMemFree: 1 kB\n"),
+            Some(16_384)
+        );
     }
 
     #[test]

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use cli::{Exit, Invocation};
 use errors::{Interrupted, Usage};
-use results::{EXIT_FAILURE, measure};
+use results::{EXIT_FAILURE, Files, measure};
 use signals::Signals;
 
 const EXIT_USAGE: u8 = 2;
@@ -66,11 +66,17 @@ fn fail(code: u8, message: &str) -> ExitCode {
 fn perform(invocation: &Invocation, signals: &Signals) -> anyhow::Result<ExitCode> {
     let stop = &*signals.stop;
     match invocation {
-        Invocation::Run(args) => measure(args.json.as_deref(), signals, || run::run(args, stop)),
-        Invocation::Floor(args) => {
-            measure(args.json.as_deref(), signals, || floor::run(args, stop))
+        Invocation::Run(args) => {
+            let files = Files {
+                json: args.json.as_deref(),
+                hdr_log: args.hdr_log.as_deref(),
+            };
+            measure(files, signals, || run::run(args, stop))
         }
-        Invocation::Disturb(args) => measure(args.json.as_deref(), signals, || {
+        Invocation::Floor(args) => {
+            measure(Files::json(&args.json), signals, || floor::run(args, stop))
+        }
+        Invocation::Disturb(args) => measure(Files::json(&args.json), signals, || {
             disturb::run(args, &signals.stop)
         }),
         Invocation::Serve(args) => serve::run(args, stop),

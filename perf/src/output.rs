@@ -1,4 +1,4 @@
-//! Where `--json` goes: a file that is there whole or not at all, or standard output.
+//! Where results go: a file that is there whole or not at all, or standard output.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use crate::errors::Usage;
 
-/// A place for one JSON object.
+/// A place for one text.
 #[derive(Debug)]
-pub enum JsonOutput {
+pub enum Output {
     /// `-`: standard output.
     Stdout,
     /// A file that appears, or is replaced, when all of it is written.
@@ -20,19 +20,19 @@ pub enum JsonOutput {
     Device(PathBuf),
 }
 
-impl JsonOutput {
+impl Output {
     /// Finds out whether it can be written, so that a result is not lost to a typo. Leaves nothing behind.
     ///
     /// # Errors
     ///
     /// [`Usage`] that names the path and the reason.
-    pub fn new(path: &Path) -> Result<Self, Usage> {
+    pub fn new(option: &str, path: &Path) -> Result<Self, Usage> {
         if path == Path::new("-") {
             return Ok(Self::Stdout);
         }
         let refused = |error: io::Error| {
             Usage(format!(
-                "--json '{}' cannot be written: {error}",
+                "{option} '{}' cannot be written: {error}",
                 path.display()
             ))
         };
@@ -61,7 +61,15 @@ impl JsonOutput {
     ///
     /// What the operating system says; the file is then as it was.
     pub fn write(&self, object: &Value) -> anyhow::Result<()> {
-        let text = format!("{object:#}\n");
+        self.write_text(&format!("{object:#}\n"))
+    }
+
+    /// Writes a text.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says; the file is then as it was.
+    pub fn write_text(&self, text: &str) -> anyhow::Result<()> {
         match self {
             Self::Stdout => io::stdout()
                 .write_all(text.as_bytes())
@@ -100,7 +108,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("pollux-output-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let count = || fs::read_dir(&folder).unwrap().count();
-        let output = JsonOutput::new(&folder.join("a.json")).unwrap();
+        let output = Output::new("--json", &folder.join("a.json")).unwrap();
         assert_eq!(count(), 0, "nothing before the end");
         output.write(&Value::from(1)).unwrap();
         output.write(&Value::from(2)).unwrap();
@@ -109,7 +117,7 @@ mod tests {
 
         let link = folder.join("link");
         std::os::unix::fs::symlink(folder.join("a.json"), &link).unwrap();
-        let linked = JsonOutput::new(&link).unwrap();
+        let linked = Output::new("--json", &link).unwrap();
         linked.write(&Value::from(3)).unwrap();
         assert_eq!(fs::read_to_string(folder.join("a.json")).unwrap(), "3\n");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -121,12 +129,12 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_named_at_the_start() {
         for path in ["/nowhere/at/all.json", "/"] {
-            let error = JsonOutput::new(Path::new(path)).unwrap_err();
+            let error = Output::new("--json", Path::new(path)).unwrap_err();
             assert!(error.to_string().contains(&format!("'{path}'")), "{error}");
         }
-        assert!(JsonOutput::new(Path::new("-")).unwrap().is_stdout());
-        let device = JsonOutput::new(Path::new("/dev/null")).unwrap();
-        assert!(matches!(device, JsonOutput::Device(_)));
+        assert!(Output::new("--json", Path::new("-")).unwrap().is_stdout());
+        let device = Output::new("--json", Path::new("/dev/null")).unwrap();
+        assert!(matches!(device, Output::Device(_)));
         device.write(&Value::Null).unwrap();
     }
 }

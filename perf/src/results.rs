@@ -1,12 +1,12 @@
 //! What every measurement ends in: a table for people, an object for programs, and an exit code.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::Value;
 
-use crate::output::JsonOutput;
+use crate::output::Output;
 use crate::signals::Signals;
 
 /// Something failed: an I/O, a connection, the command itself.
@@ -16,6 +16,10 @@ pub const EXIT_FAILURE: u8 = 1;
 pub trait Results {
     /// For people.
     fn table(&self) -> String;
+    /// The latencies of each interval, for HDR tools.
+    fn hdr_log(&self) -> String {
+        String::new()
+    }
     /// For programs: one object.
     fn json(&self) -> Value;
     /// What makes the exit code 1.
@@ -24,26 +28,54 @@ pub trait Results {
     fn interrupted(&self) -> bool;
 }
 
+/// Where the results go beside the terminal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Files<'a> {
+    /// The object.
+    pub json: Option<&'a Path>,
+    /// The log of histograms.
+    pub hdr_log: Option<&'a Path>,
+}
+
+impl<'a> Files<'a> {
+    /// The object alone.
+    pub fn json(path: &'a Option<PathBuf>) -> Self {
+        let json = path.as_deref();
+        Self {
+            json,
+            hdr_log: None,
+        }
+    }
+}
+
 /// Runs a measurement and shows what it gives: the table to people, the object to the file.
 ///
 /// # Errors
 ///
 /// The measurement could not be made, or its object could not be written; the table is shown before that.
 pub fn measure<R: Results>(
-    json: Option<&Path>,
+    files: Files<'_>,
     signals: &Signals,
     run: impl FnOnce() -> anyhow::Result<R>,
 ) -> anyhow::Result<ExitCode> {
-    let json = json.map(JsonOutput::new).transpose()?;
+    let json = files
+        .json
+        .map(|path| Output::new("--json", path))
+        .transpose()?;
+    let log = files
+        .hdr_log
+        .map(|path| Output::new("--hdr-log", path))
+        .transpose()?;
     let report = run()?;
     // A reader that went away does not make the run a failure.
     let _ = match &json {
         Some(json) if json.is_stdout() => write!(std::io::stderr(), "{}", report.table()),
         _ => write!(std::io::stdout(), "{}", report.table()),
     };
-    if let Some(json) = json {
-        json.write(&report.json())?;
-    }
+    // A file that cannot be written does not keep the other from being.
+    let logged = log.map_or(Ok(()), |log| log.write_text(&report.hdr_log()));
+    json.map_or(Ok(()), |json| json.write(&report.json()))?;
+    logged?;
     Ok(if report.failures() > 0 {
         ExitCode::from(EXIT_FAILURE)
     } else if report.interrupted() {

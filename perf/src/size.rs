@@ -43,19 +43,27 @@ pub fn human_bytes(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// The I/O sizes of a run, in bytes; one is drawn for each I/O, all equally likely.
+/// The I/O sizes of a run, in bytes; one is drawn for each I/O, all equally likely unless they have weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IoSizes(Vec<u32>);
+pub struct IoSizes {
+    sizes: Vec<u32>,
+    weights: Vec<u32>,
+}
 
 impl IoSizes {
     /// All sizes, ascending, without duplicates; never empty.
     pub fn bytes(&self) -> &[u32] {
-        &self.0
+        &self.sizes
+    }
+
+    /// How often each is drawn in proportion; empty: all alike.
+    pub fn weights(&self) -> &[u32] {
+        &self.weights
     }
 
     /// The largest size in bytes.
     pub fn max(&self) -> u32 {
-        self.0[self.0.len() - 1]
+        self.sizes[self.sizes.len() - 1]
     }
 }
 
@@ -63,6 +71,9 @@ impl FromStr for IoSizes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains(':') {
+            return weighted(text);
+        }
         let mut sizes = Vec::new();
         for part in text.split(',') {
             match part.split_once('-') {
@@ -85,8 +96,35 @@ impl FromStr for IoSizes {
         }
         sizes.sort_unstable();
         sizes.dedup();
-        Ok(Self(sizes))
+        let weights = Vec::new();
+        Ok(Self { sizes, weights })
     }
+}
+
+/// `4k:70,64k:30`: each size once, each with its weight.
+fn weighted(text: &str) -> Result<IoSizes, String> {
+    let mut mix = Vec::new();
+    for part in text.split(',') {
+        let (size, weight) = part.split_once(':').ok_or_else(|| {
+            format!("size '{part}' has no weight, others of '{text}' have: all or none may")
+        })?;
+        let size = io_size(size)?;
+        let weight: u32 = match weight.parse() {
+            Ok(weight @ 1..=1_000_000) => weight,
+            _ => {
+                return Err(format!(
+                    "weight '{weight}' of size '{part}' is not possible: allowed are 1 to 1000000"
+                ));
+            }
+        };
+        if mix.iter().any(|(known, _)| *known == size) {
+            return Err(format!("size '{part}' is there twice in '{text}'"));
+        }
+        mix.push((size, weight));
+    }
+    mix.sort_unstable();
+    let (sizes, weights) = mix.into_iter().unzip();
+    Ok(IoSizes { sizes, weights })
 }
 
 fn io_size(text: &str) -> Result<u32, String> {
@@ -102,7 +140,14 @@ fn io_size(text: &str) -> Result<u32, String> {
 
 impl fmt::Display for IoSizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_slice() {
+        if !self.weights.is_empty() {
+            let sizes = self.sizes.iter().zip(&self.weights);
+            let shown = sizes.map(|(size, weight)| {
+                format!("{}:{weight}", human_bytes((*size).into()).replace(' ', ""))
+            });
+            return f.write_str(&shown.collect::<Vec<_>>().join(","));
+        }
+        match self.sizes.as_slice() {
             [] => Ok(()),
             [one] => f.write_str(&human_bytes((*one).into())),
             [first, .., last] => write!(
@@ -110,7 +155,7 @@ impl fmt::Display for IoSizes {
                 "{} to {} ({} sizes)",
                 human_bytes((*first).into()),
                 human_bytes((*last).into()),
-                self.0.len()
+                self.sizes.len()
             ),
         }
     }
@@ -160,9 +205,33 @@ mod tests {
     }
 
     #[test]
+    fn sizes_with_weights() {
+        let sizes: IoSizes = "64k:30,4k:70".parse().unwrap();
+        assert_eq!(
+            (sizes.bytes(), sizes.weights()),
+            (&[4096, 65_536][..], &[70, 30][..])
+        );
+        assert_eq!(sizes.to_string(), "4KiB:70,64KiB:30");
+    }
+
+    #[test]
     fn sizes_that_cannot_be() {
         for text in [
-            "0", "100", "513", "17m", "8k-4k", "4k,", "4k-", "-4k", "4k,1",
+            "0",
+            "100",
+            "513",
+            "17m",
+            "8k-4k",
+            "4k,",
+            "4k-",
+            "-4k",
+            "4k,1",
+            "4k:0",
+            "4k:1,8k",
+            "4k:1,4k:2",
+            "4k:",
+            "4k-8k:1",
+            "4k:-1",
         ] {
             assert!(text.parse::<IoSizes>().is_err(), "{text}");
         }

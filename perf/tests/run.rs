@@ -500,3 +500,51 @@ fn peers_that_refuse_or_stay_silent_are_one_line_and_exit_code_1() {
         assert!(message.contains(&port.to_string()), "{message}");
     }
 }
+
+/// Stopped for a while under an open loop: what was due meanwhile has waited, and is in the figures with its wait.
+#[test]
+fn a_stall_is_in_the_latencies_of_all_that_was_due_in_it() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("run-stall.json");
+    let file = path.to_str().expect("UTF-8");
+    let args = [
+        "-t",
+        "4",
+        "--no-failover",
+        "--rate",
+        "1000",
+        "-q",
+        "4",
+        "--json",
+        file,
+    ];
+    let (child, progress) = started(&args, "IOPS");
+    signal(&child, "-STOP");
+    let slept = Command::new("sleep").arg("0.8").status();
+    assert!(slept.expect("sleep is there").success());
+    signal(&child, "-CONT");
+    let (report, exit) = ended(child, progress);
+    assert_eq!(exit, Some(0), "{report}");
+    assert!(
+        report.contains("open loop: 1,000 I/Os a second"),
+        "{report}"
+    );
+    let json = fs::read_to_string(&path).expect("a file");
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    // A fifth of the run: were only the four in flight late, p90 would not show it.
+    let p90 = json["latency_ns"]["p90"].as_u64();
+    assert!(p90 > Some(200_000_000), "{:#}", json["latency_ns"]);
+    assert!(
+        json["open_loop"]["backlog_max"].as_u64() > Some(700),
+        "{json:#}"
+    );
+    let end = json["open_loop"]["backlog_end"].as_u64();
+    assert!(end < json["open_loop"]["backlog_max"].as_u64(), "{json:#}");
+}
+
+#[test]
+fn results_that_cannot_be_written_are_still_shown() {
+    let output = run(&["-t", "0.2", "--no-failover", "--json", "/dev/full"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("no error"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/dev/full"));
+}

@@ -162,14 +162,7 @@ impl<'b> Drive<'b> {
         depth: u32,
     ) -> anyhow::Result<Self> {
         let io_size: IoSizes = "4k".parse().map_err(anyhow::Error::msg)?;
-        let work = Work {
-            workload,
-            read_share: None,
-            io_size: &io_size,
-            stride: None,
-            depth,
-            ios: None,
-        };
+        let work = Work::new(workload, &io_size, depth);
         let jobs = bench.reactors();
         let plans = plans(&work, volume.blocks, volume.block_size, jobs, random_seed())?;
         let (sender, news) = mpsc::channel();

@@ -108,5 +108,10 @@ pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
         target_core: Some(placement.target),
         machine,
         doubts,
+        series: Vec::new(),
+        open_loop: None,
+        ramp: None,
+        began: outcome.began,
+        target: serde_json::Value::Null,
     })
 }

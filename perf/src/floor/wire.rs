@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use core_affinity::CoreId;
 
 use super::exchange::Exchange;
-use crate::clock::now;
+use crate::clock::{now, wall};
 use crate::machine;
 use crate::stats::{Gap, JobStats};
 
@@ -215,6 +215,7 @@ fn serve(side: &mut Side, idle: Idle) -> anyhow::Result<()> {
 pub struct Outcome {
     pub stats: JobStats,
     pub end_ns: u64,
+    pub began: std::time::SystemTime,
     pub preemptions: u64,
 }
 
@@ -226,7 +227,7 @@ fn load(
     stop: &AtomicBool,
 ) -> anyhow::Result<Outcome> {
     let mut stats = JobStats::new();
-    let start = now();
+    let (start, began) = (now(), wall());
     let since_start = || u64::try_from(now().duration_since(start).as_nanos()).unwrap_or(u64::MAX);
     let end_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     // Answers come in the order of the requests.
@@ -275,6 +276,7 @@ fn load(
     Ok(Outcome {
         stats,
         end_ns: last_ns,
+        began,
         preemptions: machine::preemptions(),
     })
 }

@@ -64,7 +64,7 @@ impl Verify {
         swept: bool,
         stats: &mut JobStats,
     ) -> Stage {
-        match (operation.write, success) {
+        match (operation.writes(), success) {
             (true, true) => {
                 self.ledger.written(operation);
                 return Stage::Written(operation);

@@ -4,11 +4,13 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use pollux_multipath::{
-    Application, Completion, ControllerId, Io, Op, PathStatus, PollGroup, SubmitError, VolumeId,
+    Application, Completion, ControllerId, Io, IoError, Op, PathStatus, PollGroup, SubmitError,
+    VolumeId,
 };
+use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::{Context, Progress};
 
-use super::{Load, Plan, Prepared, Verified};
+use super::{Backlog, Load, Plan, Prepared, Verified};
 use crate::stats::{JobStats, PATH_LOOK_NS, PathEvent};
 
 /// What a job is told.
@@ -81,6 +83,8 @@ pub struct Collected {
     pub states: Vec<&'static str>,
     /// I/Os that wait because there is no path to take.
     pub waiting: u64,
+    /// What was due and not started since the last time, in an open loop.
+    pub backlog: Option<Backlog>,
 }
 
 /// The application: the jobs of one reactor, of which no two are on the same volume.
@@ -228,6 +232,13 @@ impl Running {
         } = completion;
         let path = path.and_then(|id| self.paths.iter().position(|(known, _)| *known == id));
         self.touched = true;
+        let result = match result {
+            Err(IoError::Status(status)) if io.op == Op::Compare && is_compare_failure(status) => {
+                self.load.stats_mut().differing += 1;
+                Ok(())
+            }
+            result => result,
+        };
         let ok = result.is_ok();
         self.load
             .complete(slot_of(io.user), io.buffer, result, path, now_ns);
@@ -251,7 +262,7 @@ impl Running {
         {
             progress = Progress::Busy;
             let io = Io {
-                op: if operation.write { Op::Write } else { Op::Read },
+                op: operation.op,
                 lba: operation.lba,
                 blocks: operation.blocks,
                 buffer,
@@ -290,6 +301,7 @@ impl Running {
             socket_calls: self.socket_calls,
             states: self.states.clone(),
             waiting: self.waiting,
+            backlog: self.load.take_backlog(),
         };
         let _ = self.news.send(News::Collected(Box::new(collected)));
     }
@@ -332,6 +344,11 @@ impl Running {
             }
         }
     }
+}
+
+/// The target has compared and found a difference.
+fn is_compare_failure(status: Status) -> bool {
+    Status::new(status.sct(), status.sc()) == Status::COMPARE_FAILURE
 }
 
 fn state_name(path: &PathStatus) -> &'static str {

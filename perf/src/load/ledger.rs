@@ -126,7 +126,7 @@ mod tests {
 
     fn operation(lba: u64, blocks: u32) -> Operation {
         Operation {
-            write: true,
+            op: pollux_multipath::Op::Write,
             lba,
             blocks,
         }

@@ -3,20 +3,29 @@
 //! Its owner moves buffers between here and the volume. Every operation that was handed out comes back exactly once,
 //! and `verify` never has two I/Os in flight on one block.
 
+mod arrivals;
 mod check;
+mod distribution;
 mod job;
 mod ledger;
+mod mix;
 mod pattern;
 mod plan;
 mod workload;
 
 use std::fmt::Display;
 
+use pollux_multipath::Op;
+
+pub use self::arrivals::{Backlog, Process, Rate};
 pub use self::check::Verified;
+pub use self::distribution::Distribution;
 pub use self::job::{Collected, JobMessage, Jobs, News, Start};
+pub use self::mix::Mix;
 pub use self::plan::{Plan, Work, plans, random_seed};
 pub use self::workload::{Operation, Workload};
 
+use self::arrivals::Arrivals;
 use self::check::Verify;
 use self::ledger::Ledger;
 use self::pattern::Pattern;
@@ -125,9 +134,9 @@ impl Load {
 
     /// The next I/O, if a slot is free and there is something to do.
     pub fn prepare(&mut self, now_ns: u64) -> Option<Prepared> {
-        let (slot, operation) = self.next_step()?;
+        let (slot, operation, since_ns) = self.next_step(now_ns)?;
         let mut buffer = std::mem::take(self.buffers.get_mut(slot)?);
-        if let (Some(verify), true) = (&self.verify, operation.write) {
+        if let (Some(verify), true) = (&self.verify, operation.writes()) {
             let ledger = &verify.ledger;
             let data = &mut buffer[..operation.blocks as usize * self.plan.block_bytes];
             verify
@@ -136,7 +145,7 @@ impl Load {
         }
         self.slots[slot] = Stage::Flying {
             operation,
-            since_ns: now_ns,
+            since_ns,
         };
         self.submitted += 1;
         if self.started_ns.is_none() {
@@ -155,15 +164,24 @@ impl Load {
         })
     }
 
-    fn next_step(&mut self) -> Option<(usize, Operation)> {
+    /// A slot, what to do in it, and since when it has been due.
+    fn next_step(&mut self, now_ns: u64) -> Option<(usize, Operation, u64)> {
         if let Some(slot) = self.written.pop()
             && let Some(Stage::Written(operation)) = self.slots.get(slot).copied()
         {
             let read_back = Operation {
-                write: false,
+                op: Op::Read,
                 ..operation
             };
-            return Some((slot, read_back));
+            return Some((slot, read_back, now_ns));
+        }
+        let mut since_ns = now_ns;
+        if let (Some(arrivals), Phase::Running) = (&mut self.plan.arrivals, self.phase) {
+            arrivals.look(now_ns);
+            since_ns = arrivals.next_due_ns()?;
+            if self.free.is_empty() {
+                arrivals.note_backlog();
+            }
         }
         let slot = *self.free.last()?;
         let operation = match self.phase {
@@ -171,8 +189,11 @@ impl Load {
             Phase::Draining => return None,
             Phase::Sweeping(from) => self.sweep(from)?,
         };
+        if let (Some(arrivals), Phase::Running) = (&mut self.plan.arrivals, self.phase) {
+            arrivals.start();
+        }
         self.free.pop();
-        Some((slot, operation))
+        Some((slot, operation, since_ns))
     }
 
     fn draw(&mut self) -> Option<Operation> {
@@ -182,7 +203,9 @@ impl Load {
         for _ in 0..DRAWS_MAX {
             let mut operation = self.generator.next_operation();
             if verify.ledger.reserve(operation) {
-                operation.write |= !verify.ledger.checkable(operation);
+                if !verify.ledger.checkable(operation) {
+                    operation.op = Op::Write;
+                }
                 return Some(operation);
             }
         }
@@ -195,7 +218,7 @@ impl Load {
         let largest = self.plan.shape.largest();
         let left = u32::try_from(self.plan.shape.region.end - lba).unwrap_or(u32::MAX);
         let operation = Operation {
-            write: false,
+            op: Op::Read,
             lba,
             blocks: largest.min(left),
         };
@@ -240,12 +263,17 @@ impl Load {
             Ok(()) => {
                 self.succeeded = true;
                 stats.latency.saturating_record(latency_ns);
-                stats.bytes += bytes as u64;
-                *(if operation.write {
-                    &mut stats.writes
-                } else {
-                    &mut stats.reads
-                }) += 1;
+                match operation.op {
+                    Op::Read => {
+                        stats.reads += 1;
+                        stats.bytes += bytes as u64;
+                    }
+                    Op::Write => {
+                        stats.writes += 1;
+                        stats.bytes += bytes as u64;
+                    }
+                    other => stats.note_other(other, bytes as u64),
+                }
                 if let Some(path) = path {
                     stats.path(path).ios += 1;
                 }
@@ -257,7 +285,7 @@ impl Load {
                     stats.path(path).errors += 1;
                 }
                 stats.note_error(|| {
-                    let verb = if operation.write { "write" } else { "read" };
+                    let verb = operation.op.name();
                     format!(
                         "{verb} of {} blocks at LBA {}: {error}",
                         operation.blocks, operation.lba
@@ -300,6 +328,14 @@ impl Load {
         if self.phase == Phase::Running {
             self.phase = Phase::Draining;
             self.stopped_ns = Some(now_ns);
+            // What was due has waited until now, and nobody knows for how much longer it would have.
+            if let Some(arrivals) = &mut self.plan.arrivals {
+                arrivals.look(now_ns);
+                arrivals.note_backlog();
+                for (age_ns, count) in arrivals.unstarted(now_ns) {
+                    self.stats.unfinished.saturating_record_n(age_ns, count);
+                }
+            }
         }
     }
 
@@ -323,7 +359,7 @@ impl Load {
             in_flight = true;
             let age_ns = now_ns.saturating_sub(since_ns);
             self.stats.unfinished.saturating_record(age_ns);
-            if let (Some(verify), true) = (&mut self.verify, operation.write) {
+            if let (Some(verify), true) = (&mut self.verify, operation.writes()) {
                 verify.ledger.write_failed(operation);
             }
         }
@@ -382,6 +418,11 @@ impl Load {
     /// The counters, for events.
     pub fn stats_mut(&mut self) -> &mut JobStats {
         &mut self.stats
+    }
+
+    /// What was due and not started, since the last time; `None` in a closed loop.
+    pub fn take_backlog(&mut self) -> Option<Backlog> {
+        self.plan.arrivals.as_mut().map(Arrivals::take_backlog)
     }
 
     /// I/Os handed out and I/Os that came back.

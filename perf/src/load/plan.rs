@@ -3,6 +3,9 @@
 use crate::errors::Usage;
 use crate::size::{IoSizes, human_bytes};
 
+use super::arrivals::{Arrivals, Rate};
+use super::distribution::Distribution;
+use super::mix::Mix;
 use super::workload::{Shape, Workload, regions};
 
 /// Blocks that one verifying job works on at most; they cost four bytes each, and all are read at the end.
@@ -25,6 +28,8 @@ pub struct Plan {
     pub seed: u64,
     /// Seed of the pattern, the same for all jobs.
     pub pattern_seed: u64,
+    /// When I/Os are due; `None`: as soon as there is room.
+    pub arrivals: Option<Arrivals>,
 }
 
 /// A seed that is new each time.
@@ -35,6 +40,7 @@ pub fn random_seed() -> u64 {
 }
 
 /// What all jobs of a run do.
+#[derive(Clone, Debug)]
 pub struct Work<'a> {
     /// What to do.
     pub workload: Workload,
@@ -48,6 +54,29 @@ pub struct Work<'a> {
     pub depth: u32,
     /// I/Os after which a job ends.
     pub ios: Option<u64>,
+    /// Operations where there are more than reads and writes.
+    pub mix: Option<Mix>,
+    /// Where random I/Os go.
+    pub distribution: Distribution,
+    /// How often I/Os are due; `None`: as often as there is room.
+    pub rate: Option<Rate>,
+}
+
+impl<'a> Work<'a> {
+    /// A workload at a depth, and nothing special about it.
+    pub fn new(workload: Workload, io_size: &'a IoSizes, depth: u32) -> Self {
+        Self {
+            workload,
+            read_share: None,
+            io_size,
+            stride: None,
+            depth,
+            ios: None,
+            mix: None,
+            distribution: Distribution::Uniform,
+            rate: None,
+        }
+    }
 }
 
 /// Checks the options against a volume and makes a plan for each of its jobs.
@@ -92,7 +121,10 @@ pub fn plans(
         shape: Shape {
             workload: args.workload,
             read_share: args.read_share,
+            mix: args.mix.clone(),
             sizes: sizes.clone(),
+            weights: args.io_size.weights().to_vec(),
+            distribution: args.distribution,
             stride: args.stride,
             region,
         },
@@ -101,6 +133,9 @@ pub fn plans(
         ios: args.ios,
         seed: seed.wrapping_add(job as u64),
         pattern_seed: seed,
+        arrivals: args
+            .rate
+            .map(|rate| Arrivals::new(rate, job, jobs, seed.wrapping_add(job as u64))),
     };
     Ok(regions.into_iter().enumerate().map(plan).collect())
 }

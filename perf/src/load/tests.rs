@@ -13,7 +13,10 @@ fn plan(workload: Workload, sizes: &[u32], stride: Option<u64>, blocks: u64) -> 
         shape: Shape {
             workload,
             read_share: None,
+            mix: None,
             sizes: sizes.to_vec(),
+            weights: Vec::new(),
+            distribution: Distribution::Uniform,
             stride,
             region: 0..blocks,
         },
@@ -22,6 +25,7 @@ fn plan(workload: Workload, sizes: &[u32], stride: Option<u64>, blocks: u64) -> 
         ios: None,
         seed: 3,
         pattern_seed: 5,
+        arrivals: None,
     }
 }
 
@@ -71,7 +75,7 @@ impl Disk {
         let mut done = self.flying.swap_remove(index);
         let range = done.operation.range();
         let bytes = &mut self.data[bytes(&range)];
-        if done.operation.write {
+        if done.operation.writes() {
             bytes.copy_from_slice(&done.buffer[..bytes.len()]);
         } else {
             done.buffer[..bytes.len()].copy_from_slice(bytes);
@@ -173,7 +177,7 @@ fn verify_reads_each_write_back_before_its_blocks_are_free() {
     drive(&mut load, &mut disk, usize::MAX, |_| false);
     let mut unread = std::collections::BTreeSet::new();
     for operation in &disk.log {
-        if operation.write {
+        if operation.writes() {
             assert!(unread.insert(operation.lba), "written twice without a read");
         } else {
             unread.remove(&operation.lba);
@@ -398,7 +402,11 @@ fn verify_vouches_for_nothing_that_it_did_not_read() {
     let mut disk = Disk::new(1024);
     drive(&mut load, &mut disk, 500, |step| step == 3);
     // Interrupted, with writes in flight.
-    let in_flight = disk.flying.iter().filter(|io| io.operation.write).count();
+    let in_flight = disk
+        .flying
+        .iter()
+        .filter(|io| io.operation.writes())
+        .count();
     load.stop(0);
     load.close(0);
     let verified = load.verified().unwrap();

@@ -3,7 +3,11 @@
 use std::ops::Range;
 
 use clap::ValueEnum;
+use pollux_multipath::Op;
 use pollux_reactor::Rng;
+
+use super::distribution::{Distribution, Picker};
+use super::mix::Mix;
 
 /// `-w`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,9 +21,9 @@ pub enum Workload {
     RandRead,
     /// Random writes
     RandWrite,
-    /// Sequential reads and writes, mixed by -M
+    /// Sequential reads and writes, mixed by -M or --mix
     Rw,
-    /// Random reads and writes, mixed by -M
+    /// Random reads and writes, mixed by -M or --mix
     RandRw,
     /// Random writes of a pattern that are read back and compared, and later reads of the same blocks
     Verify,
@@ -39,7 +43,8 @@ impl Workload {
         }
     }
 
-    fn random(self) -> bool {
+    /// Offsets are drawn, not counted up.
+    pub fn random(self) -> bool {
         !matches!(self, Self::Read | Self::Write | Self::Rw)
     }
 
@@ -62,8 +67,14 @@ pub struct Shape {
     pub workload: Workload,
     /// Percentage of reads where the workload is mixed.
     pub read_share: Option<u8>,
+    /// Operations where there are more than reads and writes; it takes the place of the read share.
+    pub mix: Option<Mix>,
     /// Sizes in blocks, one of which is drawn for each I/O.
     pub sizes: Vec<u32>,
+    /// How often each size is drawn in proportion; empty: all alike.
+    pub weights: Vec<u32>,
+    /// Where random I/Os go.
+    pub distribution: Distribution,
     /// I/Os start at multiples of this many blocks rather than of their size.
     pub stride: Option<u64>,
     /// The blocks that this job works on. At least as long as the largest size.
@@ -82,8 +93,8 @@ impl Shape {
 /// One I/O to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Write or read.
-    pub write: bool,
+    /// What to do.
+    pub op: Op,
     /// First block.
     pub lba: u64,
     /// Number of blocks.
@@ -91,6 +102,11 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Whether the blocks have other contents afterwards, from its buffer.
+    pub fn writes(&self) -> bool {
+        self.op == Op::Write
+    }
+
     /// The blocks it covers.
     pub fn range(&self) -> Range<u64> {
         self.lba..self.lba + u64::from(self.blocks)
@@ -102,6 +118,8 @@ impl Operation {
 pub struct Generator {
     shape: Shape,
     read_share: u64,
+    /// For each size.
+    pickers: Vec<Picker>,
     rng: Rng,
     cursor: u64,
 }
@@ -115,8 +133,13 @@ impl Generator {
             largest > 0 && u64::from(largest) <= length,
             "I/Os of {largest} blocks do not fit in {length}"
         );
+        let picker = |&blocks: &u32| {
+            let step = shape.stride.unwrap_or(blocks.into());
+            Picker::new(shape.distribution, (length - u64::from(blocks)) / step + 1)
+        };
         Self {
             read_share: shape.workload.read_share(shape.read_share),
+            pickers: shape.sizes.iter().map(picker).collect(),
             rng: Rng::seeded(seed),
             cursor: 0,
             shape,
@@ -125,28 +148,56 @@ impl Generator {
 
     /// The next operation.
     pub fn next_operation(&mut self) -> Operation {
-        let write = match self.read_share {
-            0 => true,
-            100 => false,
-            share => self.rng.below(100) >= share,
+        let op = match (&self.shape.mix, self.read_share) {
+            (Some(mix), _) => mix.draw(&mut self.rng),
+            (None, 0) => Op::Write,
+            (None, 100) => Op::Read,
+            (None, share) => match self.rng.below(100) >= share {
+                true => Op::Write,
+                false => Op::Read,
+            },
         };
-        let blocks = match self.shape.sizes.as_slice() {
-            [one] => *one,
-            many => {
-                let index = usize::try_from(self.rng.below(many.len() as u64));
-                index.map_or_else(|_| unreachable!("below a length"), |index| many[index])
-            }
+        if op == Op::Flush {
+            return Operation {
+                op,
+                lba: 0,
+                blocks: 0,
+            };
+        }
+        let size = match self.shape.sizes.len() {
+            1 => 0,
+            sizes if self.shape.weights.is_empty() => self.below(sizes),
+            _ => self.weighted(),
         };
-        let lba = self.shape.region.start + self.offset(u64::from(blocks));
-        Operation { write, lba, blocks }
+        let blocks = self.shape.sizes[size];
+        let lba = self.shape.region.start + self.offset(size, u64::from(blocks));
+        Operation { op, lba, blocks }
     }
 
-    fn offset(&mut self, blocks: u64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, reason = "below a length")]
+    fn below(&mut self, length: usize) -> usize {
+        self.rng.below(length as u64) as usize
+    }
+
+    fn weighted(&mut self) -> usize {
+        let weights = &self.shape.weights;
+        let all = weights.iter().map(|weight| u64::from(*weight)).sum();
+        let mut left = self.rng.below(all);
+        for (size, &weight) in weights.iter().enumerate() {
+            match left.checked_sub(weight.into()) {
+                Some(rest) => left = rest,
+                None => return size,
+            }
+        }
+        unreachable!("drawn below the sum of the weights")
+    }
+
+    fn offset(&mut self, size: usize, blocks: u64) -> u64 {
         let length = self.shape.region.end - self.shape.region.start;
         let room = length - blocks;
         let step = self.shape.stride.unwrap_or(blocks);
         if self.shape.workload.random() {
-            return self.rng.below(room / step + 1) * step;
+            return self.pickers[size].pick(&mut self.rng) * step;
         }
         if self.cursor > room {
             self.cursor = 0;
@@ -180,7 +231,10 @@ mod tests {
         Shape {
             workload,
             read_share: None,
+            mix: None,
             sizes: sizes.to_vec(),
+            weights: Vec::new(),
+            distribution: Distribution::Uniform,
             stride: None,
             region,
         }
@@ -205,7 +259,7 @@ mod tests {
         let operations = draw(shape(Workload::Read, &[8], 100..133), 8);
         let lbas: Vec<_> = operations.iter().map(|operation| operation.lba).collect();
         assert_eq!(lbas, [100, 108, 116, 124, 100, 108, 116, 124]);
-        assert!(operations.iter().all(|operation| !operation.write));
+        assert!(operations.iter().all(|operation| !operation.writes()));
     }
 
     #[test]
@@ -256,7 +310,7 @@ mod tests {
             shape.read_share = share;
             let reads = draw(shape, 10_000)
                 .iter()
-                .filter(|operation| !operation.write)
+                .filter(|operation| !operation.writes())
                 .count();
             assert!(
                 (low * 100..=high * 100).contains(&reads),
@@ -276,6 +330,20 @@ mod tests {
                 .count();
             assert!((1800..2200).contains(&count), "{size}: {count}");
         }
+    }
+
+    #[test]
+    fn sizes_and_operations_are_mixed_by_weight() {
+        let mut shape = shape(Workload::RandRw, &[1, 16], 0..1000);
+        shape.weights = vec![70, 30];
+        shape.mix = Some("read:50,write_zeroes:40,flush:10".parse().unwrap());
+        let operations = draw(shape, 10_000);
+        let share =
+            |wanted: fn(&&Operation) -> bool| operations.iter().filter(wanted).count() as u64;
+        assert!((900..1_100).contains(&share(|o| o.op == Op::Flush && o.blocks == 0)));
+        assert!((3_800..4_200).contains(&share(|o| o.op == Op::WriteZeroes)));
+        assert!((6_100..6_500).contains(&share(|o| o.blocks == 1)));
+        assert!((2_500..2_900).contains(&share(|o| o.blocks == 16)));
     }
 
     #[test]

@@ -2,14 +2,18 @@
 
 mod table;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pollux_multipath::Op;
 use serde_json::{Value, json};
 
-use crate::load::Verified;
+use crate::load::{Backlog, Rate, Verified};
 use crate::machine::Machine;
 use crate::results::Results;
-use crate::stats::{LatencySummary, PathIos, RunStats};
+use crate::stats::{Interval, LatencySummary, PathIos, RunStats, encode, hdr_log, latency_json};
+
+/// Of the JSON object; `perf/schema` says what it has. It grows with every change that a reader has to know of.
+pub const SCHEMA_VERSION: u64 = 1;
 
 /// A path and what it carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +65,34 @@ pub struct Report {
     pub machine: Machine,
     /// What makes the number doubtful.
     pub doubts: Vec<String>,
+    /// What each interval gave.
+    pub series: Vec<Interval>,
+    /// How it was loaded, in an open loop.
+    pub open_loop: Option<OpenLoop>,
+    /// What was left out at the start.
+    pub ramp: Option<Ramp>,
+    /// When it began, on the clock on the wall.
+    pub began: SystemTime,
+    /// What was measured, for the reader who wants to repeat it.
+    pub target: Value,
+}
+
+/// Load that does not wait for what it loads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OpenLoop {
+    /// What was asked for.
+    pub rate: Rate,
+    /// I/Os that were due and not started: the most at a time, and at the end.
+    pub backlog: Backlog,
+}
+
+/// The time before the results begin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ramp {
+    /// How long it was.
+    pub time: Duration,
+    /// I/Os that failed in it, and data that was wrong.
+    pub failures: u64,
 }
 
 impl Report {
@@ -97,6 +129,18 @@ impl Report {
         self.submitted.saturating_sub(self.completed)
     }
 
+    /// How many of each operation succeeded, where there were any.
+    fn operations(&self) -> Value {
+        let total = &self.stats.total;
+        let counts = Op::ALL.map(|op| (op.name(), total.count_of(op)));
+        let there = counts.into_iter().filter(|(_, count)| *count > 0);
+        Value::Object(
+            there
+                .map(|(name, count)| (name.to_owned(), count.into()))
+                .collect(),
+        )
+    }
+
     fn latency(&self) -> LatencySummary {
         let total = &self.stats.total;
         LatencySummary::with_unfinished(&total.latency, &total.unfinished)
@@ -105,33 +149,16 @@ impl Report {
 
 /// Names of the percentiles in the JSON object that are lower bounds.
 fn lower_bounds(latency: &LatencySummary) -> Vec<&'static str> {
-    let percentiles = [
-        ("p50", latency.p50),
-        ("p90", latency.p90),
-        ("p99", latency.p99),
-        ("p999", latency.p999),
-        ("p9999", latency.p9999),
-        ("max", latency.max),
-    ];
+    let percentiles = latency.percentiles().into_iter();
+    let percentiles = percentiles.chain([("max", Some(latency.max))]);
     let mean = latency.at_least_from.map(|_| "mean");
     let bounds = percentiles
         .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
         .filter(|(_, value)| latency.is_lower_bound(*value));
     mean.into_iter()
         .chain(bounds.map(|(name, _)| name))
         .collect()
-}
-
-fn latency_json(latency: &LatencySummary) -> Value {
-    json!({
-        "mean": latency.mean,
-        "p50": latency.p50,
-        "p90": latency.p90,
-        "p99": latency.p99,
-        "p999": latency.p999,
-        "p9999": latency.p9999,
-        "max": latency.max,
-    })
 }
 
 impl Results for Report {
@@ -140,7 +167,7 @@ impl Results for Report {
     fn failures(&self) -> u64 {
         let lost = if self.interrupted { 0 } else { self.lost() };
         let wrong = self.stats.total.errors + self.stats.total.miscompares;
-        wrong + lost
+        wrong + lost + self.ramp.map_or(0, |ramp| ramp.failures)
     }
 
     fn interrupted(&self) -> bool {
@@ -182,14 +209,20 @@ impl Results for Report {
             })
             .collect();
         json!({
+            "schema_version": SCHEMA_VERSION,
             "kind": self.kind,
             "version": env!("CARGO_PKG_VERSION"),
+            "commit": option_env!("POLLUX_COMMIT"),
+            "command": std::env::args().collect::<Vec<_>>(),
+            "began_unix_seconds": self.began.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
             "options": self.options,
             "seconds": self.seconds(),
             "iops": self.iops(),
             "bytes_per_sec": self.bytes_per_sec(),
             "reads": total.reads,
             "writes": total.writes,
+            "operations": self.operations(),
+            "compares_differing": total.differing,
             "errors": total.errors,
             "miscompares": total.miscompares,
             "submitted": self.submitted,
@@ -218,8 +251,25 @@ impl Results for Report {
             "path_events": events,
             "cores": { "host": self.host_cores, "target": self.target_core },
             "machine": self.machine.json(),
+            "target": self.target,
+            "open_loop": self.open_loop.map(|open| json!({
+                "rate_iops": open.rate.iops,
+                "arrivals": open.rate.process.name(),
+                "backlog_max": open.backlog.most,
+                "backlog_end": open.backlog.now,
+            })),
+            "ramp": self.ramp.map(|ramp| json!({
+                "seconds": ramp.time.as_secs_f64(),
+                "failures": ramp.failures,
+            })),
+            "histogram": encode(&total.latency),
+            "series": self.series.iter().map(|interval| interval.json(self.start_ns)).collect::<Vec<_>>(),
             "doubts": self.doubts,
         })
+    }
+
+    fn hdr_log(&self) -> String {
+        hdr_log(&self.series, self.start_ns, self.began)
     }
 
     /// The table at the end.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use pollux_multipath::Op;
+
 use super::{PathReport, Report};
 use crate::load::Verified;
 use crate::results::Results as _;
@@ -161,6 +163,24 @@ impl Report {
             );
             paragraph(out, "  ", &text);
         }
+        if let Some(ramp) = self.ramp {
+            let mut text = format!("{} s of warm-up are left out", ramp.time.as_secs_f64());
+            if ramp.failures > 0 {
+                text = format!("{text}; {} I/Os failed in it", grouped(ramp.failures));
+            }
+            paragraph(out, "  ", &text);
+        }
+        if let Some(open) = self.open_loop {
+            let text = format!(
+                "open loop: {} I/Os a second were due ({} arrivals); {} at most were due and not started, {} at the end; latency counts from when an I/O was due",
+                grouped(open.rate.iops),
+                open.rate.process.name(),
+                grouped(open.backlog.most),
+                grouped(open.backlog.now)
+            );
+            paragraph(out, "  ", &text);
+        }
+        self.write_operations(out);
         if let Some(calls) = self.socket_calls_per_io() {
             let text = format!(
                 "{calls:.3} socket calls per I/O on the host side, those that found nothing included"
@@ -173,6 +193,24 @@ impl Report {
         for doubt in &self.doubts {
             paragraph(out, "  ", &format!("doubtful: {doubt}"));
         }
+    }
+
+    /// Where there was more than reads and writes.
+    fn write_operations(&self, out: &mut String) {
+        let total = &self.stats.total;
+        let counts = Op::ALL.map(|op| (op, total.count_of(op)));
+        let others = counts.iter().filter(|(_, count)| *count > 0);
+        if total.others.iter().all(|count| *count == 0) {
+            return;
+        }
+        let words: Vec<String> = others
+            .map(|(op, count)| format!("{} {}", grouped(*count), op.name()))
+            .collect();
+        let mut text = format!("operations: {}", words.join(", "));
+        if total.differing > 0 {
+            let _ = write!(text, "; {} compares differed", grouped(total.differing));
+        }
+        paragraph(out, "  ", &text);
     }
 
     fn at(&self, at_ns: u64) -> String {
@@ -215,25 +253,24 @@ pub(super) fn verified_in_words(verified: Verified) -> String {
 
 fn write_latency_row(out: &mut String, label: &str, latency: &LatencySummary) -> std::fmt::Result {
     write!(out, "  {label:<7}")?;
-    let columns = [
-        rounded(latency.mean),
-        latency.p50,
-        latency.p90,
-        latency.p99,
-        latency.p999,
-        latency.p9999,
-        latency.max,
-    ];
-    for (index, value) in columns.into_iter().enumerate() {
+    let percentiles = latency.percentiles().into_iter().map(|(_, value)| value);
+    let columns = std::iter::once(Some(rounded(latency.mean)))
+        .chain(percentiles)
+        .chain([Some(latency.max)]);
+    for (index, value) in columns.enumerate() {
+        let Some(value) = value.filter(|_| latency.count > 0) else {
+            let text = if latency.count > 0 { "n/a" } else { "-" };
+            write!(out, "{text:>10}")?;
+            continue;
+        };
         // The mean moves with every I/O that has not ended.
         let open = match index {
             0 => latency.at_least_from.is_some(),
             _ => latency.is_lower_bound(value),
         };
-        let text = match (latency.count, open) {
-            (0, _) => "-".to_owned(),
-            (_, true) => format!(">={}", short_duration(value)),
-            (_, false) => duration(value),
+        let text = match open {
+            true => format!(">={}", short_duration(value)),
+            false => duration(value),
         };
         write!(out, "{text:>10}")?;
     }

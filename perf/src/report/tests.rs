@@ -7,7 +7,7 @@ const MS: u64 = 1_000_000;
 fn report() -> Report {
     let mut part = JobStats::new();
     for latency in [80_000, 100_000, 120_000] {
-        part.latency.saturating_record(latency);
+        part.latency.saturating_record_n(latency, 100_000);
     }
     (part.reads, part.bytes) = (1_000_000, 4096 * 1_000_000);
     part.note_gap(Gap {
@@ -55,8 +55,14 @@ fn report() -> Report {
             kernel: "6.12".to_owned(),
             cores: vec![0, 1],
             clocksource: "tsc".to_owned(),
+            ..Machine::default()
         },
         doubts: Vec::new(),
+        series: Vec::new(),
+        open_loop: None,
+        ramp: None,
+        began: UNIX_EPOCH,
+        target: Value::Null,
     }
 }
 
@@ -122,7 +128,7 @@ fn what_never_ended_is_in_the_figures() {
     let mut report = report();
     report.completed -= 1;
     let total = &mut report.stats.total;
-    total.unfinished.saturating_record(2_500 * MS);
+    total.unfinished.saturating_record_n(2_500 * MS, 100_000);
     total.longest = Gap {
         job: 0,
         start_ns: 1_500 * MS,

@@ -10,7 +10,7 @@ use pollux_nvme_tcp::spec::nqn::Nqn;
 
 use crate::cores::CoreList;
 use crate::embedded::{EmbeddedNamespace, parse_namespace};
-use crate::load::Workload;
+use crate::load::{Distribution, Mix, Process, Rate, Workload};
 use crate::size::{IoSizes, human_bytes};
 use crate::values::{BUFFER_BYTES_MAX, DEPTH_MAX, parse_io_timeout, parse_run_time, parse_seconds};
 
@@ -78,13 +78,15 @@ pub struct RunArgs {
     pub kato: u32,
 
     /// I/Os kept in flight on each reactor
-    #[arg(short = 'q', long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)), help_heading = "Workload")]
+    #[arg(short = 'q', long, alias = "iodepth", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)), help_heading = "Workload")]
     pub depth: u32,
 
-    /// I/O size (4k), or a uniform mix of a list (512,4k,64k) or of the doublings in a range (512-1m)
+    /// I/O size (4k), or a uniform mix of a list (512,4k,64k) or of the doublings in a range (512-1m), or sizes with
+    /// weights (4k:70,64k:30)
     #[arg(
         short = 'o',
         long = "io-size",
+        alias = "bs",
         value_name = "SIZE",
         default_value = "4k",
         help_heading = "Workload"
@@ -92,16 +94,55 @@ pub struct RunArgs {
     pub io_size: IoSizes,
 
     /// What to do
-    #[arg(short = 'w', long, value_enum, default_value_t = Workload::RandRead, help_heading = "Workload")]
+    #[arg(short = 'w', long, alias = "rw", value_enum, default_value_t = Workload::RandRead, help_heading = "Workload")]
     pub workload: Workload,
 
     /// Share of reads in percent, for rw and randrw [default: 50]
-    #[arg(short = 'M', long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Workload")]
+    #[arg(short = 'M', long, alias = "rwmixread", value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Workload")]
     pub read_share: Option<u8>,
 
     /// Seconds to run; fractions are fine
-    #[arg(short = 't', long, value_name = "SECONDS", default_value = "10", value_parser = parse_run_time, help_heading = "Workload")]
+    #[arg(short = 't', long, alias = "runtime", value_name = "SECONDS", default_value = "10", value_parser = parse_run_time, help_heading = "Workload")]
     pub time: Duration,
+
+    /// Operations by weight, such as read:60,write:30,write_zeroes:5,unmap:4,flush:1; also compare. With rw and randrw,
+    /// instead of -M
+    #[arg(
+        long,
+        value_name = "OP:WEIGHT,...",
+        conflicts_with = "read_share",
+        help_heading = "Workload"
+    )]
+    pub mix: Option<Mix>,
+
+    /// Where random I/Os go: random, zipf:THETA (few places often, scattered), hot:80/20 (80 % of the I/O to the first
+    /// 20 % of the volume) [default: random]
+    #[arg(
+        long,
+        alias = "random_distribution",
+        value_name = "DISTRIBUTION",
+        help_heading = "Workload"
+    )]
+    pub random_distribution: Option<Distribution>,
+
+    /// Open loop: so many I/Os per second are due whatever became of those before, on all reactors together; latency
+    /// counts from when an I/O was due
+    #[arg(long, visible_alias = "rate-iops", alias = "rate_iops", value_name = "IOPS", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Workload")]
+    pub rate: Option<u64>,
+
+    /// How I/Os that are due are spread over time
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        requires = "rate",
+        help_heading = "Workload"
+    )]
+    pub arrivals: Process,
+
+    /// Seconds before the time to run that are left out of the results
+    #[arg(long, alias = "ramp_time", value_name = "SECONDS", value_parser = parse_ramp_time, help_heading = "Workload")]
+    pub ramp_time: Option<Duration>,
 
     /// Stop after this many I/Os on each reactor, if that comes before the time is up
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Workload")]
@@ -122,6 +163,14 @@ pub struct RunArgs {
     /// Write the results as one JSON object; - is standard output, and the report then goes to standard error
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub json: Option<PathBuf>,
+
+    /// Seconds between two points of the series in the results, 0.01 to 1
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_interval, help_heading = "Run")]
+    pub interval: Duration,
+
+    /// Write the latencies of each interval as an HdrHistogram log (V2, nanoseconds)
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub hdr_log: Option<PathBuf>,
 
     /// The embedded target's namespace: memory:SIZE or null:SIZE
     #[arg(long, value_name = "KIND:SIZE", default_value = "memory:64m", value_parser = parse_namespace, conflicts_with = "transports", help_heading = "Run")]
@@ -160,6 +209,22 @@ impl RunArgs {
         if let (Some(share), false) = (self.read_share, mixed) {
             return Err(format!(
                 "read share -M {share} has no meaning for this workload: allowed with -w rw and -w randrw"
+            ));
+        }
+        if let (Some(mix), false) = (&self.mix, mixed) {
+            return Err(format!(
+                "--mix {mix} has no meaning for this workload: allowed with -w rw and -w randrw"
+            ));
+        }
+        if let (Some(distribution), false) = (self.random_distribution, self.workload.random()) {
+            return Err(format!(
+                "--random-distribution {distribution} has no meaning for this workload: allowed with randread, randwrite, randrw and verify"
+            ));
+        }
+        if let (Some(ramp), Some(ios)) = (self.ramp_time, self.ios) {
+            return Err(format!(
+                "--ramp-time {} contradicts --ios {ios}, which counts from the start: allowed is one of them",
+                ramp.as_secs_f64()
             ));
         }
         if self.require_digests && !(self.hdgst || self.ddgst) {
@@ -204,6 +269,12 @@ impl RunArgs {
         Ok(())
     }
 
+    /// How often I/Os are due, in an open loop.
+    pub fn rate(&self) -> Option<Rate> {
+        let process = self.arrivals;
+        self.rate.map(|iops| Rate { iops, process })
+    }
+
     fn check_embedded(&self) -> Result<(), String> {
         let bytes = self.namespace.bytes();
         if u64::from(self.io_size.max()) > bytes {
@@ -237,4 +308,12 @@ fn parse_transport(text: &str) -> Result<TransportId, String> {
 
 fn parse_connect_timeout(text: &str) -> Result<Duration, String> {
     parse_seconds(text, 0.1, 3_600.0)
+}
+
+fn parse_ramp_time(text: &str) -> Result<Duration, String> {
+    parse_seconds(text, 0.01, 86_400.0)
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    parse_seconds(text, 0.01, 1.0)
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod live;
+mod reported;
 mod session;
 mod watch;
 
@@ -42,6 +43,9 @@ fn measure(
         stride: args.stride,
         depth: args.depth,
         ios: args.ios,
+        mix: args.mix.clone(),
+        distribution: args.random_distribution.unwrap_or_default(),
+        rate: args.rate(),
     };
     let volume = &session.volume;
     let plans = plans(
@@ -70,7 +74,16 @@ fn measure(
         Some(_) if !args.no_failover => Failover::during(args.time),
         _ => Failover::none(),
     };
-    watch.run(args.time, failover, session.embedded.as_ref(), stop)?;
+    if let Some(time) = args.ramp_time {
+        watch.warm_up(time, stop)?;
+    }
+    watch.run(
+        args.time,
+        args.interval,
+        failover,
+        session.embedded.as_ref(),
+        stop,
+    )?;
     watch.drain("waiting for what is in flight", stop)?;
     if args.workload == Workload::Verify && !stop.load(Ordering::Relaxed) && watch.all_drained() {
         watch.sweep(stop)?;

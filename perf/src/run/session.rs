@@ -29,6 +29,8 @@ pub struct Session {
     pub embedded: Option<Embedded>,
     /// How the volume selects paths.
     pub policy: Policy,
+    /// The subsystem.
+    pub subnqn: String,
     host: HostHandle<JobMessage>,
     running: Running,
     jobs: usize,
@@ -63,10 +65,12 @@ impl Session {
                     Some(embedded) => embedded.transports(),
                     None => args.transports.clone(),
                 };
-                Ok((embedded, attach(args, &host, &transports, stop)?))
+                let volume = attach(args, &host, &transports, stop)?;
+                Ok((embedded, transports[0].subnqn.to_string(), volume))
             });
         match prepared {
-            Ok((embedded, volume)) => Ok(Self {
+            Ok((embedded, subnqn, volume)) => Ok(Self {
+                subnqn,
                 volume,
                 embedded,
                 policy: policy(args),

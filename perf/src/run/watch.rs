@@ -1,24 +1,19 @@
-//! The main thread's view of a run: counters collected once a second, the end awaited, all of it reported.
+//! The main thread's view of a run: counters collected once a second, the end awaited.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::bail;
-use serde_json::json;
 
-use super::RunArgs;
 use super::live::{LiveLine, Moment};
 use super::session::Session;
-use crate::clock::now;
-use crate::cores::Placement;
+use crate::clock::{now, wall};
 use crate::embedded::{Embedded, Failover};
 use crate::ending::Ending;
-use crate::load::{Collected, JobMessage, News, Verified, Workload};
-use crate::machine::{self, Machine};
-use crate::report::{PathReport, Report};
-use crate::stats::{JobStats, LatencySummary, RunStats};
-use crate::volume::Volume;
+use crate::load::{Backlog, Collected, JobMessage, News, Verified, Workload};
+use crate::report::Ramp;
+use crate::stats::{Interval, JobStats, LatencySummary, RunStats};
 
 /// Counters are collected and shown this often.
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,29 +23,41 @@ const NOTICE: Duration = Duration::from_millis(100);
 
 /// The main thread's view of the run.
 pub struct Watch<'a> {
-    session: &'a Session,
+    pub session: &'a Session,
     news: mpsc::Receiver<News>,
-    jobs: Vec<JobView>,
-    stats: RunStats,
-    /// What the latest second added.
+    pub jobs: Vec<JobView>,
+    pub stats: RunStats,
+    /// What the latest interval added, and the latest second.
+    latest: JobStats,
     second: JobStats,
+    pub series: Vec<Interval>,
+    /// Since then intervals are counted, and the latest one has ended.
+    collected_ns: Option<u64>,
+    /// The most that was due and not started in the latest interval.
+    backlog_latest: Option<u64>,
+    pub ramp: Option<Ramp>,
+    pub began: SystemTime,
     pub live: LiveLine,
     verify: bool,
     /// How long was waited for what was in flight at the end.
-    waited: Duration,
+    pub waited: Duration,
 }
 
 /// The latest from one job.
-struct JobView {
+pub struct JobView {
     /// The counters that the job does not have at the moment.
     spare: Option<Box<JobStats>>,
     drained: bool,
-    account: (u64, u64),
-    span_ns: (u64, u64),
-    verified: Option<Verified>,
-    socket_calls: u64,
+    pub account: (u64, u64),
+    pub span_ns: (u64, u64),
+    pub verified: Option<Verified>,
+    pub socket_calls: u64,
     states: Vec<&'static str>,
     waiting: u64,
+    at_ns: u64,
+    pub backlog: Option<Backlog>,
+    /// What was left out at the start: until when, I/Os that had come back, socket calls.
+    pub left_out: (Option<u64>, u64, u64),
 }
 
 impl<'a> Watch<'a> {
@@ -64,13 +71,22 @@ impl<'a> Watch<'a> {
             socket_calls: 0,
             states: Vec::new(),
             waiting: 0,
+            at_ns: 0,
+            backlog: None,
+            left_out: (None, 0, 0),
         };
         Self {
             jobs: (0..session.jobs()).map(|_| view()).collect(),
             session,
             news,
             stats: RunStats::new(),
+            latest: JobStats::new(),
             second: JobStats::new(),
+            series: Vec::new(),
+            collected_ns: None,
+            backlog_latest: None,
+            ramp: None,
+            began: wall(),
             live: LiveLine::new(),
             verify: workload == Workload::Verify,
             waited: Duration::ZERO,
@@ -81,13 +97,15 @@ impl<'a> Watch<'a> {
     pub fn run(
         &mut self,
         time: Duration,
+        interval: Duration,
         mut failover: Failover,
         embedded: Option<&Embedded>,
         stop: &AtomicBool,
     ) -> anyhow::Result<()> {
         let start = now();
-        let mut tick = SECOND;
+        let mut tick = interval;
         let mut shown = Duration::ZERO;
+        let mut seconds = 1;
         loop {
             let elapsed = start.elapsed();
             if elapsed >= time || stop.load(Ordering::Relaxed) || self.all_drained() {
@@ -99,9 +117,16 @@ impl<'a> Watch<'a> {
             }
             if elapsed >= tick {
                 self.collect(start + tick + SECOND)?;
-                self.show(tick, start.elapsed().saturating_sub(shown));
-                shown = start.elapsed();
-                tick += SECOND;
+                let second = SECOND * seconds;
+                if start.elapsed() >= second {
+                    self.show(second, start.elapsed().saturating_sub(shown));
+                    shown = start.elapsed();
+                    seconds = u32::try_from(shown.as_secs()).map_or(u32::MAX, |s| s + 1);
+                }
+                // A look that was missed is not made up for.
+                while tick <= start.elapsed() {
+                    tick += interval;
+                }
                 if self.verify && self.stats.total.miscompares > 0 {
                     break;
                 }
@@ -111,6 +136,36 @@ impl<'a> Watch<'a> {
             self.wait(next.saturating_sub(elapsed).min(NOTICE))?;
         }
         self.send_all(|| JobMessage::Stop)
+    }
+
+    /// Lets the jobs run for a time of which only failures are kept.
+    pub fn warm_up(&mut self, time: Duration, stop: &AtomicBool) -> anyhow::Result<()> {
+        let start = now();
+        self.live
+            .say(&format!("warming up for {} s", time.as_secs_f64()));
+        loop {
+            let left = time.saturating_sub(start.elapsed());
+            if left.is_zero() || stop.load(Ordering::Relaxed) || self.all_drained() {
+                break;
+            }
+            self.wait(left.min(NOTICE))?;
+        }
+        self.collect(now() + SECOND)?;
+        let total = std::mem::replace(&mut self.stats, RunStats::new()).total;
+        self.ramp = Some(Ramp {
+            time,
+            failures: total.errors + total.miscompares,
+        });
+        self.stats.total.first_error = total.first_error;
+        self.series.clear();
+        self.latest.clear();
+        self.backlog_latest = None;
+        for job in &mut self.jobs {
+            job.left_out = (Some(job.at_ns), job.account.1, job.socket_calls);
+            job.backlog = None;
+        }
+        self.began = wall();
+        Ok(())
     }
 
     /// Waits until nothing is in flight, or for as long as that may take.
@@ -197,10 +252,11 @@ impl<'a> Watch<'a> {
             socket_calls,
             states,
             waiting,
-            ..
+            at_ns,
+            backlog,
         } = collected;
         self.stats.merge(&stats);
-        self.second.add_counts(&stats);
+        self.latest.add_counts(&stats);
         let view = &mut self.jobs[job];
         *view = JobView {
             spare: Some(stats),
@@ -211,14 +267,29 @@ impl<'a> Watch<'a> {
             socket_calls,
             states,
             waiting,
+            at_ns,
+            backlog: match (view.backlog, backlog) {
+                (Some(before), Some(latest)) => Some(Backlog {
+                    most: before.most.max(latest.most),
+                    ..latest
+                }),
+                (None, latest) => latest,
+                (before, None) => before,
+            },
+            left_out: view.left_out,
         };
+        if let Some(backlog) = backlog {
+            self.backlog_latest = Some(self.backlog_latest.unwrap_or(0) + backlog.most);
+        }
     }
 
     /// Exchanges the counters of all jobs; one that does not answer by `deadline` is asked again next time.
     fn collect(&mut self, deadline: Instant) -> anyhow::Result<()> {
         self.second.clear();
         for job in 0..self.jobs.len() {
-            if let Some(spare) = self.jobs.get_mut(job).and_then(|view| view.spare.take()) {
+            if let Some(mut spare) = self.jobs[job].spare.take() {
+                // Here rather than on the reactor.
+                spare.clear();
                 self.session
                     .send(job, JobMessage::Collect { job, empty: spare })?;
             }
@@ -230,7 +301,34 @@ impl<'a> Watch<'a> {
             }
             self.wait(left)?;
         }
+        self.end_interval();
+        self.second.add_counts(&self.latest);
         Ok(())
+    }
+
+    /// What has just been collected is one more point of the series.
+    fn end_interval(&mut self) {
+        let started = self.jobs.iter().map(|job| job.span_ns.0);
+        let started_ns = started.filter(|&start_ns| start_ns > 0).min();
+        let end_ns = self.jobs.iter().map(|job| job.at_ns).max().unwrap_or(0);
+        let Some(start_ns) = self.collected_ns.or(started_ns) else {
+            return;
+        };
+        if end_ns > start_ns {
+            let latest = &self.latest;
+            let interval = Interval::of(latest, start_ns, end_ns, self.backlog_latest);
+            self.series.push(interval);
+            self.collected_ns = Some(end_ns);
+        }
+    }
+
+    /// The series up to the end of the load; what came home after it belongs to its last point.
+    pub fn series_until(&self, end_ns: u64) -> Vec<Interval> {
+        let series = self.series.iter();
+        series
+            .filter(|interval| interval.start_ns < end_ns)
+            .cloned()
+            .collect()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "for display")]
@@ -245,111 +343,14 @@ impl<'a> Watch<'a> {
             states: self.states(),
             waiting: self.jobs.iter().map(|job| job.waiting).sum(),
         });
+        self.second.clear();
     }
 
     /// Of each path, what the first job sees; all are told the same within microseconds.
-    fn states(&self) -> Vec<&'static str> {
+    pub fn states(&self) -> Vec<&'static str> {
         self.jobs
             .first()
             .map(|job| job.states.clone())
             .unwrap_or_default()
-    }
-
-    pub fn report(
-        self,
-        args: &RunArgs,
-        placement: &Placement,
-        available: Vec<usize>,
-        seed: u64,
-        interrupted: bool,
-    ) -> Report {
-        let machine = Machine::read(available);
-        let mut doubts = machine.doubts();
-        if self.session.embedded.is_some() && placement.shared {
-            doubts.push("host and target share a core".to_owned());
-        } else {
-            doubts.extend(machine::interrupted(machine::preemptions(), args.time));
-        }
-        let volume = &self.session.volume;
-        let states = self.states();
-        let ios = &self.stats.total.paths;
-        let paths = volume.addresses.iter().enumerate();
-        let paths = paths
-            .map(|(index, address)| PathReport {
-                traddr: address.ip().to_string(),
-                trsvcid: address.port().to_string(),
-                ios: ios.get(index).copied().unwrap_or_default(),
-                ana_state: states.get(index).copied().unwrap_or("unknown").to_owned(),
-            })
-            .collect();
-        let reactors = self.jobs.len();
-        let sum = |part: fn(&JobView) -> u64| self.jobs.iter().map(part).sum();
-        let verified = self.jobs.iter().filter_map(|job| job.verified);
-        let verified = verified.reduce(|mut sum, part| {
-            sum.add(part);
-            sum
-        });
-        Report {
-            title: format!(
-                "{} {}, depth {}{}, {} path{}, {}, seed {seed}{}",
-                args.workload.name(),
-                args.io_size,
-                args.depth,
-                if reactors > 1 {
-                    format!(" on each of {reactors} reactors")
-                } else {
-                    String::new()
-                },
-                volume.paths.len(),
-                if volume.paths.len() == 1 { "" } else { "s" },
-                self.session.policy,
-                namespace_in_words(volume),
-            ),
-            kind: "run",
-            options: json!({
-                "workload": args.workload.name(),
-                "read_share": args.read_share,
-                "depth": args.depth,
-                "io_size": args.io_size.bytes(),
-                "stride": args.stride,
-                "policy": self.session.policy.to_string(),
-                "hdgst": args.hdgst,
-                "ddgst": args.ddgst,
-                "require_digests": args.require_digests,
-                "sq_flow_control": args.sq_flow_control,
-                "seed": seed,
-                "nsid": volume.nsid,
-                "io_timeout_seconds": args.io_timeout.map(|limit| limit.as_secs_f64()),
-                "embedded_target": self.session.embedded.is_some(),
-                "volume_blocks": volume.blocks,
-                "block_size": volume.block_size,
-            }),
-            start_ns: self.jobs.iter().map(|job| job.span_ns.0).min().unwrap_or(0),
-            end_ns: self.jobs.iter().map(|job| job.span_ns.1).max().unwrap_or(0),
-            submitted: sum(|job| job.account.0),
-            completed: sum(|job| job.account.1),
-            verified,
-            interrupted,
-            waited: self.waited,
-            socket_calls: Some(sum(|job| job.socket_calls)),
-            stats: self.stats,
-            paths,
-            host_cores: placement.host.clone(),
-            target_core: self.session.embedded.is_some().then_some(placement.target),
-            machine,
-            doubts,
-        }
-    }
-}
-
-/// Which one it is, where there are several.
-fn namespace_in_words(volume: &Volume) -> String {
-    match volume.others.len() {
-        0 => String::new(),
-        others => format!(
-            ", namespace {} of {} (--nsid takes another)",
-            volume.nsid,
-            others + 1
-        ),
     }
 }

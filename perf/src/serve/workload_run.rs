@@ -128,12 +128,8 @@ impl Bench {
             )));
         }
         let work = Work {
-            workload: orders.workload,
             read_share: orders.read_share,
-            io_size: &orders.io_size,
-            stride: None,
-            depth: orders.depth,
-            ios: None,
+            ..Work::new(orders.workload, &orders.io_size, orders.depth)
         };
         let seed = random_seed();
         let mut starts = Vec::new();

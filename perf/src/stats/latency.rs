@@ -1,6 +1,7 @@
 //! Histograms of latencies, and the percentiles read off them.
 
 use hdrhistogram::Histogram;
+use serde_json::{Map, Value};
 
 /// One hour in nanoseconds; longer latencies count as this.
 pub(super) const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
@@ -65,10 +66,33 @@ impl LatencySummary {
         }
     }
 
+    /// The percentiles with their names in the JSON object; `None` where there are too few samples for one to be above it.
+    pub fn percentiles(&self) -> [(&'static str, Option<u64>); 5] {
+        let enough = |least: u64, value| (self.count >= least).then_some(value);
+        [
+            ("p50", enough(2, self.p50)),
+            ("p90", enough(10, self.p90)),
+            ("p99", enough(100, self.p99)),
+            ("p999", enough(1_000, self.p999)),
+            ("p9999", enough(10_000, self.p9999)),
+        ]
+    }
+
     /// Whether a percentile of this distribution is a lower bound: an I/O that has not ended may end up above it.
     pub fn is_lower_bound(&self, percentile_ns: u64) -> bool {
         self.at_least_from.is_some_and(|from| percentile_ns >= from)
     }
+}
+
+/// For programs, in nanoseconds: `null` where there are too few samples.
+pub fn latency_json(latency: &LatencySummary) -> Value {
+    let mut object = Map::new();
+    object.insert("mean".to_owned(), latency.mean.into());
+    for (name, value) in latency.percentiles() {
+        object.insert(name.to_owned(), value.into());
+    }
+    object.insert("max".to_owned(), latency.max.into());
+    object.into()
 }
 
 /// Adds `part` to `sum`. Both are of [`latency_histogram`], so that nothing can be lost.

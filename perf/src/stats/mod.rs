@@ -6,12 +6,15 @@
 mod events;
 mod latency;
 mod run;
+mod series;
 
 use hdrhistogram::Histogram;
+use pollux_multipath::Op;
 
 pub use self::events::{GAP_MIN_NS, Gap, PATH_LOOK_NS, PathEvent};
-pub use self::latency::{LatencySummary, add, latency_histogram};
+pub use self::latency::{LatencySummary, add, latency_histogram, latency_json};
 pub use self::run::RunStats;
+pub use self::series::{Interval, encode, hdr_log};
 
 /// Of the gaps that end within one such slot a job keeps the longest.
 const GAP_SLOT_NS: u64 = 1_000_000;
@@ -41,7 +44,11 @@ pub struct JobStats {
     pub reads: u64,
     /// Writes that succeeded.
     pub writes: u64,
-    /// Their payload bytes.
+    /// Other operations that succeeded, in the order of [`Op::ALL`].
+    pub others: [u64; Op::ALL.len()],
+    /// Compares among them that found a difference: they did what they had to.
+    pub differing: u64,
+    /// Payload bytes.
     pub bytes: u64,
     /// I/Os that failed.
     pub errors: u64,
@@ -68,6 +75,8 @@ impl JobStats {
             unfinished: latency_histogram(),
             reads: 0,
             writes: 0,
+            others: [0; Op::ALL.len()],
+            differing: 0,
             bytes: 0,
             errors: 0,
             miscompares: 0,
@@ -93,6 +102,7 @@ impl JobStats {
         }
         (self.reads, self.writes, self.bytes) = (0, 0, 0);
         (self.errors, self.miscompares) = (0, 0);
+        (self.others, self.differing) = ([0; Op::ALL.len()], 0);
         self.paths.clear();
         self.longest = Gap::default();
         self.gaps.clear();
@@ -102,7 +112,31 @@ impl JobStats {
 
     /// I/Os that succeeded.
     pub fn ios(&self) -> u64 {
-        self.reads + self.writes
+        self.reads + self.writes + self.others.iter().sum::<u64>()
+    }
+
+    /// Counts a success that was neither read nor write.
+    pub fn note_other(&mut self, op: Op, payload: u64) {
+        let place = Op::ALL.iter().position(|known| *known == op);
+        if let Some(count) = place.and_then(|place| self.others.get_mut(place)) {
+            *count += 1;
+        }
+        if op == Op::Compare {
+            self.bytes += payload;
+        }
+    }
+
+    /// How many of an operation succeeded.
+    pub fn count_of(&self, op: Op) -> u64 {
+        let others = Op::ALL.iter().zip(self.others);
+        match op {
+            Op::Read => self.reads,
+            Op::Write => self.writes,
+            _ => others
+                .filter(|(known, _)| **known == op)
+                .map(|(_, count)| count)
+                .sum(),
+        }
     }
 
     /// The counters of path number `path`.
@@ -126,6 +160,10 @@ impl JobStats {
         }
         self.reads += part.reads;
         self.writes += part.writes;
+        for (sum, part) in self.others.iter_mut().zip(part.others) {
+            *sum += part;
+        }
+        self.differing += part.differing;
         self.bytes += part.bytes;
         self.errors += part.errors;
         self.miscompares += part.miscompares;

@@ -1,0 +1,197 @@
+//! A run cut into intervals: what each gave, for plots, for HDR tools, and for tests of whether two runs differ.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+#[cfg(test)]
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use serde_json::{Value, json};
+
+use super::{JobStats, LatencySummary, latency_json};
+
+/// What the jobs together did in one interval.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Interval {
+    /// In the clock of the statistics.
+    pub start_ns: u64,
+    /// The counters were collected then.
+    pub end_ns: u64,
+    /// I/Os that succeeded.
+    pub ios: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// I/Os that failed.
+    pub errors: u64,
+    /// The most I/Os that were due and not started, in an open loop.
+    pub backlog: Option<u64>,
+    /// I/Os that succeeded by path, in attach order.
+    pub paths: Vec<u64>,
+    /// Of those that succeeded.
+    pub latency: LatencySummary,
+    /// All of their latencies, see [`encode`].
+    pub histogram: String,
+}
+
+impl Interval {
+    /// Of what was counted between two moments.
+    pub fn of(counted: &JobStats, start_ns: u64, end_ns: u64, backlog: Option<u64>) -> Self {
+        Self {
+            start_ns,
+            end_ns,
+            ios: counted.ios(),
+            bytes: counted.bytes,
+            errors: counted.errors,
+            backlog,
+            paths: counted.paths.iter().map(|path| path.ios).collect(),
+            latency: LatencySummary::of(&counted.latency),
+            histogram: encode(&counted.latency),
+        }
+    }
+
+    /// Its length.
+    pub fn seconds(&self) -> f64 {
+        self.end_ns.saturating_sub(self.start_ns).max(1) as f64 / 1e9
+    }
+
+    /// I/Os that succeeded, per second.
+    pub fn iops(&self) -> f64 {
+        self.ios as f64 / self.seconds()
+    }
+
+    /// For programs; times since `origin_ns`.
+    pub fn json(&self, origin_ns: u64) -> Value {
+        json!({
+            "start_ns": self.start_ns.saturating_sub(origin_ns),
+            "end_ns": self.end_ns.saturating_sub(origin_ns),
+            "ios": self.ios,
+            "iops": self.iops(),
+            "bytes_per_sec": self.bytes as f64 / self.seconds(),
+            "errors": self.errors,
+            "backlog_max": self.backlog,
+            "path_ios": self.paths,
+            "latency_ns": latency_json(&self.latency),
+            "histogram": self.histogram,
+        })
+    }
+}
+
+/// A histogram as HDR tools exchange it: V2, compressed, in base64.
+#[expect(clippy::expect_used, reason = "counts of I/Os and a buffer in memory")]
+pub fn encode(histogram: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new()
+        .serialize(histogram, &mut bytes)
+        .expect("a histogram of latencies fits its format");
+    STANDARD.encode(bytes)
+}
+
+/// The histogram that [`encode`] has written, or another program.
+///
+/// # Errors
+///
+/// What is wrong with the text.
+#[cfg(test)]
+pub fn decode(text: &str) -> Result<Histogram<u64>, String> {
+    let bytes = STANDARD
+        .decode(text)
+        .map_err(|error| format!("no base64: {error}"))?;
+    Deserializer::new()
+        .deserialize(&mut bytes.as_slice())
+        .map_err(|error| format!("no HdrHistogram: {error}"))
+}
+
+/// The intervals as a log that HDR tools read (format 1.3). Values are nanoseconds, and the column of the largest one
+/// milliseconds, as is usual.
+pub fn hdr_log(series: &[Interval], origin_ns: u64, began: SystemTime) -> String {
+    let began = began.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let mut log = format!(
+        "#[Latencies of pollux-perf {}, in nanoseconds]\n#[Histogram log format version 1.3]\n#[BaseTime: {:.3} (seconds since epoch)]\n#[StartTime: {:.3} (seconds since epoch)]\n\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n",
+        env!("CARGO_PKG_VERSION"),
+        began.as_secs_f64(),
+        began.as_secs_f64()
+    );
+    for interval in series {
+        let start = interval.start_ns.saturating_sub(origin_ns) as f64 / 1e9;
+        log.push_str(&format!(
+            "{start:.3},{:.3},{:.3},{}\n",
+            interval.seconds(),
+            interval.latency.max as f64 / 1e6,
+            interval.histogram
+        ));
+    }
+    log
+}
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+    use super::*;
+
+    fn counted(latencies: &[u64]) -> JobStats {
+        let mut stats = JobStats::new();
+        for &latency in latencies {
+            stats.latency.saturating_record(latency);
+        }
+        stats.reads = latencies.len() as u64;
+        stats.path(1).ios = stats.reads;
+        stats
+    }
+
+    #[test]
+    fn a_histogram_survives_the_text() {
+        let stats = counted(&[1, 1_000, 1_000, 3_599_000_000_000]);
+        let back = decode(&encode(&stats.latency)).unwrap();
+        assert_eq!(back, stats.latency);
+        assert_eq!(decode(&encode(&counted(&[]).latency)).unwrap().len(), 0);
+        for text in ["", "!", "AAAA", "HISTFAAA"] {
+            assert!(decode(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_interval_has_rates_and_percentiles() {
+        let interval = Interval::of(&counted(&[500; 200]), 5_000_000_000, 5_500_000_000, Some(3));
+        let json = interval.json(4_000_000_000);
+        assert_eq!(
+            (&json["start_ns"], &json["end_ns"]),
+            (&json!(1_000_000_000), &json!(1_500_000_000))
+        );
+        assert_eq!(
+            (&json["iops"], &json["backlog_max"]),
+            (&json!(400.0), &json!(3))
+        );
+        assert_eq!(json["path_ios"], json!([0, 200]));
+        assert_eq!(json["latency_ns"]["p99"], 500);
+        assert_eq!(json["latency_ns"]["p999"], Value::Null, "200 are too few");
+    }
+
+    #[test]
+    fn the_log_is_read_by_the_readers_of_the_format() {
+        let series = [
+            Interval::of(&counted(&[1_000, 2_000]), 100, 1_000_000_100, None),
+            Interval::of(&counted(&[4_000_000]), 1_000_000_100, 1_500_000_100, None),
+        ];
+        let log = hdr_log(
+            &series,
+            100,
+            UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        );
+        let entries = IntervalLogIterator::new(log.as_bytes()).map(Result::unwrap);
+        let intervals: Vec<_> = entries
+            .filter_map(|entry| match entry {
+                LogEntry::Interval(interval) => Some(interval),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(intervals.len(), 2);
+        assert_eq!(intervals[1].start_timestamp(), Duration::from_secs(1));
+        assert_eq!(intervals[1].duration(), Duration::from_millis(500));
+        assert!((intervals[1].max() - 4.0).abs() < 0.01);
+        let histogram = decode(intervals[0].encoded_histogram()).unwrap();
+        assert_eq!((histogram.len(), histogram.max()), (2, 2_000));
+    }
+}

@@ -1,0 +1,226 @@
+//! Results are what the schema in the tree says, whatever was measured.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on panics")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+/// The result that is written, and the folder it is in.
+fn result(name: &str, args: &[&str]) -> (Value, PathBuf) {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("result.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_pollux-perf"))
+        .args(args)
+        .arg("--json")
+        .arg(&file)
+        .current_dir(&folder)
+        .output()
+        .expect("the program starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {errors}");
+    let text = fs::read_to_string(&file).expect("the file was written");
+    (serde_json::from_str(&text).expect("JSON"), folder)
+}
+
+fn schema() -> Value {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/result-1.json");
+    serde_json::from_str(&fs::read_to_string(file).expect("the schema")).expect("JSON")
+}
+
+/// What is wrong with `value`; the part of JSON Schema that the schema uses.
+fn faults(root: &Value, schema: &Value, value: &Value, at: &str, faults_: &mut Vec<String>) {
+    let mut fault = |why: String| faults_.push(format!("{at}: {why}"));
+    let known = [
+        "$schema",
+        "$defs",
+        "$ref",
+        "title",
+        "description",
+        "type",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "const",
+        "enum",
+        "anyOf",
+    ];
+    for keyword in schema.as_object().expect("a schema").keys() {
+        assert!(
+            known.contains(&keyword.as_str()),
+            "{keyword} is not understood"
+        );
+    }
+    if let Some(reference) = schema["$ref"].as_str() {
+        let name = reference.strip_prefix("#/$defs/").expect("a definition");
+        return faults(root, &root["$defs"][name], value, at, faults_);
+    }
+    if let Some(any) = schema["anyOf"].as_array() {
+        let fits = |one: &Value| {
+            let mut found = Vec::new();
+            faults(root, one, value, at, &mut found);
+            found.is_empty()
+        };
+        if !any.iter().any(fits) {
+            fault(format!("{value} is none of what is allowed"));
+        }
+        return;
+    }
+    if let Some(wanted) = schema.get("const")
+        && wanted != value
+    {
+        fault(format!("{value} is not {wanted}"));
+    }
+    if let Some(wanted) = schema["enum"].as_array()
+        && !wanted.contains(value)
+    {
+        fault(format!("{value} is not one of {wanted:?}"));
+    }
+    let is = |name: &Value| match name.as_str().expect("a type") {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "number" => value.is_number(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "null" => value.is_null(),
+        other => panic!("type {other} is not understood"),
+    };
+    let right = match &schema["type"] {
+        Value::Null => true,
+        Value::Array(types) => types.iter().any(is),
+        one => is(one),
+    };
+    if !right {
+        fault(format!("{value} is not {}", schema["type"]));
+    }
+    if let Some(object) = value.as_object() {
+        for name in schema["required"].as_array().into_iter().flatten() {
+            if !object.contains_key(name.as_str().expect("a name")) {
+                fault(format!("{name} is missing"));
+            }
+        }
+        for (name, member) in object {
+            match schema["properties"].get(name) {
+                Some(part) => faults(root, part, member, &format!("{at}.{name}"), faults_),
+                None if schema["additionalProperties"] == false => {
+                    faults_.push(format!("{at}.{name} is not in the schema"));
+                }
+                None => {}
+            }
+        }
+    }
+    if let (Some(items), Some(part)) = (value.as_array(), schema.get("items")) {
+        for (index, item) in items.iter().enumerate() {
+            faults(root, part, item, &format!("{at}[{index}]"), faults_);
+        }
+    }
+}
+
+fn all_faults(value: &Value) -> Vec<String> {
+    let (schema, mut found) = (schema(), Vec::new());
+    faults(&schema, &schema, value, "result", &mut found);
+    found
+}
+
+fn assert_fits(value: &Value) {
+    let found = all_faults(value);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_closed_loop_with_a_failover_fits() {
+    let (result, _) = result("schema-closed", &["-t", "2", "--interval", "0.1"]);
+    assert_fits(&result);
+    let series = result["series"].as_array().expect("a list");
+    assert!(series.len() >= 15, "{} points", series.len());
+    let sum: u64 = series
+        .iter()
+        .filter_map(|point| point["ios"].as_u64())
+        .sum();
+    assert_eq!(
+        Some(sum),
+        result["reads"].as_u64(),
+        "every I/O is in one point"
+    );
+    for pair in series.windows(2) {
+        assert_eq!(pair[0]["end_ns"], pair[1]["start_ns"]);
+    }
+    let mut broken = result;
+    broken["schema_version"] = json!(2);
+    broken["latency_ns"]["p50"] = json!("fast");
+    broken["more"] = Value::Null;
+    assert_eq!(all_faults(&broken).len(), 3, "the test can fail");
+}
+
+#[test]
+fn an_open_loop_with_everything_in_its_mix_fits() {
+    let args = [
+        "-t",
+        "1",
+        "--no-failover",
+        "--rate",
+        "2000",
+        "--arrivals",
+        "poisson",
+        "--seed",
+        "5",
+        "--ramp-time",
+        "0.3",
+        "-w",
+        "randrw",
+        "-o",
+        "4k:70,16k:30",
+        "--mix",
+        "read:50,write:20,write_zeroes:10,unmap:10,compare:5,flush:5",
+        "--random-distribution",
+        "zipf:1.1",
+        "--hdr-log",
+        "latency.hlog",
+        "--interval",
+        "0.25",
+    ];
+    let (result, folder) = result("schema-open", &args);
+    assert_fits(&result);
+    for name in ["read", "write", "write_zeroes", "unmap", "compare", "flush"] {
+        assert!(
+            result["operations"][name].as_u64() > Some(0),
+            "{name}: {result:#}"
+        );
+    }
+    assert!(
+        result["compares_differing"].as_u64() > Some(0),
+        "{result:#}"
+    );
+    assert_eq!(result["errors"], 0, "{result:#}");
+    let iops = result["iops"].as_f64().expect("a number");
+    assert!(
+        (1_700.0..2_300.0).contains(&iops),
+        "{iops} I/Os a second of 2000"
+    );
+    assert_eq!(result["open_loop"]["rate_iops"], 2_000);
+    assert_eq!(result["ramp"]["failures"], 0);
+    assert!((0.9..1.2).contains(&result["seconds"].as_f64().expect("a number")));
+    let log = fs::read_to_string(folder.join("latency.hlog")).expect("a log");
+    let lines = log.lines().filter(|line| line.contains(",HISTFAAA"));
+    let series = result["series"].as_array().expect("a list");
+    assert_eq!(lines.count(), series.len(), "{log}");
+}
+
+#[test]
+fn a_verify_with_doubts_and_a_floor_fit() {
+    let verify = ["-t", "300", "-w", "verify", "--ios", "200", "--no-failover"];
+    let (verified, _) = result("schema-verify", &verify);
+    assert_fits(&verified);
+    assert_eq!(
+        verified["latency_ns"]["p9999"],
+        Value::Null,
+        "too few for it"
+    );
+    let (floor, _) = result("schema-floor", &["floor", "-t", "0.1"]);
+    assert_fits(&floor);
+}
