@@ -1,4 +1,4 @@
-//! Layers under a namespace on reactors that really sleep: what is held must wake them.
+//! Disks over disks on reactors that really sleep: what is held must wake them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -16,17 +16,17 @@ use serde_json::{Value, json};
 
 use crate::initiator::{Initiator, Options, pattern};
 
-const NQN: &str = "nqn.2014-08.org.example:test";
+pub const NQN: &str = "nqn.2014-08.org.example:test";
 
 /// A target on two reactors that park as soon as they have nothing to do, and its management on a third.
-struct Parked {
-    running: Running,
+pub struct Parked {
+    pub running: Running,
     client: BufReader<UnixStream>,
 }
 
 impl Parked {
-    fn start() -> Self {
-        let file = format!("pollux-target-suite-{}-layers", std::process::id());
+    pub fn start(name: &str) -> Self {
+        let file = format!("pollux-target-suite-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(file);
         let (handle, parts) = target(2);
         let mut methods = Methods::new();
@@ -49,18 +49,23 @@ impl Parked {
         Self { running, client }
     }
 
-    fn call(&mut self, method: &str, params: Value) -> Value {
+    pub fn call(&mut self, method: &str, params: Value) -> Value {
+        let answer = self.answer(method, params);
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    /// The answer, whether it is a result or an error.
+    pub fn answer(&mut self, method: &str, params: Value) -> Value {
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let text = request.to_string();
         self.client.get_mut().write_all(text.as_bytes()).unwrap();
         let mut line = String::new();
         self.client.read_line(&mut line).unwrap();
-        let answer: Value = serde_json::from_str(&line).unwrap();
-        assert!(answer["error"].is_null(), "{method}: {answer}");
-        answer["result"].clone()
+        serde_json::from_str(&line).unwrap()
     }
 
-    fn listen(&mut self) -> SocketAddr {
+    pub fn listen(&mut self) -> SocketAddr {
         let free = json!({"trtype": "tcp", "traddr": "127.0.0.1", "trsvcid": "0"});
         let params = json!({"nqn": NQN, "listen_address": free});
         self.call("nvmf_subsystem_add_listener", params);
@@ -72,7 +77,7 @@ impl Parked {
 
 #[test]
 fn a_parked_reactor_wakes_for_what_it_holds() {
-    let mut t = Parked::start();
+    let mut t = Parked::start("layers");
     t.call("nvmf_create_transport", json!({"trtype": "tcp"}));
     let subsystem = json!({"nqn": NQN, "allow_any_host": true});
     t.call("nvmf_create_subsystem", subsystem);

@@ -10,11 +10,13 @@ use pollux_nvme_tcp::spec::pdu::{PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{Backend, NamespaceConfig, TargetError, TargetReply, TargetRequest};
+use serde_json::json;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::disks::{connected, run};
 use crate::faults::begin_write;
-use crate::initiator::{Pdu, TestTarget, pattern};
+use crate::initiator::{Initiator, Options, Pdu, TestTarget, pattern};
+use crate::layers::{NQN, Parked};
 
 const MIB: u64 = 1 << 20;
 
@@ -26,8 +28,8 @@ struct Freezer {
 
 impl Freezer {
     /// `None`: this process may not make one.
-    fn new() -> Option<Self> {
-        let name = format!("pollux-freezer-{}", std::process::id());
+    fn new(name: &str) -> Option<Self> {
+        let name = format!("pollux-freezer-{}-{name}", std::process::id());
         let dir = std::env::temp_dir().join(&name);
         let image = std::env::temp_dir().join(format!("{name}.img"));
         std::fs::create_dir(&dir).unwrap();
@@ -91,7 +93,7 @@ impl Drop for Freezer {
 
 #[test]
 fn a_removal_is_answered_when_nothing_of_it_can_execute() {
-    let Some(freezer) = Freezer::new() else {
+    let Some(freezer) = Freezer::new("requests") else {
         eprintln!("no file system of its own for this user: not tested");
         return;
     };
@@ -164,6 +166,64 @@ fn a_removal_is_answered_when_nothing_of_it_can_execute() {
     let last = target.handle.call(within(within(TargetRequest::Sync)));
     assert!(matches!(last, Err(TargetError::InvalidValue(_))));
     drop(target);
+}
+
+/// A call that is over its time is answered, and what it has begun comes to its end later.
+#[test]
+fn a_removal_goes_on_when_the_time_for_it_is_over() {
+    let Some(freezer) = Freezer::new("calls") else {
+        eprintln!("no file system of its own for this user: not tested");
+        return;
+    };
+    let mut t = Parked::start("removals");
+    t.call("nvmf_create_transport", json!({"trtype": "tcp"}));
+    let subsystem = json!({"nqn": NQN, "allow_any_host": true});
+    t.call("nvmf_create_subsystem", subsystem);
+    let file = json!({"name": "Aio0", "filename": freezer.file(), "block_size": 512});
+    t.call("bdev_aio_create", file);
+    let namespace = json!({"nqn": NQN, "namespace": {"bdev_name": "Aio0"}});
+    t.call("nvmf_subsystem_add_ns", namespace.clone());
+    let (addr, nqn) = (t.listen(), NQN.parse().unwrap());
+    let options = Options::default();
+    let admin = Initiator::admin(addr, &nqn, options);
+    let mut io = Initiator::io(addr, &nqn, admin.cntlid, 1, options);
+    freezer.freeze();
+    let frozen = Frozen(&freezer);
+    let mut write = Sqe::for_blocks(nvm::WRITE, 1, 0, 1);
+    write.sgl = SglDescriptor::in_capsule(0, 512);
+    let open = io.submit(write, &pattern(512, 1));
+    while !freezer.has_caller() {
+        std::thread::yield_now();
+    }
+    let remove = json!({"nqn": NQN, "nsid": 1, "timeout_ms": 20});
+    let delete = json!({"name": "Aio0", "timeout_ms": 20});
+    for (method, params) in [
+        ("nvmf_subsystem_remove_ns", remove),
+        ("bdev_aio_delete", delete),
+    ] {
+        let answer = t.answer(method, params);
+        assert_eq!(answer["error"]["code"], -32603, "{answer}");
+        assert_eq!(answer["error"]["message"], "Timeout reached during removal");
+    }
+    let answer = t.answer("nvmf_subsystem_add_ns", namespace);
+    assert_eq!(
+        answer["error"]["code"], -1,
+        "the disk is still in use: {answer}"
+    );
+    drop(frozen);
+    while !t
+        .call("bdev_get_bdevs", json!({}))
+        .as_array()
+        .unwrap()
+        .is_empty()
+    {
+        std::thread::yield_now();
+    }
+    // What had begun was done.
+    assert_eq!(io.finish(open, &[]).0.status(), Status::SUCCESS);
+    let delete = json!({"nqn": NQN, "timeout_ms": 60_000});
+    assert_eq!(t.call("nvmf_delete_subsystem", delete), true);
+    t.running.stop();
 }
 
 /// Data that a namespace's commands have asked for is not written to the one that has its identifier next, nor is that of

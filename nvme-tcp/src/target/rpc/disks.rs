@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::namespaces::take_uuid;
-use super::{State, forward_then, stacked};
+use super::{State, forward_removal, stacked, take_limit};
 use crate::spec::nqn::Nqn;
 use crate::target::disk::{Backend, DiskRef, Faults, Latencies};
 use crate::target::request::TargetRequest;
@@ -405,6 +405,7 @@ pub(super) fn delete(
     is_kind: fn(&Kind) -> bool,
 ) -> Outcome {
     let name: String = call.params.required("name")?;
+    let limit = take_limit(&mut call.params)?;
     call.params.finish()?;
     of_kind(state, &name, is_kind)?;
     state.disks.check_nothing_over(&name)?;
@@ -419,7 +420,8 @@ pub(super) fn delete(
     };
     let request = TargetRequest::RemoveNamespace { nqn, nsid };
     // It is gone afterwards, whoever removed it.
-    forward_then(state, call, request, move |state, _| remove(state, &name))
+    let gone = move |state: &mut State, _| remove(state, &name);
+    forward_removal(state, call, (request, limit), gone)
 }
 
 fn remove(state: &mut State, name: &str) -> Result<Value, RpcError> {

@@ -1,12 +1,10 @@
 //! Which hosts may connect.
 
-use std::time::Duration;
+use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
 
-use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
-
-use super::{State, done, forward, subsystem};
+use super::{State, done, error, forward, subsystem, take_limit};
 use crate::spec::nqn::HostNqn;
-use crate::target::request::TargetRequest;
+use crate::target::request::{TargetError, TargetReply, TargetRequest};
 
 /// The name of a host that is listed: whatever it calls itself, but it must have a name.
 fn host(params: &mut Params) -> Result<HostNqn, RpcError> {
@@ -43,19 +41,29 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
 pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
     let params = &mut call.params;
     let (subsystem, host) = (subsystem(params)?, host(params)?);
-    let timeout_ms: Option<u64> = params.optional("timeout_ms")?;
+    let limit = take_limit(params)?;
     params.finish()?;
     let mut request = TargetRequest::RemoveHost {
         nqn: subsystem,
         host,
     };
-    if let Some(ms) = timeout_ms.filter(|&ms| ms > 0) {
+    if let Some(limit) = limit {
         request = TargetRequest::Within {
-            limit: Duration::from_millis(ms),
+            limit,
             request: Box::new(request),
         };
     }
-    forward(state, call, request, done)
+    let responder = call.responder()?;
+    let reply = move |answer: Result<TargetReply, TargetError>| {
+        let answer = answer.map_err(|e| match e {
+            // Clients look at these words.
+            TargetError::Timeout => RpcError::internal("Timeout reached during host removal"),
+            e => error(e),
+        });
+        responder.answer(answer.and_then(done));
+    };
+    state.target.request(request, Box::new(reply));
+    Ok(Answer::Later)
 }
 
 pub(super) fn allow_any(state: &mut State, call: &mut Call<State>) -> Outcome {

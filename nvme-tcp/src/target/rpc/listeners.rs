@@ -3,7 +3,10 @@
 use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
 use serde_json::{Value, json};
 
-use super::{State, address, done, error, forward, forward_then, subsystem, transport, unexpected};
+use super::{
+    State, address, done, error, forward, forward_removal, forward_then, subsystem, take_limit,
+    transport, unexpected,
+};
 use crate::spec::log::AnaState;
 use crate::target::request::{TargetReply, TargetRequest};
 use crate::target::status::ListenerStatus;
@@ -76,10 +79,11 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
 pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
     let nqn = subsystem(&mut call.params)?;
     let addr = address::take(&mut call.params, "listen_address")?;
+    let limit = take_limit(&mut call.params)?;
     call.params.finish()?;
     let is_discovery = nqn.is_discovery();
     let request = TargetRequest::RemoveListener { nqn, addr };
-    forward_then(state, call, request, move |state, answer| {
+    forward_removal(state, call, (request, limit), move |state, answer| {
         answer?;
         if is_discovery {
             state.discovery_listeners.retain(|l| *l != addr);

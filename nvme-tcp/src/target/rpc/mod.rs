@@ -21,6 +21,7 @@ use pollux_reactor::rpc::{Answer, Call, Methods, Outcome, Params, Phase, RpcErro
 use serde_json::{Map, Value};
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use self::disks::Disks;
 pub use self::flags::register_with;
@@ -165,6 +166,46 @@ fn forward_then(
     Ok(Answer::Later)
 }
 
+/// Takes the time that a removal may take: 0 or none is no limit.
+fn take_limit(params: &mut Params) -> Result<Option<Duration>, RpcError> {
+    let timeout_ms: Option<u64> = params.optional("timeout_ms")?;
+    Ok(timeout_ms.filter(|&ms| ms > 0).map(Duration::from_millis))
+}
+
+/// Sends a removal. It is answered when nothing of what is removed can execute any more, or `limit` is over; `gone` takes
+/// in that it has come to its end, which is later then, and makes the result.
+fn forward_removal(
+    state: &State,
+    call: &mut Call<State>,
+    (request, limit): (TargetRequest, Option<Duration>),
+    gone: impl FnOnce(&mut State, Result<TargetReply, RpcError>) -> Result<Value, RpcError>
+    + Send
+    + 'static,
+) -> Outcome {
+    let responder = call.responder()?;
+    let (mail, target, again) = (call.mail.clone(), state.target.clone(), request.clone());
+    let reply = move |answer: Result<TargetReply, TargetError>| match answer {
+        Err(TargetError::Timeout) => {
+            responder.answer(Err(error(TargetError::Timeout)));
+            // It goes on all the same. Whoever asks for it again, without a limit, hears of its end.
+            let ended = move |_| mail.run(move |state| drop(gone(state, Ok(TargetReply::Done))));
+            target.request(again, Box::new(ended));
+        }
+        answer => {
+            mail.run(move |state| responder.answer(gone(state, answer.map_err(error))));
+        }
+    };
+    let request = match limit {
+        None => request,
+        Some(limit) => TargetRequest::Within {
+            limit,
+            request: Box::new(request),
+        },
+    };
+    state.target.request(request, Box::new(reply));
+    Ok(Answer::Later)
+}
+
 /// The result of a method that only does something.
 fn done(_: TargetReply) -> Result<Value, RpcError> {
     Ok(Value::Bool(true))
@@ -218,8 +259,7 @@ fn error(error: TargetError) -> RpcError {
         | TargetError::HostExists(_)
         | TargetError::ReferralExists => RpcError::new(-EEXIST, text),
         TargetError::Busy => RpcError::new(-EBUSY, text),
-        // Clients look at these words.
-        TargetError::Timeout => RpcError::internal("Timeout reached during host removal"),
+        TargetError::Timeout => RpcError::internal("Timeout reached during removal"),
         TargetError::Io { .. } | TargetError::Stopped => RpcError::internal(text),
     }
 }

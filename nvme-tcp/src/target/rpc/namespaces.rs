@@ -3,7 +3,9 @@
 use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
 use uuid::Uuid;
 
-use super::{State, done, forward, forward_then, subsystem, unexpected};
+use super::{
+    State, done, forward, forward_removal, forward_then, subsystem, take_limit, unexpected,
+};
 use crate::target::request::{NamespaceConfig, TargetReply, TargetRequest};
 
 pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
@@ -91,16 +93,16 @@ fn take_identifier<const N: usize>(
 pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
     let nqn = subsystem(&mut call.params)?;
     let nsid: u32 = call.params.required("nsid")?;
+    let limit = take_limit(&mut call.params)?;
     call.params.finish()?;
-    let request = TargetRequest::RemoveNamespace {
-        nqn: nqn.clone(),
-        nsid,
-    };
-    forward_then(state, call, request, move |state, answer| {
+    // Not whatever has the identifier by then.
+    let disk = state.disks.used_by(&nqn, nsid).map(str::to_owned);
+    let request = TargetRequest::RemoveNamespace { nqn, nsid };
+    forward_removal(state, call, (request, limit), move |state, answer| {
         answer?;
         state
             .disks
-            .release(|user| user.nqn == nqn && user.nsid == Some(nsid));
+            .release(|user| Some(&user.disk) == disk.as_ref());
         Ok(true.into())
     })
 }

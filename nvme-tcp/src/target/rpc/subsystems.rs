@@ -3,7 +3,10 @@
 use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{State, address, done, forward, forward_then, subsystem, target_name, unexpected};
+use super::{
+    State, address, done, forward, forward_removal, forward_then, subsystem, take_limit,
+    target_name, unexpected,
+};
 use crate::spec::nqn::Nqn;
 use crate::target::request::{Referral, SubsystemConfig, TargetReply, TargetRequest};
 use crate::target::status::SubsystemStatus;
@@ -36,11 +39,16 @@ pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
 
 pub(super) fn delete(state: &mut State, call: &mut Call<State>) -> Outcome {
     let nqn = subsystem(&mut call.params)?;
+    let limit = take_limit(&mut call.params)?;
     call.params.finish()?;
-    let request = TargetRequest::DeleteSubsystem { nqn: nqn.clone() };
-    forward_then(state, call, request, move |state, answer| {
+    // Not those of another subsystem that has the name by then.
+    let disks = state.disks.list.iter();
+    let disks = disks.filter(|disk| disk.user.as_ref().is_some_and(|user| user.nqn == nqn));
+    let disks: Vec<String> = disks.map(|disk| disk.name.clone()).collect();
+    let request = TargetRequest::DeleteSubsystem { nqn };
+    forward_removal(state, call, (request, limit), move |state, answer| {
         answer?;
-        state.disks.release(|user| user.nqn == nqn);
+        state.disks.release(|user| disks.contains(&user.disk));
         Ok(true.into())
     })
 }
