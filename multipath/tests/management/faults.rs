@@ -1,12 +1,12 @@
-//! Errors that are made up, limits on commands, and what is counted of I/O.
+//! Faults that are injected, limits on commands, and what is counted of I/O.
 
 use serde_json::json;
 
 use crate::world::World;
 
-/// Errors are made up of the commands that were named, as often as was asked for; admin commands and I/O apart.
+/// Faults are injected into the commands that were named, as often as was asked for; admin commands and I/O apart.
 #[test]
-fn made_up_errors_end_admin_commands() {
+fn injected_faults_end_admin_commands() {
     let mut w = World::new("faults");
     w.attach(0, json!({}));
     let health = json!({"name": "Nvme0"});
