@@ -45,12 +45,12 @@ impl Shell {
             .ok_or_else(|| format!("no volume '{volume}'"))?;
         let id = volume.id;
         let buffer: Vec<u8> = match op {
-            Op::Flush | Op::WriteZeroes | Op::Deallocate => Vec::new(),
             Op::Read => vec![0; blocks as usize * volume.block_size() as usize],
             Op::Write | Op::Compare => (1..=255)
                 .cycle()
                 .take(blocks as usize * volume.block_size() as usize)
                 .collect(),
+            _ => Vec::new(),
         };
         match group.submit(id, Io::new(op, lba, blocks, buffer)) {
             Ok(()) => Ok(None),
