@@ -174,8 +174,16 @@ impl IoQueue {
 }
 
 impl IoQueue {
-    /// Looks whether the data that was asked for comes. `contended`: others wait for staging memory.
+    /// Looks whether the data that was asked for comes, and whether the host takes its own. `contended`: others wait for
+    /// staging memory.
     pub(super) fn check_transfers(&mut self, contended: bool, now: Time) -> Result<(), End> {
+        let is_over = |since| now.saturating_since(since) >= SILENCE_MAX_CONTENDED;
+        if contended && self.untaken.is_some_and(is_over) {
+            return Err(End::Overdue(
+                "the host takes nothing of the data that it has asked for: no byte in 10 s, while others wait for the \
+                 memory",
+            ));
+        }
         let asked = self
             .table
             .iter()

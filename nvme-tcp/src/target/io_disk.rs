@@ -273,11 +273,16 @@ impl IoQueue {
             };
             let mut source = Source::Stored(read);
             let sent_all = cursor.advance(&mut self.conn.out, &mut source, cqe, flow_control);
-            *busy |= cursor.done() > *sent;
+            let progress = cursor.done() > *sent;
+            *busy |= progress;
             *sent = cursor.done();
             if sent_all == Ok(false) {
+                if progress || self.untaken.is_none() {
+                    self.untaken = Some(now);
+                }
                 return false;
             }
+            self.untaken = None;
             self.counters.reads += 1;
             self.counters.bytes_read += cursor.len();
         } else {

@@ -297,7 +297,8 @@ impl IoPart {
             self.poll_at(place);
             progress = Progress::Busy;
         }
-        if self.look_at.is_none() && self.pool.awaited > 0 {
+        let is_needed = self.pool.awaited > 0 || self.pool.shares.is_waited_for();
+        if self.look_at.is_none() && is_needed {
             let at = turn.cx.now() + LOOK;
             turn.cx.set_timer(at, token::of(token::STAGING, 0));
             self.look_at = Some(at);

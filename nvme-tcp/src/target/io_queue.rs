@@ -57,6 +57,8 @@ pub(super) struct IoQueue {
     pub(super) waiting: VecDeque<usize>,
     pub(super) ended: VecDeque<usize>,
     pub(super) oldest: Option<Oldest>,
+    /// Since when the host takes nothing of the data that it has asked for and that keeps a buffer.
+    pub(super) untaken: Option<Time>,
     /// Bytes of data that were asked for and came.
     pub(super) data_in: u64,
     /// Its number in the books of the staging memory.
@@ -94,6 +96,7 @@ impl IoQueue {
             waiting: VecDeque::new(),
             ended: VecDeque::new(),
             oldest: None,
+            untaken: None,
             data_in: 0,
             client: usize::MAX,
             incoming: None,

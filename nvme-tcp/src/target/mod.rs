@@ -41,9 +41,10 @@
 //! * Commands that bring data on an admin queue must bring it in-capsule (8 KiB at most).
 //! * Files are read and written by threads that each file has (at most four), by way of the page cache.
 //! * A controller's I/O queues must come through the listener of its admin queue.
-//! * Data that hosts send on an R2T takes memory: 32 MiB a reactor that its hosts share, and as much again for hosts that
-//!   hold none. A host that sends nothing for 30 s of what it was asked for loses its connection, after 10 s if others wait
-//!   for the memory.
+//! * Data that hosts send on an R2T takes memory, and so does what is read from disks that do not answer in place: 32 MiB a
+//!   reactor that its hosts share, and as much again for hosts that hold none. A host that sends nothing for 30 s of what
+//!   it was asked for loses its connection, after 10 s if others wait for the memory; then also one that takes nothing of
+//!   what it has read.
 
 mod admin;
 mod admission;

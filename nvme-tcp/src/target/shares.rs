@@ -289,6 +289,12 @@ impl Shares {
         self.woken.pop()
     }
 
+    /// Whether anybody waits.
+    #[inline]
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.ring.is_empty()
+    }
+
     /// Whether anybody else waits.
     pub(super) fn is_contended(&self, client: usize) -> bool {
         let hosts = self

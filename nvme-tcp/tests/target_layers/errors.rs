@@ -276,6 +276,50 @@ fn what_is_pending_stays_until_it_is_resumed() {
     }
 }
 
+/// Lines of the log that were written on this thread, which the simulation runs on.
+struct Lines;
+
+thread_local! {
+    static LINES: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LINES.with_borrow_mut(|lines| lines.push(record.args().to_string()));
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_named_in_the_log() {
+    log::set_logger(&Lines).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    let mut w = world("silent");
+    let (_admin, mut io) = w.connect(false);
+    w.inject(DISK, "read", "pending", json!({"num": 2}));
+    w.submit(&mut io, read(1, 0, 1), &[]);
+    let silence =
+        || LINES.with_borrow(|lines| lines.iter().filter(|l| l.starts_with(DISK)).count());
+    w.sim.run_for(Duration::from_secs(29));
+    w.submit(&mut io, read(1, 0, 1), &[]);
+    assert_eq!(silence(), 0);
+    w.sim.run_for(Duration::from_secs(2));
+    assert_eq!(silence(), 1);
+    // Again after twice the time, as long as that lasts.
+    w.sim.run_for(Duration::from_secs(20));
+    assert_eq!(silence(), 1);
+    w.sim.run_for(Duration::from_secs(20));
+    assert_eq!(silence(), 2);
+    w.call("bdev_error_resume_pending", json!({"name": DISK}));
+    w.sim.run_for(Duration::from_secs(600));
+    assert_eq!(silence(), 2);
+}
+
 #[test]
 fn a_resume_is_for_what_was_held_before_it() {
     let mut w = world("resumed");

@@ -8,7 +8,7 @@ use pollux_nvme_tcp::spec::pdu::{H2cData, PduType, R2t};
 use serde_json::{Value, json};
 use zerocopy::FromBytes;
 
-use crate::world::{Pdu, Queue, SLACK, World, bring, pattern};
+use crate::world::{Pdu, Queue, SLACK, World, bring, pattern, read};
 
 const OTHER: &str = "nqn.2014-08.org.example:other";
 
@@ -141,6 +141,38 @@ fn a_byte_now_and_then_is_not_enough_while_others_wait() {
     }
     // 10 s, and 16 s for 1 MiB.
     assert!(w.now() - start >= Duration::from_secs(25));
+    assert!(!w.is_closed(&other));
+}
+
+/// What is read late has a buffer until the host has taken it.
+#[test]
+fn a_host_that_does_not_take_what_it_reads_is_ended_when_others_wait_for_the_memory() {
+    let mut w = World::new("untaken", |world| {
+        let base = world.malloc("Malloc0");
+        vec![world.delay("Delay0", &base, 10, 10)]
+    });
+    let (_admin, mut deaf) = w.connect(false);
+    w.stop_reading(&deaf);
+    for _ in 0..100 {
+        w.submit(&mut deaf, read(1, 0, 2048), &[]);
+    }
+    w.sim.run_for(Duration::from_secs(60));
+    let held = figures(&mut w)["staging_held_bytes"].as_u64().unwrap();
+    assert!(held >= 4 << 20, "{held}");
+    assert_eq!(figures(&mut w)["data_timeouts"], 0, "nobody else wants it");
+    w.host = OTHER;
+    let (_other_admin, mut other) = w.connect(false);
+    let cids: Vec<u16> = (0..60)
+        .map(|_| w.submit(&mut other, read(1, 0, 2048), &[]))
+        .collect();
+    for cid in cids {
+        assert!(w.finish(&other, cid, &[]).0.status().is_success());
+    }
+    assert_eq!(figures(&mut w)["data_timeouts"], 0, "it has enough without");
+    let asked = begin_writes(&mut w, &mut other, 100);
+    assert!(asked.len() < 100, "it waits for more");
+    w.sim.run_for(Duration::from_secs(12));
+    assert_eq!(figures(&mut w)["data_timeouts"], 1);
     assert!(!w.is_closed(&other));
 }
 

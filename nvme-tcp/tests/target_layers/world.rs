@@ -45,6 +45,8 @@ struct Wire {
     closing: bool,
     /// It is over.
     closed: bool,
+    /// The initiator reads nothing.
+    deaf: bool,
 }
 
 impl Wire {
@@ -75,6 +77,9 @@ impl Wire {
                 }
                 Err(_) => break,
             }
+        }
+        if self.deaf {
+            return progress;
         }
         let mut buffer = vec![0; 65536];
         loop {
@@ -325,6 +330,7 @@ impl World {
             received: Vec::new(),
             closing: false,
             closed: false,
+            deaf: false,
         });
         let mut queue = Queue {
             wire: wires.len() - 1,
@@ -367,6 +373,11 @@ impl World {
     }
 
     /// Whether the target has closed a connection.
+    /// Reads nothing of what comes on a connection from now on.
+    pub fn stop_reading(&mut self, queue: &Queue) {
+        self.wires.borrow_mut()[queue.wire].deaf = true;
+    }
+
     pub fn is_closed(&self, queue: &Queue) -> bool {
         self.wires.borrow()[queue.wire].closed
     }

@@ -79,19 +79,24 @@ impl Latencies {
 /// The disk. An I/O is carried out by the base at once, and handed back late.
 #[derive(Debug)]
 pub(in crate::target) struct Delay {
+    name: String,
     base: DiskRef,
     latencies: Arc<Latencies>,
 }
 
 impl Delay {
-    pub(in crate::target) fn new(base: DiskRef, latencies: Arc<Latencies>) -> Self {
-        Self { base, latencies }
+    pub(in crate::target) fn new(name: String, base: DiskRef, latencies: Arc<Latencies>) -> Self {
+        Self {
+            name,
+            base,
+            latencies,
+        }
     }
 }
 
 impl Disk for Delay {
     fn name(&self) -> String {
-        format!("delay over {}", self.base.name())
+        self.name.clone()
     }
 
     fn bytes(&self) -> u64 {

@@ -200,19 +200,20 @@ impl Faults {
 /// The disk.
 #[derive(Debug)]
 pub(in crate::target) struct ErrorDisk {
+    name: String,
     base: DiskRef,
     faults: Arc<Faults>,
 }
 
 impl ErrorDisk {
-    pub(in crate::target) fn new(base: DiskRef, faults: Arc<Faults>) -> Self {
-        Self { base, faults }
+    pub(in crate::target) fn new(name: String, base: DiskRef, faults: Arc<Faults>) -> Self {
+        Self { name, base, faults }
     }
 }
 
 impl Disk for ErrorDisk {
     fn name(&self) -> String {
-        format!("errors over {}", self.base.name())
+        self.name.clone()
     }
 
     fn bytes(&self) -> u64 {
@@ -368,7 +369,7 @@ mod tests {
     fn faulty(base: DiskRef) -> (DiskRef, Arc<Faults>) {
         let faults = Arc::new(Faults::default());
         (
-            DiskRef::new(ErrorDisk::new(base, Arc::clone(&faults))),
+            DiskRef::new(ErrorDisk::new("errors".into(), base, Arc::clone(&faults))),
             faults,
         )
     }

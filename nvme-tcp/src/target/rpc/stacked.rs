@@ -70,8 +70,9 @@ pub(super) fn delay_create(state: &mut State, call: &mut Call<State>) -> Outcome
     }
     let latencies = Latencies::new(average_read, p99_read, average_write, p99_write);
     let latencies = Arc::new(latencies);
+    let shown = name.clone();
     add(state, (base, name.clone(), uuid), |base, disk| {
-        let disk = DiskRef::new(Delay::new(disk, Arc::clone(&latencies)));
+        let disk = DiskRef::new(Delay::new(shown, disk, Arc::clone(&latencies)));
         (Kind::Delay { base, latencies }, disk)
     })?;
     Ok(Answer::Now(name.into()))
@@ -102,9 +103,10 @@ pub(super) fn error_create(state: &mut State, call: &mut Call<State>) -> Outcome
     let uuid = take_uuid(params)?;
     params.finish()?;
     let name = format!("EE_{base}");
+    let shown = name.clone();
     add(state, (base, name, uuid), |base, disk| {
         let faults = Arc::new(Faults::default());
-        let disk = DiskRef::new(ErrorDisk::new(disk, Arc::clone(&faults)));
+        let disk = DiskRef::new(ErrorDisk::new(shown, disk, Arc::clone(&faults)));
         (Kind::Error { base, faults }, disk)
     })?;
     Ok(Answer::Now(true.into()))
