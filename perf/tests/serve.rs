@@ -2,9 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -145,43 +144,28 @@ impl Serve {
     }
 }
 
-struct Client {
-    writer: UnixStream,
-    reader: BufReader<UnixStream>,
-}
+struct Client(pollux_reactor::rpc::Client);
 
 impl Client {
     fn connect(socket: &Path) -> Client {
         // The file is there a moment before the socket listens.
-        let stream = loop {
-            if let Ok(stream) = UnixStream::connect(socket) {
-                break stream;
+        loop {
+            if let Ok(client) = pollux_reactor::rpc::Client::connect(socket, Some(PATIENCE)) {
+                return Client(client);
             }
-        };
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Client {
-            reader: BufReader::new(stream.try_clone().expect("a second handle")),
-            writer: stream,
         }
     }
 
     fn send(&mut self, method: &str, params: &Value) {
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        let text = request.to_string();
-        self.writer.write_all(text.as_bytes()).expect("sent");
+        self.0.send(method, Some(params.clone())).expect("sent");
     }
 
     fn answer(&mut self) -> Value {
-        let mut line = String::new();
-        self.reader.read_line(&mut line).expect("an answer");
-        serde_json::from_str(&line).expect("JSON")
+        self.0.answer().expect("an answer")
     }
 
     fn call(&mut self, method: &str, params: &Value) -> Value {
-        self.send(method, params);
-        let answer = self.answer();
-        assert!(answer["error"].is_null(), "{method}: {answer}");
-        answer["result"].clone()
+        self.0.call(method, Some(params.clone())).expect(method)
     }
 
     fn code(&mut self, method: &str, params: &Value) -> i64 {

@@ -1,13 +1,11 @@
 //! What the management methods tell of the reactors: one that works, one that rests, one that ends.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use pollux_reactor::rpc::{Methods, Server, observe};
+use pollux_reactor::rpc::{Client, Methods, Server, observe};
 use pollux_reactor::{
     Context, Group, Idle, NotAsked, Progress, Running, Sender, Service, available_cores, mailbox,
 };
@@ -42,7 +40,7 @@ impl Service for Stuck {
 struct Fixture {
     path: PathBuf,
     running: Option<Running>,
-    client: BufReader<UnixStream>,
+    client: Client,
     last: Sender<()>,
     entered: mpsc::Receiver<()>,
     leave: mpsc::Sender<()>,
@@ -69,35 +67,19 @@ impl Fixture {
             leave: may_leave,
         });
         let running = group.start().unwrap();
-        let stream = UnixStream::connect(&path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let client = Client::connect(&path, Some(PATIENCE)).unwrap();
         Fixture {
             path,
             running: Some(running),
-            client: BufReader::new(stream),
+            client,
             last,
             entered: has_entered,
             leave,
         }
     }
 
-    fn send(&mut self, id: u32, method: &str) {
-        let request = json!({"jsonrpc": "2.0", "id": id, "method": method});
-        let mut stream = self.client.get_ref();
-        stream.write_all(request.to_string().as_bytes()).unwrap();
-    }
-
-    fn answer(&mut self) -> Value {
-        let mut line = String::new();
-        self.client.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
-    }
-
     fn call(&mut self, method: &str) -> Value {
-        self.send(1, method);
-        let mut answer = self.answer();
-        assert_eq!(answer.get("error"), None, "{answer}");
-        answer["result"].take()
+        self.client.call(method, None).unwrap()
     }
 }
 
@@ -171,11 +153,11 @@ fn a_reactor_that_ends_is_left_out_and_holds_up_no_answer() {
     fixture.last.send(()).unwrap();
     fixture.entered.recv_timeout(PATIENCE).unwrap();
     // The second reactor is asked, and cannot answer; requests of others are served meanwhile.
-    fixture.send(1, "thread_get_stats");
-    fixture.send(2, "spdk_get_version");
-    assert_eq!(fixture.answer()["id"], 2);
+    fixture.client.send("thread_get_stats", None).unwrap();
+    let version = fixture.client.send("spdk_get_version", None).unwrap();
+    assert_eq!(fixture.client.answer().unwrap()["id"], version);
     fixture.leave.send(()).unwrap();
-    let answer = fixture.answer();
+    let answer = fixture.client.answer().unwrap();
     assert_eq!(answer["id"], 1);
     assert_eq!(answer["result"]["threads"].as_array().unwrap().len(), 1);
     // Nor is it missed later.

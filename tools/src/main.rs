@@ -7,7 +7,6 @@ mod identify_cmd;
 mod manage;
 mod paths_cmd;
 mod probe;
-mod rpc_client;
 mod rpc_cmd;
 mod target_args;
 mod target_cmd;

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::UsageError;
-use crate::rpc_client::Client;
+use pollux_reactor::rpc::Client;
 
 const EXAMPLES: &str = "\
 Examples:

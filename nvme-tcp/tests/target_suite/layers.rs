@@ -1,8 +1,6 @@
 //! Disks over disks on reactors that really sleep: what is held must wake them.
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use pollux_nvme_tcp::spec::nvm::dsm;
@@ -10,7 +8,7 @@ use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Nqn, SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{rpc, target};
-use pollux_reactor::rpc::{Methods, Server};
+use pollux_reactor::rpc::{Client, Methods, Server};
 use pollux_reactor::{Group, Idle, Running};
 use serde_json::{Value, json};
 
@@ -21,7 +19,7 @@ pub const NQN: &str = "nqn.2014-08.org.example:test";
 /// A target on two reactors that park as soon as they have nothing to do, and its management on a third.
 pub struct Parked {
     pub running: Running,
-    client: BufReader<UnixStream>,
+    client: Client,
 }
 
 impl Parked {
@@ -45,24 +43,18 @@ impl Parked {
         let reactor = group.add_reactor(None, idle);
         group.add_service(reactor, receiver, move || service);
         let running = group.start().unwrap();
-        let client = BufReader::new(UnixStream::connect(&path).unwrap());
+        let client = Client::connect(&path, None).unwrap();
         Self { running, client }
     }
 
     pub fn call(&mut self, method: &str, params: Value) -> Value {
-        let answer = self.answer(method, params);
-        assert!(answer["error"].is_null(), "{method}: {answer}");
-        answer["result"].clone()
+        self.client.call(method, Some(params)).unwrap()
     }
 
     /// The answer, whether it is a result or an error.
     pub fn answer(&mut self, method: &str, params: Value) -> Value {
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        let text = request.to_string();
-        self.client.get_mut().write_all(text.as_bytes()).unwrap();
-        let mut line = String::new();
-        self.client.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
+        self.client.send(method, Some(params)).unwrap();
+        self.client.answer().unwrap()
     }
 
     pub fn listen(&mut self) -> SocketAddr {

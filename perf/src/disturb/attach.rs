@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pollux_multipath::Policy;
+use pollux_reactor::rpc::{CallError, Client};
 use serde_json::{Value, json};
 
 use super::bench::{Bench, Layout};
-use super::client::Client;
 use super::drive::{Drive, Slice};
 use super::peer::{Behaviour, Peer, Swallow};
 use super::results::{Section, spread, spread_json};
@@ -143,11 +143,15 @@ fn attach(
         "subnqn": subnqn,
         "fabrics_connect_timeout_us": u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX),
     });
-    client.call("bdev_nvme_attach_controller", &params)
+    match client.call("bdev_nvme_attach_controller", Some(params)) {
+        Ok(result) => Ok(Ok(result)),
+        Err(refused @ CallError::Refused { .. }) => Ok(Err(refused.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn is_left_behind(client: &mut Client) -> anyhow::Result<bool> {
-    let controllers = client.result("bdev_nvme_get_controllers", &json!({}))?;
+    let controllers = client.call("bdev_nvme_get_controllers", None)?;
     let mut names = controllers.as_array().into_iter().flatten();
     Ok(names.any(|controller| controller.get("name").is_some_and(|name| name == NAME)))
 }

@@ -13,11 +13,10 @@ use pollux_multipath::{
     VolumeStatus,
 };
 use pollux_nvme_tcp::host::HostIdentity;
-use pollux_reactor::rpc::{Methods, Server};
+use pollux_reactor::rpc::{Client, Methods, Server};
 use pollux_reactor::{Group, Idle, Running, Sender, mailbox};
 use serde_json::{Value, json};
 
-use super::client::Client;
 use super::pacer::{Pace, Pacer};
 use crate::clock::{now, sleep_until};
 use crate::cores::join;
@@ -25,6 +24,9 @@ use crate::embedded::Embedded;
 use crate::embedded::EmbeddedNamespace;
 use crate::load::{JobMessage, Jobs};
 use crate::volume::{self, Volume};
+
+/// Without an answer for so long, the server has failed. Longer than any deadline that can be asked for.
+const ANSWER_MAX: Duration = Duration::from_secs(630);
 
 /// Name of the group of controllers under test.
 const NAME: &str = "disk";
@@ -223,7 +225,8 @@ impl Bench {
 
     /// A client of the management interface.
     pub fn client(&self) -> anyhow::Result<Client> {
-        Client::connect(&self.socket)
+        let client = Client::connect(&self.socket, Some(ANSWER_MAX));
+        client.with_context(|| self.socket.display().to_string())
     }
 
     /// I/O reactors.

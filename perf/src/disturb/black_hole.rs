@@ -98,7 +98,7 @@ fn prefer_first(bench: &Bench) -> anyhow::Result<()> {
     let params = json!({"name": VOLUME, "cntlid": cntlid});
     bench
         .client()?
-        .result("bdev_nvme_set_preferred_path", &params)?;
+        .call("bdev_nvme_set_preferred_path", Some(params))?;
     Ok(())
 }
 

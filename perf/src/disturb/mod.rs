@@ -10,7 +10,6 @@ mod args;
 mod attach;
 mod bench;
 mod black_hole;
-mod client;
 mod drive;
 mod listener;
 mod pacer;

@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use hdrhistogram::Histogram;
 use pollux_multipath::Policy;
+use pollux_reactor::rpc::Client;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::bench::Bench;
-use super::client::Client;
 use super::results::{Section, spread, spread_json};
 use crate::clock::{now, sleep_until};
 use crate::stats::{self, latency_histogram};
@@ -120,7 +120,7 @@ fn poll(
     let mut next = begun;
     while !stop.load(Ordering::Relaxed) {
         let asked = now();
-        let result = client.result("bdev_nvme_get_io_paths", &json!({}))?;
+        let result = client.call("bdev_nvme_get_io_paths", None)?;
         let took = u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX);
         polled.latency.saturating_record(took);
         polled.answers += 1;

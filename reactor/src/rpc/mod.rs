@@ -34,23 +34,21 @@
 //! group.add_service(reactor, receiver, move || service);
 //! let running = group.start()?;
 //!
-//! use std::io::{BufRead, Write};
-//! let mut client = std::os::unix::net::UnixStream::connect(&path)?;
-//! client.write_all(br#"{"jsonrpc": "2.0", "id": 1, "method": "counter_add", "params": {"n": 5}}"#)?;
-//! let mut answer = String::new();
-//! std::io::BufReader::new(&client).read_line(&mut answer)?;
-//! assert_eq!(answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":5}\n");
+//! let mut client = pollux_reactor::rpc::Client::connect(&path, None)?;
+//! let params = serde_json::json!({"n": 5});
+//! assert_eq!(client.call("counter_add", Some(params))?, 5);
 //! running.stop();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Limits
 //!
-//! * 64 clients; one more is told so and closed.
+//! * 64 clients; for one more the longest idle is closed.
 //! * A request of at most 1 MiB, nested at most 127 deep; 256 requests in a batch. After bytes that are no JSON, or too
 //!   many, there is no telling where the next request begins: the error is sent and the connection closed.
 //! * A client that does not read its answers is not read from once 1 MiB of them, or 64 requests, are outstanding.
 
+mod client;
 mod config;
 mod connection;
 mod endpoint;
@@ -65,6 +63,7 @@ mod server;
 /// The flag of management in the log.
 pub const LOG_FLAG: &str = "rpc";
 
+pub use client::{CallError, Client};
 pub use config::{Config, ConfigError};
 pub use endpoint::EndpointError;
 pub use error::RpcError;

@@ -14,7 +14,7 @@ use clap::Args;
 
 use self::snapshot::Snapshot;
 use crate::UsageError;
-use crate::rpc_client::{CallError, Client};
+use pollux_reactor::rpc::{CallError, Client};
 
 /// The longest that one answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);

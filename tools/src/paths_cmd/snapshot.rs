@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rpc_client::{CallError, Client};
+use pollux_reactor::rpc::{CallError, Client};
 
 /// What there is at one moment, as far as several questions can be of one moment.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use super::rate::Before;
 use super::snapshot::Snapshot;
 use super::{connect, show};
-use crate::rpc_client::{CallError, Client};
+use pollux_reactor::rpc::{CallError, Client};
 
 /// The cursor out of sight, lines cut instead of wrapped, an empty screen.
 const BEGIN: &str = "\x1b[?25l\x1b[?7l\x1b[2J";

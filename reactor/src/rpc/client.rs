@@ -1,4 +1,4 @@
-//! A client of a program that is managed by JSON-RPC.
+//! A client, for ordinary threads: its calls block.
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,10 +9,22 @@ use std::time::Duration;
 use serde_json::de::IoRead;
 use serde_json::{Deserializer, StreamDeserializer, Value, json};
 
-/// A connection, over which one call is made after the other.
+type Answers = StreamDeserializer<'static, IoRead<BufReader<Box<dyn Read + Send>>>, Value>;
+
+/// A connection to a program that is managed, over which one call is made after the other.
+///
+/// ```no_run
+/// use pollux_reactor::rpc::Client;
+///
+/// let mut client = Client::connect("/run/pollux.sock".as_ref(), None)?;
+/// for name in client.call("rpc_get_methods", None)?.as_array().into_iter().flatten() {
+///     println!("{name}");
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Client {
     requests: Box<dyn Write + Send>,
-    answers: StreamDeserializer<'static, IoRead<BufReader<Box<dyn Read + Send>>>, Value>,
+    answers: Answers,
     last_id: u64,
 }
 
@@ -43,6 +55,9 @@ pub enum CallError {
 impl Client {
     /// Connects to a Unix socket, or to a loopback address and port. An answer that takes longer than `timeout` is an
     /// error; `None` waits for ever.
+    ///
+    /// # Errors
+    /// Nobody listens there, or what else the system says.
     pub fn connect(socket: &Path, timeout: Option<Duration>) -> io::Result<Client> {
         let addr = socket.to_str().and_then(|s| s.parse::<SocketAddr>().ok());
         let (requests, answers): (Box<dyn Write + Send>, Box<dyn Read + Send>) = match addr {
@@ -68,19 +83,12 @@ impl Client {
 
     /// Calls a method and waits for its result. After an error other than [`CallError::Refused`] the connection is of no
     /// use any more.
+    ///
+    /// # Errors
+    /// The method has failed, or there was no answer.
     pub fn call(&mut self, method: &str, params: Option<Value>) -> Result<Value, CallError> {
-        self.last_id += 1;
-        let mut request = json!({"jsonrpc": "2.0", "id": self.last_id, "method": method});
-        if let Some(params) = params {
-            request["params"] = params;
-        }
-        self.requests.write_all(request.to_string().as_bytes())?;
-        let mut answer = match self.answers.next() {
-            None => return Err(CallError::Closed),
-            Some(Ok(answer)) => answer,
-            Some(Err(error)) if error.is_eof() => return Err(CallError::Closed),
-            Some(Err(error)) => return Err(CallError::NoAnswer(error.to_string())),
-        };
+        self.send(method, params)?;
+        let mut answer = self.answer()?;
         if let Some(error) = answer.get("error") {
             return Err(CallError::Refused {
                 method: method.to_owned(),
@@ -89,5 +97,40 @@ impl Client {
             });
         }
         Ok(answer.get_mut("result").map_or(Value::Null, Value::take))
+    }
+
+    /// Sends a request without waiting for its answer. Returns its `id`.
+    ///
+    /// # Errors
+    /// It could not be sent.
+    pub fn send(&mut self, method: &str, params: Option<Value>) -> io::Result<u64> {
+        self.last_id += 1;
+        let mut request = json!({"jsonrpc": "2.0", "id": self.last_id, "method": method});
+        if let Some(params) = params {
+            request["params"] = params;
+        }
+        self.requests.write_all(request.to_string().as_bytes())?;
+        Ok(self.last_id)
+    }
+
+    /// Waits for the next answer: an object with `id` and `result` or `error`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn answer(&mut self) -> Result<Value, CallError> {
+        match self.answers.next() {
+            None => Err(CallError::Closed),
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) if error.is_eof() => Err(CallError::Closed),
+            Some(Err(error)) => Err(CallError::NoAnswer(error.to_string())),
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("last_id", &self.last_id)
+            .finish_non_exhaustive()
     }
 }
