@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::compare::CompareArgs;
 use crate::disturb::DisturbArgs;
 use crate::floor::FloorArgs;
 use crate::run::RunArgs;
@@ -57,6 +58,8 @@ enum Command {
     Floor(FloorArgs),
     /// Measure what disturbances cost: ANA changes, lost paths, peers that do not answer, clients that ask for status
     Disturb(DisturbArgs),
+    /// Tell whether one result is worse than another: by saved results, or live
+    Compare(CompareArgs),
     /// Be managed by JSON-RPC, and run the workload on all volumes when perform_tests is called
     Serve(ServeArgs),
 }
@@ -70,6 +73,8 @@ pub enum Invocation {
     Floor(FloorArgs),
     /// I/O under disturbances.
     Disturb(DisturbArgs),
+    /// Two results.
+    Compare(CompareArgs),
     /// Managed by JSON-RPC.
     Serve(Box<ServeArgs>),
 }
@@ -94,6 +99,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
     match cli.command {
         Some(Command::Floor(floor)) => Ok(Invocation::Floor(floor)),
         Some(Command::Disturb(disturb)) => Ok(Invocation::Disturb(disturb)),
+        Some(Command::Compare(compare)) => Ok(Invocation::Compare(compare)),
         Some(Command::Serve(serve)) => {
             serve.check().map_err(Exit::Usage)?;
             Ok(Invocation::Serve(Box::new(serve)))
@@ -349,6 +355,12 @@ mod tests {
             (&["flor"], &["'flor'", "tip: ", "'floor'"]),
             (&["--nsid", "0"], &["'0'"]),
             (&["--nsid", "3"], &["3", "namespace 1"]),
+            (&["compare", "a"], &["NEW"]),
+            (
+                &["compare", "a", "b", "--fail-on", "p98:+1%"],
+                &["'p98'", "p999"],
+            ),
+            (&["compare", "a", "b", "--max-time", "9"], &["--live"]),
             (&["stray"], &["stray"]),
             (
                 &["floor", "-w", "randread"],
@@ -383,7 +395,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        for command in ["floor", "disturb", "serve"] {
+        for command in ["floor", "disturb", "compare", "serve"] {
             let shown = |line: &[&str]| match args(line) {
                 Err(Exit::Shown(text)) => text,
                 other => panic!("{line:?}: {other:?}"),

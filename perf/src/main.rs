@@ -3,6 +3,7 @@
 
 mod cli;
 mod clock;
+mod compare;
 mod cores;
 mod disturb;
 mod embedded;
@@ -79,6 +80,7 @@ fn perform(invocation: &Invocation, signals: &Signals) -> anyhow::Result<ExitCod
         Invocation::Disturb(args) => measure(Files::json(&args.json), signals, || {
             disturb::run(args, &signals.stop)
         }),
+        Invocation::Compare(args) => compare::run(args, signals),
         Invocation::Serve(args) => serve::run(args, stop),
     }
 }

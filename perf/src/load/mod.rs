@@ -17,6 +17,8 @@ use std::fmt::Display;
 
 use pollux_multipath::Op;
 
+#[cfg(test)]
+pub use self::arrivals::unit;
 pub use self::arrivals::{Backlog, Process, Rate};
 pub use self::check::Verified;
 pub use self::distribution::Distribution;

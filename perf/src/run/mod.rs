@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 pub use self::args::{PolicyName, RunArgs};
+pub use self::live::LiveLine;
 use self::session::Session;
 use self::watch::Watch;
 use crate::cores::Placement;

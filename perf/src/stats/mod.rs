@@ -14,7 +14,7 @@ use pollux_multipath::Op;
 pub use self::events::{GAP_MIN_NS, Gap, PATH_LOOK_NS, PathEvent};
 pub use self::latency::{LatencySummary, add, latency_histogram, latency_json};
 pub use self::run::RunStats;
-pub use self::series::{Interval, encode, hdr_log};
+pub use self::series::{Interval, decode, encode, hdr_log};
 
 /// Of the gaps that end within one such slot a job keeps the longest.
 const GAP_SLOT_NS: u64 = 1_000_000;

@@ -5,9 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
-#[cfg(test)]
-use hdrhistogram::serialization::Deserializer;
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde_json::{Value, json};
 
 use super::{JobStats, LatencySummary, latency_json};
@@ -93,7 +91,6 @@ pub fn encode(histogram: &Histogram<u64>) -> String {
 /// # Errors
 ///
 /// What is wrong with the text.
-#[cfg(test)]
 pub fn decode(text: &str) -> Result<Histogram<u64>, String> {
     let bytes = STANDARD
         .decode(text)
