@@ -93,6 +93,7 @@ pub use gather::{Answered, Gather, Part};
 pub use idle::Idle;
 pub use mailbox::{Outbox, Receiver, Sender, mailbox};
 pub use net::sim::SimNetwork;
+pub use net::wrap::{Edges, Opened, StreamWrapper};
 pub use net::{Listener, Net, Stream};
 pub use observer::{NotAsked, Observers};
 pub use rng::Rng;

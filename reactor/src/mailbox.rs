@@ -38,8 +38,8 @@ impl Bell {
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
-    /// Wakes the reactor if it sleeps.
-    fn ring(&self) {
+    /// Wakes the reactor if it sleeps. What it is woken for was put before, and a `SeqCst` fence stands between.
+    pub(crate) fn ring(&self) {
         // The plain load keeps the line shared while the reactor runs; only one of several senders pays the wake-up.
         if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed) {
             self.wake();

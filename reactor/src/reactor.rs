@@ -219,6 +219,10 @@ impl Reactor {
     pub(crate) fn park(&mut self, bell: &Bell, timeout: Option<Duration>) {
         bell.announce_sleep();
         if !self.has_messages() && !bell.stop_requested() {
+            let timeout = match self.core.net.has_raised() {
+                true => Some(Duration::ZERO),
+                false => timeout,
+            };
             self.core.net.begin_turn();
             self.core.net.wait_events(timeout);
             self.core.net.end_turn();

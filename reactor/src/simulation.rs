@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::counters::Counters;
 use crate::mailbox::Receiver;
-use crate::net::Net;
 use crate::net::sim::SimNetwork;
 use crate::net::world::Trace;
+use crate::net::wrap::{Opened, StreamWrapper, Wrap};
+use crate::net::{Net, Stream};
 use crate::reactor::Reactor;
 use crate::rng::Rng;
 use crate::service::{Progress, Service};
@@ -36,6 +37,7 @@ pub struct Simulation {
     rng: Rng,
     members: Vec<Member>,
     network: SimNetwork,
+    wraps: Vec<Wrap>,
     /// The network's activity that every reactor has had a turn to notice, or will.
     seen_activity: u64,
     trace: Trace,
@@ -60,6 +62,7 @@ impl Simulation {
             rng,
             members: Vec::new(),
             network,
+            wraps: Vec::new(),
             seen_activity: 0,
             trace: Trace::default(),
         }
@@ -68,7 +71,7 @@ impl Simulation {
     /// Adds a reactor and returns its index, counted from 0.
     pub fn add_reactor(&mut self) -> usize {
         let index = self.members.len();
-        let net = Net::simulated(self.network.clone(), index);
+        let net = Net::simulated(self.network.clone(), index, self.wraps.clone());
         let rng = Rng::seeded(self.rng.next_u64());
         self.members.push(Member {
             reactor: Some(Reactor::new(index, net, rng)),
@@ -77,6 +80,14 @@ impl Simulation {
             quiet: false,
         });
         index
+    }
+
+    /// As [`Group::wrap_streams`](crate::Group::wrap_streams), for the reactors that are added from now on.
+    pub fn wrap_streams(
+        &mut self,
+        wrap: impl Fn(Stream, Opened) -> Box<dyn StreamWrapper> + Send + Sync + 'static,
+    ) {
+        self.wraps.push(Wrap::new(wrap));
     }
 
     /// Adds a service to a reactor, before the reactor's first turn.

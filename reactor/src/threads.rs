@@ -15,8 +15,9 @@ use crossbeam_utils::CachePadded;
 use crate::counters::{Counters, Published};
 use crate::idle::{Idle, Rest};
 use crate::mailbox::{Bell, Receiver};
-use crate::net::Net;
 use crate::net::tcp::TcpNet;
+use crate::net::wrap::{Opened, StreamWrapper, Wrap};
+use crate::net::{Net, Stream};
 use crate::reactor::Reactor;
 use crate::rng::Rng;
 use crate::service::{Progress, Service};
@@ -99,6 +100,7 @@ struct Plan {
 #[derive(Default)]
 pub struct Group {
     plans: Vec<Plan>,
+    wraps: Vec<Wrap>,
 }
 
 impl Group {
@@ -147,6 +149,17 @@ impl Group {
             }));
     }
 
+    /// Has `wrap` put a wrapper around every stream that a service of this group connects or accepts, from the start; a
+    /// second call puts another one around the first. Management connections are left alone.
+    ///
+    /// `wrap` runs on the reactor's thread, in the turn in which the stream is opened, and must not block.
+    pub fn wrap_streams(
+        &mut self,
+        wrap: impl Fn(Stream, Opened) -> Box<dyn StreamWrapper> + Send + Sync + 'static,
+    ) {
+        self.wraps.push(Wrap::new(wrap));
+    }
+
     /// Starts a thread for each reactor, pins it and checks that it was pinned. Services are built and started only when
     /// all reactors have their cores.
     ///
@@ -181,6 +194,7 @@ impl Group {
                 bell,
                 published,
                 plan,
+                wraps: self.wraps.clone(),
                 pinned: pinned_sender.clone(),
                 gate: bells_of_all.1,
             };
@@ -252,6 +266,7 @@ struct Thread {
     bell: Arc<Bell>,
     published: Arc<CachePadded<Published>>,
     plan: Plan,
+    wraps: Vec<Wrap>,
     /// Tells whether the thread got its core; if not, which reactor and which core.
     pinned: mpsc::Sender<Result<(), (usize, usize)>>,
     /// Opens with the bells of the whole group when all threads have their cores.
@@ -275,7 +290,7 @@ impl Thread {
 
         // Nothing has to be reproduced on a real reactor, so any seed will do.
         let rng = Rng::seeded(RandomState::new().hash_one(self.index));
-        let mut reactor = Reactor::new(self.index, Net::tcp(self.net), rng);
+        let mut reactor = Reactor::new(self.index, Net::tcp(self.net, &self.bell, self.wraps), rng);
         reactor.set_place(Place {
             id: sys::thread_id(),
             cores: sys::affinity().unwrap_or_default(),

@@ -1,4 +1,21 @@
-//! Byte streams: TCP, or their simulated counterpart. Users cannot tell which.
+//! Byte streams: TCP, Unix sockets, their simulated counterpart, and wrappers around any of them. Users cannot tell which.
+//!
+//! # What a stream promises
+//!
+//! * **It never blocks.** What cannot be done now is [`io::ErrorKind::WouldBlock`], and nothing has happened then.
+//! * **Bytes.** They come in the order in which they were written, each once, cut anywhere. A call moves as many as it
+//!   says, from the front of the buffers; the buffers are the caller's again when the call has returned.
+//! * **Edges.** After `WouldBlock`, or a read that did not fill its buffers, [`Stream::take_ready`] becomes true once there
+//!   is more: bytes, the end, a broken connection. After a write that did not take everything, [`Stream::take_room`]
+//!   becomes true once there is room or the stream is broken. An edge for nothing is allowed, a missing one is not.
+//! * **The end.** `Ok(0)` of a read into buffers that have room: the peer sends no more. Dropping a stream closes it; what
+//!   was written before still goes out.
+//! * **Errors.** Every error but `WouldBlock` is final: the connection is broken, and the stream is good for nothing but to
+//!   be dropped.
+//! * **Threads.** A stream is used on one reactor at a time. It moves by message, and [`Net::adopt`] takes it in.
+//!
+//! A [`StreamWrapper`] keeps the same promises to whoever uses it, and can rely on them for what it wraps. Sends that lend
+//! the buffers to the kernel until a later notice would be a further method of both, which a wrapper does not have to offer.
 
 mod inbox;
 mod ready;
@@ -6,16 +23,21 @@ pub(crate) mod sim;
 pub(crate) mod tcp;
 mod unix;
 pub(crate) mod world;
+pub(crate) mod wrap;
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ready::Watch;
 use sim::{SimLink, SimListener, SimNetwork};
 use tcp::{TcpLink, TcpListener, TcpNet};
 use unix::{UnixLink, UnixListener};
+use wrap::{Edge, Opened, StreamWrapper, Wrap, Wrapped};
+
+use crate::mailbox::Bell;
 
 thread_local! {
     /// System calls on sockets that this thread has made. Streams move between threads and must not share a counter, so
@@ -32,6 +54,8 @@ fn count_call() {
 #[derive(Debug)]
 pub struct Net {
     kind: NetKind,
+    /// What is put around each stream, the innermost first.
+    wraps: Vec<Wrap>,
     /// Socket calls of all finished turns.
     calls: u64,
     /// This thread's count at the start of the present turn; `None` between turns, when the calls of this thread are not
@@ -47,17 +71,20 @@ enum NetKind {
 }
 
 impl Net {
-    pub(crate) fn tcp(net: TcpNet) -> Net {
-        Net::new(NetKind::Tcp(net))
+    /// Streams over TCP; `bell` wakes the reactor when a wrapper has something.
+    pub(crate) fn tcp(mut net: TcpNet, bell: &Arc<Bell>, wraps: Vec<Wrap>) -> Net {
+        net.set_bell(bell);
+        Net::new(NetKind::Tcp(net), wraps)
     }
 
-    pub(crate) fn simulated(network: SimNetwork, reactor: usize) -> Net {
-        Net::new(NetKind::Sim(network, reactor))
+    pub(crate) fn simulated(network: SimNetwork, reactor: usize, wraps: Vec<Wrap>) -> Net {
+        Net::new(NetKind::Sim(network, reactor), wraps)
     }
 
-    fn new(kind: NetKind) -> Net {
+    fn new(kind: NetKind, wraps: Vec<Wrap>) -> Net {
         Net {
             kind,
+            wraps,
             calls: 0,
             turn_start: None,
         }
@@ -83,7 +110,35 @@ impl Net {
             NetKind::Tcp(net) => StreamKind::Tcp(net.connect(remote, local)?),
             NetKind::Sim(net, _) => StreamKind::Sim(net.connect(remote, local)),
         };
-        Ok(Stream { kind, calls: 1 })
+        Ok(self.wrap_opened(Stream { kind, calls: 1 }, Opened::Connected))
+    }
+
+    /// Puts a wrapper, which holds a stream of this reactor, where that stream was: around one connection, whereas
+    /// [`Group::wrap_streams`](crate::Group::wrap_streams) is for all of them.
+    pub fn wrap(&mut self, wrapper: Box<dyn StreamWrapper>) -> Stream {
+        let mut wrapped = Wrapped::new(wrapper);
+        wrapped.attach(self.destination(None));
+        Stream {
+            kind: StreamKind::Wrapped(wrapped),
+            calls: 0,
+        }
+    }
+
+    fn wrap_opened(&mut self, stream: Stream, opened: Opened) -> Stream {
+        let mut stream = stream;
+        for index in 0..self.wraps.len() {
+            let wrapper = self.wraps[index].around(stream, opened);
+            stream = self.wrap(wrapper);
+        }
+        stream
+    }
+
+    /// Where the edges of a wrapper go.
+    fn destination(&self, watch: Option<Watch>) -> Edge {
+        match &self.kind {
+            NetKind::Tcp(net) => Edge::Reactor(net.raised(), watch),
+            NetKind::Sim(network, reactor) => Edge::Simulation(network.clone(), *reactor, watch),
+        }
     }
 
     /// Listens on `addr`; port 0 picks a free one ([`Listener::local_addr`]). The backlog is 1024 connections.
@@ -131,6 +186,12 @@ impl Net {
                 link.adopt();
                 Ok(())
             }
+            (_, StreamKind::Wrapped(wrapped)) => {
+                self.adopt(wrapped.stream())?;
+                wrapped.attach(self.destination(None));
+                wrapped.raise();
+                Ok(())
+            }
             _ => Err(mixed_worlds()),
         }
     }
@@ -142,6 +203,10 @@ impl Net {
         match (&mut self.kind, &mut stream.kind) {
             (NetKind::Tcp(net), StreamKind::Tcp(link)) => net.watch_link(link, watch),
             (NetKind::Sim(_, reactor), StreamKind::Sim(link)) => link.watch(*reactor, watch),
+            (_, StreamKind::Wrapped(wrapped)) => {
+                self.watch(wrapped.stream(), list, token);
+                wrapped.attach(self.destination(Some(watch)));
+            }
             _ => unreachable!("{}", mixed_worlds()),
         }
     }
@@ -176,6 +241,14 @@ impl Net {
             NetKind::Tcp(net) => net.poll(timeout),
             // A simulation never waits: it moves its clock.
             NetKind::Sim(..) => {}
+        }
+    }
+
+    /// Whether a wrapper has told of an edge that nobody has taken up yet.
+    pub(crate) fn has_raised(&self) -> bool {
+        match &self.kind {
+            NetKind::Tcp(net) => net.has_raised(),
+            NetKind::Sim(..) => false,
         }
     }
 
@@ -216,6 +289,8 @@ enum StreamKind {
     Tcp(TcpLink),
     Unix(UnixLink),
     Sim(SimLink),
+    /// The open arm: made outside, around another stream.
+    Wrapped(Wrapped),
 }
 
 impl Stream {
@@ -229,6 +304,7 @@ impl Stream {
             StreamKind::Tcp(link) => link.connected(),
             StreamKind::Unix(_) => Ok(true),
             StreamKind::Sim(link) => link.connected(),
+            StreamKind::Wrapped(stream) => stream.connected(),
         }
     }
 
@@ -244,6 +320,7 @@ impl Stream {
             StreamKind::Tcp(link) => link.read_vectored(bufs),
             StreamKind::Unix(link) => link.read_vectored(bufs),
             StreamKind::Sim(link) => link.read_vectored(bufs),
+            StreamKind::Wrapped(stream) => stream.read_vectored(bufs),
         }
     }
 
@@ -258,6 +335,7 @@ impl Stream {
             StreamKind::Tcp(link) => link.read(buf),
             StreamKind::Unix(link) => link.read(buf),
             StreamKind::Sim(link) => link.read_vectored(&mut [IoSliceMut::new(buf)]),
+            StreamKind::Wrapped(stream) => stream.read_vectored(&mut [IoSliceMut::new(buf)]),
         }
     }
 
@@ -272,6 +350,7 @@ impl Stream {
             StreamKind::Tcp(link) => link.write_vectored(bufs),
             StreamKind::Unix(link) => link.write_vectored(bufs),
             StreamKind::Sim(link) => link.write_vectored(bufs),
+            StreamKind::Wrapped(stream) => stream.write_vectored(bufs),
         }
     }
 
@@ -282,6 +361,7 @@ impl Stream {
             StreamKind::Tcp(link) => link.take_ready(),
             StreamKind::Unix(link) => link.take_ready(),
             StreamKind::Sim(link) => link.take_ready(),
+            StreamKind::Wrapped(stream) => stream.take_ready(),
         }
     }
 
@@ -293,6 +373,7 @@ impl Stream {
             StreamKind::Tcp(link) => link.take_room(),
             StreamKind::Unix(link) => link.take_room(),
             StreamKind::Sim(link) => link.take_room(),
+            StreamKind::Wrapped(stream) => stream.take_room(),
         }
     }
 
@@ -306,6 +387,7 @@ impl Stream {
             StreamKind::Tcp(link) => link.local_addr(),
             StreamKind::Unix(_) => Err(no_ip_address()),
             StreamKind::Sim(link) => link.local_addr(),
+            StreamKind::Wrapped(stream) => stream.local_addr(),
         }
     }
 
@@ -319,17 +401,25 @@ impl Stream {
             StreamKind::Tcp(link) => link.peer_addr(),
             StreamKind::Unix(_) => Err(no_ip_address()),
             StreamKind::Sim(link) => link.peer_addr(),
+            StreamKind::Wrapped(stream) => stream.peer_addr(),
         }
     }
 
     /// System calls made for this stream: its connect or accept, its reads and its writes.
     pub fn socket_calls(&self) -> u64 {
-        self.calls
+        match &self.kind {
+            StreamKind::Wrapped(wrapped) => wrapped.socket_calls(),
+            _ => self.calls,
+        }
     }
 
+    /// Counts a system call of this stream. The calls of a wrapper are those of what it wraps.
+    #[inline]
     fn count(&mut self) {
-        self.calls += 1;
-        count_call();
+        if !matches!(self.kind, StreamKind::Wrapped(_)) {
+            self.calls += 1;
+            count_call();
+        }
     }
 }
 
@@ -356,6 +446,11 @@ impl Listener {
     ///
     /// A connection that broke before it was accepted, or no more descriptors. The listener itself stays usable.
     pub fn accept(&mut self, net: &mut Net) -> io::Result<Option<(Stream, SocketAddr)>> {
+        let accepted = self.accept_plain(net)?;
+        Ok(accepted.map(|(stream, peer)| (net.wrap_opened(stream, Opened::Accepted), peer)))
+    }
+
+    fn accept_plain(&mut self, net: &mut Net) -> io::Result<Option<(Stream, SocketAddr)>> {
         let (kind, peer) = match (&mut self.kind, &mut net.kind) {
             (ListenerKind::Tcp(listener), NetKind::Tcp(net)) => match listener.accept(net)? {
                 Some((link, peer)) => (StreamKind::Tcp(link), peer),
@@ -371,7 +466,8 @@ impl Listener {
         Ok(Some((Stream { kind, calls: 1 }, peer)))
     }
 
-    /// As [`accept`](Self::accept), also from a Unix socket, whose peers have no address.
+    /// As [`accept`](Self::accept), also from a Unix socket, whose peers have no address. For management: nothing is put
+    /// around these streams.
     pub(crate) fn accept_stream(&mut self, net: &mut Net) -> io::Result<Option<Stream>> {
         match (&mut self.kind, &mut net.kind) {
             (ListenerKind::Unix(listener), NetKind::Tcp(net)) => {
@@ -381,7 +477,7 @@ impl Listener {
                     calls: 1,
                 }))
             }
-            _ => Ok(self.accept(net)?.map(|(stream, _)| stream)),
+            _ => Ok(self.accept_plain(net)?.map(|(stream, _)| stream)),
         }
     }
 

@@ -101,6 +101,11 @@ impl SimNetwork {
         self.world().next_ready(reactor, list)
     }
 
+    /// A wrapper tells of an edge.
+    pub(super) fn raise(&self, reactor: usize, watch: Option<Watch>) {
+        self.world().raise(reactor, watch);
+    }
+
     fn link(&self, id: u64) -> SimLink {
         SimLink {
             network: self.clone(),

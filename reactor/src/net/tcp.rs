@@ -11,6 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::count_call;
 use super::ready::{Ready, ReadyLists, Watch};
+use super::wrap::Raised;
+use crate::mailbox::Bell;
 
 /// The bell's token. Never an index of the table.
 const BELL: Token = Token(usize::MAX);
@@ -43,6 +45,8 @@ pub(crate) struct TcpNet {
     /// Indexed by token.
     table: Vec<Watched>,
     lists: ReadyLists,
+    /// Edges that wrappers tell of, from whatever thread.
+    raised: Arc<Raised>,
     free: Vec<usize>,
     /// Table size at which to look for entries whose stream is gone. Streams are dropped on any thread, so they cannot
     /// free their entry themselves.
@@ -61,15 +65,33 @@ impl TcpNet {
             registry: Arc::new(registry),
             table: Vec::new(),
             lists: ReadyLists::default(),
+            raised: Arc::default(),
             free: Vec::new(),
             sweep_at: SWEEP_MIN,
         };
         Ok((net, waker))
     }
 
+    pub(super) fn set_bell(&mut self, bell: &Arc<Bell>) {
+        self.raised.set_bell(bell);
+    }
+
+    pub(super) fn raised(&self) -> Arc<Raised> {
+        Arc::clone(&self.raised)
+    }
+
+    pub(super) fn has_raised(&self) -> bool {
+        !self.raised.is_empty()
+    }
+
     /// Sets the flag of everything that has an event, after waiting for at most `timeout` (in steps of a millisecond,
     /// rounded up).
     pub(super) fn poll(&mut self, timeout: Option<Duration>) {
+        while let Some(watch) = self.raised.take() {
+            if let Some(watch) = watch {
+                self.lists.push(watch);
+            }
+        }
         count_call();
         if let Err(error) = self.poll.poll(&mut self.events, timeout) {
             // The queue is ours and valid for as long as `self` is, so a signal is the only reason.

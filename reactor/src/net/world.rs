@@ -315,6 +315,14 @@ impl World {
         }
     }
 
+    /// An edge that comes from a wrapper and not from the network.
+    pub(super) fn raise(&mut self, reactor: usize, watch: Option<Watch>) {
+        if let Some(watch) = watch {
+            self.ready.entry(reactor).or_default().push(watch);
+        }
+        self.activity += 1;
+    }
+
     pub(super) fn next_ready(&mut self, reactor: usize, list: usize) -> Option<u64> {
         self.ready.get_mut(&reactor)?.pop(list)
     }
