@@ -20,6 +20,9 @@ Examples:
   pollux-perf -r 'traddr:127.0.0.1 trsvcid:4420 subnqn:nqn.2026-01.io.pollux:demo' \\
               -r 'traddr:127.0.0.1 trsvcid:4421 subnqn:nqn.2026-01.io.pollux:demo' \\
               -w verify -o 512-1m --stride 7 --ios 1000000
+  pollux-perf --pcap io.pcap -q 1 --ios 100 --no-failover
+      what goes over the connections, in a file that a packet analyser reads:
+      tshark -r io.pcap -d tcp.port==1-65535,nvme-tcp -Y nvme-tcp
   pollux-perf floor -q 32 -o 4k -w read -t 2
       the same bytes over bare TCP: the limit to measure against
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
@@ -547,4 +548,105 @@ fn results_that_cannot_be_written_are_still_shown() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("no error"));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/dev/full"));
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// The bytes of each direction of each connection, by the ports, from a capture over IPv4 in which nothing is missing.
+fn captured(file: &[u8]) -> BTreeMap<[u8; 4], Vec<u8>> {
+    let mut streams: BTreeMap<[u8; 4], (u32, Vec<u8>)> = BTreeMap::new();
+    let mut rest = &file[24..];
+    while let Some((header, behind)) = rest.split_at_checked(16) {
+        let len = u32::from_ne_bytes(header[8..12].try_into().expect("four bytes"));
+        let (frame, behind) = behind.split_at(len.try_into().expect("a length"));
+        rest = behind;
+        let tcp = &frame[34..];
+        let ports = tcp[..4].try_into().expect("two ports");
+        let (seq, is_syn, payload) = (be32(tcp, 4), tcp[13] & 2 != 0, &tcp[20..]);
+        if is_syn {
+            let earlier = streams.insert(ports, (seq.wrapping_add(1), Vec::new()));
+            assert!(earlier.is_none(), "a connection is written once");
+            continue;
+        }
+        let (next, bytes) = streams.get_mut(&ports).expect("a SYN comes first");
+        assert_eq!(seq, *next, "nothing is missing, nothing comes twice");
+        let len = u32::try_from(payload.len()).expect("a length");
+        *next = next.wrapping_add(len);
+        bytes.extend_from_slice(payload);
+    }
+    assert!(rest.is_empty());
+    streams
+        .into_iter()
+        .map(|(ports, (_, bytes))| (ports, bytes))
+        .collect()
+}
+
+/// Types of the PDUs, which must fill the bytes exactly.
+fn pdu_types(mut bytes: &[u8]) -> Vec<u8> {
+    let mut types = Vec::new();
+    while !bytes.is_empty() {
+        types.push(bytes[0]);
+        let plen = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
+        bytes = &bytes[plen.try_into().expect("a length")..];
+    }
+    types
+}
+
+#[test]
+fn a_capture_holds_every_pdu_of_a_run_once() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("run.pcap");
+    let file = path.to_str().expect("UTF-8");
+    let args = [
+        "--pcap",
+        file,
+        "--no-failover",
+        "-w",
+        "randrw",
+        "--ios",
+        "200",
+    ];
+    let sizes = ["-o", "512-128k", "-q", "4", "--ddgst"];
+    let (json, _, errors) = shown("pcap.json", &[args.as_slice(), &sizes].concat());
+    assert_clean(&json);
+    assert!(errors.contains("packets"), "{errors}");
+    assert!(!errors.contains("not in it"), "{errors}");
+    let streams = captured(&fs::read(&path).expect("the file was written"));
+    let pdus: Vec<Vec<u8>> = streams.values().map(|bytes| pdu_types(bytes)).collect();
+    // An admin queue and an I/O queue on each of two paths.
+    let count = |first| {
+        pdus.iter()
+            .filter(|types| types.first() == Some(&first))
+            .count()
+    };
+    assert_eq!((pdus.len(), count(0), count(1)), (8, 4, 4), "ICReq, ICResp");
+    let commands = pdus.iter().flatten().filter(|&&pdu| pdu == 4).count();
+    let submitted = json["submitted"].as_u64().expect("a number");
+    assert!(commands as u64 >= submitted + 8, "{commands} capsules");
+    let data_in = pdus.iter().flatten().filter(|&&pdu| pdu == 7).count();
+    assert!(data_in > 0, "reads bring data");
+}
+
+#[test]
+fn a_capture_that_cannot_be_written_is_an_error_before_the_run() {
+    let output = run(&["--pcap", "/nowhere/run.pcap", "--ios", "1"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("--pcap /nowhere/run.pcap"), "{errors}");
+    // What does not fit is counted, and the run goes on.
+    let limited = "ulimit -f 64; exec \"$0\" --pcap \"$1\" --no-failover --ios 200 -t 60";
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("limited.pcap");
+    let output = Command::new("sh")
+        .args(["-c", limited, BINARY])
+        .arg(&path)
+        .output()
+        .expect("the shell starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("packets are not in it"), "{errors}");
+    assert!(
+        errors.contains("could not be written to its end"),
+        "{errors}"
+    );
 }

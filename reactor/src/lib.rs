@@ -75,6 +75,7 @@ pub mod logging;
 mod mailbox;
 mod net;
 mod observer;
+pub mod pcap;
 mod reactor;
 mod ring;
 mod rng;

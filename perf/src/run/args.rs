@@ -172,6 +172,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub hdr_log: Option<PathBuf>,
 
+    /// Write what the connections carry as packets, for wireshark and tshark. The run is slower for it
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub pcap: Option<PathBuf>,
+
     /// The embedded target's namespace: memory:SIZE or null:SIZE
     #[arg(long, value_name = "KIND:SIZE", default_value = "memory:64m", value_parser = parse_namespace, conflicts_with = "transports", help_heading = "Run")]
     pub namespace: EmbeddedNamespace,

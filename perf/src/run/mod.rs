@@ -1,6 +1,7 @@
 //! The benchmark from start to report: reactors up, paths attached, jobs started, counters collected, all ended in order.
 
 mod args;
+mod capture;
 mod live;
 mod reported;
 mod session;

@@ -7,6 +7,7 @@ use pollux_multipath::{AttachOptions, AttachRequest, Host, HostHandle, Policy, T
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
 use pollux_reactor::{Group, Idle, Running};
 
+use super::capture::PacketFile;
 use super::{PolicyName, RunArgs};
 use crate::clock::now;
 use crate::cores::Placement;
@@ -34,12 +35,17 @@ pub struct Session {
     host: HostHandle<JobMessage>,
     running: Running,
     jobs: usize,
+    packets: Option<PacketFile>,
 }
 
 impl Session {
     /// Starts the reactors and attaches all paths within the connect timeout.
     pub fn start(args: &RunArgs, placement: &Placement, stop: &AtomicBool) -> anyhow::Result<Self> {
         let mut group = Group::new();
+        let packets = args.pcap.as_deref().map(PacketFile::create).transpose()?;
+        if let Some(packets) = &packets {
+            packets.capture(&mut group);
+        }
         let target = args.transports.is_empty().then(|| {
             let reactor = group.add_reactor(Some(placement.target), Idle::Spin);
             Embedded::seat(&mut group, reactor)
@@ -77,10 +83,14 @@ impl Session {
                 host,
                 running,
                 jobs: reactors.len(),
+                packets,
             }),
             Err(error) => {
                 running.stop();
                 running.join();
+                if let Some(packets) = packets {
+                    packets.finish();
+                }
                 Err(error)
             }
         }
@@ -102,6 +112,9 @@ impl Session {
     /// Ends all connections and threads in order.
     pub fn end(self, stop: &AtomicBool) {
         volume::end(&self.host, self.running, stop);
+        if let Some(packets) = self.packets {
+            packets.finish();
+        }
     }
 }
 

@@ -116,13 +116,18 @@ impl Edges {
     /// The stream has something to read, room to write, an end, or may: whoever uses it looks, and a reactor that sleeps
     /// wakes for it.
     pub fn raise(&self) {
-        if self.seen.swap(READY | ROOM, Ordering::AcqRel) & READY != 0 {
-            // Nobody has looked since the last one.
-            return;
-        }
+        let before = self.seen.swap(READY | ROOM, Ordering::AcqRel);
+        // A token is told once until readiness is asked for. The reactor has a turn in any case: a stream that is looked at
+        // in every turn is not asked.
+        let is_first = before & READY == 0;
         match &self.to {
-            Edge::Reactor(raised, watch) => raised.put(*watch),
-            Edge::Simulation(network, reactor, watch) => network.raise(*reactor, *watch),
+            Edge::Reactor(raised, watch) => match watch.filter(|_| is_first) {
+                None if !raised.is_empty() => {}
+                watch => raised.put(watch),
+            },
+            Edge::Simulation(network, reactor, watch) => {
+                network.raise(*reactor, watch.filter(|_| is_first));
+            }
         }
     }
 }

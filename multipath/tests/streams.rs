@@ -1,0 +1,245 @@
+//! Streams that are made outside the workspace, around those of a real host and a real target.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use pollux_multipath::{
+    Application, AttachRequest, Completion, Host, Io, Op, PollGroup, TransportId,
+};
+use pollux_nvme_tcp::host::HostIdentity;
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_nvme_tcp::target::{
+    Backend, NamespaceConfig, SubsystemConfig, TargetReply, TargetRequest, target,
+};
+use pollux_reactor::{Context, Edges, Group, Idle, Opened, Progress, Stream, StreamWrapper};
+
+const BLOCK: usize = 512;
+const DEPTH: u64 = 4;
+/// I/Os of each of them.
+const ROUNDS: u64 = 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many wrappers there were of either kind.
+#[derive(Debug, Default)]
+struct Made {
+    connected: AtomicUsize,
+    accepted: AtomicUsize,
+}
+
+/// Reads single bytes, writes a few, and puts off every third call: what it leaves behind no socket tells of.
+#[derive(Debug)]
+struct Dribble {
+    stream: Stream,
+    edges: Option<Edges>,
+    calls: usize,
+}
+
+impl Dribble {
+    /// Whether this call has to be made again.
+    fn put_off(&mut self) -> bool {
+        self.calls += 1;
+        let put_off = self.calls.is_multiple_of(3);
+        if put_off {
+            self.more();
+        }
+        put_off
+    }
+
+    fn more(&self) {
+        self.edges
+            .as_ref()
+            .expect("edges come before the first call")
+            .raise();
+    }
+}
+
+impl StreamWrapper for Dribble {
+    fn inner(&self) -> &Stream {
+        &self.stream
+    }
+
+    fn inner_mut(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    fn on_edges(&mut self, edges: Edges) {
+        self.edges = Some(edges);
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if self.put_off() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let Some(buf) = bufs.iter_mut().find(|buf| !buf.is_empty()) else {
+            return Ok(0);
+        };
+        let len = self.stream.read(&mut buf[..1])?;
+        self.more();
+        Ok(len)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.put_off() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let Some(buf) = bufs.iter().find(|buf| !buf.is_empty()) else {
+            return Ok(0);
+        };
+        let some = IoSlice::new(&buf[..buf.len().min(7)]);
+        let len = self.stream.write_vectored(&[some])?;
+        self.more();
+        Ok(len)
+    }
+}
+
+/// Writes blocks and reads them back.
+struct Verify {
+    outstanding: u64,
+    done: Sender<Result<(), String>>,
+}
+
+fn content(lba: u64, round: u64) -> Vec<u8> {
+    let word = (lba << 40 | round).to_le_bytes();
+    word.iter().copied().cycle().take(BLOCK).collect()
+}
+
+impl Verify {
+    fn submit(&mut self, io: Io, group: &mut PollGroup) {
+        let volume = group.volumes().next().unwrap().id;
+        group.submit(volume, io).unwrap();
+        self.outstanding += 1;
+    }
+
+    fn take(&mut self, completion: Completion, group: &mut PollGroup) {
+        self.outstanding -= 1;
+        let Io {
+            op,
+            lba,
+            user,
+            buffer,
+            ..
+        } = completion.io;
+        if let Err(error) = completion.result {
+            self.done.send(Err(error.to_string())).unwrap();
+        } else if op == Op::Write {
+            let read = Io::new(Op::Read, lba, 1, vec![0; BLOCK]);
+            self.submit(Io { user, ..read }, group);
+        } else if buffer != content(lba, user) {
+            let error = format!("other data at {lba} in round {user}");
+            self.done.send(Err(error)).unwrap();
+        } else if user < ROUNDS {
+            let write = Io::new(Op::Write, lba, 1, content(lba, user + 1));
+            let user = user + 1;
+            self.submit(Io { user, ..write }, group);
+        } else if self.outstanding == 0 {
+            self.done.send(Ok(())).unwrap();
+        }
+    }
+}
+
+impl Application for Verify {
+    /// Begin.
+    type Message = ();
+
+    fn on_message(&mut self, (): (), group: &mut PollGroup, _: &mut Context<'_>) {
+        for lba in 0..DEPTH {
+            self.submit(Io::new(Op::Write, lba, 1, content(lba, 0)), group);
+        }
+    }
+
+    fn poll(&mut self, group: &mut PollGroup, _: &mut Context<'_>) -> Progress {
+        let mut progress = Progress::Idle;
+        while let Some(completion) = group.next_completion() {
+            self.take(completion, group);
+            progress = Progress::Busy;
+        }
+        progress
+    }
+}
+
+/// Parked reactors too: nothing but the wrapper's own edges wakes them for what it has kept back.
+#[test]
+fn a_stream_from_outside_carries_a_host_and_a_target() {
+    for idle in [
+        Idle::Yield,
+        Idle::Park {
+            after: Duration::ZERO,
+        },
+    ] {
+        let made = Arc::new(Made::default());
+        let mut group = Group::new();
+        let counted = Arc::clone(&made);
+        group.wrap_streams(move |stream, opened| {
+            match opened {
+                Opened::Connected => &counted.connected,
+                Opened::Accepted => &counted.accepted,
+            }
+            .fetch_add(1, Ordering::Relaxed);
+            Box::new(Dribble {
+                stream,
+                edges: None,
+                calls: 0,
+            })
+        });
+        // The target's I/O queues move from its first reactor to the second.
+        let reactors = [0; 3].map(|_| group.add_reactor(None, idle));
+        let (target, parts) = target(2);
+        for (part, &reactor) in parts.into_iter().zip(&reactors) {
+            group.add_service(reactor, part.receiver, move || part.service);
+        }
+        let (done, ended) = channel();
+        let host = Host::install(
+            &mut group,
+            HostIdentity::random(),
+            reactors[2],
+            &reactors[1..],
+            move |_| Verify {
+                outstanding: 0,
+                done: done.clone(),
+            },
+        );
+        let running = group.start().unwrap();
+        let call = |request| target.call(request).unwrap();
+        let nqn = Nqn::new("nqn.2014-08.org.example:disk1").unwrap();
+        call(TargetRequest::CreateSubsystem(SubsystemConfig::new(
+            nqn.clone(),
+        )));
+        call(TargetRequest::AddNamespace {
+            nqn: nqn.clone(),
+            nsid: None,
+            namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
+        });
+        let reply = call(TargetRequest::AddListener {
+            nqn: nqn.clone(),
+            addr: ([127, 0, 0, 1], 0).into(),
+        });
+        let TargetReply::Listener { addr } = reply else {
+            panic!("{reply:?}");
+        };
+        let transport = TransportId {
+            addr,
+            subnqn: nqn,
+            hostnqn: None,
+        };
+        host.attach(AttachRequest::new("Nvme0", transport)).unwrap();
+        // One after the other: they use the same blocks.
+        for reactor in 0..2 {
+            assert!(host.tell(reactor, ()));
+            let end = ended.recv_timeout(PATIENCE);
+            assert_eq!(end, Ok(Ok(())), "reactor {reactor}, {idle:?}");
+        }
+        host.shut_down().unwrap();
+        running.stop();
+        running.join();
+        let made = [&made.connected, &made.accepted].map(|made| made.load(Ordering::Relaxed));
+        assert_eq!(made, [3, 3], "an admin queue and two I/O queues");
+    }
+}
