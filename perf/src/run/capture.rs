@@ -1,7 +1,7 @@
 //! `--pcap`: the file of packets, and what is said of it at the end.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use pollux_reactor::Group;
@@ -9,7 +9,6 @@ use pollux_reactor::pcap::{Capture, Captured};
 
 /// A file of packets that is being written.
 pub struct PacketFile {
-    path: PathBuf,
     capture: Capture,
 }
 
@@ -18,10 +17,7 @@ impl PacketFile {
     pub fn create(path: &Path) -> anyhow::Result<Self> {
         let capture = Capture::create(path)
             .with_context(|| format!("--pcap {}: writing it", path.display()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            capture,
-        })
+        Ok(Self { capture })
     }
 
     /// Has all streams of a group written to it.
@@ -33,12 +29,12 @@ impl PacketFile {
     pub fn finish(self) {
         let captured = self.capture.finish();
         // A terminal that went away does not make the run a failure.
-        let _ = writeln!(std::io::stderr(), "{}", said(&self.path, &captured));
+        let _ = writeln!(std::io::stderr(), "{}", said(&captured));
     }
 }
 
-fn said(path: &Path, captured: &Captured) -> String {
-    let mut said = format!("{}: {} packets", path.display(), captured.packets);
+fn said(captured: &Captured) -> String {
+    let mut said = format!("--pcap: {} packets", captured.packets);
     if captured.left_out > 0 {
         said += &format!("\n{} packets are not in it", captured.left_out);
         if captured.error.is_none() {
@@ -57,20 +53,20 @@ mod tests {
 
     #[test]
     fn what_is_not_in_the_file_is_said() {
-        let mut captured = Captured::default();
-        captured.packets = 7;
-        let path = Path::new("a.pcap");
-        assert_eq!(said(path, &captured), "a.pcap: 7 packets");
-        captured.left_out = 2;
+        let captured = |left_out, error| Captured {
+            packets: 7,
+            left_out,
+            error,
+        };
+        assert_eq!(said(&captured(0, None)), "--pcap: 7 packets");
+        let slow = said(&captured(2, None));
         assert!(
-            said(path, &captured)
-                .ends_with("2 packets are not in it: they came faster than they could be written")
+            slow.ends_with("2 packets are not in it: they came faster than they could be written")
         );
-        captured.error = Some(std::io::ErrorKind::StorageFull.into());
-        let said = said(path, &captured);
+        let full = said(&captured(2, Some(std::io::ErrorKind::StorageFull.into())));
         assert!(
-            said.contains("2 packets are not in it\nit could not be written"),
-            "{said}"
+            full.contains("2 packets are not in it\nit could not be written"),
+            "{full}"
         );
     }
 }
