@@ -106,6 +106,8 @@ struct Seat {
     look_at: Time,
     /// It has been woken since it was last polled.
     is_awake: bool,
+    /// Its place is in [`Disks::active`].
+    is_active: bool,
 }
 
 /// A removal that is answered when these I/Os are with no disk any more.
@@ -122,6 +124,8 @@ pub(super) struct Disks {
     /// The reactor's own mailbox, for the disks' threads; none in a simulation.
     sender: Option<Sender<TargetMessage>>,
     seats: Vec<Option<Seat>>,
+    /// Places of the disks that are to be polled: those that have I/Os, or were woken. No other is looked at.
+    active: Vec<usize>,
     in_flight: usize,
     owners: BTreeMap<ControllerKey, Owner>,
     /// Controllers that have gone but for what is with a disk.
@@ -140,6 +144,7 @@ impl Disks {
             reactor: u32::try_from(reactor).unwrap_or(u32::MAX),
             sender,
             seats: Vec::new(),
+            active: Vec::new(),
             in_flight: 0,
             owners: BTreeMap::new(),
             gone: BTreeSet::new(),
@@ -194,6 +199,7 @@ impl Disks {
                 lies: 0,
                 look_at: Time::ZERO,
                 is_awake: false,
+                is_active: false,
             };
             match self.seats.get_mut(at) {
                 Some(empty) => *empty = Some(seat),
@@ -213,8 +219,21 @@ impl Disks {
 
     /// Closes a disk that no namespace here is on, once it has nothing of this reactor's any more.
     fn close_unused(&mut self, at: usize) {
-        if let Some(place) = self.seats.get_mut(at) {
-            place.take_if(|seat| seat.users == 0 && seat.in_flight == 0);
+        let unused = |seat: &mut Seat| seat.users == 0 && seat.in_flight == 0;
+        let closed = self.seats.get_mut(at).and_then(|seat| seat.take_if(unused));
+        if closed.is_some_and(|seat| seat.is_active) {
+            self.active.retain(|&active| active != at);
+        }
+    }
+
+    /// Has a disk polled.
+    #[inline]
+    fn activate(&mut self, at: usize) {
+        if let Some(Some(seat)) = self.seats.get_mut(at)
+            && !seat.is_active
+        {
+            seat.is_active = true;
+            self.active.push(at);
         }
     }
 
@@ -239,6 +258,7 @@ impl Disks {
         // It may have been closed meanwhile.
         if let Some(Some(seat)) = self.seats.get_mut(at) {
             seat.is_awake = true;
+            self.activate(at);
         }
     }
 
@@ -289,7 +309,11 @@ impl Disks {
         let mut turn = DiskContext { now, rng: cx.rng() };
         let done = seat.channel.submit(Io::new(id, op, data), &mut turn);
         self.in_flight += 1;
-        self.take_back(at, done?, pool, now)
+        let Some(done) = done else {
+            self.activate(at);
+            return None;
+        };
+        self.take_back(at, done, pool, now)
     }
 
     /// Looks at what a disk has handed back. `None`: it counts for nothing.
@@ -301,7 +325,8 @@ impl Disks {
         now: Time,
     ) -> Option<Answer> {
         let own = self.reactor;
-        let seat = self.seat(at);
+        // A disk that is done with all that it had may be closed already.
+        let seat = self.seats.get_mut(at)?.as_mut()?;
         let IoId(IoName {
             serial,
             reactor,
@@ -333,6 +358,8 @@ impl Disks {
             self.changed |= seat.has_changed();
         }
         self.in_flight -= 1;
+        // It is closed before anybody hears that a removal is over.
+        self.close_unused(at);
         self.note_end(serial);
         if self.gone.contains(&command.key) {
             self.forget_gone();
@@ -365,27 +392,29 @@ impl Disks {
         cx: &mut Context<'_>,
     ) -> bool {
         let before = answers.len();
-        for at in 0..self.seats.len() {
-            let Some(Some(seat)) = self.seats.get_mut(at) else {
-                continue;
-            };
+        let mut next = 0;
+        while let Some(&at) = self.active.get(next) {
+            let seat = self.seat(at);
             if seat.in_flight == 0 && !seat.is_awake {
+                seat.is_active = false;
+                self.active.swap_remove(next);
                 continue;
             }
-            if std::mem::take(&mut seat.is_awake) {
-                self.changed |= seat.has_changed();
-            }
+            next += 1;
+            let was_awake = std::mem::take(&mut seat.is_awake);
+            let has_changed = was_awake && seat.has_changed();
             seat.waker.rearm();
             let now = cx.now();
+            seat.look(now);
             let mut done = std::mem::take(&mut self.done);
             let rng = cx.rng();
-            seat.channel.poll(&mut done, &mut DiskContext { now, rng });
-            seat.look(now);
+            let channel = self.channel(at);
+            channel.poll(&mut done, &mut DiskContext { now, rng });
+            self.changed |= has_changed;
             for done in done.drain(..) {
                 answers.extend(self.take_back(at, done, pool, now));
             }
             self.done = done;
-            self.close_unused(at);
         }
         answers.len() > before
     }
@@ -396,7 +425,11 @@ impl Disks {
         if self.in_flight == 0 && self.timer.is_none() {
             return false;
         }
-        let busy = self.seats.iter().flatten().filter(|s| s.in_flight > 0);
+        let active = self
+            .active
+            .iter()
+            .filter_map(|&at| self.seats.get(at)?.as_ref());
+        let busy = active.filter(|seat| seat.in_flight > 0);
         let times = busy.flat_map(|seat| [Some(seat.look_at), seat.channel.deadline()]);
         let next = times.flatten().min().unwrap_or(Time::MAX);
         if let Some((id, at)) = self.timer {
@@ -448,7 +481,6 @@ impl Disks {
                 });
                 if let Some(done) = seat.channel.cancel(id) {
                     answers.extend(self.take_back(at, done, pool, now));
-                    self.close_unused(at);
                 }
             }
         }
