@@ -73,9 +73,20 @@ pub(super) enum Plan {
         in_place: bool,
     },
     /// Wait for this many bytes from the host, then see [`op`].
-    Receive { len: u32 },
+    Receive {
+        len: u32,
+        /// Where they go if they are there already: they are those of a write, and its disk writes in place.
+        in_place: Option<InPlace>,
+    },
     /// It needs no data: see [`op`].
     Nothing,
+}
+
+/// A place on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InPlace {
+    pub(super) channel: usize,
+    pub(super) offset: u64,
 }
 
 /// The usable namespace that a command names.
@@ -115,10 +126,15 @@ pub(super) fn plan(sqe: &Sqe, namespaces: &Namespaces) -> Result<Plan, Status> {
         }
         nvm::WRITE | nvm::COMPARE => {
             let view = namespace(namespaces, nsid)?;
-            let (_, len) = blocks(sqe, view)?;
+            let (offset, len) = blocks(sqe, view)?;
             let len = data_len(sqe, len, view)?;
             host_data(sqe)?;
-            Ok(Plan::Receive { len })
+            let channel = view.channel;
+            let writes_in_place = view.capabilities.in_place && sqe.opcode == nvm::WRITE;
+            Ok(Plan::Receive {
+                len,
+                in_place: writes_in_place.then_some(InPlace { channel, offset }),
+            })
         }
         nvm::DATASET_MANAGEMENT => {
             namespace(namespaces, nsid)?;
@@ -129,7 +145,10 @@ pub(super) fn plan(sqe: &Sqe, namespaces: &Namespaces) -> Result<Plan, Status> {
                 return Err(Status::DATA_SGL_LENGTH_INVALID.with_dnr());
             }
             host_data(sqe)?;
-            Ok(Plan::Receive { len })
+            Ok(Plan::Receive {
+                len,
+                in_place: None,
+            })
         }
         nvm::WRITE_ZEROES => {
             blocks(sqe, namespace(namespaces, nsid)?)?;
@@ -237,24 +256,6 @@ fn data_range((offset, len): (u64, u64), data: &[u8]) -> Result<u64, Status> {
         return Err(Status::DATA_SGL_LENGTH_INVALID.with_dnr());
     }
     Ok(offset)
-}
-
-/// Where a write goes that its disk may take in place.
-#[inline]
-pub(super) fn write_in_place(
-    sqe: &Sqe,
-    data: &[u8],
-    namespaces: &Namespaces,
-) -> Result<Option<(usize, u64)>, Status> {
-    if sqe.opcode != nvm::WRITE {
-        return Ok(None);
-    }
-    let view = namespace(namespaces, sqe.nsid.get())?;
-    if !view.capabilities.in_place {
-        return Ok(None);
-    }
-    let offset = data_range(blocks(sqe, view)?, data)?;
-    Ok(Some((view.channel, offset)))
 }
 
 /// The ranges that Dataset Management deallocates; attributes other than Deallocate are hints, and ignored.

@@ -3,16 +3,16 @@
 use pollux_reactor::{Context, Time};
 
 use super::disk::{Buffer, Op};
-use super::io_command::{Namespaces, namespace, op, write_in_place};
+use super::io_command::{Namespaces, namespace, op};
 use super::io_disks::{Answer, CommandRef, Disks};
 use super::io_queue::IoQueue;
 use super::io_table::{InFlight, Stage};
 use super::read::{ReadCursor, Source};
 use super::staging::StagingPool;
+use crate::spec::Sqe;
 use crate::spec::opcode::nvm;
 use crate::spec::sqe::NSID_ALL;
 use crate::spec::status::Status;
-use crate::spec::{SglDescriptor, Sqe};
 
 /// What a reactor has for the queues of a controller.
 #[derive(Debug)]
@@ -29,8 +29,10 @@ impl IoQueue {
         let cqe = self.cqe(cursor.cid, Status::SUCCESS);
         let result = match namespace(serving.namespaces, cursor.nsid) {
             Ok(view) => {
-                let channel = serving.disks.channel(view.channel);
-                let read = |offset, len, out: &mut Vec<u8>| channel.read_in_place(offset, len, out);
+                let disks = &mut *serving.disks;
+                let read = |offset, len, out: &mut Vec<u8>| {
+                    disks.channel(view.channel).read_in_place(offset, len, out)
+                };
                 let mut source = match view.capabilities.reads_zeroes {
                     true => Source::Zeroes,
                     false => Source::Stored(read),
@@ -67,8 +69,7 @@ impl IoQueue {
         finished
     }
 
-    /// Carries out a command whose data, if it has any, came in its capsule, of which this many bytes are to be consumed.
-    #[inline]
+    /// Has a disk carry out a command whose data, if it has any, came in its capsule: at this place of what was received.
     pub(super) fn carry_out(
         &mut self,
         sqe: &Sqe,
@@ -76,30 +77,15 @@ impl IoQueue {
         serving: &mut Serving<'_>,
         cx: &mut Context<'_>,
     ) {
-        let has_data = sqe.sgl.kind == SglDescriptor::IN_CAPSULE;
-        let data = self.conn.rx.data().get(start..start + len);
-        let data = data.filter(|_| has_data).unwrap_or_default();
-        let buffer = match write_in_place(sqe, data, serving.namespaces) {
-            Ok(Some((channel, offset))) => {
-                let channel = serving.disks.channel(channel);
-                let result = channel.write_in_place(offset, data, sqe.nvm_cdw12().fua());
-                self.count_write(sqe, result);
-                self.complete(sqe.cid.get(), result, 0);
-                return;
-            }
-            Err(status) => {
-                self.complete(sqe.cid.get(), Err(status), 0);
-                return;
-            }
-            Ok(None) if data.is_empty() => Buffer::default(),
-            Ok(None) => {
-                // A capsule holds far less than 32 bits count.
-                let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-                let mut buffer = serving.pool.take_at_once(self.client, len);
+        let mut buffer = Buffer::default();
+        if len > 0 {
+            // A capsule holds far less than 32 bits count.
+            let size = u32::try_from(len).unwrap_or(u32::MAX);
+            buffer = serving.pool.take_at_once(self.client, size);
+            if let Some(data) = self.conn.rx.data().get(start..start + len) {
                 buffer.copy_from_slice(data);
-                buffer
             }
-        };
+        }
         let slot = self.table.insert(*sqe, buffer, Stage::Waiting);
         self.hand_to_disk(slot, serving, cx);
     }

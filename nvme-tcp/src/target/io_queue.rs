@@ -12,7 +12,7 @@ use zerocopy::FromBytes;
 
 use super::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
 use super::disk::Buffer;
-use super::io_command::{Plan, plan};
+use super::io_command::{InPlace, Plan, plan};
 use super::io_data::{Incoming, Oldest};
 use super::io_disk::Serving;
 use super::io_table::{Stage, Table};
@@ -331,9 +331,18 @@ impl IoQueue {
                     self.reading = Some(cursor);
                 }
             }
-            Ok(Plan::Receive { len }) if in_capsule && data.len() != len as usize => {
+            Ok(Plan::Receive { len, .. }) if in_capsule && data.len() != len as usize => {
                 let status = Status::DATA_SGL_LENGTH_INVALID.with_dnr();
                 self.complete(cid, Err(status), 0);
+            }
+            Ok(Plan::Receive {
+                in_place: Some(InPlace { channel, offset }),
+                ..
+            }) if in_capsule => {
+                let channel = serving.disks.channel(channel);
+                let result = channel.write_in_place(offset, data, sqe.nvm_cdw12().fua());
+                self.count_write(&sqe, result);
+                self.complete(cid, result, 0);
             }
             Ok(Plan::Receive { .. }) if in_capsule => {
                 let data = (frame.data_offset, frame.data_len);
