@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 
 use super::Turn;
 use super::ana::{ANA_GROUP_MAX, AnaGroups};
+use super::channels::Scope;
 use super::controller::Controller;
 use super::disk::DiskRef;
 use super::events::Kind;
 use super::home::Home;
 use super::identify::MDTS_UNIT;
-use super::io_disks::Scope;
 use super::message::{ControllerKey, IoMessage, ReactorReport};
 use super::request::{NamespaceConfig, Reply, TargetError, TargetReply, TargetRequest};
 use super::staging::TRANSFER_MAX;

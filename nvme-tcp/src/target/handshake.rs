@@ -8,13 +8,13 @@ use zerocopy::FromBytes;
 
 use super::Turn;
 use super::admin::host_data;
+use super::channels::Owner;
 use super::connection::{Connection, End, MAXH2CDATA};
 use super::controller::{
     AdminQueue, Controller, IO_QUEUES_MAX, IoQueueEntry, KeepAlive, QUEUE_ENTRIES_MAX,
 };
 use super::events::AsyncEvents;
 use super::home::Home;
-use super::io_disks::Owner;
 use super::message::{ControllerKey, IoMessage};
 use crate::pdu::{Frame, ProtocolError};
 use crate::spec::fabrics::{

@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 
 use super::connection::{End, MAXH2CDATA};
 use super::disk::Buffer;
-use super::io_disk::Serving;
+use super::io_execute::Serving;
 use super::io_queue::IoQueue;
 use super::io_table::{Receiving, Stage};
 use crate::pdu::{DataDigest, Frame, ProtocolError};

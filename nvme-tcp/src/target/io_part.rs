@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use pollux_reactor::{Progress, Sender, Time};
 
+use super::channels::{Answer, Channels, CommandRef};
 use super::connection::End;
 use super::io_command::{Namespaces, View};
-use super::io_disk::Serving;
-use super::io_disks::{Answer, CommandRef, Disks};
+use super::io_execute::Serving;
 use super::io_queue::IoQueue;
 use super::message::{
     ControllerKey, HomeMessage, IoMessage, NamespaceView, ReactorReport, TargetMessage,
@@ -58,7 +58,7 @@ pub(super) struct IoPart {
     /// message and cost nothing until then.
     polled: VecDeque<usize>,
     pool: StagingPool,
-    disks: Disks,
+    channels: Channels,
     /// What disks have answered and is to be passed on.
     answers: Vec<Answer>,
     /// When `check_transfers` is to look, if its timer is set.
@@ -82,7 +82,7 @@ impl IoPart {
             free: Vec::new(),
             polled: VecDeque::new(),
             pool: StagingPool::default(),
-            disks: Disks::new(reactor, sender),
+            channels: Channels::new(reactor, sender),
             answers: Vec::new(),
             look_at: None,
             data_timeouts: 0,
@@ -101,7 +101,7 @@ impl IoPart {
                     queues: Vec::new(),
                     closed: QpairCounters::default(),
                 };
-                self.disks.enter(key, owner);
+                self.channels.enter(key, owner);
                 self.controllers.insert(key, controller);
             }
             IoMessage::Namespace { key, nsid, view } => self.set_view(key, nsid, view, turn),
@@ -112,12 +112,12 @@ impl IoPart {
                 if let Some(controller) = self.controllers.remove(&key) {
                     self.pool.shares.leave(controller.host);
                     for (_, view) in controller.namespaces.iter() {
-                        self.disks.release(view.channel);
+                        self.channels.release(view.channel);
                     }
-                    self.disks.leave(key);
+                    self.channels.leave(key);
                 }
             }
-            IoMessage::DiskAwake { channel } => self.disks.wake(channel),
+            IoMessage::DiskAwake { channel } => self.channels.wake(channel),
             IoMessage::Abort {
                 key,
                 qid,
@@ -136,7 +136,7 @@ impl IoPart {
                 });
             }
             IoMessage::Sync(part) => part.answer(()),
-            IoMessage::AwaitRemoval(scope, part) => self.disks.await_removal(&scope, part),
+            IoMessage::AwaitRemoval(scope, part) => self.channels.await_removal(&scope, part),
             IoMessage::Report(part) => part.answer(self.report(turn.cx.now())),
         }
         self.tell_home(turn);
@@ -151,7 +151,7 @@ impl IoPart {
         };
         let mut serving = Serving {
             namespaces: &controller.namespaces,
-            disks: &mut self.disks,
+            channels: &mut self.channels,
             pool: &mut self.pool,
         };
         seat.queue.abort(cid, &mut serving, now)
@@ -159,7 +159,7 @@ impl IoPart {
 
     /// What home has not heard.
     fn tell_home(&mut self, turn: &mut Turn<'_, '_>) {
-        if std::mem::take(&mut self.disks.changed) {
+        if std::mem::take(&mut self.channels.changed) {
             turn.links.send_home(HomeMessage::DiskChanged);
         }
     }
@@ -178,7 +178,7 @@ impl IoPart {
         };
         let has_gone = view.is_none();
         let view = view.map(|view| View {
-            channel: self.disks.acquire(&view.disk),
+            channel: self.channels.acquire(&view.disk),
             capabilities: view.disk.capabilities(),
             block_shift: view.block_shift,
             blocks: view.blocks,
@@ -195,14 +195,14 @@ impl IoPart {
             self.cancel(|of| of.key == key && of.nsid == nsid, true, turn);
         }
         if let Some(before) = before {
-            self.disks.release(before.channel);
+            self.channels.release(before.channel);
         }
     }
 
     fn cancel(&mut self, of: impl Fn(&CommandRef) -> bool, removed: bool, turn: &mut Turn<'_, '_>) {
         let now = turn.cx.now();
         let pool = (&mut self.pool, now);
-        self.disks.cancel(of, removed, &mut self.answers, pool);
+        self.channels.cancel(of, removed, &mut self.answers, pool);
         self.pass_on_answers(now);
     }
 
@@ -284,12 +284,15 @@ impl IoPart {
     #[inline]
     pub(super) fn poll(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
         let mut progress = Progress::Idle;
-        if self.disks.poll(&mut self.answers, &mut self.pool, turn.cx) {
+        if self
+            .channels
+            .poll(&mut self.answers, &mut self.pool, turn.cx)
+        {
             self.pass_on_answers(turn.cx.now());
             progress = Progress::Busy;
         }
         progress = progress.or(self.poll_queues(turn));
-        if self.disks.set_timer(turn.cx) {
+        if self.channels.set_timer(turn.cx) {
             progress = Progress::Busy;
         }
         self.tell_home(turn);
@@ -344,7 +347,7 @@ impl IoPart {
             seat.queue.conn.wake(turn.buffers);
             let mut serving = Serving {
                 namespaces: &controller.namespaces,
-                disks: &mut self.disks,
+                channels: &mut self.channels,
                 pool: &mut self.pool,
             };
             match seat.queue.poll(&mut serving, turn.cx) {
@@ -430,7 +433,7 @@ impl IoPart {
 
     fn report(&self, now: Time) -> ReactorReport {
         let mut report = ReactorReport {
-            disks: self.disks.in_flight().collect(),
+            disks: self.channels.in_flight().collect(),
             status: ReactorStatus {
                 io_qpairs: self.qpairs,
                 io: self.closed,

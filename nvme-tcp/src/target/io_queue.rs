@@ -14,7 +14,7 @@ use super::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
 use super::disk::Buffer;
 use super::io_command::{InPlace, Plan, plan};
 use super::io_data::{Incoming, Oldest};
-use super::io_disk::Serving;
+use super::io_execute::Serving;
 use super::io_table::{Stage, Table};
 use super::message::ControllerKey;
 use super::read::ReadCursor;
@@ -339,7 +339,7 @@ impl IoQueue {
                 in_place: Some(InPlace { channel, offset }),
                 ..
             }) if in_capsule => {
-                let channel = serving.disks.channel(channel);
+                let channel = serving.channels.channel(channel);
                 let result = channel.write_in_place(offset, data, sqe.nvm_cdw12().fua());
                 self.count_write(&sqe, result);
                 self.complete(cid, result, 0);

@@ -2,8 +2,8 @@
 
 use pollux_reactor::Part;
 
+use super::channels::{Owner, Scope};
 use super::disk::DiskRef;
-use super::io_disks::{Owner, Scope};
 use super::io_queue::IoQueue;
 use super::request::{Reply, TargetRequest};
 use super::shares::HostName;

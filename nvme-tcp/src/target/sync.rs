@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use super::channels::Scope;
 use super::home::Home;
-use super::io_disks::Scope;
 use super::log_page;
 use super::message::{ControllerKey, IoMessage, ReactorReport};
 use super::request::{Reply, TargetError, TargetReply};

@@ -1,4 +1,4 @@
-//! Blocks in a file or on a block device. Threads of the disk do the calls, which block.
+//! Blocks in a file or on a block device. Threads of the disk do the calls that block: all but reads from the page cache.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
@@ -13,6 +13,9 @@ use super::workers::{Answers, Job, Workers};
 use super::{Capabilities, Disk, DiskChannel, DiskContext, Done, Io, IoId, Op, Opening, Range};
 use crate::spec::status::Status;
 use crate::target::LOG_FLAG;
+
+/// Most bytes that are copied out of the page cache in the reactor's turn.
+const CACHED_MAX: usize = 128 * 1024;
 
 /// Most bytes that one step zeroes or gives back: what other jobs of the disk wait for.
 const STEP: u64 = 256 << 20;
@@ -107,6 +110,13 @@ impl DiskChannel for FileChannel {
             let result = self.file.run(&mut io);
             return Some(io.done(result));
         };
+        // What is in the page cache need not go to a thread and back.
+        if let Op::Read { offset } = io.op
+            && io.data.len() <= CACHED_MAX
+            && sys::read_cached(&self.file.file, &mut io.data, offset)
+        {
+            return Some(io.done(Ok(())));
+        }
         let cancelled = self.spare.pop().unwrap_or_default();
         cancelled.store(false, Ordering::Relaxed);
         self.open.push((io.id(), Arc::clone(&cancelled)));

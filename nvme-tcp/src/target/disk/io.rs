@@ -13,8 +13,9 @@ pub struct Range {
     pub len: u64,
 }
 
-/// What is to be done.
+/// What is to be done. There may come more; a disk ends what it does not know with [`Status::INVALID_OPCODE`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Op {
     /// Fill the buffer from the disk.
     Read {

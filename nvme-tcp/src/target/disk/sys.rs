@@ -122,6 +122,21 @@ pub(super) fn allocate(file: &File, what: Space, offset: u64, len: u64) -> io::R
     done(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) })
 }
 
+/// Fills `out` from `offset` on if all of that is in the page cache, so that nothing is waited for.
+pub(super) fn read_cached(file: &File, out: &mut [u8], offset: u64) -> bool {
+    let Ok(offset) = libc::off_t::try_from(offset) else {
+        return false;
+    };
+    let piece = libc::iovec {
+        iov_base: out.as_mut_ptr().cast(),
+        iov_len: out.len(),
+    };
+    let flags = libc::RWF_NOWAIT;
+    // SAFETY: the descriptor is open for as long as `file` lives; `piece` is `out`, which is valid for writes.
+    let read = unsafe { libc::preadv2(file.as_raw_fd(), &raw const piece, 1, offset, flags) };
+    usize::try_from(read).is_ok_and(|read| read == out.len())
+}
+
 /// Tells a block device that a range is not needed any more. What it reads as afterwards is not known.
 pub(super) fn discard(device: &File, offset: u64, len: u64) -> io::Result<()> {
     /// `_IO(0x12, 119)` of linux/fs.h.
@@ -182,6 +197,21 @@ mod tests {
         assert_eq!(is(PAGE_WORDS), 8);
         assert!(mapping.give_back(3 * PAGE_WORDS, 1).is_err());
         assert!(mapping.give_back(usize::MAX, 1).is_err());
+    }
+
+    #[test]
+    fn what_is_cached_is_read_as_it_is_and_nothing_beyond_the_end() {
+        let path = std::env::temp_dir().join(format!("pollux-cached-{}", std::process::id()));
+        std::fs::write(&path, [7; 8192]).unwrap();
+        let file = File::open(&path).unwrap();
+        let mut out = [0; 4096];
+        // Not every file system can tell.
+        if read_cached(&file, &mut out, 4096) {
+            assert_eq!(out, [7; 4096]);
+        }
+        assert!(!read_cached(&file, &mut out, 4097));
+        assert!(!read_cached(&file, &mut out, u64::MAX));
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

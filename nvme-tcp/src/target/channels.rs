@@ -106,7 +106,7 @@ struct Seat {
     look_at: Time,
     /// It has been woken since it was last polled.
     is_awake: bool,
-    /// Its place is in [`Disks::active`].
+    /// Its place is in [`Channels::active`].
     is_active: bool,
 }
 
@@ -119,7 +119,7 @@ struct Removal {
 
 /// All disks of one reactor.
 #[derive(Debug)]
-pub(super) struct Disks {
+pub(super) struct Channels {
     reactor: u32,
     /// The reactor's own mailbox, for the disks' threads; none in a simulation.
     sender: Option<Sender<TargetMessage>>,
@@ -138,7 +138,7 @@ pub(super) struct Disks {
     pub(super) changed: bool,
 }
 
-impl Disks {
+impl Channels {
     pub(super) fn new(reactor: usize, sender: Option<Sender<TargetMessage>>) -> Self {
         Self {
             reactor: u32::try_from(reactor).unwrap_or(u32::MAX),

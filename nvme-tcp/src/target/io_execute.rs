@@ -2,9 +2,9 @@
 
 use pollux_reactor::{Context, Time};
 
+use super::channels::{Answer, Channels, CommandRef};
 use super::disk::{Buffer, Op};
 use super::io_command::{Namespaces, namespace, op};
-use super::io_disks::{Answer, CommandRef, Disks};
 use super::io_queue::IoQueue;
 use super::io_table::{InFlight, Stage};
 use super::read::{ReadCursor, Source};
@@ -18,7 +18,7 @@ use crate::spec::status::Status;
 #[derive(Debug)]
 pub(super) struct Serving<'a> {
     pub(super) namespaces: &'a Namespaces,
-    pub(super) disks: &'a mut Disks,
+    pub(super) channels: &'a mut Channels,
     pub(super) pool: &'a mut StagingPool,
 }
 
@@ -29,9 +29,11 @@ impl IoQueue {
         let cqe = self.cqe(cursor.cid, Status::SUCCESS);
         let result = match namespace(serving.namespaces, cursor.nsid) {
             Ok(view) => {
-                let disks = &mut *serving.disks;
+                let channels = &mut *serving.channels;
                 let read = |offset, len, out: &mut Vec<u8>| {
-                    disks.channel(view.channel).read_in_place(offset, len, out)
+                    channels
+                        .channel(view.channel)
+                        .read_in_place(offset, len, out)
                 };
                 let mut source = match view.capabilities.reads_zeroes {
                     true => Source::Zeroes,
@@ -111,7 +113,7 @@ impl IoQueue {
             Err(status) => Err(status),
             Ok((_, None)) => Ok(()),
             Ok((view, Some(Op::Write { offset, fua }))) if view.capabilities.in_place => {
-                let channel = serving.disks.channel(view.channel);
+                let channel = serving.channels.channel(view.channel);
                 channel.write_in_place(offset, &command.data, fua)
             }
             Ok((view, Some(op))) => {
@@ -143,8 +145,8 @@ impl IoQueue {
             slot,
             nsid,
         };
-        let Serving { disks, pool, .. } = serving;
-        if let Some(answer) = disks.submit(channel, command, io, pool, cx) {
+        let Serving { channels, pool, .. } = serving;
+        if let Some(answer) = channels.submit(channel, command, io, pool, cx) {
             self.on_answer(answer, pool, cx.now());
         }
     }
@@ -259,10 +261,15 @@ impl IoQueue {
             };
             let mut source = Source::Stored(read);
             let sent_all = cursor.advance(&mut self.conn.out, &mut source, cqe, flow_control);
+            #[expect(
+                clippy::expect_used,
+                reason = "the data is as long as the cursor's range"
+            )]
+            let sent_all = sent_all.expect("data that is in a buffer can be read");
             let progress = cursor.done() > *sent;
             *busy |= progress;
             *sent = cursor.done();
-            if sent_all == Ok(false) {
+            if !sent_all {
                 if progress || self.untaken.is_none() {
                     self.untaken = Some(now);
                 }
@@ -293,7 +300,7 @@ impl IoQueue {
         let Some(slot) = self.table.find(cid) else {
             return false;
         };
-        let Serving { disks, pool, .. } = serving;
+        let Serving { channels, pool, .. } = serving;
         match self.table.get_mut(slot).map(|command| &command.stage) {
             Some(Stage::Waiting) => {
                 self.waiting.retain(|&waiting| waiting != slot);
@@ -305,7 +312,7 @@ impl IoQueue {
                 let connection = self.conn.id;
                 let of = |c: &CommandRef| c.connection == connection && c.slot == slot;
                 let mut answers = Vec::new();
-                disks.cancel(of, false, &mut answers, (pool, now));
+                channels.cancel(of, false, &mut answers, (pool, now));
                 for answer in answers {
                     self.on_answer(answer, pool, now);
                 }
