@@ -23,6 +23,9 @@ Examples:
   pollux-perf --pcap io.pcap -q 1 --ios 100 --no-failover
       what goes over the connections, in a file that a packet analyser reads:
       tshark -r io.pcap -d tcp.port==1-65535,nvme-tcp -Y nvme-tcp
+  pollux-perf -w randrw --mix read:70,write:28,flush:2 -o 4k:70,64k:30 -q 128 \\
+              --rate 20000 --arrivals poisson --ramp-time 1 --json new.json
+      20,000 I/Os a second are due, come what may; their wait is in the latency
   pollux-perf floor -q 32 -o 4k -w read -t 2
       the same bytes over bare TCP: the limit to measure against
 

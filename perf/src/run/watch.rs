@@ -158,8 +158,7 @@ impl<'a> Watch<'a> {
         });
         self.stats.total.first_error = total.first_error;
         self.series.clear();
-        self.latest.clear();
-        self.backlog_latest = None;
+        self.second.clear();
         for job in &mut self.jobs {
             job.left_out = (Some(job.at_ns), job.account.1, job.socket_calls);
             job.backlog = None;
@@ -285,7 +284,8 @@ impl<'a> Watch<'a> {
 
     /// Exchanges the counters of all jobs; one that does not answer by `deadline` is asked again next time.
     fn collect(&mut self, deadline: Instant) -> anyhow::Result<()> {
-        self.second.clear();
+        self.latest.clear();
+        self.backlog_latest = None;
         for job in 0..self.jobs.len() {
             if let Some(mut spare) = self.jobs[job].spare.take() {
                 // Here rather than on the reactor.
