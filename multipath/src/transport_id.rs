@@ -1,10 +1,11 @@
 //! Where a controller is reached, in the words that SPDK's tools use.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_reactor::rpc::look_up;
 
 /// Address of one controller: transport, address, port and subsystem NQN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,32 +116,9 @@ impl TransportId {
             Some(value) if value.parse::<IpAddr>().is_err() => value,
             _ => return text.parse(),
         };
-        let refused = |why: &str| {
-            TransportIdError(format!(
-                "traddr '{name}': {why}: expected an IPv4 or IPv6 address or the name of a host"
-            ))
-        };
-        let is_name = name.split('.').all(|label| {
-            let known = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-            (1..=63).contains(&label.len()) && label.chars().all(known)
-        });
-        // A number is a slip in an address, which the system would complete in its own way (1.2.3 to 1.2.0.3).
-        let last = name.rsplit('.').next().unwrap_or_default();
-        if !is_name || !last.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            return Err(refused("not a name"));
-        }
-        let found = (name, 0)
-            .to_socket_addrs()
-            .map_err(|error| refused(&error.to_string()))?;
-        let mut addresses: Vec<IpAddr> = found.map(|addr| addr.ip()).collect();
-        match value_of("adrfam").map(str::to_ascii_lowercase).as_deref() {
-            Some("ipv6") => addresses.retain(IpAddr::is_ipv6),
-            Some(_) => addresses.retain(IpAddr::is_ipv4),
-            None => addresses.sort_by_key(IpAddr::is_ipv6),
-        }
-        let address = addresses
-            .first()
-            .ok_or_else(|| refused("no address of that family"))?;
+        let is_v6 = value_of("adrfam").map(|family| family.eq_ignore_ascii_case("ipv6"));
+        let address =
+            look_up(name, is_v6).map_err(|error| TransportIdError(format!("traddr {error}")))?;
         let words = text.split_whitespace().map(|word| {
             let key = word.split_once([':', '=']).map(|(key, _)| key);
             match key.is_some_and(|key| key.eq_ignore_ascii_case("traddr")) {

@@ -389,6 +389,23 @@ fn ana_states_are_set_for_one_group_or_all() {
     t.call("nvmf_subsystem_add_listener", params);
     let listeners = t.call("nvmf_subsystem_get_listeners", json!({"nqn": NQN}));
     assert_eq!(listeners[1]["ana_states"][0]["ana_state"], "non_optimized");
+
+    // The name of a host stands for its address, in each call that takes one.
+    let mut named = listeners[1]["address"].clone();
+    named["traddr"] = "localhost".into();
+    named["adrfam"] = "IPv4".into();
+    let params = json!({"nqn": NQN, "listen_address": named, "ana_state": "optimized"});
+    t.call("nvmf_subsystem_listener_set_ana_state", params);
+    named["traddr"] = "127.0.0".into();
+    let params = json!({"nqn": NQN, "listen_address": named});
+    let (code, message) = t.error("nvmf_subsystem_remove_listener", params);
+    assert!(
+        code == -32602 && message.contains("'127.0.0': not a name"),
+        "{message}"
+    );
+    named["traddr"] = "localhost".into();
+    let params = json!({"nqn": NQN, "listen_address": named});
+    t.call("nvmf_subsystem_remove_listener", params);
 }
 
 #[test]

@@ -56,10 +56,9 @@ pub(super) fn ip(params: &mut Params, name: &str) -> Result<Option<IpAddr>, RpcE
     };
     match text.parse() {
         Ok(addr) => Ok(Some(addr)),
-        // A look-up would block the reactor that answers.
         Err(_) => Err(params.invalid(
             name,
-            format!("'{text}', an IP address such as 192.0.2.1 or ::1 is expected: names are not looked up"),
+            format!("'{text}', an IP address such as 192.0.2.1 or ::1 is expected"),
         )),
     }
 }

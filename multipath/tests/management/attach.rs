@@ -53,6 +53,8 @@ fn attaches_that_are_refused() {
             -32602,
         ),
     ];
+    // What stands for no address is told so; a name that does is as good as the address.
+    assert_eq!(w.attach_code(0, json!({"traddr": "127.0.0"})), -32602);
     for (more, code) in senseless.clone() {
         let text = more.to_string();
         assert_eq!(w.attach_code(0, more), code, "{text}");

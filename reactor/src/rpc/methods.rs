@@ -4,11 +4,12 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use serde_json::Value;
 
 use super::error::RpcError;
+use super::names::Place;
 use super::params::Params;
 use super::server::RpcMessage;
 use crate::mailbox::Sender;
@@ -113,6 +114,11 @@ impl Responder {
         self.send(result);
     }
 
+    /// Another responder answers the request.
+    fn hand_on(mut self) {
+        self.post = None;
+    }
+
     fn send(&mut self, result: Result<Value, RpcError>) {
         if let Some(post) = self.post.take() {
             post.send(Event::Answer {
@@ -168,12 +174,14 @@ impl<S> fmt::Debug for Mail<S> {
     }
 }
 
-type Function = Box<dyn Fn(&mut dyn Any, Params, u64, &Post) + Send>;
+type Function = Arc<dyn Fn(&mut dyn Any, Params, u64, &Post) + Send + Sync>;
 
 struct Method {
     module: usize,
     phase: Phase,
     function: Function,
+    /// Where an address is expected and the name of a host may stand.
+    address: Option<Place>,
 }
 
 /// The methods of a server, by module.
@@ -258,7 +266,27 @@ impl Method {
         let Some(state) = states.get_mut(self.module) else {
             return false;
         };
-        (self.function)(&mut **state, params, request, post);
+        let Some(place) = self
+            .address
+            .as_ref()
+            .filter(|place| place.has_name(&params))
+        else {
+            (self.function)(&mut **state, params, request, post);
+            return true;
+        };
+        let (module, function) = (self.module, Arc::clone(&self.function));
+        let (back, responder) = (post.clone(), Responder::new(request, post.clone()));
+        place.resolve(params, move |resolved| match resolved {
+            Ok(params) => {
+                let post = back.clone();
+                let job: Job = Box::new(move |state| {
+                    responder.hand_on();
+                    function(state, params, request, &post);
+                });
+                back.send(Event::Run { module, job });
+            }
+            Err(error) => responder.answer(Err(error)),
+        });
         true
     }
 }
@@ -285,6 +313,21 @@ impl<S: Send + 'static> ModuleMethods<'_, S> {
         self
     }
 
+    /// Adds a method that takes an address: `traddr`, beside `adrfam`, in its parameters or in the object `object` of them.
+    /// The name of a host may stand there; the method sees the address that it has, once it was looked up.
+    pub fn method_with_address(
+        self,
+        name: &'static str,
+        object: Option<&'static str>,
+        phase: Phase,
+        handler: Handler<S>,
+    ) -> Self {
+        let mut method = self.bind(phase, handler);
+        method.address = Some(Place::new(object));
+        self.methods.methods.insert(name, method);
+        self
+    }
+
     /// Adds a subsystem for `framework_get_config`: the handler gives the list of calls that make the present state
     /// again, each an object with `method` and `params`. Subsystems are loaded in the order in which they were added.
     pub fn subsystem(self, name: &'static str, handler: Handler<S>) -> Self {
@@ -295,7 +338,7 @@ impl<S: Send + 'static> ModuleMethods<'_, S> {
 
     fn bind(&self, phase: Phase, handler: Handler<S>) -> Method {
         let module = self.module;
-        let function: Function = Box::new(move |state, params, request, post| {
+        let function: Function = Arc::new(move |state, params, request, post| {
             let Some(state) = state.downcast_mut::<S>() else {
                 return;
             };
@@ -321,6 +364,7 @@ impl<S: Send + 'static> ModuleMethods<'_, S> {
             module,
             phase,
             function,
+            address: None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Parameters of a request, taken out one by one; what is left at the end was not known.
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value};
 
 use super::error::RpcError;
@@ -24,6 +26,19 @@ impl Params {
     /// Those that were not taken yet.
     pub fn values(&self) -> &Map<String, Value> {
         &self.values
+    }
+
+    /// Puts an address in the place of `traddr`, of the parameters or of an object in them.
+    pub(super) fn set_address(&mut self, object: Option<&str>, addr: IpAddr) {
+        let members = match object {
+            Some(object) => self.values.get_mut(object).and_then(Value::as_object_mut),
+            None => Some(&mut self.values),
+        };
+        let member = members.and_then(|members| members.get_mut("traddr"));
+        debug_assert!(member.is_some(), "a name was found there");
+        if let Some(member) = member {
+            *member = addr.to_string().into();
+        }
     }
 
     /// Takes a parameter that must be there.

@@ -32,6 +32,9 @@ use crate::spec::nqn::Nqn;
 /// The only target that there is, for clients that name it.
 const TARGET_NAME: &str = "nvmf_tgt";
 
+/// The object with the address of a listener.
+const LISTEN_ADDRESS: Option<&str> = Some("listen_address");
+
 /// What the methods keep.
 struct State {
     target: TargetHandle,
@@ -111,19 +114,30 @@ fn register_state(methods: &mut Methods, state: State) {
         .method("nvmf_get_transports", run, transport::list)
         .method("nvmf_set_crdt", Phase::Any, transport::set_crdt)
         .method("nvmf_subsystem_add_host", run, hosts::add)
-        .method("nvmf_subsystem_add_listener", run, listeners::add)
+        .method_with_address(
+            "nvmf_subsystem_add_listener",
+            LISTEN_ADDRESS,
+            run,
+            listeners::add,
+        )
         .method("nvmf_subsystem_add_ns", run, namespaces::add)
         .method("nvmf_subsystem_allow_any_host", run, hosts::allow_any)
         .method("nvmf_subsystem_get_controllers", run, status::controllers)
         .method("nvmf_subsystem_get_listeners", run, listeners::list)
         .method("nvmf_subsystem_get_qpairs", run, status::qpairs)
-        .method(
+        .method_with_address(
             "nvmf_subsystem_listener_set_ana_state",
+            LISTEN_ADDRESS,
             run,
             listeners::set_ana_state,
         )
         .method("nvmf_subsystem_remove_host", run, hosts::remove)
-        .method("nvmf_subsystem_remove_listener", run, listeners::remove)
+        .method_with_address(
+            "nvmf_subsystem_remove_listener",
+            LISTEN_ADDRESS,
+            run,
+            listeners::remove,
+        )
         .method("nvmf_subsystem_remove_ns", run, namespaces::remove)
         .method(
             "nvmf_subsystem_set_ns_ana_group",
