@@ -82,8 +82,6 @@ impl Service for Asker {
 
     fn on_message(&mut self, (): (), _: &mut Context<'_>) {}
 
-    fn on_timer(&mut self, _token: u64, _: &mut Context<'_>) {}
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
         if let Some(controller) = &mut self.controller {

@@ -23,8 +23,6 @@ impl Service for Observer {
         question(cx.reactor_status());
     }
 
-    fn on_timer(&mut self, _token: u64, _cx: &mut Context<'_>) {}
-
     fn poll(&mut self, _cx: &mut Context<'_>) -> Progress {
         Progress::Idle
     }

@@ -86,7 +86,8 @@ impl<S: Service> Seat for SeatOf<S> {
     }
 
     fn next_deadline(&mut self) -> Option<Time> {
-        self.timers.next_deadline()
+        let timer = self.timers.next_deadline();
+        timer.into_iter().chain(self.service.deadline()).min()
     }
 }
 

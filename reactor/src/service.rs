@@ -1,6 +1,7 @@
 //! What runs on a reactor.
 
 use crate::context::Context;
+use crate::time::Time;
 
 /// Whether a turn, or a part of one, found something to do. It decides how a reactor rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +39,16 @@ pub trait Service: 'static {
     /// A message has come. Messages of one sender come in order.
     fn on_message(&mut self, message: Self::Message, cx: &mut Context<'_>);
 
-    /// The timer that was set with `token` is due.
-    fn on_timer(&mut self, token: u64, cx: &mut Context<'_>);
+    /// The timer that was set with `token` is due. Timers are for a service with many things that are due apart from each
+    /// other; one that only looks at the time in [`poll`](Self::poll) has a [`deadline`](Self::deadline).
+    ///
+    /// # Panics
+    ///
+    /// Unless it is implemented: a service that sets timers says what they are for.
+    fn on_timer(&mut self, token: u64, cx: &mut Context<'_>) {
+        let _ = cx;
+        unreachable!("timer {token} was set by a service that awaits none");
+    }
 
     /// Does one bounded portion of work: receive, complete, submit, send. Called in every turn.
     ///
@@ -51,6 +60,15 @@ pub trait Service: 'static {
     /// service is as the panic has left it.
     fn in_flight(&self, out: &mut String) {
         let _ = out;
+    }
+
+    /// When [`poll`](Self::poll) has something to do although no message, timer or byte comes; `None` if never. The executor
+    /// sees to it that there is a turn then. It asks only before it rests, after polls that were idle, so what is said here
+    /// may take a look at everything, and need not be told when it changes.
+    ///
+    /// A deadline that has passed and is still there after an idle poll keeps the reactor from resting.
+    fn deadline(&self) -> Option<Time> {
+        None
     }
 
     /// The reactor stops: the last call. Messages and timers that are left are dropped.

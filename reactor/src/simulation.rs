@@ -242,6 +242,12 @@ impl Simulation {
             self.stop_reactor(index);
             progress = Progress::Busy;
         }
+        if let Some(reactor) = &mut self.members[index].reactor
+            && reactor.next_deadline().is_some_and(|at| at <= self.now)
+        {
+            // What is due and not done costs time, as on a real reactor, or the clock would never move again.
+            progress = Progress::Busy;
+        }
         self.trace.add(u64::try_from(index).unwrap_or(u64::MAX));
         self.trace.add(self.now.as_nanos());
         self.trace.add(u64::from(progress == Progress::Busy));

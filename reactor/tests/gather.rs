@@ -39,8 +39,6 @@ impl Service for Asker {
         }
     }
 
-    fn on_timer(&mut self, _: u64, _: &mut Context<'_>) {}
-
     fn poll(&mut self, _: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
         while let Some(answered) = self.gather.next_answered() {
@@ -84,8 +82,6 @@ impl Service for Other {
             ToOther::End => cx.request_stop(),
         }
     }
-
-    fn on_timer(&mut self, _: u64, _: &mut Context<'_>) {}
 
     fn poll(&mut self, _: &mut Context<'_>) -> Progress {
         Progress::Idle

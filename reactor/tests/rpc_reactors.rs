@@ -29,8 +29,6 @@ impl Service for Stuck {
         cx.request_stop();
     }
 
-    fn on_timer(&mut self, _: u64, _: &mut Context<'_>) {}
-
     fn poll(&mut self, _: &mut Context<'_>) -> Progress {
         Progress::Idle
     }

@@ -541,8 +541,6 @@ impl Service for Breaks {
         panic!("and once more");
     }
 
-    fn on_timer(&mut self, _token: u64, _cx: &mut Context<'_>) {}
-
     fn poll(&mut self, _cx: &mut Context<'_>) -> Progress {
         Progress::Idle
     }

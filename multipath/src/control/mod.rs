@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use pollux_nvme_tcp::host::{Completed, ControllerError, ControllerEvent, Stage};
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_reactor::{Context, Outbox, Progress, Sender, Service, Time, TimerId};
+use pollux_reactor::{Context, Outbox, Progress, Sender, Service, Time};
 
 use self::discovery::{AttachResult, Discovery};
 use self::member::{Lifecycle, Member};
@@ -62,7 +62,6 @@ pub(crate) struct Control<M: Send + 'static> {
     discoveries: Vec<Discovery>,
     /// How the attaches of the discoveries have ended.
     attach_results: (mpsc::Sender<AttachResult>, mpsc::Receiver<AttachResult>),
-    timer: Option<(Time, TimerId)>,
     /// Nothing is due before this time.
     due: Time,
 }
@@ -86,7 +85,6 @@ impl<M: Send + 'static> Control<M> {
             admin_next: 0,
             discoveries: Vec::new(),
             attach_results: mpsc::channel(),
-            timer: None,
             due: Time::ZERO,
         }
     }
@@ -476,22 +474,15 @@ impl<M: Send + 'static> Control<M> {
         }
     }
 
-    /// Keeps one timer at the next deadline, so that a parked reactor wakes for it.
-    fn arm_timer(&mut self, cx: &mut Context<'_>) {
+    /// When something is due next.
+    fn next_due(&self) -> Time {
         let members = self.members.iter().filter_map(Member::deadline);
         let awaited = self.awaited.iter().map(|(_, until, _)| *until);
         let deadline = members
             .chain(self.discovery_deadline())
             .chain(awaited)
             .min();
-        self.due = deadline.unwrap_or(Time::MAX);
-        if self.timer.map(|(at, _)| at) == deadline {
-            return;
-        }
-        if let Some((_, id)) = self.timer.take() {
-            cx.cancel_timer(id);
-        }
-        self.timer = deadline.map(|at| (at, cx.set_timer(at, 0)));
+        deadline.unwrap_or(Time::MAX)
     }
 }
 
@@ -513,9 +504,8 @@ impl<M: Send + 'static> Service for Control<M> {
         self.due = Time::ZERO;
     }
 
-    fn on_timer(&mut self, _token: u64, _cx: &mut Context<'_>) {
-        self.timer = None;
-        self.due = Time::ZERO;
+    fn deadline(&self) -> Option<Time> {
+        (self.due < Time::MAX).then_some(self.due)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
@@ -548,13 +538,14 @@ impl<M: Send + 'static> Service for Control<M> {
         if !self.discoveries.is_empty() {
             progress = progress.or(self.poll_discoveries(cx));
         }
-        if now >= self.due {
+        let is_due = now >= self.due;
+        if is_due {
             for index in (0..self.members.len()).rev() {
                 self.do_what_is_due(index, cx);
             }
-            self.arm_timer(cx);
-        } else if progress == Progress::Busy {
-            self.arm_timer(cx);
+        }
+        if is_due || progress == Progress::Busy {
+            self.due = self.next_due();
         }
         if !self.awaited.is_empty() {
             self.answer_awaited(now);

@@ -1,6 +1,6 @@
 //! The service of an I/O reactor: its poll group and the application that uses it.
 
-use pollux_reactor::{Context, Progress, Sender, Service, Time, TimerId};
+use pollux_reactor::{Context, Progress, Sender, Service, Time};
 
 use super::poll_group::PollGroup;
 use crate::messages::{ControlMessage, IoMessage, IoMessageKind};
@@ -17,12 +17,16 @@ pub trait Application: 'static {
     /// Called once a turn, between receiving and sending: take completions, submit I/O. All that is
     /// submitted in one turn leaves with one send per connection.
     fn poll(&mut self, group: &mut PollGroup, cx: &mut Context<'_>) -> Progress;
+
+    /// When [`poll`](Self::poll) has something to do although nothing arrives; as [`Service::deadline`].
+    fn deadline(&self) -> Option<Time> {
+        None
+    }
 }
 
 pub(crate) struct IoService<A: Application> {
     poll_group: PollGroup,
     application: A,
-    timer: Option<(Time, TimerId)>,
 }
 
 impl<A: Application> IoService<A> {
@@ -30,20 +34,7 @@ impl<A: Application> IoService<A> {
         Self {
             poll_group: PollGroup::new(reactor, control),
             application,
-            timer: None,
         }
-    }
-
-    /// Keeps one timer at the next deadline, so that a parked reactor wakes for it.
-    fn arm_timer(&mut self, cx: &mut Context<'_>) {
-        let deadline = self.poll_group.deadline();
-        if self.timer.map(|(at, _)| at) == deadline {
-            return;
-        }
-        if let Some((_, id)) = self.timer.take() {
-            cx.cancel_timer(id);
-        }
-        self.timer = deadline.map(|at| (at, cx.set_timer(at, 0)));
     }
 }
 
@@ -60,15 +51,19 @@ impl<A: Application> Service for IoService<A> {
         }
     }
 
-    fn on_timer(&mut self, _token: u64, _cx: &mut Context<'_>) {
-        self.timer = None;
+    fn deadline(&self) -> Option<Time> {
+        let application = self.application.deadline();
+        self.poll_group
+            .deadline()
+            .into_iter()
+            .chain(application)
+            .min()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         let received = self.poll_group.receive(cx.now());
         let progress = received.or(self.application.poll(&mut self.poll_group, cx));
         self.poll_group.transmit();
-        self.arm_timer(cx);
         // What ended without a path is taken in the next turn, which must come.
         match self.poll_group.has_completions() {
             true => Progress::Busy,

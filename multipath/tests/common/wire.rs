@@ -208,8 +208,6 @@ impl Service for Wire {
 
     fn on_message(&mut self, (): (), _: &mut Context<'_>) {}
 
-    fn on_timer(&mut self, _: u64, _: &mut Context<'_>) {}
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
         for (path, listener) in &mut self.listeners {

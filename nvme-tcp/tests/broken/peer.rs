@@ -219,8 +219,6 @@ impl Service for Host {
         }
     }
 
-    fn on_timer(&mut self, _: u64, _: &mut Context<'_>) {}
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         self.poll_healthy(cx);
         self.poll_queue(cx);

@@ -110,8 +110,6 @@ impl Service for Wires {
 
     fn on_message(&mut self, (): (), _: &mut Context<'_>) {}
 
-    fn on_timer(&mut self, _: u64, _: &mut Context<'_>) {}
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
         for wire in self.0.borrow_mut().iter_mut() {

@@ -55,7 +55,6 @@ impl Pacer {
         while let Some(request) = work.pace.requests.get(work.sent_ns.len()) {
             let at = work.due(work.sent_ns.len());
             if at > now {
-                cx.set_timer(at, 0);
                 return;
             }
             work.sent_ns.push(now.as_nanos());
@@ -99,11 +98,13 @@ impl Service for Pacer {
         self.send_due(cx);
     }
 
-    fn on_timer(&mut self, _token: u64, cx: &mut Context<'_>) {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         self.send_due(cx);
+        Progress::Idle
     }
 
-    fn poll(&mut self, _cx: &mut Context<'_>) -> Progress {
-        Progress::Idle
+    fn deadline(&self) -> Option<Time> {
+        let work = self.work.as_ref()?;
+        Some(work.due(work.sent_ns.len()))
     }
 }

@@ -78,7 +78,7 @@ impl Server {
                 pending: BTreeMap::new(),
                 batches: BTreeMap::new(),
                 last_id: 0,
-                accept_again: Time::ZERO,
+                accept_again: None,
                 quiet_until: Time::ZERO,
                 stage: Stage::Configuring,
                 waits_for_start: false,
@@ -222,7 +222,7 @@ pub struct RpcService {
     batches: BTreeMap<u64, Batch>,
     last_id: u64,
     /// Nobody is accepted before.
-    accept_again: Time,
+    accept_again: Option<Time>,
     /// Closed clients are not a line in the log before.
     quiet_until: Time,
     stage: Stage,
@@ -248,9 +248,10 @@ impl RpcService {
         if matches!(self.stage, Stage::Configuring | Stage::Failed) && !self.waits_for_start {
             return Progress::Idle;
         }
-        if cx.now() < self.accept_again {
+        if self.accept_again.is_some_and(|again| cx.now() < again) {
             return Progress::Idle;
         }
+        self.accept_again = None;
         let mut progress = Progress::Idle;
         let mut streams = Vec::new();
         for listener in &mut self.listeners {
@@ -260,8 +261,7 @@ impl RpcService {
                     Ok(None) => break,
                     // A client that is gone already, or no descriptors: to ask again at once would cost every turn.
                     Err(_) => {
-                        self.accept_again = cx.now() + ACCEPT_BACKOFF;
-                        cx.set_timer(self.accept_again, 0);
+                        self.accept_again = Some(cx.now() + ACCEPT_BACKOFF);
                         break;
                     }
                 }
@@ -640,7 +640,9 @@ impl Service for RpcService {
         self.rung = true;
     }
 
-    fn on_timer(&mut self, _token: u64, _cx: &mut Context<'_>) {}
+    fn deadline(&self) -> Option<Time> {
+        self.accept_again
+    }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         let mut progress = self.accept(cx);

@@ -8,14 +8,9 @@ use pollux_nvme_tcp::host::{
 };
 use pollux_nvme_tcp::spec::identify::IdentifyController;
 use pollux_nvme_tcp::spec::registers::{Cap, Vs};
-use pollux_reactor::{Context, Progress, Service, Time, TimerId};
+use pollux_reactor::{Context, Progress, Service, Time};
 
 use super::failure::ReadError;
-
-/// Timer: whoever waits has waited long enough.
-const DEADLINE: u64 = 0;
-/// Timer: the controller wants to be polled.
-const WAKE: u64 = 1;
 
 /// What bringing a controller up has told.
 #[derive(Debug)]
@@ -57,8 +52,8 @@ pub struct ProbeService {
     options: ControllerOptions,
     controller: Option<Controller>,
     waiting: Waiting,
-    deadline: Option<TimerId>,
-    wake: Option<(Time, TimerId)>,
+    /// Whoever waits has waited long enough.
+    deadline: Option<Time>,
 }
 
 impl ProbeService {
@@ -69,7 +64,6 @@ impl ProbeService {
             controller: None,
             waiting: Waiting::Ready(ready),
             deadline: None,
-            wake: None,
         }
     }
 
@@ -78,30 +72,12 @@ impl ProbeService {
     }
 
     fn arm_deadline(&mut self, cx: &mut Context<'_>) {
-        self.disarm_deadline(cx);
-        self.deadline = Some(cx.set_timer(cx.now() + self.timeout(), DEADLINE));
-    }
-
-    fn disarm_deadline(&mut self, cx: &mut Context<'_>) {
-        if let Some(timer) = self.deadline.take() {
-            cx.cancel_timer(timer);
-        }
-    }
-
-    fn arm_wake(&mut self, cx: &mut Context<'_>) {
-        let wanted = self.controller.as_ref().and_then(Controller::deadline);
-        if self.wake.map(|(at, _)| at) == wanted {
-            return;
-        }
-        if let Some((_, timer)) = self.wake.take() {
-            cx.cancel_timer(timer);
-        }
-        self.wake = wanted.map(|at| (at, cx.set_timer(at, WAKE)));
+        self.deadline = Some(cx.now() + self.timeout());
     }
 
     /// Whoever waits gets this error. A thread that has stopped waiting has ended: nobody is left to tell.
-    fn fail(&mut self, error: ReadError, cx: &mut Context<'_>) {
-        self.disarm_deadline(cx);
+    fn fail(&mut self, error: ReadError) {
+        self.deadline = None;
         match std::mem::replace(&mut self.waiting, Waiting::Nobody) {
             Waiting::Nobody => {}
             Waiting::Ready(reply) => drop(reply.send(Err(error))),
@@ -109,12 +85,26 @@ impl ProbeService {
         }
     }
 
+    /// Whoever waits has waited long enough.
+    fn give_up(&mut self) {
+        self.deadline = None;
+        let error = match self.waiting {
+            Waiting::Nobody => return,
+            Waiting::Ready(_) => ReadError::NotReady(self.timeout()),
+            Waiting::Read(_) => ReadError::NoAnswer(self.timeout()),
+        };
+        self.fail(error);
+        if let Some(controller) = &mut self.controller {
+            controller.close();
+        }
+    }
+
     fn on_event(&mut self, event: ControllerEvent, cx: &mut Context<'_>) {
         match event {
-            ControllerEvent::Ready => self.on_ready(cx),
-            ControllerEvent::Admin(completed) => self.on_completed(completed, cx),
+            ControllerEvent::Ready => self.on_ready(),
+            ControllerEvent::Admin(completed) => self.on_completed(completed),
             ControllerEvent::Ended(error) => {
-                self.fail(error.into(), cx);
+                self.fail(error.into());
                 cx.request_stop();
             }
             // Changes while we look: what is asked later sees them.
@@ -127,7 +117,7 @@ impl ProbeService {
         }
     }
 
-    fn on_ready(&mut self, cx: &mut Context<'_>) {
+    fn on_ready(&mut self) {
         let facts = self.controller.as_ref().and_then(|controller| {
             Some(Facts {
                 cntlid: controller.id(),
@@ -138,13 +128,13 @@ impl ProbeService {
                 ana: controller.ana().cloned(),
             })
         });
-        self.disarm_deadline(cx);
+        self.deadline = None;
         if let Waiting::Ready(reply) = std::mem::replace(&mut self.waiting, Waiting::Nobody) {
             let _ = reply.send(facts.ok_or(ReadError::Stopped));
         }
     }
 
-    fn on_completed(&mut self, completed: Completed, cx: &mut Context<'_>) {
+    fn on_completed(&mut self, completed: Completed) {
         let result = match completed.outcome {
             Outcome::Completed { status, .. } if status.is_success() => {
                 Ok(completed.request.buffer)
@@ -154,7 +144,7 @@ impl ProbeService {
             Outcome::Lost(_) if self.stage() == Stage::Ended => return,
             Outcome::Lost(lost) => Err(ReadError::Lost(lost)),
         };
-        self.disarm_deadline(cx);
+        self.deadline = None;
         if let Waiting::Read(reply) = std::mem::replace(&mut self.waiting, Waiting::Nobody) {
             let _ = reply.send(result);
         }
@@ -176,7 +166,7 @@ impl Service for ProbeService {
         match Controller::connect(cx.net(), now, self.options.clone()) {
             Ok(controller) => self.controller = Some(controller),
             Err(error) => {
-                self.fail(ReadError::Socket(error.kind()), cx);
+                self.fail(ReadError::Socket(error.kind()));
                 cx.request_stop();
             }
         }
@@ -193,30 +183,16 @@ impl Service for ProbeService {
                 self.waiting = Waiting::Read(reply);
                 match submitted {
                     Ok(()) => self.arm_deadline(cx),
-                    Err(rejected) => self.fail(ReadError::Rejected(rejected.reason), cx),
+                    Err(rejected) => self.fail(ReadError::Rejected(rejected.reason)),
                 }
             }
             Ask::ShutDown => controller.shut_down(now),
         }
     }
 
-    fn on_timer(&mut self, token: u64, cx: &mut Context<'_>) {
-        if token == WAKE {
-            self.wake = None;
-            return;
-        }
-        self.deadline = None;
-        // The controller's own deadline may be the same moment, and it knows what it was waiting for.
-        let _ = self.poll(cx);
-        let error = match self.waiting {
-            Waiting::Nobody => return,
-            Waiting::Ready(_) => ReadError::NotReady(self.timeout()),
-            Waiting::Read(_) => ReadError::NoAnswer(self.timeout()),
-        };
-        self.fail(error, cx);
-        if let Some(controller) = &mut self.controller {
-            controller.close();
-        }
+    fn deadline(&self) -> Option<Time> {
+        let controller = self.controller.as_ref().and_then(Controller::deadline);
+        controller.into_iter().chain(self.deadline).min()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
@@ -228,7 +204,11 @@ impl Service for ProbeService {
             progress = Progress::Busy;
             self.on_event(event, cx);
         }
-        self.arm_wake(cx);
+        if self.deadline.is_some_and(|at| at <= cx.now()) {
+            // The controller's own deadline may be the same moment, and it knew what it was waiting for.
+            self.give_up();
+            progress = Progress::Busy;
+        }
         progress
     }
 
