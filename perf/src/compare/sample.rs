@@ -12,6 +12,8 @@ use crate::stats::{LatencySummary, add, decode, latency_histogram};
 
 /// Samples that a series is cut into at most: neighbours are alike, and a point that stands for more I/Os is steadier.
 const PARTS_MAX: usize = 20;
+/// A part without any I/O is a stall: it counts as half an I/O of the smallest size, so that ratios can be taken.
+const LEAST_IOS: f64 = 0.5;
 /// Options that make a workload another one. A seed does not, nor does where it runs.
 const WORKLOAD: [&str; 12] = [
     "workload",
@@ -178,8 +180,8 @@ fn part(points: &[Value]) -> anyhow::Result<Sample> {
         add(&mut latency, &own);
     }
     Ok(Sample {
-        iops: ios / seconds,
-        bytes_per_sec: bytes / seconds,
+        iops: ios.max(LEAST_IOS) / seconds,
+        bytes_per_sec: bytes.max(LEAST_IOS * 512.0) / seconds,
         latency: LatencySummary::of(&latency),
     })
 }

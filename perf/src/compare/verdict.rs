@@ -163,8 +163,8 @@ impl Comparison {
         for row in &self.rows {
             let name = row.metric.name();
             let Some(effect) = &row.effect else {
-                let gate = row.gate_in_words();
-                let _ = writeln!(out, "  {name:<10}{:>12}  {gate}", "n/a");
+                let gate = row.gate.as_ref().map_or("", |(gate, _)| &gate.text);
+                let _ = writeln!(out, "  {name:<10}{:>12}{:>46}{gate}", "n/a", "");
                 continue;
             };
             let line = format!(
