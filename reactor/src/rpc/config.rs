@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     pub(super) calls: Vec<ConfigCall>,
+    /// Subsystems without calls.
+    pub(super) empty: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -40,12 +42,13 @@ impl Config {
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
         let root: Value = serde_json::from_str(text).map_err(|e| ConfigError(e.to_string()))?;
         let mut root = object(root, "the file", &["subsystems"])?;
-        let mut calls = Vec::new();
+        let (mut calls, mut empty) = (Vec::new(), Vec::new());
         let mut lines = Lines { text, at: 0 };
         for (index, subsystem) in list(&mut root, "subsystems", "")?.into_iter().enumerate() {
             let place = format!("subsystems[{index}]");
             let mut subsystem = object(subsystem, &place, &["subsystem", "config"])?;
             let name = text_of(&mut subsystem, "subsystem", &place)?;
+            let before = calls.len();
             for (index, call) in list(&mut subsystem, "config", &place)?
                 .into_iter()
                 .enumerate()
@@ -68,8 +71,11 @@ impl Config {
                     params,
                 });
             }
+            if calls.len() == before {
+                empty.push(name);
+            }
         }
-        Ok(Config { calls })
+        Ok(Config { calls, empty })
     }
 }
 
@@ -126,6 +132,31 @@ const WITHOUT_MEANING: [&str; 22] = [
     "virtio_blk_create_transport",
 ];
 
+/// Subsystems that SPDK's programs save, with calls or without.
+const SPDK_SUBSYSTEMS: [&str; 16] = [
+    "accel",
+    "bdev",
+    "fsdev",
+    "iobuf",
+    "iscsi",
+    "keyring",
+    "nbd",
+    "nvmf",
+    "scheduler",
+    "scsi",
+    "sock",
+    "ublk",
+    "vfio_user",
+    "vhost_blk",
+    "vhost_scsi",
+    "vmd",
+];
+
+/// Whether SPDK's programs have a subsystem of this name.
+pub(super) fn is_known_to_spdk(subsystem: &str) -> bool {
+    SPDK_SUBSYSTEMS.contains(&subsystem)
+}
+
 impl ConfigCall {
     /// Nothing is missed if it is left out by a program that does not have the method.
     pub(super) fn is_without_meaning(&self) -> bool {
@@ -179,6 +210,7 @@ mod tests {
         let config = Config::parse(text).unwrap();
         let names: Vec<_> = config.calls.iter().map(|c| c.method.as_str()).collect();
         assert_eq!(names, ["x", "y", "z"]);
+        assert_eq!(config.empty, ["b"]);
         assert_eq!(config.calls[0].params["n"], 1);
         assert_eq!(config.calls[1].place, "line 2: subsystem 'a', entry 2 (y)");
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::LOG_FLAG;
-use super::config::{Config, ConfigCall, ConfigError};
+use super::config::{Config, ConfigCall, ConfigError, is_known_to_spdk};
 use super::connection::{Connection, Filled, Next};
 use super::endpoint::{self, EndpointError, SocketFile};
 use super::error::RpcError;
@@ -152,6 +152,12 @@ impl Server {
                 }
                 log::warn!(target: LOG_FLAG, "configuration, {error}");
             }
+        }
+        let is_known = |name: &str| {
+            is_known_to_spdk(name) || self.service.methods.subsystems().any(|s| s == name)
+        };
+        for name in config.empty.iter().filter(|name| !is_known(name)) {
+            log::warn!(target: LOG_FLAG, "configuration: there is no subsystem '{name}'; it has no calls, and is left out");
         }
         if !left_out.is_empty() {
             let left_out = left_out.join(", ");
