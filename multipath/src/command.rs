@@ -59,6 +59,16 @@ impl Op {
         }
     }
 
+    /// Whether executing it may change what is in the blocks, so that it must not be executed twice with others in
+    /// between (rule B14).
+    #[inline]
+    pub fn changes_data(self) -> bool {
+        match self {
+            Self::Read | Self::Flush | Self::Compare => false,
+            Self::Write | Self::WriteZeroes | Self::Deallocate => true,
+        }
+    }
+
     /// The buffer holds what is in the blocks, or is to be.
     #[inline]
     pub(crate) fn moves_blocks(self) -> bool {

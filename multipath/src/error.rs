@@ -24,6 +24,26 @@ pub enum IoError {
     /// writes may have been written or not, where it had been sent.
     #[error("deadline passed")]
     Deadline,
+    /// It ended while it was fenced (rule B14): the controller that it was sent to is lost, and may still execute it.
+    #[error("{0}; the write may still be executed by a controller that was lost")]
+    InDoubt(EndedEarly),
+}
+
+/// What has ended an I/O that was fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EndedEarly {
+    /// Its submitter has aborted it.
+    #[error("aborted")]
+    Aborted,
+    /// Its deadline has passed.
+    #[error("deadline passed")]
+    Deadline,
+    /// The volume was removed.
+    #[error("volume removed")]
+    Removed,
+    /// No path is left that could be waited for.
+    #[error("no path: {0}")]
+    NoPath(NoPath),
 }
 
 /// Why a volume has no path left that could be waited for (rule B7.1).

@@ -12,7 +12,7 @@
 //!
 //! Rules named `B…` are those of the project's multipath behaviour: B1 identity, B2 path state, B3 ANA,
 //! B4 ANATT, B5 selection, B6 completion, B7 waiting, B8 recovery, B9 timeouts and keep-alive, B10 namespaces
-//! that change, B11 detach, B12 failover mode, B13 status. `RULES.md` beside this crate names their tests.
+//! that change, B11 detach, B12 failover mode, B13 status, B14 fencing. `RULES.md` beside this crate names their tests.
 #![deny(missing_docs)]
 
 mod command;
@@ -37,20 +37,20 @@ pub const LOG_FLAG: &str = "bdev_nvme";
 
 pub use command::{Completion, Io, Op};
 pub use counters::{CounterReset, OpCounters, PathCounters};
-pub use error::{HostError, IoError, NoPath, SubmitError};
+pub use error::{EndedEarly, HostError, IoError, NoPath, SubmitError};
 pub use histogram::{HistogramLayout, LatencyHistogram};
 pub use host::{Host, HostHandle};
 pub use ids::{ControllerId, VolumeId, VolumeInfo};
 pub use io::{Aborting, Application, PollGroup};
 pub use messages::IoMessage;
-pub use options::{AttachOptions, Mode, Recovery};
+pub use options::{AttachOptions, Fencing, FencingMode, Mode, Recovery};
 pub use policy::{Policy, Selector};
 pub use pollux_nvme_tcp::host::{FaultChange, InjectedFault};
 pub use request::{
     AttachRequest, Attached, AttachedVolume, ControllerChange, DiscoveryRequest, HostRequest, Reply,
 };
 pub use status::{
-    ControllerStatus, DiscoveryStatus, NotAttached, Notification, NotificationKind, PathEvent,
-    PathEventKind, PathStatus, ReactorCounters, ReactorVolumeStatus, VolumeStatus,
+    ControllerStatus, DiscoveryStatus, FenceStatus, NotAttached, Notification, NotificationKind,
+    PathEvent, PathEventKind, PathStatus, ReactorCounters, ReactorVolumeStatus, VolumeStatus,
 };
 pub use transport_id::{TransportId, TransportIdError};

@@ -29,6 +29,8 @@ pub(crate) enum ToIo {
         traffic: Option<Duration>,
         /// Time after which a queue pair that says nothing is probed (rule B9.4).
         silence: Option<Duration>,
+        /// How long a command may be executed after the controller was lost (rule B14); `None`: no fencing.
+        fence: Option<Duration>,
     },
     /// All of the controller is in place: its paths may carry I/O.
     Enable {
@@ -190,6 +192,18 @@ pub(crate) enum FromIo {
     Resumed {
         volume: VolumeId,
         since: Time,
+    },
+    /// Writes of a controller that was lost wait for this long (rule B14).
+    Fenced {
+        volume: VolumeId,
+        controller: ControllerId,
+        writes: usize,
+        time: Duration,
+    },
+    /// They wait no more.
+    FenceOver {
+        volume: VolumeId,
+        controller: ControllerId,
     },
     /// There were answers on the controller's queue pair since the last time.
     Traffic {

@@ -74,6 +74,88 @@ pub enum Mode {
     Disable,
 }
 
+/// Whether writes that a lost controller may still execute wait until it no longer can (rule B14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fencing {
+    /// When they do.
+    pub mode: FencingMode,
+    /// How long the controller may take for what it has begun when it notices the loss (CQT), where it does not say
+    /// so itself; the larger one counts.
+    pub cqt: Option<Duration>,
+}
+
+/// When writes in doubt are fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FencingMode {
+    /// Where the controller reports a CQT above 0 (Identify Controller bytes 387:386), or one is set.
+    #[default]
+    Auto,
+    /// With every controller; a CQT must be set.
+    Always,
+    /// Never: a write is sent again at once, at the risk that its first copy comes back over newer data.
+    Off,
+}
+
+impl FencingMode {
+    /// Every mode there is. Whoever takes one by name takes it from here.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Always, Self::Off];
+
+    /// Its name in options and calls.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Off => "off",
+        }
+    }
+}
+
+const FENCING_NEEDS_KATO: &str = "fencing needs a keep-alive timeout above 0: without one a lost controller is never known to have ended";
+
+impl Fencing {
+    /// Checks the combination with a keep-alive timeout.
+    ///
+    /// # Errors
+    /// Says what does not go together.
+    pub fn check(&self, keep_alive_ms: u32) -> Result<(), HostError> {
+        if self.mode == FencingMode::Always && self.cqt.is_none() {
+            return Err(HostError::Invalid(
+                "fencing 'always' needs the command quiesce time (cqt_ms)",
+            ));
+        }
+        self.time(keep_alive_ms, false, 0).map(|_| ())
+    }
+
+    /// How long a write is fenced after the loss of a controller that counts all traffic as a sign of life, or does
+    /// not, and reports this CQT in ms: 2 or 3 x KATO + CQT. `None`: not at all.
+    ///
+    /// # Errors
+    /// Says why it can't be.
+    pub(crate) fn time(
+        &self,
+        keep_alive_ms: u32,
+        traffic_based: bool,
+        reported_ms: u16,
+    ) -> Result<Option<Duration>, HostError> {
+        let cqt = self.cqt.unwrap_or_default();
+        let cqt = cqt.max(Duration::from_millis(reported_ms.into()));
+        let on = match self.mode {
+            FencingMode::Auto => !cqt.is_zero(),
+            FencingMode::Always => true,
+            FencingMode::Off => false,
+        };
+        if !on {
+            return Ok(None);
+        }
+        if keep_alive_ms == 0 {
+            return Err(HostError::Invalid(FENCING_NEEDS_KATO));
+        }
+        let times = if traffic_based { 3 } else { 2 };
+        let kato = Duration::from_millis(keep_alive_ms.into());
+        Ok(Some(kato * times + cqt))
+    }
+}
+
 /// How to connect to a controller.
 #[derive(Debug, Clone)]
 pub struct AttachOptions {
@@ -100,6 +182,8 @@ pub struct AttachOptions {
     /// Time after which an I/O queue pair that says nothing, although commands are outstanding, is probed; if
     /// the probe is not answered for half as long either, the controller is reset (rule B9.4). `None`: never.
     pub silence_timeout: Option<Duration>,
+    /// Whether writes that a lost controller may still execute wait (rule B14).
+    pub fencing: Fencing,
     /// What to do when the controller is lost.
     pub recovery: Recovery,
     /// Policy of the volumes; must be the same for all controllers of a name.
@@ -124,6 +208,7 @@ impl Default for AttachOptions {
             io_timeout: None,
             admin_timeout: None,
             silence_timeout: Some(Duration::from_secs(5)),
+            fencing: Fencing::default(),
             recovery: Recovery::default(),
             policy: Policy::default(),
             adopt_policy: false,
@@ -135,6 +220,35 @@ impl Default for AttachOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// B14.3, B14.4: when writes are fenced, and for how long.
+    #[test]
+    fn the_fence_time_is_that_of_the_specification() {
+        let ms = Duration::from_millis;
+        let time = |mode, cqt: Option<u64>, kato, traffic, reported| {
+            let cqt = cqt.map(ms);
+            Fencing { mode, cqt }.time(kato, traffic, reported)
+        };
+        use FencingMode::{Always, Auto, Off};
+        assert_eq!(time(Auto, None, 4000, false, 0), Ok(None));
+        assert_eq!(time(Auto, None, 0, false, 0), Ok(None));
+        assert_eq!(time(Auto, None, 4000, false, 30), Ok(Some(ms(8030))));
+        assert_eq!(time(Auto, None, 4000, true, 30), Ok(Some(ms(12_030))));
+        assert_eq!(time(Auto, Some(50), 4000, false, 0), Ok(Some(ms(8050))));
+        assert_eq!(time(Auto, Some(50), 4000, false, 70), Ok(Some(ms(8070))));
+        assert_eq!(time(Always, Some(0), 1000, false, 0), Ok(Some(ms(2000))));
+        assert_eq!(time(Off, Some(50), 4000, false, 70), Ok(None));
+        for mode in [Auto, Always] {
+            let text = time(mode, Some(50), 0, false, 0).unwrap_err().to_string();
+            assert!(text.contains("keep-alive timeout"), "{text}");
+        }
+        let unset = Fencing {
+            mode: Always,
+            cqt: None,
+        };
+        let text = unset.check(4000).unwrap_err().to_string();
+        assert!(text.contains("cqt_ms"), "{text}");
+    }
 
     /// B8.3
     #[test]

@@ -70,6 +70,17 @@ pub struct PathStatus {
     pub anatt_remaining: Option<Duration>,
 }
 
+/// Writes that a lost controller may still execute, and what stays behind them (rule B14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FenceStatus {
+    /// Writes in doubt, also those that were ended early: their blocks stay fenced.
+    pub writes: usize,
+    /// Writes that overlap them and stay behind.
+    pub behind: usize,
+    /// Time until the last of them goes on.
+    pub remaining: Duration,
+}
+
 /// One volume as one reactor sees it.
 #[derive(Debug, Clone)]
 pub struct ReactorVolumeStatus {
@@ -81,6 +92,8 @@ pub struct ReactorVolumeStatus {
     pub waiting: usize,
     /// Since when they wait because no path is available, by the reactor's clock.
     pub no_path_since: Option<Time>,
+    /// What is fenced, if anything is.
+    pub fenced: Option<FenceStatus>,
     /// Counters of paths that were removed since.
     pub removed: PathCounters,
     /// How often I/O came back with which error, also where it was retried.
@@ -249,6 +262,20 @@ pub enum PathEventKind {
         /// How many.
         commands: usize,
     },
+    /// The controller was lost with writes on the way that it may still execute; they wait (rule B14).
+    Fenced {
+        /// The I/O reactor.
+        reactor: usize,
+        /// How many.
+        writes: usize,
+        /// For how long.
+        time: Duration,
+    },
+    /// The controller can no longer execute any of them.
+    FenceOver {
+        /// The I/O reactor.
+        reactor: usize,
+    },
     /// The controller was lost.
     Lost(String),
     /// The controller's connections were closed on request: because it is reset, disabled or so.
@@ -279,6 +306,18 @@ impl std::fmt::Display for PathEventKind {
                 reactor: None,
                 commands,
             } => write!(f, "{commands} admin commands overdue"),
+            Self::Fenced {
+                reactor,
+                writes,
+                time,
+            } => {
+                let seconds = time.as_secs_f64();
+                write!(
+                    f,
+                    "fenced {writes} writes for {seconds:.1} s on I/O reactor {reactor}"
+                )
+            }
+            Self::FenceOver { reactor } => write!(f, "fence over on I/O reactor {reactor}"),
             Self::Closed(why) => write!(f, "{why} on request"),
             Self::Lost(why) => write!(f, "lost: {why}"),
             Self::Reconnected => f.write_str("reconnected"),

@@ -100,6 +100,8 @@ impl<M: Send + 'static> Control<M> {
     /// What can be said before anything is sent (rule B1.2).
     fn check_attach(&self, request: &AttachRequest) -> Result<(), HostError> {
         request.options.recovery.check()?;
+        let keep_alive_ms = request.options.keep_alive_ms;
+        request.options.fencing.check(keep_alive_ms)?;
         if request.name.is_empty() {
             return Err(HostError::Invalid("the controller name is empty"));
         }
@@ -237,6 +239,15 @@ impl<M: Send + 'static> Control<M> {
         let traffic = (controller.counts_traffic() && !keep_alive.is_zero())
             // With this and the half of KATO after which Keep Alive is sent there is a quarter to spare.
             .then_some(keep_alive / 4);
+        let cqt = controller
+            .identify()
+            .map_or(0, |identify| identify.cqt.get());
+        let (options, traffic_based) = (&member.options, controller.counts_traffic());
+        let fence = options
+            .fencing
+            .time(options.keep_alive_ms, traffic_based, cqt)
+            .ok()
+            .flatten();
         let retry_delays = controller.identify().map_or([0; 3], |identify| {
             [
                 identify.crdt1.get(),
@@ -256,6 +267,7 @@ impl<M: Send + 'static> Control<M> {
                 timeout,
                 traffic,
                 silence,
+                fence,
             }));
         }
     }
@@ -276,6 +288,11 @@ impl<M: Send + 'static> Control<M> {
                 needed,
             });
         }
+        let cqt = controller
+            .identify()
+            .map_or(0, |identify| identify.cqt.get());
+        let options = &member.options;
+        options.fencing.time(options.keep_alive_ms, false, cqt)?;
         let mut group = self
             .members
             .iter()

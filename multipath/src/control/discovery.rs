@@ -179,7 +179,9 @@ impl<M: Send + 'static> Control<M> {
         reply: Reply<()>,
         now: Time,
     ) {
-        if let Err(error) = request.options.recovery.check() {
+        let options = &request.options;
+        let fencing = options.fencing.check(options.keep_alive_ms);
+        if let Err(error) = options.recovery.check().and(fencing) {
             return reply(Err(error));
         }
         if request.name.is_empty() {

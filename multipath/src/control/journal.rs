@@ -44,6 +44,10 @@ pub(super) fn path_event(member: &Member, volume: &str, kind: &PathEventKind) {
         | PathEventKind::Reconnected
         | PathEventKind::CommandTimeout { .. }
         | PathEventKind::AnaNotice => {}
+        PathEventKind::Fenced { .. } => log::warn!(target: LOG_FLAG, "{volume} {addr}: {kind}"),
+        PathEventKind::FenceOver { .. } => {
+            log::info!(target: LOG_FLAG, "{volume} {addr}: {kind}");
+        }
         PathEventKind::AnattExpired => {
             log::warn!(target: LOG_FLAG, "{volume} {addr}: {kind}");
         }

@@ -359,6 +359,26 @@ impl<M: Send + 'static> Control<M> {
                 since,
             } => self.on_stalled(volume, reactor, waiting, now - since),
             FromIo::Resumed { volume, since } => self.on_resumed(volume, reactor, now - since),
+            FromIo::Fenced {
+                volume,
+                controller,
+                writes,
+                time,
+            } => {
+                if let Some(index) = self.member_index(controller) {
+                    let kind = PathEventKind::Fenced {
+                        reactor,
+                        writes,
+                        time,
+                    };
+                    self.record(now, index, volume, kind);
+                }
+            }
+            FromIo::FenceOver { volume, controller } => {
+                if let Some(index) = self.member_index(controller) {
+                    self.record(now, index, volume, PathEventKind::FenceOver { reactor });
+                }
+            }
             FromIo::Traffic {
                 controller,
                 incarnation,

@@ -5,6 +5,7 @@ use pollux_reactor::Time;
 
 use super::select::PathSet;
 use crate::command::{Io, Op};
+use crate::error::{EndedEarly, IoError};
 use crate::ids::{VolumeId, VolumeInfo};
 
 /// What is known of an I/O beside the command and the buffer that a queue pair needs. It travels with them, and
@@ -29,6 +30,22 @@ pub(crate) struct InFlight {
     /// Paths that have just failed it.
     pub avoid: PathSet,
     pub unwanted: Unwanted,
+    /// An earlier attempt was sent to a controller that may still execute it (rule B14).
+    pub in_doubt: bool,
+}
+
+impl InFlight {
+    /// The error that the I/O ends with where no controller has ended it.
+    pub fn ended(&self, error: IoError) -> IoError {
+        let early = match error {
+            _ if !self.in_doubt => return error,
+            IoError::Removed => EndedEarly::Removed,
+            IoError::Deadline => EndedEarly::Deadline,
+            IoError::NoPath(why) => EndedEarly::NoPath(why),
+            IoError::Status(_) | IoError::Data | IoError::InDoubt(_) => EndedEarly::Aborted,
+        };
+        IoError::InDoubt(early)
+    }
 }
 
 /// An I/O with its command and its buffer.
@@ -66,6 +83,7 @@ pub(super) fn request_of(
         retries: 0,
         avoid: PathSet::EMPTY,
         unwanted: Unwanted::No,
+        in_doubt: false,
     };
     command_of(io, volume.nsid, volume.block_shift).with(in_flight)
 }

@@ -31,6 +31,9 @@ pub(crate) struct Link {
     pub recovering: bool,
     /// I/O no longer waits for this controller.
     pub excluded: bool,
+    /// For how long a command that was sent may be executed after the controller was lost; `None`: that is not
+    /// waited for (rule B14).
+    pub fence: Option<Duration>,
     /// CRDT1 to CRDT3, in 100 ms.
     pub retry_delays: [u16; 3],
     timeout: Option<CommandTimeout>,
@@ -76,6 +79,7 @@ impl Link {
             announced: false,
             recovering: true,
             excluded: false,
+            fence: None,
             retry_delays: [0; 3],
             timeout: None,
             age_at: Time::MAX,

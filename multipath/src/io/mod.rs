@@ -5,6 +5,7 @@
 //! Control speaks to the poll group by messages (`poll_group::from_control`), and is answered by messages; nothing
 //! here waits for it.
 
+mod fence;
 mod in_flight;
 mod link;
 mod path;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
+use super::fence::Fence;
 use super::in_flight::IoRequest;
 use super::link::Link;
 use super::path::{Path, Pending, link_of};
@@ -44,6 +45,8 @@ pub(crate) struct Volume {
     errors: Vec<(Status, u64)>,
     /// I/Os without a path or without room in its queue, in submission order.
     pub waiting: VecDeque<IoRequest>,
+    /// What a lost controller may still execute, and what stays behind it (rule B14).
+    pub fence: Fence,
     /// While I/O waits because no path is available.
     pub stalled: Option<Stalled>,
     /// I/Os submitted and not completed.
@@ -62,6 +65,7 @@ impl Volume {
             removed: PathCounters::default(),
             errors: Vec::new(),
             waiting: VecDeque::with_capacity(1024),
+            fence: Fence::default(),
             stalled: None,
             outstanding: 0,
             histogram: None,
@@ -243,7 +247,12 @@ impl Volume {
     }
 
     /// The status of this moment, computed from the table by the code that selects (rule B13.2).
-    pub fn status(&self, reactor: usize, links: &[Option<Box<Link>>]) -> ReactorVolumeStatus {
+    pub fn status(
+        &self,
+        reactor: usize,
+        now: Time,
+        links: &[Option<Box<Link>>],
+    ) -> ReactorVolumeStatus {
         let view = |i: usize| self.paths[i].candidate(links);
         let paths = self
             .paths
@@ -271,7 +280,8 @@ impl Volume {
         ReactorVolumeStatus {
             volume: self.info.id,
             reactor,
-            waiting: self.waiting.len(),
+            waiting: self.waiting.len() + self.fence.requests().count(),
+            fenced: self.fence.status(now),
             no_path_since: self.stalled.map(|stalled| stalled.since),
             removed: self.removed,
             errors: self.errors.clone(),
@@ -331,11 +341,14 @@ mod tests {
         let (mut c, links) = volume(AnaState::OPTIMIZED);
         for epoch in [1, 4, 5] {
             assert!(!c.set_path(ID, state(epoch, AnaState::INACCESSIBLE)));
-            assert_eq!(c.status(0, &links).paths[0].ana_state, AnaState::OPTIMIZED);
+            assert_eq!(
+                c.status(0, Time::ZERO, &links).paths[0].ana_state,
+                AnaState::OPTIMIZED
+            );
         }
         assert!(c.set_path(ID, state(6, AnaState::INACCESSIBLE)));
         assert!(!c.set_path(ID, state(5, AnaState::OPTIMIZED)));
-        let path = &c.status(0, &links).paths[0];
+        let path = &c.status(0, Time::ZERO, &links).paths[0];
         assert_eq!((path.ana_state, path.epoch), (AnaState::INACCESSIBLE, 6));
     }
 
@@ -343,7 +356,7 @@ mod tests {
     /// epoch with what an older read told does not end it.
     #[test]
     fn only_a_log_read_after_the_ana_status_explains_it() {
-        let pending = |c: &Volume, links: &[_]| c.status(0, links).paths[0].log_pending;
+        let pending = |c: &Volume, links: &[_]| c.status(0, Time::ZERO, links).paths[0].log_pending;
         let by_read = |epoch, log_read| PathState {
             log_read,
             ..state(epoch, AnaState::OPTIMIZED)
@@ -384,7 +397,10 @@ mod tests {
             let (mut c, links) = volume(AnaState::INACCESSIBLE);
             assert!(c.set_path(ID, state(6, newer)));
             c.anatt_expired(ID, 5);
-            assert!(!c.status(0, &links).paths[0].anatt_expired, "{newer}");
+            assert!(
+                !c.status(0, Time::ZERO, &links).paths[0].anatt_expired,
+                "{newer}"
+            );
         }
     }
 
@@ -411,7 +427,7 @@ mod tests {
         };
         assert!(!c.set_path(predecessor, state(9, AnaState::OPTIMIZED)));
         c.anatt_expired(predecessor, 5);
-        let path = &c.status(0, &links).paths[0];
+        let path = &c.status(0, Time::ZERO, &links).paths[0];
         assert!(!path.accessible && !path.anatt_expired);
     }
 
@@ -456,7 +472,10 @@ mod tests {
         };
         c.set_path(ID, inactive);
         assert_eq!(c.hopeless(&links), Some(NoPath::NamespaceInactive));
-        assert!(!c.status(0, &links).paths[0].accessible, "B2.2: inactive");
+        assert!(
+            !c.status(0, Time::ZERO, &links).paths[0].accessible,
+            "B2.2: inactive"
+        );
     }
 
     /// What is avoided is a path, wherever it stands in the table by now.

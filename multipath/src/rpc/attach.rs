@@ -7,7 +7,7 @@ use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
 
 use super::options::Timeouts;
-use super::{ENOKEY, State, address, done, forward, policy};
+use super::{ENOKEY, State, address, done, fencing, forward, policy};
 use crate::options::{AttachOptions, Mode};
 use crate::request::{AttachRequest, HostRequest};
 use crate::transport_id::TransportId;
@@ -42,6 +42,7 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
     )?;
     let policy = policy::take_opts(params)?;
     let timeouts = Timeouts::take(params)?;
+    let fencing = fencing::Given::take(params)?;
     let digests = Digests {
         header: params.optional("hdgst")?.unwrap_or(false),
         data: params.optional("ddgst")?.unwrap_or(false),
@@ -72,7 +73,7 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
     if let Some(key) = keys.first() {
         return Err(RpcError::errno_of(ENOKEY, format!("key '{key}'")));
     }
-    let defaults = state.options.attach(timeouts);
+    let defaults = state.options.attach(timeouts, fencing);
     let options = AttachOptions {
         mode: mode.unwrap_or_default(),
         digests,

@@ -3,8 +3,8 @@
 use pollux_reactor::rpc::{Answer, Call, Mail, Outcome, Responder};
 use serde_json::{Map, Value, json};
 
-use super::{State, discovery, error, options, policy};
-use crate::options::{AttachOptions, Mode};
+use super::{State, discovery, error, fencing, options, policy};
+use crate::options::{AttachOptions, Fencing, Mode};
 use crate::request::HostRequest;
 use crate::status::{ControllerStatus, DiscoveryStatus, VolumeStatus};
 use crate::transport_id::TransportId;
@@ -53,7 +53,8 @@ fn with_controllers(
         found.any(|(name, transport)| *name == c.name && transport.addr == c.transport.addr)
     };
     let own = controllers.iter().filter(|c| !is_found(c));
-    calls.extend(own.flat_map(attach_calls));
+    let fencing = state.options.fencing();
+    calls.extend(own.flat_map(|controller| attach_calls(controller, fencing)));
     let _ = (state.host)(HostRequest::Volumes(Box::new(move |answer| {
         responder.answer(match answer {
             Err(e) => Err(error(&e)),
@@ -66,7 +67,8 @@ fn with_controllers(
 }
 
 /// One call for each address; none for a controller that is not attached yet.
-fn attach_calls(controller: &ControllerStatus) -> Vec<Value> {
+/// What is as the `defaults` have it is left out.
+fn attach_calls(controller: &ControllerStatus, defaults: Fencing) -> Vec<Value> {
     if controller.state == "connecting" {
         return Vec::new();
     }
@@ -78,11 +80,16 @@ fn attach_calls(controller: &ControllerStatus) -> Vec<Value> {
         Mode::Disable => "disable",
     };
     let all = std::iter::once(&controller.transport).chain(alternates);
-    all.map(|transport| attach_call(controller, transport, mode))
+    all.map(|transport| attach_call(controller, transport, mode, defaults))
         .collect()
 }
 
-fn attach_call(controller: &ControllerStatus, transport: &TransportId, mode: &str) -> Value {
+fn attach_call(
+    controller: &ControllerStatus,
+    transport: &TransportId,
+    mode: &str,
+    defaults: Fencing,
+) -> Value {
     let options = &controller.options;
     let addr = transport.addr;
     let mut params = Map::new();
@@ -117,6 +124,12 @@ fn attach_call(controller: &ControllerStatus, transport: &TransportId, mode: &st
             json!(u64::try_from(ms).unwrap_or(u64::MAX)),
         );
     }
+    if options.fencing != defaults {
+        fencing::show(options.fencing, &mut params);
+    }
+    let mut put = |name: &str, value: Value| {
+        params.insert(name.into(), value);
+    };
     put("multipath", json!(mode));
     put("multipath_opts", policy::show(options.policy));
     options::show_recovery(options.recovery, &mut params);

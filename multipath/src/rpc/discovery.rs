@@ -6,6 +6,7 @@ use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
 use serde_json::{Map, Value, json};
 
+use super::fencing::Given;
 use super::options::{self, Timeouts};
 use super::{State, address, done, error, forward};
 use crate::error::HostError;
@@ -38,7 +39,7 @@ pub(super) fn start(state: &mut State, call: &mut Call<State>) -> Outcome {
         },
         options: AttachOptions {
             adopt_policy: true,
-            ..state.options.attach(timeouts)
+            ..state.options.attach(timeouts, Given::default())
         },
         // A time limit is for somebody who waits.
         wait_for_attach: wait_for_attach || attach_timeout_ms > 0,

@@ -14,6 +14,7 @@ mod config;
 mod controllers;
 mod discovery;
 mod faults;
+mod fencing;
 mod histogram;
 mod iostat;
 mod options;

@@ -6,9 +6,9 @@ use pollux_nvme_tcp::host::{CommandTimeout, TimeoutAction};
 use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{EINVAL, State, error, policy};
+use super::{EINVAL, State, error, fencing, policy};
 use crate::error::HostError;
-use crate::options::{AttachOptions, Recovery};
+use crate::options::{AttachOptions, Fencing, Recovery};
 use crate::policy::Policy;
 use crate::request::{HostRequest, Reply};
 use crate::status::ControllerStatus;
@@ -21,6 +21,7 @@ pub(super) struct Options {
     pub keep_alive_ms: Option<u32>,
     tcp_connect_timeout_ms: Option<u32>,
     limits: Limits,
+    fencing: fencing::Given,
     retry_count: Option<i32>,
     disable_auto_failback: Option<bool>,
 }
@@ -170,6 +171,7 @@ impl Options {
             keep_alive_ms: params.optional("keep_alive_timeout_ms")?,
             tcp_connect_timeout_ms: params.optional("tcp_connect_timeout_ms")?,
             limits: Limits::take(params)?,
+            fencing: fencing::Given::take(params)?,
             retry_count,
             disable_auto_failback: params.optional("disable_auto_failback")?,
         };
@@ -211,13 +213,25 @@ impl Options {
                 .tcp_connect_timeout_ms
                 .or(others.tcp_connect_timeout_ms),
             limits: self.limits.or(others.limits),
+            fencing: self.fencing.or(others.fencing),
             retry_count: self.retry_count.or(others.retry_count),
             disable_auto_failback: self.disable_auto_failback.or(others.disable_auto_failback),
         }
     }
 
+    /// What a controller is attached with that has no fencing of its own.
+    pub fn fencing(&self) -> Fencing {
+        self.fencing.fencing()
+    }
+
+    fn check_fencing(&self) -> Result<(), RpcError> {
+        let options = self.attach(Timeouts::default(), fencing::Given::default());
+        let checked = options.fencing.check(options.keep_alive_ms);
+        checked.map_err(|e| error(&e))
+    }
+
     /// What a controller is attached with that has nothing of its own but these `timeouts`.
-    pub fn attach(&self, timeouts: Timeouts) -> AttachOptions {
+    pub fn attach(&self, timeouts: Timeouts, fencing: fencing::Given) -> AttachOptions {
         let defaults = AttachOptions::default();
         let tcp_timeout_ms = self.tcp_connect_timeout_ms.filter(|&ms| ms > 0);
         AttachOptions {
@@ -225,6 +239,7 @@ impl Options {
             tcp_connect_timeout: tcp_timeout_ms.map(|ms| Duration::from_millis(ms.into())),
             io_timeout: self.limits.io(),
             admin_timeout: self.limits.admin(),
+            fencing: fencing.or(self.fencing).fencing(),
             recovery: timeouts.or(self.timeouts).recovery(),
             policy: self.policy.unwrap_or_default(),
             ..defaults
@@ -242,6 +257,7 @@ impl Options {
             self.tcp_connect_timeout_ms,
         );
         self.limits.show(&mut params);
+        self.fencing.show(&mut params);
         self.timeouts.show(&mut params);
         put(
             &mut params,
@@ -257,6 +273,7 @@ impl Options {
 pub(super) fn set(state: &mut State, call: &mut Call<State>) -> Outcome {
     let options = Options::take(&mut call.params)?;
     options.limits.or(state.options.limits).check()?;
+    options.clone().or(&state.options).check_fencing()?;
     let responder = call.responder()?;
     let mail = call.mail.clone();
     let reply: Reply<Vec<ControllerStatus>> =

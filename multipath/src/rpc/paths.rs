@@ -3,7 +3,7 @@
 use pollux_reactor::rpc::{Call, Outcome, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{State, address, ana_name, done, forward, no_volume, policy};
+use super::{State, address, ana_name, done, fencing, forward, no_volume, policy};
 use crate::request::HostRequest;
 use crate::status::{PathStatus, ReactorCounters, VolumeStatus};
 
@@ -27,28 +27,36 @@ pub(super) fn io_paths(state: &mut State, call: &mut Call<State>) -> Outcome {
     call.params.finish()?;
     forward(state, call, HostRequest::Volumes, move |volumes| {
         let volumes = chosen(volumes, name.as_deref())?;
-        let mut groups: Vec<(Vec<Value>, Map<String, Value>)> = Vec::new();
+        type Group = (Vec<Value>, Map<String, Value>, Map<String, Value>);
+        let mut groups: Vec<Group> = Vec::new();
         for volume in &volumes {
             for part in &volume.reactors {
                 if groups.len() <= part.reactor {
                     groups.resize_with(part.reactor + 1, Default::default);
                 }
-                let Some((paths, waiting)) = groups.get_mut(part.reactor) else {
+                let Some((paths, waiting, fenced)) = groups.get_mut(part.reactor) else {
                     continue;
                 };
                 let shown = part.paths.iter().filter_map(|p| show(&volume.name, p));
                 paths.extend(shown);
                 waiting.insert(volume.name.clone(), part.waiting.into());
+                if let Some(fence) = part.fenced {
+                    fenced.insert(volume.name.clone(), fencing::show_status(fence));
+                }
             }
         }
         let groups: Vec<Value> = groups
             .into_iter()
             .enumerate()
-            .map(|(reactor, (paths, waiting))| {
+            .map(|(reactor, (paths, waiting, fenced))| {
+                let mut pollux = json!({"waiting_io": waiting});
+                if !fenced.is_empty() {
+                    pollux["fenced_io"] = fenced.into();
+                }
                 json!({
                     "thread": thread_name(reactor),
                     "io_paths": paths,
-                    "pollux": {"waiting_io": waiting},
+                    "pollux": pollux,
                 })
             })
             .collect();

@@ -16,6 +16,7 @@ mod completions;
 mod deadlines;
 mod failover;
 mod faults;
+mod fencing;
 mod identity;
 mod keep_alive;
 mod many;

@@ -132,6 +132,9 @@ pub struct Tap {
     pub on_data: Option<OnData>,
     /// While true, what was held stays.
     pub hold: bool,
+    /// What a host has sent is not lost with its connection: the target's end stays, and gets what was held whenever
+    /// [`hold`](Self::hold) ends.
+    pub late: bool,
     /// All commands, in order.
     pub seen: Vec<Seen>,
     /// Connections that were made, by path.
@@ -223,7 +226,7 @@ impl Service for Wire {
         for passage in &mut self.passages {
             progress = progress.or(passage.poll(&mut tap, now));
         }
-        self.passages.retain(|p| !p.is_over());
+        self.passages.retain(|p| tap.late || !p.is_over());
         tap.open = self.passages.len();
         progress
     }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::world::World;
 
-/// Options hold for what is attached later, and what `framework_get_config` gives makes the same again.
+/// B14.4: options hold for what is attached later, and what `framework_get_config` gives makes the same again.
 #[test]
 fn the_configuration_can_be_loaded_again() {
     let mut w = World::new("config");
@@ -20,7 +20,12 @@ fn the_configuration_can_be_loaded_again() {
     );
     w.call(
         "bdev_nvme_set_options",
-        json!({"reconnect_delay_sec": 2, "ctrlr_loss_timeout_sec": 9}),
+        json!({
+            "reconnect_delay_sec": 2,
+            "ctrlr_loss_timeout_sec": 9,
+            "fencing": "always",
+            "cqt_ms": 70,
+        }),
     );
     for (params, code) in [
         (json!({"bdev_retry_count": -2}), -32602),
@@ -34,13 +39,16 @@ fn the_configuration_can_be_loaded_again() {
             json!({"multipath_opts": {"policy": "active_passive", "selector": "queue_depth"}}),
             -32603,
         ),
+        (json!({"fencing": "always"}), -22),
+        (json!({"cqt_ms": 50, "keep_alive_timeout_ms": 0}), -22),
+        (json!({"fencing": "sometimes"}), -32602),
         (json!({"speed": 1}), -32602),
     ] {
         let text = params.to_string();
         assert_eq!(w.fail("bdev_nvme_set_options", params).0, code, "{text}");
     }
     w.attach(0, json!({}));
-    w.attach(1, json!({"reconnect_delay_sec": 3}));
+    w.attach(1, json!({"reconnect_delay_sec": 3, "fencing": "off"}));
     let (code, text) = w.fail("bdev_nvme_set_options", json!({"bdev_retry_count": 3}));
     assert_eq!(
         (code, text.as_str()),
@@ -74,6 +82,13 @@ fn the_configuration_can_be_loaded_again() {
     assert_eq!(calls[1]["params"]["reconnect_delay_sec"], 2);
     assert_eq!(calls[1]["params"]["ctrlr_loss_timeout_sec"], 9);
     assert_eq!(calls[2]["params"]["reconnect_delay_sec"], 3);
+    let fencing = |call: &serde_json::Value| {
+        let params = &call["params"];
+        (params["fencing"].clone(), params["cqt_ms"].clone())
+    };
+    assert_eq!(fencing(&calls[0]), (json!("always"), json!(70)));
+    assert_eq!(fencing(&calls[1]), (json!(null), json!(null)));
+    assert_eq!(fencing(&calls[2]), (json!("off"), json!(70)));
     w.call("bdev_nvme_detach_controller", json!({"name": "Nvme0"}));
     for call in &calls {
         w.call(call["method"].as_str().unwrap(), call["params"].clone());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use pollux_multipath::{Selector, TransportId, TransportIdError};
+use pollux_multipath::{Fencing, FencingMode, Selector, TransportId, TransportIdError};
 use pollux_nvme_tcp::spec::nqn::Nqn;
 
 use crate::cores::CoreList;
@@ -76,6 +76,14 @@ pub struct RunArgs {
     /// Keep-alive timeout in milliseconds; 0 switches keep-alive off
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=3_600_000), help_heading = "Paths")]
     pub kato: u32,
+
+    /// Whether writes that were on the way to a lost controller wait until it can no longer execute them
+    #[arg(long, value_parser = fencing_mode(), default_value = "auto", help_heading = "Paths")]
+    pub fencing: FencingMode,
+
+    /// Command quiesce time in milliseconds, for controllers that report none; --fencing always needs it
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=3_600_000), help_heading = "Paths")]
+    pub cqt: Option<u32>,
 
     /// I/Os kept in flight on each reactor
     #[arg(short = 'q', long, alias = "iodepth", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)), help_heading = "Workload")]
@@ -206,7 +214,26 @@ fn selector() -> impl TypedValueParser<Value = Selector> {
     })
 }
 
+/// What `--fencing` takes.
+#[expect(clippy::expect_used, reason = "only these names are possible values")]
+fn fencing_mode() -> impl TypedValueParser<Value = FencingMode> {
+    PossibleValuesParser::new(FencingMode::ALL.map(FencingMode::name)).map(|name| {
+        let mut all = FencingMode::ALL.into_iter();
+        let mode = all.find(|mode| mode.name() == name);
+        mode.expect("the name of a mode")
+    })
+}
+
 impl RunArgs {
+    /// `--fencing` and `--cqt`.
+    pub fn fencing(&self) -> Fencing {
+        let cqt = self.cqt.map(|ms| Duration::from_millis(ms.into()));
+        Fencing {
+            mode: self.fencing,
+            cqt,
+        }
+    }
+
     /// Options that are right by themselves but not together.
     pub fn check(&self) -> Result<(), String> {
         let mixed = matches!(self.workload, Workload::Rw | Workload::RandRw);
@@ -230,6 +257,12 @@ impl RunArgs {
                 "--ramp-time {} contradicts --ios {ios}, which counts from the start: allowed is one of them",
                 ramp.as_secs_f64()
             ));
+        }
+        if self.fencing == FencingMode::Always && self.cqt.is_none() {
+            return Err("--fencing always needs --cqt MS, the command quiesce time".to_owned());
+        }
+        if let Err(error) = self.fencing().check(self.kato) {
+            return Err(format!("--kato {}: {error}", self.kato));
         }
         if self.require_digests && !(self.hdgst || self.ddgst) {
             return Err(

@@ -149,6 +149,7 @@ fn attach(
                 .saturating_add(1)
                 .clamp(QUEUE_SIZE_MIN, QUEUE_SIZE_MAX),
             connect_timeout: deadline.saturating_duration_since(now()),
+            fencing: args.fencing(),
             policy: policy(args),
             ..AttachOptions::default()
         };

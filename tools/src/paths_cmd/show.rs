@@ -31,14 +31,22 @@ fn header(volume: &Volume) -> String {
         Some(waiting) => format!(", {waiting} I/Os waiting"),
         None => String::new(),
     };
+    let fenced = match volume.fenced {
+        Some((writes, ms)) => format!(", {writes} writes fenced for {}", seconds(ms)),
+        None => String::new(),
+    };
     format!(
-        "{}: {} ({} blocks of {} bytes), {}{waiting}",
+        "{}: {} ({} blocks of {} bytes), {}{waiting}{fenced}",
         volume.name,
         size(bytes),
         volume.blocks,
         volume.block_size,
         volume.policy,
     )
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 
 fn size(bytes: u64) -> String {
@@ -127,7 +135,7 @@ fn notes(path: &Path) -> Vec<String> {
         Some(ana) if ana.anatt_expired => notes.push("ANATT has run out".to_owned()),
         Some(ana) => notes.extend(
             ana.anatt_ms
-                .map(|ms| format!("ANATT runs out in {}.{} s", ms / 1000, ms % 1000 / 100)),
+                .map(|ms| format!("ANATT runs out in {}", seconds(ms))),
         ),
         None => {}
     }
@@ -248,6 +256,8 @@ pub fn document(snapshot: &Snapshot, before: Option<&Before>) -> Value {
             "block_size": volume.block_size,
             "policy": volume.policy,
             "waiting_io": volume.waiting,
+            "fenced_io": volume.fenced.map(|(writes, _)| writes),
+            "fence_remaining_ms": volume.fenced.map(|(_, ms)| ms),
             "paths": paths,
         })
     };
@@ -337,6 +347,7 @@ mod tests {
                 block_size: 512,
                 policy: "active_passive".to_owned(),
                 waiting: Some(3),
+                fenced: Some((2, 9_760)),
                 paths: vec![
                     path("127.0.0.1:4420", "optimized", None, &both),
                     path("127.0.0.1:4421", "inaccessible", Some(9_760), &neither),
@@ -351,7 +362,7 @@ mod tests {
         let shown = text(&snapshot(100), None);
         let lines: Vec<&str> = shown.lines().collect();
         let expected = [
-            "disk1n1: 1.5 GiB (3145728 blocks of 512 bytes), active_passive, 3 I/Os waiting",
+            "disk1n1: 1.5 GiB (3145728 blocks of 512 bytes), active_passive, 3 I/Os waiting, 2 writes fenced for 9.7 s",
             "  PATH            ID  ANA STATE     CONN  ACC  CUR   OUT  READS  WRITES  ERR",
             "  127.0.0.1:4420   1  optimized     yes   yes  on 0    4    100       1    0",
             "  127.0.0.1:4421   1  inaccessible  yes   no   no      4    100       1    0",

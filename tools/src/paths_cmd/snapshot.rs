@@ -18,6 +18,8 @@ pub struct Volume {
     pub policy: String,
     /// I/Os that wait for a path, on all reactors; only Pollux tells.
     pub waiting: Option<u64>,
+    /// Writes that a lost controller may still execute and what waits behind them, and the time left in ms.
+    pub fenced: Option<(u64, u64)>,
     pub paths: Vec<Path>,
 }
 
@@ -94,6 +96,11 @@ fn volume(bdev: &Value, groups: &Value, controllers: &Value, stats: &Value) -> V
     let name = text(&bdev["name"]);
     let groups = list(&groups["poll_groups"]);
     let waiting = |group: &Value| group["pollux"]["waiting_io"][&name].as_u64();
+    let fenced = groups.iter().filter_map(|group| {
+        let fence = &group["pollux"]["fenced_io"][&name];
+        let writes = fence["writes"].as_u64()? + number(&fence["behind"]);
+        Some((writes, number(&fence["remaining_ms"])))
+    });
     let mut volume = Volume {
         blocks: number(&bdev["num_blocks"]),
         block_size: number(&bdev["block_size"]),
@@ -102,6 +109,7 @@ fn volume(bdev: &Value, groups: &Value, controllers: &Value, stats: &Value) -> V
             .iter()
             .map(waiting)
             .try_fold(0, |sum, waiting| Some(sum + waiting?)),
+        fenced: fenced.reduce(|a, b| (a.0 + b.0, a.1.max(b.1))),
         paths: Vec::new(),
         name,
     };

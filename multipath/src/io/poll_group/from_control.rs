@@ -26,6 +26,7 @@ impl PollGroup {
                 timeout,
                 traffic,
                 silence,
+                fence,
             } => {
                 let place = place(&mut self.links, controller.slot);
                 let link = place.get_or_insert_with(|| Box::new(Link::new(controller)));
@@ -35,6 +36,9 @@ impl PollGroup {
                 let connected =
                     link.connect(incarnation, *options, timeout, traffic, silence, inbox, cx);
                 self.drain_inbox(controller);
+                if let Some(link) = link_mut(&mut self.links, controller) {
+                    link.fence = fence;
+                }
                 if let Err(error) = connected {
                     self.report(controller, incarnation, News::Lost(error));
                 }
@@ -186,12 +190,13 @@ impl PollGroup {
         }
         link.disconnect(&mut self.inbox);
         self.drain_inbox(controller);
+        self.fence_from_now(controller);
     }
 
     /// What waits for the volume fails now; what is on the way fails when it comes back.
     fn remove_volume(&mut self, id: VolumeId) {
         let place = place(&mut self.volumes, id.slot);
-        let Some(volume) = place.take_if(|volume| volume.info.id == id) else {
+        let Some(mut volume) = place.take_if(|volume| volume.info.id == id) else {
             return;
         };
         let (delayed, others): (VecDeque<Delayed>, _) = std::mem::take(&mut self.delayed)
@@ -199,8 +204,9 @@ impl PollGroup {
             .partition(|d| d.request.user.volume == id);
         self.delayed = others;
         let delayed = delayed.into_iter().map(|d| d.request);
-        for request in volume.waiting.into_iter().chain(delayed) {
-            self.finish(request, None, Err(IoError::Removed));
+        let fenced = volume.fence.take(|_| true);
+        for request in volume.waiting.into_iter().chain(fenced).chain(delayed) {
+            self.end(request, IoError::Removed);
         }
     }
 

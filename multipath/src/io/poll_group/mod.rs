@@ -1,5 +1,6 @@
 //! The poll group: all volumes and controllers of one I/O reactor, and the way of an I/O through them.
 
+mod fencing;
 mod from_control;
 mod overdue;
 mod retry;
@@ -46,6 +47,8 @@ pub struct PollGroup {
     waiting: bool,
     /// No I/O's deadline passes before this time.
     expire_at: Time,
+    /// No fence is over before this time.
+    fence_at: Time,
     /// I/Os submitted, which gives each its place in the order.
     sequence: u64,
     counters: ReactorCounters,
@@ -66,6 +69,7 @@ impl PollGroup {
             failback: true,
             waiting: false,
             expire_at: Time::MAX,
+            fence_at: Time::MAX,
             sequence: 0,
             counters: ReactorCounters::default(),
             control: Outbox::new(control),
@@ -116,7 +120,7 @@ impl PollGroup {
         self.volumes
             .iter()
             .flatten()
-            .map(|volume| volume.status(self.reactor, &self.links))
+            .map(|volume| volume.status(self.reactor, self.now, &self.links))
             .collect()
     }
 
@@ -218,6 +222,9 @@ impl PollGroup {
         let Some(volume) = volume_mut(&mut self.volumes, request.user.volume) else {
             return self.finish(request, None, Err(IoError::Removed));
         };
+        if !volume.fence.is_empty() && volume.fence.holds(&request.user) {
+            return self.stay_behind(request);
+        }
         let Some(link) = volume.pick(&self.links, request.user.avoid) else {
             if let Some(why) = volume.hopeless(&self.links) {
                 return self.finish(request, None, Err(IoError::NoPath(why)));
@@ -289,6 +296,7 @@ impl PollGroup {
                     break;
                 }
             }
+            self.give_up_fenced(slot);
             self.tell_whether_stalled(slot);
         }
         self.waiting = self
@@ -358,6 +366,9 @@ impl PollGroup {
                 self.retry(delayed.request);
             }
         }
+        if now >= self.fence_at {
+            self.end_fences();
+        }
         if self.waiting {
             self.resume_waiting();
         }
@@ -397,6 +408,8 @@ impl PollGroup {
             Some(stalled.since + STALL_TOLD_AFTER)
         });
         let stalls = self.waiting.then_some(stalls).into_iter().flatten();
+        let fence = (self.fence_at < Time::MAX).then_some(self.fence_at);
+        let delayed = delayed.into_iter().chain(fence);
         connecting.chain(delayed).chain(expire).chain(stalls).min()
     }
 
@@ -407,13 +420,18 @@ impl PollGroup {
         }
         let mut inbox = std::mem::take(&mut self.inbox);
         // What a lost connection hands back comes in the order of its slots.
-        if let Some(Outcome::Lost(Lost::Connection { .. })) = inbox.last().map(|c| c.outcome) {
+        let last = inbox.last().map(|c| c.outcome);
+        let lost = matches!(last, Some(Outcome::Lost(Lost::Connection { .. })));
+        if lost {
             inbox.sort_unstable_by_key(|completed| completed.request.user.sequence);
         }
         for completed in inbox.drain(..) {
             self.on_completed(controller, completed);
         }
         self.inbox = inbox;
+        if lost {
+            self.tell_fenced(controller);
+        }
     }
 
     fn report(&mut self, controller: ControllerId, incarnation: u32, news: News) {

@@ -90,7 +90,14 @@ impl PollGroup {
             let index = self.delayed.iter().position(is_it)?;
             Some(self.delayed.remove(index)?.request)
         };
-        let mut found = waiting.or_else(delayed);
+        let fenced = || {
+            let volume = volume_mut(&mut self.volumes, volume)?;
+            let mut first = true;
+            // The flag is taken only by an I/O that is wanted: one is enough.
+            let one = |io: &InFlight| wanted(io) && std::mem::take(&mut first);
+            volume.fence.take(one).pop()
+        };
+        let mut found = waiting.or_else(delayed).or_else(fenced);
         let give_back_by = self.now + GIVE_BACK;
         for link in self.links.iter_mut().flatten() {
             if found.is_some() {
@@ -124,7 +131,7 @@ impl PollGroup {
             return Aborting::NotFound;
         };
         let error = IoError::Status(Status::ABORTED_BY_REQUEST);
-        self.finish(request, None, Err(error));
+        self.end(request, error);
         Aborting::Ended
     }
 
@@ -134,6 +141,7 @@ impl PollGroup {
     pub(super) fn expire(&mut self) {
         let now = self.now;
         let mut next = Time::MAX;
+        let mut fenced_next = Time::MAX;
         let mut passed = Vec::new();
         let mut sort_out = |request: IoRequest| {
             let deadline = request.user.deadline;
@@ -148,6 +156,12 @@ impl PollGroup {
             let waiting = std::mem::take(&mut volume.waiting);
             volume.waiting = waiting.into_iter().filter_map(&mut sort_out).collect();
         }
+        let mut fenced = Vec::new();
+        for volume in self.volumes.iter_mut().flatten() {
+            fenced.extend(volume.fence.take(|io| io.deadline <= now));
+            let deadlines = volume.fence.requests().map(|r| r.user.deadline);
+            fenced_next = deadlines.fold(fenced_next, Time::min);
+        }
         let delayed = std::mem::take(&mut self.delayed).into_iter();
         self.delayed = delayed
             .filter_map(|Delayed { at, request }| {
@@ -158,8 +172,10 @@ impl PollGroup {
         for id in ids {
             next = next.min(self.expire_on(id, &mut passed));
         }
+        passed.extend(fenced);
+        next = next.min(fenced_next);
         for request in passed {
-            self.finish(request, None, Err(IoError::Deadline));
+            self.end(request, IoError::Deadline);
         }
         // With many different deadlines they are looked through a thousand times a second at most.
         self.expire_at = next.max(now + EXPIRE_PERIOD);

@@ -75,8 +75,10 @@ impl PollGroup {
 
     fn on_failed(&mut self, controller: ControllerId, mut request: IoRequest, outcome: Outcome) {
         let id = request.user.volume;
+        let doubt = self.doubt(controller, &request, outcome);
         let Some(volume) = volume_mut(&mut self.volumes, id) else {
-            return self.finish(request, None, Err(IoError::Removed));
+            request.user.in_doubt = doubt.is_some();
+            return self.end(request, IoError::Removed);
         };
         let counted = match outcome {
             Outcome::Completed { status, .. } => Some(status),
@@ -107,6 +109,9 @@ impl PollGroup {
                     });
                 }
             }
+        }
+        if let Some(time) = doubt {
+            return self.fence(controller, request, time);
         }
         let (what, error) = match outcome {
             Outcome::Completed { status, .. } => (disposition(status), IoError::Status(status)),

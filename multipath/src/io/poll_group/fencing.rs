@@ -1,0 +1,139 @@
+//! Writes that a lost controller may still execute wait until it no longer can (rule B14).
+
+use std::time::Duration;
+
+use pollux_nvme_tcp::host::{Lost, Outcome};
+use pollux_reactor::Time;
+
+use super::{PollGroup, link_mut, volume_mut};
+use crate::error::IoError;
+use crate::ids::ControllerId;
+use crate::io::in_flight::{IoRequest, Unwanted};
+use crate::messages::FromIo;
+
+impl PollGroup {
+    /// For how long an I/O that a controller has not ended is in doubt; `None`: it may be sent again at once.
+    pub(super) fn doubt(
+        &mut self,
+        controller: ControllerId,
+        request: &IoRequest,
+        outcome: Outcome,
+    ) -> Option<Duration> {
+        let sent = matches!(outcome, Outcome::Lost(Lost::Connection { sent: true }));
+        if !sent || !request.user.op.changes_data() {
+            return None;
+        }
+        link_mut(&mut self.links, controller)?.fence
+    }
+
+    /// Keeps a write in doubt; one that is not wanted any more ends, and leaves its blocks fenced.
+    #[cold]
+    pub(super) fn fence(
+        &mut self,
+        controller: ControllerId,
+        mut request: IoRequest,
+        time: Duration,
+    ) {
+        let until = self.now + time;
+        request.user.in_doubt = true;
+        let Some(volume) = volume_mut(&mut self.volumes, request.user.volume) else {
+            return self.end(request, IoError::Removed);
+        };
+        self.fence_at = self.fence_at.min(until);
+        let error = match request.user.unwanted {
+            Unwanted::No => return volume.fence.add(controller, until, request),
+            Unwanted::Overdue => IoError::Deadline,
+            Unwanted::Aborted => ABORTED,
+        };
+        volume.fence.add_ended(controller, until, &request.user);
+        self.end(request, error);
+    }
+
+    /// Ends an I/O that no controller has ended.
+    pub(super) fn end(&mut self, request: IoRequest, error: IoError) {
+        let error = request.user.ended(error);
+        self.finish(request, None, Err(error));
+    }
+
+    /// Keeps a write behind those in doubt that it overlaps, while there is hope for a path.
+    #[cold]
+    pub(super) fn stay_behind(&mut self, request: IoRequest) {
+        let Some(volume) = volume_mut(&mut self.volumes, request.user.volume) else {
+            return self.end(request, IoError::Removed);
+        };
+        match volume.hopeless(&self.links) {
+            Some(why) => self.end(request, IoError::NoPath(why)),
+            None => volume.fence.hold(request),
+        }
+    }
+
+    /// Ends what a volume has fenced once no path is left to hope for (rule B7.1).
+    pub(super) fn give_up_fenced(&mut self, slot: usize) {
+        let Some(Some(volume)) = self.volumes.get_mut(slot) else {
+            return;
+        };
+        if volume.fence.is_empty() {
+            return;
+        }
+        if let Some(why) = volume.hopeless(&self.links) {
+            for request in volume.fence.take(|_| true) {
+                self.end(request, IoError::NoPath(why));
+            }
+        }
+    }
+
+    /// The controller's host side is closed as a whole: what it may still execute counts from now.
+    pub(super) fn fence_from_now(&mut self, controller: ControllerId) {
+        let Some(time) = link_mut(&mut self.links, controller).and_then(|link| link.fence) else {
+            return;
+        };
+        for volume in self.volumes.iter_mut().flatten() {
+            volume.fence.given_up(controller, self.now + time);
+        }
+    }
+
+    /// Lets go on what no controller can execute any more.
+    #[cold]
+    pub(super) fn end_fences(&mut self) {
+        let now = self.now;
+        for slot in 0..self.volumes.len() {
+            let Some(Some(volume)) = self.volumes.get_mut(slot) else {
+                continue;
+            };
+            let id = volume.info.id;
+            let (free, controllers) = volume.fence.release(now);
+            for request in free {
+                self.retry(request);
+            }
+            for controller in controllers {
+                self.post(FromIo::FenceOver {
+                    volume: id,
+                    controller,
+                });
+            }
+        }
+        let volumes = self.volumes.iter().flatten();
+        let next = volumes.map(|volume| volume.fence.next()).min();
+        self.fence_at = next.unwrap_or(Time::MAX);
+    }
+
+    /// Tells control how much of a controller that was lost is fenced, for the history.
+    pub(super) fn tell_fenced(&mut self, controller: ControllerId) {
+        for slot in 0..self.volumes.len() {
+            let Some(Some(volume)) = self.volumes.get_mut(slot) else {
+                continue;
+            };
+            let id = volume.info.id;
+            if let Some((writes, time)) = volume.fence.untold(controller, self.now) {
+                self.post(FromIo::Fenced {
+                    volume: id,
+                    controller,
+                    writes,
+                    time,
+                });
+            }
+        }
+    }
+}
+
+const ABORTED: IoError = IoError::Status(pollux_nvme_tcp::spec::status::Status::ABORTED_BY_REQUEST);
