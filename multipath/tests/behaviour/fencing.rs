@@ -168,7 +168,8 @@ fn reads_and_what_was_not_sent_move_at_once() {
         assert_eq!(w.carried_by(id), Some(path), "{op:?}");
     }
     // A write that is still with the host.
-    let mut w = world(2602, 1, &always());
+    let mut w = World::tapped(2602, 2, 1, 0);
+    attach(&mut w, 1, &always());
     let (sender, answer) = mpsc::channel();
     w.request(HostRequest::Fault {
         name: "Nvme0".into(),

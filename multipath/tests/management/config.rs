@@ -39,7 +39,6 @@ fn the_configuration_can_be_loaded_again() {
             json!({"multipath_opts": {"policy": "active_passive", "selector": "queue_depth"}}),
             -32603,
         ),
-        (json!({"fencing": "always"}), -22),
         (json!({"cqt_ms": 50, "keep_alive_timeout_ms": 0}), -22),
         (json!({"fencing": "sometimes"}), -32602),
         (json!({"speed": 1}), -32602),
