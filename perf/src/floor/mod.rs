@@ -6,7 +6,7 @@
 //!
 //! What one `recv` takes and one `send` gives at most decides how many system calls a message costs and whether its
 //! bytes are still in the cache: small buffers are better for large messages, large ones for many small messages, and
-//! where they meet is the machine's. So the run tries [`BUFFERS`] first and takes the fastest.
+//! where they meet is the machine's. So the run tries several sizes first and takes the fastest.
 
 mod args;
 mod exchange;

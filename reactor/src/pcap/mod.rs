@@ -6,8 +6,8 @@
 //!
 //! A connection of which both ends are in this process is written once, as its connecting side sees it.
 //!
-//! The reactors only copy. A thread of its own makes the packets and writes the file; up to [`QUEUE`] packets of
-//! [`SEGMENT`] bytes at most wait for it (32 MiB). What does not fit is left out and counted, and shows in the file as a
+//! The reactors only copy. A thread of its own makes the packets and writes the file; up to 1,024 packets of
+//! 32 KiB at most wait for it (32 MiB). What does not fit is left out and counted, and shows in the file as a
 //! gap of the sequence numbers. Copies cost time and memory: a run that is captured is no measurement.
 //!
 //! ```no_run
