@@ -314,7 +314,7 @@ class Programs:
         """What `nvme-tcp/examples/controller.rs` was answered: status and result of each question."""
         process = self.start(CONTROLLER, f"{address[0]}:{address[1]}", nqn)
         process.wait(20)
-        found = re.findall(r"question \d: (.*), result (0x[0-9a-f]+)", process.output())
+        found = re.findall(r"^\w+: (.*), result (0x[0-9a-f]+)$", process.output(), re.MULTILINE)
         return [(status, int(result, 16)) for status, result in found]
 
     def shell(self, addresses: list[tuple[str, int]], nqn: str) -> "OurShell":
