@@ -362,7 +362,8 @@ mod tests {
         let shown = text(&snapshot(100), None);
         let lines: Vec<&str> = shown.lines().collect();
         let expected = [
-            "disk1n1: 1.5 GiB (3145728 blocks of 512 bytes), active_passive, 3 I/Os waiting, 2 writes fenced for 9.7 s",
+            "disk1n1: 1.5 GiB (3145728 blocks of 512 bytes), active_passive, 3 I/Os waiting,",
+            "2 writes fenced for 9.7 s",
             "  PATH            ID  ANA STATE     CONN  ACC  CUR   OUT  READS  WRITES  ERR",
             "  127.0.0.1:4420   1  optimized     yes   yes  on 0    4    100       1    0",
             "  127.0.0.1:4421   1  inaccessible  yes   no   no      4    100       1    0",
@@ -417,7 +418,7 @@ mod tests {
             ago: Duration::from_millis(500),
         };
         let shown = text(&snapshot(250), Some(&before));
-        let line = shown.lines().nth(2).unwrap_or_default();
+        let line = shown.lines().nth(3).unwrap_or_default();
         let words: Vec<&str> = line.split_whitespace().skip(7).collect();
         assert_eq!(words, ["4", "300", "0.0", "0"]);
         let document = document(&snapshot(250), Some(&before));
