@@ -140,7 +140,7 @@ fn error(error: &HostError) -> RpcError {
 
 /// An ANA state as clients spell it.
 fn ana_name(state: AnaState) -> String {
-    state.to_string().replace('-', "_")
+    state.to_string()
 }
 
 /// No such volume.

@@ -447,7 +447,7 @@ fn ana_states() {
     ] {
         assert_eq!(state.to_string(), text);
         assert_eq!(text.parse(), Ok(state));
-        assert_eq!(text.replace('-', "_").parse(), Ok(state));
+        assert_eq!(text.replace('_', "-").parse(), Ok(state));
         assert_eq!(state.is_accessible(), accessible);
         assert_eq!(state.refusal().is_none(), accessible);
         assert!(state.refusal().is_none_or(|status| status.is_ana()));
