@@ -8,8 +8,8 @@ use pollux_reactor::{Group, Sender, Simulation, mailbox};
 
 use crate::control::Control;
 use crate::error::HostError;
-use crate::io::{Application, IoService};
-use crate::messages::{ControlMessage, IoMessage};
+use crate::io::{Application, IoMessage, IoService};
+use crate::messages::ControlMessage;
 use crate::request::{AttachRequest, Attached, HostRequest, Reply};
 use crate::status::{ControllerStatus, VolumeStatus};
 use crate::transport_id::TransportId;
@@ -59,8 +59,9 @@ impl Host {
             });
         }
         let senders = reactors.clone();
+        let own = control_sender.clone();
         group.add_service(control, control_receiver, move || {
-            Control::new(identity, senders)
+            Control::new(identity, own, senders)
         });
         HostHandle {
             control: control_sender,
@@ -84,7 +85,8 @@ impl Host {
             let service = IoService::new(index, control_sender.clone(), application(index));
             simulation.add_service(reactor, receiver, service);
         }
-        let service = Control::new(identity, reactors.clone());
+        let own = control_sender.clone();
+        let service = Control::new(identity, own, reactors.clone());
         simulation.add_service(control, control_receiver, service);
         HostHandle {
             control: control_sender,
@@ -103,7 +105,9 @@ impl<M: Send + 'static> HostHandle<M> {
             .send(ControlMessage::Request(request))
             .map_err(|message| match message {
                 ControlMessage::Request(request) => request,
-                ControlMessage::Io { .. } => unreachable!("a request was sent"),
+                ControlMessage::Io { .. } | ControlMessage::Woken => {
+                    unreachable!("a request was sent")
+                }
             })
     }
 

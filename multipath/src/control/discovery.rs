@@ -6,6 +6,7 @@ use pollux_reactor::{Context, Progress, Time};
 
 use super::discovery_log::Record;
 use super::discovery_service::DiscoveryService;
+use super::member::AttachAsker;
 use super::retry::Retries;
 use super::{Control, journal};
 use crate::error::HostError;
@@ -47,9 +48,9 @@ enum FoundState {
 
 /// How an attach of a discovery has ended.
 pub(super) struct AttachResult {
-    discovery: String,
-    transport: TransportId,
-    error: Option<HostError>,
+    pub discovery: String,
+    pub transport: TransportId,
+    pub error: Option<HostError>,
 }
 
 impl Discovery {
@@ -137,7 +138,7 @@ impl Discovery {
         }
     }
 
-    fn status(&self) -> DiscoveryStatus {
+    pub fn status(&self) -> DiscoveryStatus {
         let transport = |addr: SocketAddr| TransportId {
             addr,
             ..self.request.transport.clone()
@@ -172,13 +173,9 @@ impl Discovery {
     }
 }
 
-impl<M: Send + 'static> Control<M> {
-    pub(super) fn start_discovery(
-        &mut self,
-        request: DiscoveryRequest,
-        reply: Reply<()>,
-        now: Time,
-    ) {
+impl Control {
+    pub(super) fn start_discovery(&mut self, request: DiscoveryRequest, reply: Reply<()>) {
+        let now = self.shared.now;
         let options = &request.options;
         let fencing = options.fencing.check(options.keep_alive_ms);
         if let Err(error) = options.recovery.check().and(fencing) {
@@ -211,21 +208,17 @@ impl<M: Send + 'static> Control<M> {
         });
     }
 
-    pub(super) fn stop_discovery(&mut self, name: &str, reply: Reply<()>, now: Time) {
+    pub(super) fn stop_discovery(&mut self, name: &str, reply: Reply<()>) {
         let Some(index) = self.discoveries.iter().position(|d| d.request.name == name) else {
             return reply(Err(HostError::NotFound(format!("discovery: '{name}'"))));
         };
-        self.end_discovery(
-            index,
-            HostError::Cancelled("the discovery was stopped"),
-            reply,
-            now,
-        );
+        let error = HostError::Cancelled("the discovery was stopped");
+        self.end_discovery(index, error, reply);
     }
 
     /// Ends a discovery and detaches what it found; `gone` is answered when that is gone, and with `error` who
     /// still waits for its start.
-    fn end_discovery(&mut self, index: usize, error: HostError, gone: Reply<()>, now: Time) {
+    fn end_discovery(&mut self, index: usize, error: HostError, gone: Reply<()>) {
         let Discovery { found, waiting, .. } = self.discoveries.remove(index);
         if let Some((_, reply)) = waiting {
             reply(Err(error));
@@ -234,23 +227,14 @@ impl<M: Send + 'static> Control<M> {
             let mut found = found.iter();
             found.any(|f| f.group == group && f.transport.addr == addr)
         };
-        let ids: Vec<_> = self
-            .members
-            .iter()
-            .filter(|m| is_found(&m.group, m.transport.addr))
-            .map(|m| m.id)
-            .collect();
-        self.stop_members(ids, gone, now);
+        let ids = self.members.ids(|m| is_found(&m.group, m.transport.addr));
+        self.stop_members(ids, gone);
     }
 
     /// A discovery has found it.
     pub(super) fn is_discovered(&self, transport: &TransportId) -> bool {
         let mut found = self.discoveries.iter().flat_map(|d| &d.found);
         found.any(|f| f.transport == *transport)
-    }
-
-    pub(super) fn discovery_status(&self) -> Vec<DiscoveryStatus> {
-        self.discoveries.iter().map(Discovery::status).collect()
     }
 
     /// Ends all of them; the host ends what they found.
@@ -275,7 +259,8 @@ impl<M: Send + 'static> Control<M> {
         while let Some(discovery) = self.discoveries.get_mut(index) {
             let mut is_due = false;
             for service in &mut discovery.services {
-                let (did, has_changed) = service.poll(&discovery.request, &self.identity, cx);
+                let (did, has_changed) =
+                    service.poll(&discovery.request, &self.shared.identity, cx);
                 progress = progress.or(did);
                 is_due |= has_changed;
             }
@@ -288,11 +273,11 @@ impl<M: Send + 'static> Control<M> {
                 progress = Progress::Busy;
                 self.reconcile(index, cx);
             }
-            if !self.check_waiting(index, now) {
+            if !self.check_waiting(index) {
                 index += 1;
             }
         }
-        while let Ok(result) = self.attach_results.1.try_recv() {
+        while let Some(result) = self.shared.attach_results.pop_front() {
             progress = Progress::Busy;
             self.on_attach_result(result, cx);
         }
@@ -329,7 +314,7 @@ impl<M: Send + 'static> Control<M> {
             };
         }
         self.reconcile(index, cx);
-        self.check_waiting(index, now);
+        self.check_waiting(index);
     }
 
     /// Makes what is attached match what is listed.
@@ -348,9 +333,8 @@ impl<M: Send + 'static> Control<M> {
             FoundState::Failed(_) => wanted.contains(&found.transport),
             FoundState::Attached => {
                 let addr = found.transport.addr;
-                let there = members
-                    .iter()
-                    .any(|m| m.group == found.group && m.transport.addr == addr);
+                let mut group = members.group(&found.group);
+                let there = group.any(|m| m.transport.addr == addr);
                 if there && is_known && !wanted.contains(&found.transport) {
                     gone.push((found.group.clone(), addr));
                     return false;
@@ -360,7 +344,7 @@ impl<M: Send + 'static> Control<M> {
         });
         for (group, addr) in gone {
             // Nobody waits for this one.
-            self.detach(&group, Some(addr), Box::new(|_| ()), now);
+            self.detach(&group, Some(addr), Box::new(|_| ()));
         }
         for transport in wanted {
             self.attach_found(index, transport, cx);
@@ -382,8 +366,7 @@ impl<M: Send + 'static> Control<M> {
             .iter()
             .find(|f| f.transport.subnqn == transport.subnqn);
         let taken = |group: &str| {
-            discovery.found.iter().any(|f| f.group == group)
-                || self.members.iter().any(|m| m.group == group)
+            discovery.found.iter().any(|f| f.group == group) || self.members.first(group).is_some()
         };
         let group = match sibling {
             Some(found) => found.group.clone(),
@@ -398,7 +381,6 @@ impl<M: Send + 'static> Control<M> {
             options: discovery.request.options.clone(),
         };
         let name = discovery.request.name.clone();
-        let results = self.attach_results.0.clone();
         let attached = transport.clone();
         if let Some(discovery) = self.discoveries.get_mut(index) {
             let found = &mut discovery.found;
@@ -415,21 +397,17 @@ impl<M: Send + 'static> Control<M> {
                 }),
             }
         }
-        let reply = move |answer: Result<_, HostError>| {
-            // Refused only by a host that has ended.
-            let _ = results.send(AttachResult {
-                discovery: name,
-                transport: attached,
-                error: answer.err(),
-            });
+        let asker = AttachAsker::Discovery {
+            discovery: name,
+            transport: attached,
         };
-        self.attach(request, Box::new(reply), cx);
+        self.attach(request, asker, cx);
     }
 
     /// Answers who waits for the first attaches: when they are done or have failed, when the time limit has
     /// passed, and without a limit when the service itself has failed [`WAITED_TRIES`] times. True if the
     /// discovery was ended by that.
-    fn check_waiting(&mut self, index: usize, now: Time) -> bool {
+    fn check_waiting(&mut self, index: usize) -> bool {
         let Some(discovery) = self.discoveries.get_mut(index) else {
             return false;
         };
@@ -438,7 +416,7 @@ impl<M: Send + 'static> Control<M> {
         };
         let tries = discovery.services.first().map_or(0, |s| s.retries.tries());
         let is_over = match deadline {
-            Some(at) => now >= *at,
+            Some(at) => self.shared.now >= *at,
             None => tries >= WAITED_TRIES,
         };
         if is_over {
@@ -448,7 +426,7 @@ impl<M: Send + 'static> Control<M> {
                 in_time: deadline.is_none(),
             };
             // Nobody waits for what it has found to be gone.
-            self.end_discovery(index, error, Box::new(|_| ()), now);
+            self.end_discovery(index, error, Box::new(|_| ()));
             return true;
         }
         if discovery.is_settled()

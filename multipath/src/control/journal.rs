@@ -7,7 +7,9 @@ use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::Time;
 
 use super::discovery_service::DiscoveryService;
-use super::member::{Lifecycle, Member};
+use super::lifecycle::Lifecycle;
+use super::member::Member;
+use super::members::Members;
 use crate::LOG_FLAG;
 use crate::error::HostError;
 use crate::ids::{VolumeId, VolumeInfo};
@@ -20,10 +22,8 @@ const STILL_LOST_PERIOD: Duration = Duration::from_secs(300);
 const UNUSABLE_TOLD: usize = 4;
 
 /// Something has happened to a controller, and so to all its paths.
-pub(super) fn controller_event(member: Option<&Member>, kind: &PathEventKind) {
-    let Some((name, addr)) = member.map(who) else {
-        return;
-    };
+pub(super) fn controller_event(member: &Member, kind: &PathEventKind) {
+    let (name, addr) = who(member);
     match kind {
         PathEventKind::Lost(_) | PathEventKind::CommandTimeout { .. } => {
             log::warn!(target: LOG_FLAG, "{name} {addr}: {kind}")
@@ -53,7 +53,7 @@ pub(super) fn path_event(member: &Member, volume: &str, kind: &PathEventKind) {
         }
         // The first state of a path that is just being added is no news.
         PathEventKind::Ana { .. }
-            if member.lifecycle != Lifecycle::Live && member.lost_at.is_none() =>
+            if member.lifecycle() != Lifecycle::Live && member.lost_at.is_none() =>
         {
             log::debug!(target: LOG_FLAG, "{volume} {addr}: {kind}");
         }
@@ -70,26 +70,22 @@ pub(super) fn path_event(member: &Member, volume: &str, kind: &PathEventKind) {
 }
 
 /// A controller's first connection stands.
-pub(super) fn attached(member: Option<&Member>) {
-    if let Some(member) = member {
-        let (name, addr) = who(member);
-        let (id, subnqn) = (member.cntlid, member.transport.subnqn.as_str());
-        log::info!(target: LOG_FLAG, "{name} {addr}: attached, controller {id} of {subnqn}");
-    }
+pub(super) fn attached(member: &Member) {
+    let (name, addr) = who(member);
+    let (id, subnqn) = (member.cntlid, member.transport.subnqn.as_str());
+    log::info!(target: LOG_FLAG, "{name} {addr}: attached, controller {id} of {subnqn}");
 }
 
 /// A first connection did not come about. Whoever asked for it is told; a discovery tries again.
-pub(super) fn not_attached(member: Option<&Member>, error: &HostError) {
-    if let Some((name, addr)) = member.map(who) {
-        log::debug!(target: LOG_FLAG, "{name} {addr}: not attached: {error}");
-    }
+pub(super) fn not_attached(member: &Member, error: &HostError) {
+    let (name, addr) = who(member);
+    log::debug!(target: LOG_FLAG, "{name} {addr}: not attached: {error}");
 }
 
 /// A controller goes for good.
-pub(super) fn detached(member: Option<&Member>) {
-    if let Some((name, addr)) = member.filter(|m| m.attach.is_none()).map(who) {
-        log::info!(target: LOG_FLAG, "{name} {addr}: detached");
-    }
+pub(super) fn detached(member: &Member) {
+    let (name, addr) = who(member);
+    log::info!(target: LOG_FLAG, "{name} {addr}: detached");
 }
 
 /// A controller was lost for longer than it may be.
@@ -100,15 +96,12 @@ pub(super) fn given_up(member: &Member) {
 
 /// A try to connect a controller again has failed: a line where the reason is another one than before, and one every
 /// few minutes.
-pub(super) fn still_lost(member: Option<&mut Member>, why: &str, now: Time) {
-    let Some(member) = member else {
-        return;
-    };
-    let is_news = member.reconnect.failed(why.to_owned());
+pub(super) fn still_lost(member: &mut Member, why: &str, now: Time) {
+    let is_news = member.retries.failed(why.to_owned());
     let is_due = now >= member.still_lost_at;
     let (name, addr) = (&member.group, member.transport.addr);
     let lost_for = member.lost_at.map_or(Duration::ZERO, |at| now - at);
-    let count = member.reconnect.tries();
+    let count = member.retries.tries();
     if !is_news && !is_due {
         log::debug!(target: LOG_FLAG, "{name} {addr}: still lost: {why}");
         return;
@@ -201,20 +194,20 @@ const PATHS_TOLD: usize = 4;
 pub(super) fn stalled(
     name: &str,
     volume: VolumeId,
-    members: &[Member],
+    members: &Members,
     waiting: usize,
     length: Duration,
 ) {
     let mut paths = Vec::new();
     let mut is_limited = false;
-    for member in members {
+    for member in members.iter() {
         let Some(path) = member.paths.iter().find(|p| p.volume == volume) else {
             continue;
         };
         let recovery = member.options.recovery;
         is_limited |=
             recovery.controller_loss_timeout.is_some() || recovery.fast_io_fail_timeout.is_some();
-        paths.push(match member.lifecycle {
+        paths.push(match member.lifecycle() {
             Lifecycle::Live => format!("{} {}", member.transport.addr, path.state.ana),
             _ => format!(
                 "{} {}: {}",

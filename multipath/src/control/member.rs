@@ -4,35 +4,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{Controller, ControllerOptions};
+use pollux_nvme_tcp::host::{ConnectOptions, Controller, ControllerOptions, HostIdentity};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Time;
 
+use super::journal;
+use super::lifecycle::Lifecycle;
 use super::retry::Retries;
+use super::shared::Shared;
 use crate::ids::{ControllerId, VolumeId};
 use crate::options::AttachOptions;
 use crate::path_state::PathState;
-use crate::request::{Attached, Reply};
+use crate::request::{AttachRequest, Attached, AttachedVolume, Reply};
+use crate::status::PathEventKind;
 use crate::transport_id::TransportId;
-
-/// Where a controller stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lifecycle {
-    /// The admin queue is connecting or the controller is being brought up.
-    Connecting,
-    /// The I/O queue pairs are connecting, one on each I/O reactor.
-    Queues,
-    /// Carries I/O.
-    Live,
-    /// Lost; tried again at this time.
-    Waiting(Time),
-    /// Lost, and not tried again by itself: there is no reconnect delay (rule B8.3).
-    Failed,
-    /// Disconnected until it is enabled again.
-    Disabled,
-    /// Being shut down for good.
-    Stopping,
-}
 
 /// A path as control keeps it.
 #[derive(Debug)]
@@ -46,6 +31,18 @@ pub(super) struct MemberPath {
     pub anatt_expired: bool,
 }
 
+/// Who has asked for an attach, and is told how it has ended.
+pub(super) enum AttachAsker {
+    /// Somebody outside.
+    Request(Reply<Attached>),
+    /// A discovery, for what is listed at an address.
+    Discovery {
+        discovery: String,
+        transport: TransportId,
+    },
+}
+
+/// One controller. What happens to it is in `recovery`, what it makes of its namespaces in `paths`.
 pub(super) struct Member {
     pub id: ControllerId,
     /// Name of the group.
@@ -58,19 +55,19 @@ pub(super) struct Member {
     pub addresses_tried: usize,
     pub options: AttachOptions,
     pub controller_options: ControllerOptions,
-    pub lifecycle: Lifecycle,
+    lifecycle: Lifecycle,
     pub controller: Option<Controller<u64>>,
     /// Counts connections, so that news of an older one is told apart.
     pub incarnation: u32,
     /// I/O queue pairs of this incarnation that are connected.
     pub queues_ready: usize,
     /// The attach that is not answered yet, and when it fails. A reconnect has no one to answer.
-    pub attach: Option<Reply<Attached>>,
+    pub attach: Option<AttachAsker>,
     pub attach_deadline: Time,
     /// When it was lost, until it is live again.
     pub lost_at: Option<Time>,
     /// Tries to connect it again that have failed since, and when that is said again for the same reason.
-    pub reconnect: Retries,
+    pub retries: Retries,
     pub still_lost_at: Time,
     pub excluded: bool,
     pub last_error: Option<String>,
@@ -81,8 +78,111 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn path_mut(&mut self, volume: VolumeId) -> Option<&mut MemberPath> {
-        self.paths.iter_mut().find(|p| p.volume == volume)
+    /// A controller that is about to be connected for the first time.
+    pub fn new(
+        id: ControllerId,
+        request: AttachRequest,
+        asker: AttachAsker,
+        identity: &HostIdentity,
+        io_queues: u16,
+    ) -> Member {
+        let AttachRequest {
+            name,
+            transport,
+            options,
+        } = request;
+        let mut host = identity.clone();
+        if let Some(nqn) = &transport.hostnqn {
+            host.nqn = nqn.clone();
+        }
+        let connect = ConnectOptions {
+            keep_alive_ms: options.keep_alive_ms,
+            digests: options.digests,
+            require_digests: options.require_digests,
+            disable_sq_flow_control: !options.sq_flow_control,
+            timeout: options.connect_timeout,
+            tcp_timeout: options.tcp_connect_timeout,
+            local: options.local,
+            ..ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host)
+        };
+        Member {
+            id,
+            group: name,
+            transport: transport.into(),
+            alternates: VecDeque::new(),
+            addresses_tried: 0,
+            controller_options: ControllerOptions {
+                connect,
+                io_queues,
+                io_queue_size: options.queue_size,
+                command_timeout: options.admin_timeout,
+            },
+            options,
+            lifecycle: Lifecycle::Connecting,
+            controller: None,
+            incarnation: 0,
+            queues_ready: 0,
+            attach: Some(asker),
+            attach_deadline: Time::MAX,
+            lost_at: None,
+            retries: Retries::default(),
+            still_lost_at: Time::ZERO,
+            excluded: false,
+            last_error: None,
+            paths: Vec::new(),
+            left_out: Vec::new(),
+            cntlid: 0,
+        }
+    }
+
+    /// Where it stands.
+    pub fn lifecycle(&self) -> Lifecycle {
+        self.lifecycle
+    }
+
+    /// Goes on to where the table of [`Lifecycle`] allows.
+    pub fn enter(&mut self, next: Lifecycle) {
+        let from = self.lifecycle;
+        assert!(
+            from.may_become(next),
+            "controller {:?} cannot go from {from:?} to {next:?}",
+            self.id
+        );
+        self.lifecycle = next;
+    }
+
+    /// Tells one volume that it has a path by this controller to which something has happened.
+    pub fn record(&self, volume: VolumeId, kind: PathEventKind, shared: &mut Shared) {
+        let now = shared.now;
+        // A volume that has gone has no history any more.
+        if let Some(volume) = shared.volumes.get_mut(volume) {
+            journal::path_event(self, &volume.info.name, &kind);
+            volume.record(now, self.id, &self.transport, kind);
+        }
+    }
+
+    /// Something has happened to the controller, and so to all its paths.
+    pub fn record_all(&self, kind: &PathEventKind, shared: &mut Shared) {
+        journal::controller_event(self, kind);
+        for path in &self.paths {
+            self.record(path.volume, kind.clone(), shared);
+        }
+    }
+
+    /// The volumes that it is a path of.
+    pub fn volumes(&self, shared: &Shared) -> Vec<AttachedVolume> {
+        let volumes = self
+            .paths
+            .iter()
+            .filter_map(|p| shared.volumes.get(p.volume));
+        volumes
+            .map(|v| AttachedVolume {
+                volume: v.info.id,
+                name: v.info.name.clone(),
+                blocks: v.info.blocks,
+                block_size: v.info.block_size(),
+            })
+            .collect()
     }
 
     /// It is a controller of its subsystem at this time.
@@ -97,7 +197,11 @@ impl Member {
         match self.lifecycle {
             Lifecycle::Connecting | Lifecycle::Queues => at.push(self.attach_deadline),
             Lifecycle::Waiting(retry) => at.push(retry),
-            Lifecycle::Live | Lifecycle::Failed | Lifecycle::Disabled | Lifecycle::Stopping => {}
+            Lifecycle::Live
+            | Lifecycle::Failed
+            | Lifecycle::Disabled
+            | Lifecycle::Stopping
+            | Lifecycle::Gone => {}
         }
         at.extend(self.loss_deadline());
         at.extend(self.exclusion_deadline());
@@ -121,14 +225,6 @@ impl Member {
             return None;
         }
         Some(self.lost_at? + self.options.recovery.fast_io_fail_timeout?)
-    }
-
-    /// The connection is gone: the log that a new one reads decides afresh.
-    pub fn stop_anatt(&mut self) {
-        for path in &mut self.paths {
-            path.anatt_at = None;
-            path.anatt_expired = false;
-        }
     }
 
     /// Turns to the next address, if there are others; true until each was tried once.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pollux_nvme_tcp::host::{Namespace, NamespaceIds};
 use pollux_reactor::Time;
 
+use super::journal;
 use super::slots::Slots;
 use crate::error::HostError;
 use crate::ids::{ControllerId, VolumeId, VolumeInfo};
@@ -16,11 +17,20 @@ use crate::transport_id::TransportId;
 /// Path events kept of each volume (rule B13.3).
 const EVENTS_MAX: usize = 256;
 
+/// A controller that a volume is reached by.
+struct VolumePath {
+    controller: ControllerId,
+    /// The size that it reports; unknown while it is not connected.
+    blocks: Option<u64>,
+}
+
 pub(super) struct Volume {
     pub info: VolumeInfo,
     pub group: String,
     pub ids: NamespaceIds,
     pub policy: Policy,
+    /// Its paths, in the order in which they were added.
+    paths: Vec<VolumePath>,
     /// I/O reactors on which I/O waits and no path is available.
     pub stalled: Vec<usize>,
     pub events: VecDeque<PathEvent>,
@@ -93,12 +103,53 @@ impl Volumes {
         self.notifications.iter().filter(move |n| n.id >= first)
     }
 
-    pub fn resize(&mut self, id: VolumeId, blocks: u64) {
-        if let Some(volume) = self.get_mut(id) {
-            volume.info.blocks = blocks;
-            let name = volume.info.name.clone();
-            self.notify(NotificationKind::Resized, name);
+    /// Makes the volume as large as the smallest size that a path reports; its new size if that changes it.
+    pub fn resize(&mut self, id: VolumeId) -> Option<u64> {
+        let volume = self.get_mut(id)?;
+        let blocks = volume.paths.iter().filter_map(|p| p.blocks).min()?;
+        if volume.info.blocks == blocks {
+            return None;
         }
+        journal::resized(&volume.info, blocks);
+        volume.info.blocks = blocks;
+        let name = volume.info.name.clone();
+        self.notify(NotificationKind::Resized, name);
+        Some(blocks)
+    }
+
+    pub fn add_path(&mut self, id: VolumeId, controller: ControllerId) {
+        if let Some(volume) = self.get_mut(id) {
+            volume.paths.push(VolumePath {
+                controller,
+                blocks: None,
+            });
+        }
+    }
+
+    /// The size that a path reports, or that it is no longer known.
+    pub fn reported(&mut self, id: VolumeId, controller: ControllerId, blocks: Option<u64>) {
+        let paths = self.get_mut(id).map(|v| &mut v.paths);
+        let path = paths.and_then(|p| p.iter_mut().find(|p| p.controller == controller));
+        if let Some(path) = path {
+            path.blocks = blocks;
+        }
+    }
+
+    /// Takes a path away, and with the last one the volume. True if the volume stays.
+    pub fn remove_path(&mut self, id: VolumeId, controller: ControllerId) -> bool {
+        let Some(volume) = self.get_mut(id) else {
+            return false;
+        };
+        volume.paths.retain(|p| p.controller != controller);
+        if !volume.paths.is_empty() {
+            return true;
+        }
+        journal::volume_removed(&volume.info.name);
+        let name = volume.info.name.clone();
+        self.list.retain(|v| v.info.id != id);
+        self.slots.give_back(id.slot);
+        self.notify(NotificationKind::Removed, name);
+        false
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Volume> {
@@ -147,17 +198,10 @@ impl Volumes {
             group: group.into(),
             ids: namespace.ids,
             policy,
+            paths: Vec::new(),
             stalled: Vec::new(),
             events: VecDeque::new(),
         });
         self.list.last()
-    }
-
-    pub fn remove(&mut self, id: VolumeId) {
-        if let Some(index) = self.list.iter().position(|v| v.info.id == id) {
-            let volume = self.list.remove(index);
-            self.slots.give_back(id.slot);
-            self.notify(NotificationKind::Removed, volume.info.name);
-        }
     }
 }

@@ -3,7 +3,8 @@
 use pollux_reactor::{Context, Progress, Sender, Service, Time};
 
 use super::poll_group::PollGroup;
-use crate::messages::{ControlMessage, IoMessage, IoMessageKind};
+use super::to_io::{IoMessage, IoMessageKind};
+use crate::messages::ControlMessage;
 
 /// What runs on each I/O reactor beside the poll group, on the same thread: a benchmark, a block device
 /// export, a test.

@@ -2,15 +2,20 @@
 
 use std::collections::VecDeque;
 
+use pollux_nvme_tcp::host::FaultChange;
 use pollux_reactor::Context;
 
 use super::retry::Delayed;
 use super::{PollGroup, link_mut, volume_mut};
+use crate::counters::CounterReset;
 use crate::error::IoError;
+use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::ids::{ControllerId, VolumeId};
 use crate::io::link::{Link, News};
+use crate::io::to_io::ToIo;
 use crate::io::volume::Volume;
-use crate::messages::{FromIo, Question, ToIo, Told};
+use crate::messages::FromIo;
+use crate::policy::Policy;
 
 impl PollGroup {
     /// Applies a message from control. What it frees or fails among the waiting I/Os happens in this same
@@ -119,55 +124,63 @@ impl PollGroup {
                     volume.remove_path(controller);
                 }
             }
-            ToIo::SetPolicy { volume, policy } => {
-                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
-                    volume.set_policy(policy);
-                }
-            }
-            ToIo::SetPreferred { volume, controller } => {
-                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
-                    volume.set_preferred(controller);
-                }
-            }
-            ToIo::SetRetryLimit { limit } => self.retry_limit = limit,
-            ToIo::SetFailback { failback } => {
-                self.failback = failback;
-                for volume in self.volumes.iter_mut().flatten() {
-                    volume.set_failback(failback);
-                }
-            }
-            ToIo::Fault { controller, change } => {
-                if let Some(link) = link_mut(&mut self.links, controller) {
-                    link.inject(change);
-                }
-            }
-            ToIo::SetHistogram { volume, layout } => {
-                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
-                    volume.set_histogram(layout);
-                }
-            }
-            ToIo::Ask { request, question } => {
-                let answer = match question {
-                    Question::Volumes(reset) => {
-                        let status = self.status();
-                        if let Some((volumes, what)) = reset {
-                            for volume in volumes {
-                                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
-                                    volume.reset_counters(what);
-                                }
-                            }
-                        }
-                        Told::Volumes(status)
-                    }
-                    Question::Counters => Told::Counters(self.counters),
-                    Question::Histogram(volume) => Told::Histogram(
-                        volume_mut(&mut self.volumes, volume).and_then(|c| c.histogram.clone()),
-                    ),
-                };
-                self.post(FromIo::Told { request, answer });
-            }
+            ToIo::Call(call) => call.run(self),
         }
         self.resume_waiting();
+    }
+
+    /// Retries of an I/O that are counted; `None`: no limit.
+    pub(crate) fn set_retry_limit(&mut self, limit: Option<u32>) {
+        self.retry_limit = limit;
+    }
+
+    /// Whether to go back to a better path of the same class, on all volumes (rule B5.2).
+    pub(crate) fn set_failback(&mut self, failback: bool) {
+        self.failback = failback;
+        for volume in self.volumes.iter_mut().flatten() {
+            volume.set_failback(failback);
+        }
+    }
+
+    pub(crate) fn set_policy(&mut self, id: VolumeId, policy: Policy) {
+        if let Some(volume) = volume_mut(&mut self.volumes, id) {
+            volume.set_policy(policy);
+        }
+    }
+
+    /// Prefers the path by one controller.
+    pub(crate) fn set_preferred(&mut self, id: VolumeId, controller: ControllerId) {
+        if let Some(volume) = volume_mut(&mut self.volumes, id) {
+            volume.set_preferred(Some(controller));
+        }
+    }
+
+    /// Counts latencies in this way from now on; `None`: no more.
+    pub(crate) fn set_histogram(&mut self, id: VolumeId, layout: Option<HistogramLayout>) {
+        if let Some(volume) = volume_mut(&mut self.volumes, id) {
+            volume.set_histogram(layout);
+        }
+    }
+
+    /// What was counted since, if anything is.
+    pub(crate) fn histogram(&mut self, id: VolumeId) -> Option<Box<LatencyHistogram>> {
+        volume_mut(&mut self.volumes, id)?.histogram.clone()
+    }
+
+    /// Begins counters of these volumes anew.
+    pub(crate) fn reset_counters(&mut self, ids: &[VolumeId], what: CounterReset) {
+        for &id in ids {
+            if let Some(volume) = volume_mut(&mut self.volumes, id) {
+                volume.reset_counters(what);
+            }
+        }
+    }
+
+    /// Injects faults on the controller's present connection, or stops that.
+    pub(crate) fn inject(&mut self, controller: ControllerId, change: FaultChange) {
+        if let Some(link) = link_mut(&mut self.links, controller) {
+            link.inject(change);
+        }
     }
 
     fn applied(&mut self, volume: VolumeId, controller: ControllerId, epoch: u64) {

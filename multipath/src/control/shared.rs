@@ -1,0 +1,116 @@
+//! What stands beside the members: whatever a member changes or tells when something happens to it.
+//!
+//! A member's method borrows the member and this, never the list of members, so that no step of it has to look the
+//! member up again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pollux_nvme_tcp::host::{Completed, HostIdentity};
+use pollux_reactor::Time;
+
+use super::discovery::AttachResult;
+use super::member::AttachAsker;
+use super::reactors::Reactors;
+use super::volumes::Volumes;
+use super::waiters::{Until, Waiters};
+use crate::error::HostError;
+use crate::ids::ControllerId;
+use crate::request::{Attached, Reply};
+
+/// State of control that is of no single controller.
+pub(super) struct Shared {
+    pub identity: HostIdentity,
+    /// The time of this turn.
+    pub now: Time,
+    pub reactors: Reactors,
+    pub volumes: Volumes,
+    /// Grows with every path state that is sent out.
+    epoch: u64,
+    /// A volume has gone, and a namespace that was left out because of it may be one now.
+    pub look_at_left_out: bool,
+    /// Requests that are answered when controllers have come to where they should be.
+    pub waiters: Waiters,
+    /// Admin commands of requests, by their number.
+    admin: BTreeMap<u64, (ControllerId, Reply<Completed>)>,
+    admin_last: u64,
+    /// How attaches of discoveries have ended.
+    pub attach_results: VecDeque<AttachResult>,
+}
+
+impl Shared {
+    pub fn new(identity: HostIdentity, reactors: Reactors) -> Shared {
+        Shared {
+            identity,
+            now: Time::ZERO,
+            reactors,
+            volumes: Volumes::default(),
+            epoch: 0,
+            look_at_left_out: false,
+            waiters: Waiters::default(),
+            admin: BTreeMap::new(),
+            admin_last: 0,
+            attach_results: VecDeque::new(),
+        }
+    }
+
+    pub fn next_epoch(&mut self) -> u64 {
+        self.epoch += 1;
+        self.epoch
+    }
+
+    /// Tells whoever asked for an attach how it has ended.
+    pub fn answer_attach(&mut self, asker: AttachAsker, result: Result<Attached, HostError>) {
+        match asker {
+            AttachAsker::Request(reply) => reply(result),
+            AttachAsker::Discovery {
+                discovery,
+                transport,
+            } => self.attach_results.push_back(AttachResult {
+                discovery,
+                transport,
+                error: result.err(),
+            }),
+        }
+    }
+
+    /// A controller carries I/O, or a try to connect it has failed.
+    pub fn settle(&mut self, id: ControllerId, result: Result<(), HostError>) {
+        self.waiters.arrived(id, Until::Live, &result);
+    }
+
+    /// A controller was removed.
+    pub fn gone(&mut self, id: ControllerId) {
+        self.cancel_admin(id);
+        self.waiters.arrived(id, Until::Gone, &Ok(()));
+        let error = HostError::Cancelled("the controller was detached");
+        self.waiters.arrived(id, Until::Live, &Err(error));
+    }
+
+    /// The number of the next admin command.
+    pub fn admin_number(&mut self) -> u64 {
+        self.admin_last += 1;
+        self.admin_last
+    }
+
+    /// An admin command of a request is on its way.
+    pub fn await_admin(&mut self, number: u64, id: ControllerId, reply: Reply<Completed>) {
+        self.admin.insert(number, (id, reply));
+    }
+
+    pub fn on_admin(&mut self, completed: Completed<u64>) {
+        let outcome = completed.outcome;
+        let (request, number) = completed.request.replace(());
+        // Not there: its controller was lost, which has answered it.
+        if let Some((_, reply)) = self.admin.remove(&number) {
+            reply(Ok(Completed { request, outcome }));
+        }
+    }
+
+    /// The admin queue is gone with all that was sent to it.
+    pub fn cancel_admin(&mut self, id: ControllerId) {
+        let lost = self.admin.extract_if(.., |_, (of, _)| *of == id);
+        for (_, (_, reply)) in lost {
+            reply(Err(HostError::Cancelled("the controller was lost")));
+        }
+    }
+}

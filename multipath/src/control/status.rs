@@ -1,0 +1,150 @@
+//! What control tells of the host: of itself, and with what it asks every I/O reactor.
+
+use std::sync::Arc;
+
+use super::Control;
+use super::discovery::Discovery;
+use crate::counters::CounterReset;
+use crate::error::HostError;
+use crate::histogram::LatencyHistogram;
+use crate::ids::VolumeId;
+use crate::io::{Call, PollGroup, ToIo};
+use crate::request::Reply;
+use crate::status::{
+    ControllerStatus, DiscoveryStatus, ReactorCounters, ReactorVolumeStatus, VolumeStatus,
+};
+use crate::transport_id::TransportId;
+
+impl Control {
+    /// Asks every I/O reactor, after all that was sent to it before; `then` is done with the answers.
+    fn ask<A: Send + 'static>(
+        &mut self,
+        question: impl FnOnce(&mut PollGroup) -> A + Clone + Send + 'static,
+        then: impl FnOnce(&mut Control, Vec<A>) + Send + 'static,
+    ) {
+        let parts = self.gather.ask(self.shared.reactors.len(), then);
+        for (reactor, part) in parts.into_iter().enumerate() {
+            let question = question.clone();
+            let call = Call::new(move |group| part.answer(question(group)));
+            self.shared.reactors.post(reactor, ToIo::Call(call));
+        }
+    }
+
+    /// Has every I/O reactor take a setting over.
+    pub(super) fn set(&mut self, setting: impl FnOnce(&mut PollGroup) + Clone + Send + 'static) {
+        self.shared
+            .reactors
+            .broadcast(|| ToIo::Call(Call::new(setting.clone())));
+    }
+
+    /// Status of all volumes; after it the counters of some begin anew.
+    pub(super) fn volumes(
+        &mut self,
+        reset: Option<(Vec<VolumeId>, CounterReset)>,
+        reply: Reply<Vec<VolumeStatus>>,
+    ) {
+        let question = move |group: &mut PollGroup| {
+            let status = group.status();
+            if let Some((volumes, what)) = reset {
+                group.reset_counters(&volumes, what);
+            }
+            status
+        };
+        self.ask(question, |control, parts| {
+            reply(Ok(control.volume_status(parts)));
+        });
+    }
+
+    pub(super) fn counters(&mut self, reply: Reply<Vec<ReactorCounters>>) {
+        self.ask(|group| group.counters(), |_, counters| reply(Ok(counters)));
+    }
+
+    pub(super) fn histogram(&mut self, volume: VolumeId, reply: Reply<Option<LatencyHistogram>>) {
+        self.ask(
+            move |group| group.histogram(volume),
+            |_, parts| {
+                let sum = parts.into_iter().flatten().reduce(|mut sum, part| {
+                    sum.add(&part);
+                    sum
+                });
+                reply(Ok(sum.map(|sum| *sum)));
+            },
+        );
+    }
+
+    /// The reactors' snapshots, with what only control knows.
+    fn volume_status(&self, parts: Vec<Vec<ReactorVolumeStatus>>) -> Vec<VolumeStatus> {
+        let now = self.shared.now;
+        let mut parts: Vec<ReactorVolumeStatus> = parts.into_iter().flatten().collect();
+        for part in &mut parts {
+            for path in &mut part.paths {
+                if let Some(member) = self.members.get(path.controller) {
+                    path.cntlid = member.cntlid;
+                    path.transport = Some(Arc::clone(&member.transport));
+                    let of_member = member.paths.iter().find(|p| p.volume == part.volume);
+                    path.anatt_remaining = of_member.and_then(|p| p.anatt_remaining(now));
+                }
+            }
+        }
+        self.shared
+            .volumes
+            .iter()
+            .map(|volume| VolumeStatus {
+                name: volume.info.name.clone(),
+                volume: volume.info.id,
+                nsid: volume.info.nsid,
+                ids: volume.ids,
+                blocks: volume.info.blocks,
+                block_size: volume.info.block_size(),
+                policy: volume.policy,
+                at: now,
+                reactors: parts
+                    .extract_if(.., |part| part.volume == volume.info.id)
+                    .collect(),
+                events: volume.events.iter().cloned().collect(),
+            })
+            .collect()
+    }
+
+    pub(super) fn controllers(&self) -> Vec<ControllerStatus> {
+        let members = self.members.iter();
+        members
+            .map(|m| ControllerStatus {
+                name: m.group.clone(),
+                controller: m.id,
+                cntlid: m.cntlid,
+                transport: TransportId::clone(&m.transport),
+                options: m.options.clone(),
+                alternates: m.alternates.iter().cloned().collect(),
+                state: m.state_name(),
+                last_error: m.last_error.clone(),
+                digests: m.controller.as_ref().map(|c| c.digests()),
+                bad_ana_logs: m.controller.as_ref().map_or(0, |c| c.bad_ana_logs()),
+                left_out: m.left_out.clone(),
+            })
+            .collect()
+    }
+
+    pub(super) fn discovery_status(&self) -> Vec<DiscoveryStatus> {
+        self.discoveries.iter().map(Discovery::status).collect()
+    }
+
+    /// Answers those who waited for a volume that is there now, or for too long.
+    pub(super) fn answer_awaited(&mut self) {
+        let (volumes, now) = (&self.shared.volumes, self.shared.now);
+        let is_over = |name: &str, until| volumes.id_of(name).is_ok() || now >= until;
+        let over = self
+            .awaited
+            .extract_if(.., |(name, until, _)| is_over(name, *until));
+        for (name, _, reply) in over {
+            reply(volumes.id_of(&name).map(|_| ()));
+        }
+    }
+
+    /// The host ends: everything that still waits is told so.
+    pub(super) fn cancel_shutdown(&mut self) {
+        for reply in self.shutdown.drain(..) {
+            reply(Err(HostError::Cancelled("the host is stopping")));
+        }
+    }
+}
