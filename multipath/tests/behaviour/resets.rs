@@ -385,6 +385,35 @@ fn a_disable_during_a_reset_holds() {
     }
 }
 
+/// B8.4: whatever is asked of a controller while it is being detached, it goes, and everyone is answered.
+#[test]
+fn a_change_during_a_detach_does_not_keep_the_controller() {
+    let changes = [ControllerChange::Disable, ControllerChange::Reset];
+    for (seed, change) in (840..).zip(changes) {
+        let mut w = World::tapped(seed, 2, 2, 4);
+        w.attach(0);
+        w.attach(1);
+        w.expect_progress(20);
+        let cntlid = w.controller(0).cntlid;
+        // The shutdown takes round trips; the others are asked in between.
+        let detach = w.start_detach("Nvme0", Some(0));
+        let changed = w.start_change(Some(cntlid), change);
+        let again = w.start_detach("Nvme0", Some(0));
+        assert_eq!(w.wait(detach), Ok(()), "{change:?}");
+        assert_eq!(w.wait(again), Ok(()), "{change:?}");
+        let answer = w.wait(changed);
+        let is_told = match change {
+            ControllerChange::Reset => matches!(answer, Err(HostError::Cancelled(_))),
+            _ => answer.is_ok(),
+        };
+        assert!(is_told, "{change:?}: {answer:?}");
+        assert_eq!(w.controllers().len(), 1, "{change:?}");
+        w.expect_paths(&[(1, T, T, T)]);
+        w.expect_progress(20);
+        w.finish();
+    }
+}
+
 /// B8.5: a path that is refused, black-holed, half open or cut short: no turn of another path's I/O takes longer, no
 /// I/O fails, and the path is back afterwards.
 #[test]
