@@ -225,8 +225,14 @@ pub struct IdentifyController {
     pub crdt3: U16,
     /// Controller Reachability Capabilities.
     pub crcap: u8,
-    /// Reserved.
-    pub rsvd135: [u8; 118],
+    /// Controller Instance Uniquifier: which of the controllers that had this CNTLID one after the other (Base 2.3, 5.2.13.2.1); 0 where
+    /// Cross-Controller Reset is not supported.
+    pub ciu: u8,
+    /// Controller Instance Random Number, which only the host that was associated with it can know; 0 where
+    /// Cross-Controller Reset is not supported.
+    pub cirn: U64,
+    /// Not used here.
+    pub rsvd144: [u8; 109],
     /// NVM Subsystem Report.
     pub nvmsr: u8,
     /// VPD Write Cycle Information.
@@ -379,8 +385,11 @@ pub struct IdentifyController {
     pub ofcs: U16,
     /// Discovery Controller Type.
     pub dctype: u8,
+    /// Cross-Controller Reset Limit: how many resets may be in progress at a time at the request of this controller; 0
+    /// where Cross-Controller Reset is not supported.
+    pub ccrl: u8,
     /// Reserved.
-    pub rsvd1807: [u8; 241],
+    pub rsvd1808: [u8; 240],
     /// Power State Descriptors 0 to 31, 32 bytes each.
     pub psd: [[u8; 32]; 32],
     /// Vendor Specific.
@@ -392,7 +401,7 @@ assert_layout!(
     rtd3r @ 84,
     rtd3e @ 88, oaes @ 92, ctratt @ 96, rrls @ 100, nssl @ 104, cntrltype @ 111, fguid @ 112, crdt1
     @ 128,
-    crdt2 @ 130, crdt3 @ 132, nvmsr @ 253, oacs @ 256, acl_z @ 258, aerl_z @ 259, frmw @ 260, lpa @
+    crdt2 @ 130, crdt3 @ 132, crcap @ 134, ciu @ 135, cirn @ 136, nvmsr @ 253, oacs @ 256, acl_z @ 258, aerl_z @ 259, frmw @ 260, lpa @
     261, elpe_z @ 262,
     npss_z @ 263, wctemp @ 266, cctemp @ 268, mtfa @ 270, tnvmcap @ 280, unvmcap @ 296, rpmbs @ 312,
     kas @ 320,
@@ -405,7 +414,7 @@ assert_layout!(
     icsvscc @ 530, nwpc @ 531, acwu_z @ 532, cdfs @ 534, sgls @ 536, mnan @ 540, maxdna @ 544,
     maxcna @ 560,
     subnqn @ 768, ioccsz @ 1792, iorcsz @ 1796, icdoff @ 1800, fcatt @ 1802, msdbd @ 1803, ofcs @
-    1804, dctype @ 1806,
+    1804, dctype @ 1806, ccrl @ 1807,
     psd @ 2048, vs @ 3072,
 );
 

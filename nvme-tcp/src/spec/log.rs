@@ -40,6 +40,9 @@ pub mod lid {
     pub const PERSISTENT_EVENT: u8 = 0x0D;
     /// Feature Identifiers Supported and Effects.
     pub const FEATURE_EFFECTS: u8 = 0x12;
+    /// Cross-Controller Reset: [`LogHeader`](crate::spec::cross_controller_reset::LogHeader) and a list of
+    /// [`LogEntry`](crate::spec::cross_controller_reset::LogEntry).
+    pub const CROSS_CONTROLLER_RESET: u8 = 0x1E;
     /// Discovery: [`DiscoveryLogHeader`](super::DiscoveryLogHeader) and a list of
     /// [`DiscoveryLogEntry`](super::DiscoveryLogEntry).
     pub const DISCOVERY: u8 = 0x70;
@@ -180,6 +183,11 @@ impl AsyncEvent {
     pub const ANA_CHANGE: Self = Self::notice(event::NOTICE_ANA, lid::ANA);
     /// The Discovery log changed.
     pub const DISCOVERY_CHANGE: Self = Self::notice(event::NOTICE_DISCOVERY, lid::DISCOVERY);
+    /// A Cross-Controller Reset has ended.
+    pub const CROSS_CONTROLLER_RESET_COMPLETED: Self = Self::notice(
+        event::NOTICE_CROSS_CONTROLLER_RESET,
+        lid::CROSS_CONTROLLER_RESET,
+    );
 
     const fn notice(info: u8, lid: u8) -> Self {
         Self::new()
@@ -212,6 +220,8 @@ pub mod event {
     pub const NOTICE_ANA: u8 = 0x03;
     /// Notice: Discovery log changed.
     pub const NOTICE_DISCOVERY: u8 = 0xF0;
+    /// Notice: Cross-Controller Reset completed (Base 2.3, 5.2.2.1).
+    pub const NOTICE_CROSS_CONTROLLER_RESET: u8 = 0xF4;
     /// SMART / health status: the reliability of the NVM subsystem is degraded.
     pub const SMART_RELIABILITY: u8 = 0x00;
     /// Enable bits 7:0: SMART critical warnings.
@@ -224,6 +234,8 @@ pub mod event {
     pub const ENABLE_FIRMWARE_ACTIVATION: u32 = 1 << 9;
     /// Enable: ANA change notices.
     pub const ENABLE_ANA: u32 = 1 << 11;
+    /// Enable: Cross-Controller Reset completed notices (Base 2.3).
+    pub const ENABLE_CROSS_CONTROLLER_RESET: u32 = 1 << 20;
     /// Enable: Discovery log change notices.
     pub const ENABLE_DISCOVERY: u32 = 1 << 31;
 }

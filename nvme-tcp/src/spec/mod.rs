@@ -6,7 +6,8 @@
 //! their offset; fields that hold "count minus one" end in `_z`.
 //!
 //! Sections named in the documentation are those of *NVM Express Base Specification 2.1*, *NVM
-//! Command Set Specification 1.1* and *NVMe over TCP Transport Specification 1.1*.
+//! Command Set Specification 1.1* and *NVMe over TCP Transport Specification 1.1*; what came later is said to be of *Base
+//! 2.3*.
 
 /// Declares an open code: a newtype with named values that keeps and prints values it has no name
 /// for.
@@ -66,6 +67,7 @@ macro_rules! assert_layout {
     };
 }
 
+pub mod cross_controller_reset;
 pub mod fabrics;
 pub mod features;
 pub mod identify;

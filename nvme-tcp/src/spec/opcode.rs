@@ -43,6 +43,8 @@ pub mod admin {
     pub const DIRECTIVE_SEND: u8 = 0x19;
     /// Directive Receive.
     pub const DIRECTIVE_RECEIVE: u8 = 0x1A;
+    /// Cross-Controller Reset (Base 2.3, 5.4.3).
+    pub const CROSS_CONTROLLER_RESET: u8 = 0x38;
     /// Format NVM.
     pub const FORMAT_NVM: u8 = 0x80;
     /// Security Send.

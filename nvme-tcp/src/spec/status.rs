@@ -245,6 +245,9 @@ statuses! {
     IO_COMMAND_SET_NOT_ENABLED = (1, 0x2A), "I/O Command Set Not Enabled";
     IO_COMMAND_SET_COMBINATION_REJECTED = (1, 0x2B), "I/O Command Set Combination Rejected";
     INVALID_IO_COMMAND_SET = (1, 0x2C), "Invalid I/O Command Set";
+    CROSS_CONTROLLER_RESET_IN_PROGRESS = (1, 0x3F), "Cross-Controller Reset in Progress";
+    CROSS_CONTROLLER_RESET_LOG_FULL = (1, 0x40), "Cross-Controller Reset Log Page Full";
+    CROSS_CONTROLLER_RESET_LIMIT_EXCEEDED = (1, 0x41), "Cross-Controller Reset Limit Exceeded";
     /// For I/O commands the same code means Conflicting Attributes.
     CONNECT_INCOMPATIBLE_FORMAT = (1, 0x80), "Connect Incompatible Format or Conflicting Attributes";
     /// For I/O commands the same code means Invalid Protection Information.

@@ -61,6 +61,7 @@ fn data_directions() {
         (opcode::admin::GET_LOG_PAGE, ControllerToHost),
         (opcode::admin::SET_FEATURES, HostToController),
         (opcode::admin::KEEP_ALIVE, None),
+        (opcode::admin::CROSS_CONTROLLER_RESET, None),
     ] {
         assert_eq!(Sqe::new(code, 0).data_direction(), direction, "{code:#x}");
     }
@@ -106,6 +107,10 @@ fn cqe_at_an_odd_offset() {
         0x04_0002
     );
     assert_eq!(AsyncEvent::DISCOVERY_CHANGE.into_bits(), 0x70_F002);
+    assert_eq!(
+        AsyncEvent::CROSS_CONTROLLER_RESET_COMPLETED.into_bits(),
+        0x1E_F402
+    );
     let cqe = Cqe::new(31, Status::INVALID_FIELD.with_dnr());
     assert_eq!(cqe.as_bytes()[12..], [0x1F, 0x00, 0x04, 0x80]);
 }
@@ -261,6 +266,7 @@ fn identify_controller_fields() {
     put(&mut bytes, 96, &0x41u32.to_le_bytes());
     put(&mut bytes, 111, &[1]);
     put(&mut bytes, 128, &[10, 0, 20, 0, 30, 0]);
+    put(&mut bytes, 135, &[5, 8, 7, 6, 5, 4, 3, 2, 1]);
     put(&mut bytes, 259, &[3]);
     put(&mut bytes, 320, &[10, 0]);
     put(&mut bytes, 342, &[10, 0x1F, 128, 0, 0, 0, 128, 0, 0, 0]);
@@ -274,7 +280,7 @@ fn identify_controller_fields() {
     put(&mut bytes, 540, &1024u32.to_le_bytes());
     put(&mut bytes, 768, DISCOVERY_NQN.as_bytes());
     put(&mut bytes, 1792, &1028u32.to_le_bytes());
-    put(&mut bytes, 1796, &[1, 0, 0, 0, 0, 0, 0, 1, 1, 0]);
+    put(&mut bytes, 1796, &[1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 9]);
     let id = IdentifyController::ref_from_bytes(&bytes).unwrap();
     assert_eq!(
         (id.serial(), id.model(), id.firmware()),
@@ -293,6 +299,8 @@ fn identify_controller_fields() {
         (10, 20, 30)
     );
     assert_eq!((id.aerl_z, id.kas.get(), id.cqt.get()), (3, 10, 1000));
+    assert_eq!((id.ciu, id.cirn.get()), (5, 0x0102_0304_0506_0708));
+    assert_eq!(id.ccrl, 9);
     assert_eq!((id.anatt, id.anacap), (10, 0x1F));
     assert_eq!((id.anagrpmax.get(), id.nanagrpid.get()), (128, 128));
     assert_eq!((id.sqes, id.cqes), (ctrl::SQES_64, ctrl::CQES_16));
@@ -547,6 +555,57 @@ fn other_log_structures() {
     let mut log = CommandEffectsLog::new_box_zeroed().unwrap();
     log.iocs[usize::from(opcode::nvm::WRITE)].set(effects::CSUPP | effects::LBCC);
     assert_eq!(log.as_bytes()[1028], 3);
+}
+
+#[test]
+fn cross_controller_reset_structures() {
+    use super::cross_controller_reset::*;
+    let impacted = Impacted {
+        icid: 0x1234,
+        ciu: 0x56,
+        cirn: 0x1122_3344_5566_7788,
+    };
+    let sqe = impacted.to_sqe();
+    let mut bytes = [0; 64];
+    put(&mut bytes, 0, &[0x38, 0x40]); // opcode, PSDT
+    put(&mut bytes, 39, &[0x5A]); // SGL type, of no data
+    put(&mut bytes, 40, &[0x34, 0x12, 0x56]); // CDW10: ICID, CIU
+    put(
+        &mut bytes,
+        48,
+        &[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11],
+    ); // CDW12, CDW13: CIRN
+    assert_eq!(sqe.as_bytes(), bytes);
+    assert_eq!(Impacted::from_sqe(&sqe), impacted);
+
+    #[rustfmt::skip]
+    let bytes: [u8; 24] = [
+        0x02, 0, 0, 0, 0, 0, 0, 0,                // number of entries
+        0x34, 0x12, 0x56, 0, 0x02, 0x00, 1, 0b11, // succeeded
+        0x01, 0x00, 0x00, 0, 0xFF, 0xFF, 7, 0b01, // a status that has no name
+    ];
+    let (header, rest) = LogHeader::ref_from_prefix(&bytes).unwrap();
+    assert_eq!(header.ne.get(), 2);
+    let entries = <[LogEntry]>::ref_from_bytes(rest).unwrap();
+    let (first, second) = (entries[0], entries[1]);
+    assert_eq!(
+        (first.icid.get(), first.ciu, first.acid.get()),
+        (0x1234, 0x56, 2)
+    );
+    assert_eq!(first.ccrs, ResetStatus::SUCCESSFUL);
+    assert_eq!(first.ccrf, ccrf::VALIDATED | ccrf::RESET_INITIATED);
+    assert_eq!(second.ccrs.to_string(), "0x7");
+    assert_eq!(
+        size_of::<LogHeader>() + LOG_ENTRIES_MAX * size_of::<LogEntry>(),
+        4096
+    );
+    for (status, sc) in [
+        (Status::CROSS_CONTROLLER_RESET_IN_PROGRESS, 0x3F),
+        (Status::CROSS_CONTROLLER_RESET_LOG_FULL, 0x40),
+        (Status::CROSS_CONTROLLER_RESET_LIMIT_EXCEEDED, 0x41),
+    ] {
+        assert_eq!((status.sct(), status.sc()), (1, sc));
+    }
 }
 
 #[test]
