@@ -6,11 +6,10 @@ use std::time::Duration;
 use pollux_reactor::Time;
 use uuid::Uuid;
 
-use super::admission::AdmissionCounters;
-use super::disk::Backend;
-use super::request::Referral;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
+use crate::target::config::Referral;
+use crate::target::disk::Backend;
 
 /// Everything about a target at one moment. Counters of the reactors are read one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -155,7 +154,7 @@ pub struct QpairCounters {
 
 impl QpairCounters {
     /// Adds those of another queue pair.
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(in crate::target) fn add(&mut self, other: &Self) {
         self.commands += other.commands;
         self.reads += other.reads;
         self.writes += other.writes;
@@ -200,4 +199,15 @@ pub struct Fault {
     pub qid: Option<u16>,
     /// What was wrong.
     pub reason: &'static str,
+}
+
+/// What shortages have cost since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AdmissionCounters {
+    /// Connections without a Connect that were ended to make room for another one.
+    pub ended_unconnected: u64,
+    /// Connections that were closed at once, because there was no room.
+    pub refused_connections: u64,
+    /// Times that the system could not accept a connection (no descriptors, no memory).
+    pub failed_accepts: u64,
 }

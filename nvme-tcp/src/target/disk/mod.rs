@@ -60,6 +60,7 @@ use uuid::Uuid;
 
 pub use self::backend::Backend;
 pub use self::io::{Buffer, Done, Io, IoId, Op, Range};
+pub(in crate::target) use self::waker::Doorbell;
 pub use self::waker::{Opening, Waker};
 
 pub(super) use self::delay::{Delay, Latencies, Latency};

@@ -1,17 +1,31 @@
 //! How a disk's own threads reach the reactors that it is open on.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pollux_reactor::Sender;
+/// The way from any thread to a reactor: has the channel at a place of it polled soon. False if the reactor takes no
+/// message at present.
+#[derive(Clone)]
+pub(in crate::target) struct Doorbell(Arc<dyn Fn(usize) -> bool + Send + Sync>);
 
-use crate::target::message::{Envelope, IoMessage, TargetMessage};
+impl Doorbell {
+    pub(in crate::target) fn new(ring: impl Fn(usize) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ring))
+    }
+}
+
+impl fmt::Debug for Doorbell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Doorbell")
+    }
+}
 
 /// Has a channel polled soon, from any thread.
 #[derive(Debug, Clone)]
 pub struct Waker {
-    /// There is none in tests of a disk by itself.
-    sender: Option<Sender<TargetMessage>>,
+    /// There is none in a simulation, and in tests of a disk by itself.
+    doorbell: Option<Doorbell>,
     /// The channel's place on its reactor.
     channel: usize,
     /// It was called since the last poll: one message is enough.
@@ -24,13 +38,10 @@ impl Waker {
         if self.called.swap(true, Ordering::AcqRel) {
             return;
         }
-        let Some(sender) = &self.sender else {
+        let Some(doorbell) = &self.doorbell else {
             return;
         };
-        let message = IoMessage::DiskAwake {
-            channel: self.channel,
-        };
-        if sender.send(TargetMessage(Envelope::Io(message))).is_err() {
+        if !(doorbell.0)(self.channel) {
             // A reactor with a full mailbox does not sleep, and polls every channel that has I/Os in each of its turns.
             self.called.store(false, Ordering::Release);
         }
@@ -50,13 +61,13 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// For the channel at this place of the reactor with this mailbox; in a simulation there is no way from threads to
+    /// For the channel at this place of the reactor with this doorbell; in a simulation there is no way from threads to
     /// reactors.
-    pub(in crate::target) fn new(channel: usize, sender: Option<Sender<TargetMessage>>) -> Self {
+    pub(in crate::target) fn new(channel: usize, doorbell: Option<Doorbell>) -> Self {
         Self {
-            simulated: sender.is_none(),
+            simulated: doorbell.is_none(),
             waker: Waker {
-                sender,
+                doorbell,
                 channel,
                 called: Arc::default(),
             },

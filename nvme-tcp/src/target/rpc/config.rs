@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 use super::{State, address, forward_then, listing, subsystems, transport, unexpected};
 use crate::spec::log::AnaState;
 use crate::spec::nqn::Nqn;
-use crate::target::ana::ANA_GROUP_MAX;
-use crate::target::request::{TargetReply, TargetRequest};
+use crate::target::control::request::{TargetReply, TargetRequest};
 use crate::target::status::{ListenerStatus, SubsystemStatus, TargetStatus};
+use crate::target::subsystem::ana::ANA_GROUP_MAX;
 
 pub(super) fn bdev(state: &mut State, _call: &mut Call<State>) -> Outcome {
     Ok(Answer::Now(listing::saved(&state.disks)))

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::namespaces::take_uuid;
 use super::{State, forward_removal, stacked, take_limit};
 use crate::spec::nqn::Nqn;
+use crate::target::control::request::TargetRequest;
 use crate::target::disk::{Backend, DiskRef, Faults, Latencies};
-use crate::target::request::TargetRequest;
 
 const EPERM: i32 = 1;
 const ENOMEM: i32 = 12;

@@ -6,9 +6,10 @@ use serde_json::Map;
 use super::disks::{Kind, NamedDisk, User};
 use super::{State, register_state};
 use crate::spec::nqn::Nqn;
+use crate::target::config::NamespaceConfig;
+use crate::target::control::handle::TargetHandle;
 use crate::target::disk::Backend;
-use crate::target::handle::TargetHandle;
-use crate::target::request::{NamespaceConfig, TargetError};
+use crate::target::error::TargetError;
 use crate::target::subsystem::Namespace;
 
 /// Like [`register`](super::register), for a target that is about to be given a subsystem `nqn` with these namespaces,

@@ -4,7 +4,8 @@ use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
 
 use super::{State, done, error, forward, subsystem, take_limit};
 use crate::spec::nqn::HostNqn;
-use crate::target::request::{TargetError, TargetReply, TargetRequest};
+use crate::target::control::request::{TargetReply, TargetRequest};
+use crate::target::error::TargetError;
 
 /// The name of a host that is listed: whatever it calls itself, but it must have a name.
 fn host(params: &mut Params) -> Result<HostNqn, RpcError> {

@@ -8,7 +8,7 @@ use super::{
     transport, unexpected,
 };
 use crate::spec::log::AnaState;
-use crate::target::request::{TargetReply, TargetRequest};
+use crate::target::control::request::{TargetReply, TargetRequest};
 use crate::target::status::ListenerStatus;
 
 /// Takes the name of an ANA state.

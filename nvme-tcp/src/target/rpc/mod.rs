@@ -25,9 +25,10 @@ use std::time::Duration;
 
 use self::disks::Disks;
 pub use self::flags::register_with;
-use super::handle::TargetHandle;
-use super::request::{TargetError, TargetReply, TargetRequest};
 use crate::spec::nqn::Nqn;
+use crate::target::control::handle::TargetHandle;
+use crate::target::control::request::{TargetReply, TargetRequest};
+use crate::target::error::TargetError;
 
 /// The only target that there is, for clients that name it.
 const TARGET_NAME: &str = "nvmf_tgt";

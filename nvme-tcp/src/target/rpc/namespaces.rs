@@ -6,7 +6,8 @@ use uuid::Uuid;
 use super::{
     State, done, forward, forward_removal, forward_then, subsystem, take_limit, unexpected,
 };
-use crate::target::request::{NamespaceConfig, TargetReply, TargetRequest};
+use crate::target::config::NamespaceConfig;
+use crate::target::control::request::{TargetReply, TargetRequest};
 
 pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
     let params = &mut call.params;

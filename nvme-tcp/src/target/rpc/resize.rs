@@ -4,7 +4,7 @@ use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
 
 use super::disks::{self, Disks, EBUSY, EINVAL, ENODEV, Kind, NamedDisk, User};
 use super::{State, forward_then};
-use crate::target::request::TargetRequest;
+use crate::target::control::request::TargetRequest;
 
 const MIB: u64 = 1 << 20;
 

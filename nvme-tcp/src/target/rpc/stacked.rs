@@ -12,10 +12,10 @@ use super::disks::{self, EINVAL, ENODEV, Kind, NamedDisk, uuid_of};
 use super::namespaces::take_uuid;
 use super::{State, done, error};
 use crate::spec::status::Status;
+use crate::target::control::request::{Reply, TargetRequest};
 use crate::target::disk::{
     Corruption, Delay, DiskRef, ErrorDisk, Faults, Injection, IoKind, Latencies, Latency,
 };
-use crate::target::request::{Reply, TargetRequest};
 
 /// The names that latencies have in `bdev_delay_update_latency`.
 const LATENCIES: [(&str, Latency); 4] = [

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{State, address, forward, forward_then, subsystem, target_name, transport, unexpected};
-use crate::target::request::{TargetReply, TargetRequest};
+use crate::target::control::request::{TargetReply, TargetRequest};
 use crate::target::status::ControllerStatus;
 
 pub(super) fn stats(state: &mut State, call: &mut Call<State>) -> Outcome {

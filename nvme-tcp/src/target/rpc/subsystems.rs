@@ -8,7 +8,8 @@ use super::{
     target_name, unexpected,
 };
 use crate::spec::nqn::Nqn;
-use crate::target::request::{Referral, SubsystemConfig, TargetReply, TargetRequest};
+use crate::target::config::{Referral, SubsystemConfig};
+use crate::target::control::request::{TargetReply, TargetRequest};
 use crate::target::status::SubsystemStatus;
 
 pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {

@@ -7,7 +7,7 @@ use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
 use serde_json::{Map, Value, json};
 
 use super::{State, address, done, forward, forward_then, target_name};
-use crate::target::request::TargetRequest;
+use crate::target::control::request::TargetRequest;
 
 /// Settings with the value that is shown if none was given.
 const NUMBERS: [(&str, u32); 17] = [

@@ -1,0 +1,485 @@
+//! Changes of the configuration of a running target, and its status.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use crate::spec::log::AnaState;
+use crate::spec::nqn::Nqn;
+use crate::target::admin::controller::Controller;
+use crate::target::admin::events::Kind;
+use crate::target::admin::identify::MDTS_UNIT;
+use crate::target::config::NamespaceConfig;
+use crate::target::control::Home;
+use crate::target::control::HomeTurn;
+use crate::target::control::request::{Reply, TargetReply, TargetRequest};
+use crate::target::disk::DiskRef;
+use crate::target::error::TargetError;
+use crate::target::io::ControllerKey;
+use crate::target::io::TRANSFER_MAX;
+use crate::target::io::channels::Scope;
+use crate::target::io::message::{IoMessage, ReactorReport};
+use crate::target::status::{
+    ControllerStatus, QpairCounters, QpairStatus, ReactorStatus, TargetStatus,
+};
+use crate::target::subsystem::ana::{ANA_GROUP_MAX, AnaGroups};
+use crate::target::subsystem::{Namespace, Subsystem, SubsystemListener, check_group};
+
+impl Home {
+    /// Carries out a request and answers it, now or when all reactors have taken it in.
+    pub(in crate::target) fn configure(
+        &mut self,
+        request: TargetRequest,
+        reply: Reply,
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
+        if request == TargetRequest::Status {
+            return self.report(turn, move |home, reports| {
+                reply(Ok(TargetReply::Status(Box::new(home.status(reports)))));
+            });
+        }
+        let (request, limit) = match request {
+            TargetRequest::Within { limit, request } => (*request, Some(limit)),
+            request => (request, None),
+        };
+        let removed = removed(&request);
+        match (self.apply(request, turn), removed) {
+            (answer, Some(scope)) => self.sync_removal(reply, answer, (scope, limit), turn),
+            (Ok(answer), None) => self.sync(turn, move |_| reply(Ok(answer))),
+            (Err(error), None) => reply(Err(error)),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        request: TargetRequest,
+        turn: &mut HomeTurn<'_, '_>,
+    ) -> Result<TargetReply, TargetError> {
+        match request {
+            TargetRequest::CreateSubsystem(config) => {
+                if config.nqn.is_discovery() || self.subsystems.contains_key(&config.nqn) {
+                    return Err(TargetError::SubsystemExists(config.nqn));
+                }
+                let subsystem = Subsystem::new(config)?;
+                self.subsystems
+                    .insert(subsystem.config.nqn.clone(), subsystem);
+            }
+            TargetRequest::DeleteSubsystem { nqn } => {
+                self.subsystem(&nqn)?;
+                self.subsystems.remove(&nqn);
+                self.close_controllers(|c| c.subnqn == nqn, turn);
+                self.close_unused_ports();
+                self.note_discovery_change();
+            }
+            TargetRequest::AddNamespace {
+                nqn,
+                nsid,
+                namespace,
+            } => {
+                let nsid = self.add_namespace(&nqn, nsid, &namespace, turn)?;
+                return Ok(TargetReply::Namespace { nsid });
+            }
+            TargetRequest::RemoveNamespace { nqn, nsid } => {
+                let subsystem = self.subsystem(&nqn)?;
+                let removed = subsystem
+                    .namespaces
+                    .remove(&nsid)
+                    .ok_or(TargetError::NoSuchNamespace(nsid))?;
+                subsystem.note_membership(removed.ana_group);
+                self.namespace_changed(&nqn, nsid, turn);
+            }
+            TargetRequest::ResizeNamespace { nqn, nsid, bytes } => {
+                self.namespace(&nqn, nsid)?.resize(bytes)?;
+                // And whatever else is on its disk.
+                self.disks_changed(turn);
+            }
+            TargetRequest::SetNamespaceAnaGroup { nqn, nsid, group } => {
+                check_group(group)?;
+                let namespace = self.namespace(&nqn, nsid)?;
+                let old = std::mem::replace(&mut namespace.ana_group, group);
+                if old != group {
+                    let subsystem = self.subsystem(&nqn)?;
+                    subsystem.note_membership(old);
+                    subsystem.note_membership(group);
+                    self.namespace_changed(&nqn, nsid, turn);
+                    self.raise_ana(&nqn, None);
+                }
+            }
+            TargetRequest::AddListener { nqn, addr } => {
+                let addr = self.add_listener(&nqn, addr, turn)?;
+                return Ok(TargetReply::Listener { addr });
+            }
+            TargetRequest::RemoveListener { nqn, addr } => {
+                self.remove_listener(&nqn, addr, turn)?
+            }
+            TargetRequest::SetAnaState {
+                nqn,
+                addr,
+                group,
+                state,
+            } => self.set_ana_state(&nqn, addr, group, state, turn)?,
+            TargetRequest::AddHost { nqn, host } => {
+                if !self.subsystem(&nqn)?.hosts.insert(host.clone()) {
+                    return Err(TargetError::HostExists(host));
+                }
+                self.note_discovery_change();
+            }
+            TargetRequest::RemoveHost { nqn, host } => {
+                if !self.subsystem(&nqn)?.hosts.remove(&host) {
+                    return Err(TargetError::NoSuchHost(host));
+                }
+                self.close_controllers(|c| c.subnqn == nqn && c.hostnqn == host, turn);
+                self.note_discovery_change();
+            }
+            TargetRequest::AllowAnyHost { nqn, allow } => {
+                self.subsystem(&nqn)?.config.allow_any_host = allow;
+                self.note_discovery_change();
+            }
+            TargetRequest::AddReferral(referral) => {
+                if self.discovery.referrals.contains(&referral) {
+                    return Err(TargetError::ReferralExists);
+                }
+                self.discovery.referrals.push(referral);
+                self.note_discovery_change();
+            }
+            TargetRequest::RemoveReferral(referral) => {
+                let referrals = &mut self.discovery.referrals;
+                let at = referrals.iter().position(|r| *r == referral);
+                referrals.remove(at.ok_or(TargetError::NoSuchReferral)?);
+                self.note_discovery_change();
+            }
+            TargetRequest::SetRetryDelays { crdt } => self.retry_delays = crdt,
+            TargetRequest::SetMaxIoSize { bytes } => {
+                if !bytes.is_power_of_two() || !(MDTS_UNIT..=TRANSFER_MAX).contains(&bytes) {
+                    return Err(TargetError::InvalidValue(format!(
+                        "'max_io_size' {bytes}: a power of two from 4096 to {TRANSFER_MAX} is allowed"
+                    )));
+                }
+                self.transfer_max = bytes;
+            }
+            TargetRequest::Referrals => {
+                return Ok(TargetReply::Referrals(self.discovery.referrals.clone()));
+            }
+            TargetRequest::Subsystems => {
+                let subsystems = self.subsystems.values().map(Subsystem::status).collect();
+                return Ok(TargetReply::Subsystems(subsystems));
+            }
+            TargetRequest::Within { .. } => {
+                return Err(TargetError::InvalidValue(
+                    "a time limit within a time limit is not allowed".to_owned(),
+                ));
+            }
+            // Answered by the caller, when it has heard of all reactors.
+            TargetRequest::Sync | TargetRequest::Status => {}
+        }
+        Ok(TargetReply::Done)
+    }
+
+    fn subsystem(&mut self, nqn: &Nqn) -> Result<&mut Subsystem, TargetError> {
+        if nqn.is_discovery() {
+            return Err(TargetError::Discovery);
+        }
+        self.subsystems
+            .get_mut(nqn)
+            .ok_or_else(|| TargetError::NoSuchSubsystem(nqn.clone()))
+    }
+
+    fn namespace(&mut self, nqn: &Nqn, nsid: u32) -> Result<&mut Namespace, TargetError> {
+        self.subsystem(nqn)?
+            .namespaces
+            .get_mut(&nsid)
+            .ok_or(TargetError::NoSuchNamespace(nsid))
+    }
+
+    fn add_namespace(
+        &mut self,
+        nqn: &Nqn,
+        nsid: Option<u32>,
+        config: &NamespaceConfig,
+        turn: &mut HomeTurn<'_, '_>,
+    ) -> Result<u32, TargetError> {
+        let subsystem = self.subsystem(nqn)?;
+        let nsid = subsystem.new_nsid(nsid)?;
+        let namespace = Namespace::open(nqn, nsid, config)?;
+        let group = namespace.ana_group;
+        subsystem.namespaces.insert(nsid, namespace);
+        subsystem.note_membership(group);
+        self.namespace_changed(nqn, nsid, turn);
+        Ok(nsid)
+    }
+
+    /// Brings the new state of a namespace to all reactors, and tells the hosts.
+    fn namespace_changed(&mut self, nqn: &Nqn, nsid: u32, turn: &mut HomeTurn<'_, '_>) {
+        self.send_views(|c| c.subnqn == *nqn, |id, _| id == nsid, Some(nsid), turn);
+        for controller in self.controllers.values_mut().filter(|c| c.subnqn == *nqn) {
+            controller.changed_namespaces.insert(nsid);
+        }
+        self.raise(Kind::Namespace, |c| c.subnqn == *nqn);
+    }
+
+    /// A disk has another size, or has failed: the hosts that see a namespace on it hear so, of a failure once.
+    pub(in crate::target) fn disks_changed(&mut self, turn: &mut HomeTurn<'_, '_>) {
+        let mut degraded = BTreeSet::new();
+        let mut resized = Vec::new();
+        for (nqn, subsystem) in &mut self.subsystems {
+            for (&nsid, namespace) in &mut subsystem.namespaces {
+                if !namespace.failure_told && namespace.disk.failure().is_some() {
+                    namespace.failure_told = true;
+                    degraded.insert(nqn.clone());
+                }
+                if namespace.follow_disk() {
+                    resized.push((nqn.clone(), nsid));
+                }
+            }
+        }
+        for (nqn, nsid) in resized {
+            self.namespace_changed(&nqn, nsid, turn);
+        }
+        self.raise(Kind::Health, |c| degraded.contains(&c.subnqn));
+    }
+
+    /// Sends views of namespaces (NSID, ANA group) to all reactors, for the controllers for which `of`
+    /// holds; for `gone`, if it does not exist any more, that it is gone.
+    fn send_views(
+        &self,
+        of: impl Fn(&Controller) -> bool,
+        which: impl Fn(u32, u32) -> bool,
+        gone: Option<u32>,
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
+        for controller in self.controllers.values().filter(|c| of(c)) {
+            let Some(subsystem) = self.subsystems.get(&controller.subnqn) else {
+                continue;
+            };
+            let present = subsystem
+                .namespaces
+                .iter()
+                .filter(|(nsid, n)| which(**nsid, n.ana_group))
+                .map(|(&nsid, _)| nsid);
+            let gone = gone.filter(|nsid| !subsystem.namespaces.contains_key(nsid));
+            for nsid in present.chain(gone) {
+                let view = subsystem.view(controller.listener, nsid, self.transfer_max);
+                for reactor in 0..turn.links.reactors() {
+                    let message = IoMessage::Namespace {
+                        key: controller.key,
+                        nsid,
+                        view: view.clone(),
+                    };
+                    turn.links.send_io(reactor, message);
+                }
+            }
+        }
+    }
+
+    fn set_ana_state(
+        &mut self,
+        nqn: &Nqn,
+        addr: SocketAddr,
+        group: Option<u32>,
+        state: AnaState,
+        turn: &mut HomeTurn<'_, '_>,
+    ) -> Result<(), TargetError> {
+        if state.name().is_none() {
+            return Err(TargetError::InvalidValue(format!(
+                "ANA state {state}: optimized, non_optimized, inaccessible, persistent_loss or change is allowed"
+            )));
+        }
+        if let Some(group) = group {
+            check_group(group)?;
+        }
+        let subsystem = self.subsystem(nqn)?;
+        if !subsystem.config.ana_reporting {
+            return Err(TargetError::InvalidValue(format!(
+                "subsystem '{nqn}' does not report ANA"
+            )));
+        }
+        let ana = &mut subsystem.listener_mut(addr)?.ana;
+        let groups = group.map_or(1..=ANA_GROUP_MAX, |g| g..=g);
+        let mut changed = false;
+        for group in groups {
+            changed |= ana.set(group, state);
+        }
+        if changed {
+            // First the I/O reactors, then the hosts: who has heard of the change finds it in effect.
+            self.send_views(
+                |c| c.subnqn == *nqn && c.listener == addr,
+                |_, g| group.is_none_or(|wanted| wanted == g),
+                None,
+                turn,
+            );
+            self.raise_ana(nqn, Some(addr));
+        }
+        Ok(())
+    }
+
+    /// The ANA log changed for controllers of one listener or all.
+    fn raise_ana(&mut self, nqn: &Nqn, addr: Option<SocketAddr>) {
+        if self
+            .subsystems
+            .get(nqn)
+            .is_some_and(|s| s.config.ana_reporting)
+        {
+            self.raise(Kind::Ana, |c| {
+                c.subnqn == *nqn && addr.is_none_or(|a| a == c.listener)
+            });
+        }
+    }
+
+    fn add_listener(
+        &mut self,
+        nqn: &Nqn,
+        addr: SocketAddr,
+        turn: &mut HomeTurn<'_, '_>,
+    ) -> Result<SocketAddr, TargetError> {
+        let exists = if nqn.is_discovery() {
+            self.discovery.listeners.contains(&addr)
+        } else {
+            self.subsystem(nqn)?.listener(addr).is_some()
+        };
+        if exists {
+            return Err(TargetError::ListenerExists(addr));
+        }
+        let addr = if self.ports.contains_key(&addr) {
+            addr
+        } else {
+            let io_error = |error: std::io::Error| TargetError::Io {
+                what: format!("listen on {addr}"),
+                error: error.to_string(),
+            };
+            let listener = turn.cx.net().listen(addr).map_err(io_error)?;
+            let addr = listener.local_addr().map_err(io_error)?;
+            self.ports.insert(addr, listener);
+            self.measure_admission();
+            addr
+        };
+        if nqn.is_discovery() {
+            self.discovery.listeners.push(addr);
+        } else {
+            self.subsystem(nqn)?.listeners.push(SubsystemListener {
+                addr,
+                ana: AnaGroups::default(),
+            });
+        }
+        self.note_discovery_change();
+        Ok(addr)
+    }
+
+    fn remove_listener(
+        &mut self,
+        nqn: &Nqn,
+        addr: SocketAddr,
+        turn: &mut HomeTurn<'_, '_>,
+    ) -> Result<(), TargetError> {
+        if nqn.is_discovery() {
+            let listeners = &mut self.discovery.listeners;
+            let at = listeners.iter().position(|l| *l == addr);
+            listeners.remove(at.ok_or(TargetError::NoSuchListener(addr))?);
+        } else {
+            let listeners = &mut self.subsystem(nqn)?.listeners;
+            let at = listeners.iter().position(|l| l.addr == addr);
+            listeners.remove(at.ok_or(TargetError::NoSuchListener(addr))?);
+        }
+        self.close_controllers(|c| c.subnqn == *nqn && c.listener == addr, turn);
+        self.close_unused_ports();
+        self.note_discovery_change();
+        Ok(())
+    }
+
+    /// Closes the ports that no subsystem listens on any more.
+    fn close_unused_ports(&mut self) {
+        let (discovery, subsystems) = (&self.discovery, &self.subsystems);
+        self.ports.retain(|addr, _| {
+            discovery.listeners.contains(addr)
+                || subsystems.values().any(|s| s.listener(*addr).is_some())
+        });
+    }
+
+    /// Everything, given what the reactors have reported.
+    pub(in crate::target) fn status(&self, reports: Vec<ReactorReport>) -> TargetStatus {
+        let mut qpairs: BTreeMap<ControllerKey, Vec<QpairStatus>> = BTreeMap::new();
+        let mut reactors: Vec<ReactorStatus> = Vec::new();
+        let mut in_flight: Vec<(DiskRef, usize)> = Vec::new();
+        for report in reports {
+            in_flight.extend(report.disks);
+            for (key, qpair) in report.qpairs {
+                qpairs.entry(key).or_default().push(qpair);
+            }
+            reactors.push(report.status);
+        }
+        if let Some(home) = reactors.first_mut() {
+            home.admin_qpairs = self.admin_qpairs;
+            home.current_admin_qpairs = self.controllers.len();
+        }
+        let mut status = TargetStatus {
+            subsystems: self.subsystems.values().map(Subsystem::status).collect(),
+            discovery_controllers: Vec::new(),
+            referrals: self.discovery.referrals.clone(),
+            discovery_generation: self.discovery.generation,
+            reactors,
+            faults: self.faults.iter().copied().collect(),
+            faults_total: self.faults_total,
+            refused_connects: self.refused_connects,
+            admission: self.admission.counters(),
+        };
+        let subsystems = self.subsystems.values().zip(&mut status.subsystems);
+        for (subsystem, shown) in subsystems {
+            let namespaces = subsystem.namespaces.values().zip(&mut shown.namespaces);
+            for (namespace, shown) in namespaces {
+                let counts = in_flight.iter().filter(|(disk, _)| *disk == namespace.disk);
+                shown.in_flight = counts.map(|(_, count)| count).sum();
+            }
+        }
+        for controller in self.controllers.values() {
+            let io = qpairs.remove(&controller.key).unwrap_or_default();
+            let entry = controller_status(controller, io);
+            if controller.is_discovery() {
+                status.discovery_controllers.push(entry);
+            } else if let Some(subsystem) = status
+                .subsystems
+                .iter_mut()
+                .find(|s| s.nqn == controller.subnqn)
+            {
+                subsystem.controllers.push(entry);
+            }
+        }
+        status
+    }
+}
+
+/// What a removal has to wait for; nothing for other requests.
+fn removed(request: &TargetRequest) -> Option<Scope> {
+    Some(match request {
+        TargetRequest::DeleteSubsystem { nqn } => Scope::Subsystem(nqn.clone()),
+        TargetRequest::RemoveNamespace { nqn, nsid } => Scope::Namespace(nqn.clone(), *nsid),
+        TargetRequest::RemoveListener { nqn, addr } => Scope::Listener(nqn.clone(), *addr),
+        TargetRequest::RemoveHost { nqn, host } => Scope::Host(nqn.clone(), host.clone()),
+        _ => return None,
+    })
+}
+
+fn controller_status(controller: &Controller, mut io: Vec<QpairStatus>) -> ControllerStatus {
+    io.sort_by_key(|q| q.qid);
+    let admin = &controller.admin;
+    let mut qpairs = vec![QpairStatus {
+        qid: 0,
+        reactor: 0,
+        entries: admin.entries,
+        peer: admin.peer,
+        local: controller.local,
+        digests: admin.digests,
+        counters: QpairCounters {
+            commands: admin.commands,
+            failed: admin.failed,
+            ..QpairCounters::default()
+        },
+    }];
+    qpairs.append(&mut io);
+    ControllerStatus {
+        cntlid: controller.cntlid,
+        hostnqn: controller.hostnqn.clone(),
+        hostid: controller.hostid,
+        listener: controller.listener,
+        kato_ms: controller.kato_ms,
+        ready: controller.is_ready(),
+        qpairs,
+    }
+}

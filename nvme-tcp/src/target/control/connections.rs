@@ -1,0 +1,345 @@
+//! Connections until their queue is known, and those of admin queues.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pollux_reactor::{Progress, Stream};
+
+use crate::pdu::{DataDigest, Frame, ProtocolError};
+use crate::spec::pdu::{CapsuleCmd, DIGEST_LEN, Fes, PduType};
+use crate::spec::status::Status;
+use crate::target::conn::connection::{Connection, End, IN_CAPSULE_MAX};
+use crate::target::control::Home;
+use crate::target::control::HomeTurn;
+use crate::target::control::admission::Verdict;
+use crate::target::control::handshake::{Connected, Refusal};
+use crate::target::io::ControllerKey;
+use crate::target::io::message::IoMessage;
+use crate::target::io::queue::IoQueue;
+use crate::target::status::Fault;
+use crate::target::token;
+use zerocopy::FromBytes;
+
+/// Time from accept to an accepted Connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections accepted per listener and turn.
+const ACCEPTS_MAX: usize = 16;
+
+/// Receives per admin connection and turn.
+const ROUNDS_MAX: usize = 4;
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// ICReq or Connect is to come.
+    Handshake,
+    /// It is the admin queue of this controller.
+    Admin(ControllerKey),
+}
+
+#[derive(Debug)]
+pub(super) struct HomeConnection {
+    conn: Connection,
+    phase: Phase,
+}
+
+impl Home {
+    /// Takes the measure of the process for the listeners that there are.
+    pub(in crate::target) fn measure_admission(&mut self) {
+        let queues: usize = self.controllers.values().map(|c| c.io_queues.len()).sum();
+        self.admission.measure(self.connections.len() + queues);
+    }
+
+    pub(super) fn accept(&mut self, turn: &mut HomeTurn<'_, '_>) -> Progress {
+        let mut progress = Progress::Idle;
+        if !self.admission.may_accept(turn.cx.now()) {
+            return progress;
+        }
+        let mut accepted = Vec::new();
+        for (&addr, listener) in &mut self.ports {
+            for _ in 0..ACCEPTS_MAX {
+                match listener.accept(turn.cx.net()) {
+                    Ok(Some((stream, peer))) => accepted.push((stream, peer, addr)),
+                    Ok(None) => break,
+                    // That of a connection that is gone already: the next one may be in order.
+                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                    // No descriptors or memory.
+                    Err(error) => {
+                        let again = self.admission.accept_failed(turn.cx.now());
+                        turn.cx.set_timer(again, token::of(token::CONNECT, 0));
+                        self.said
+                            .say(addr, &format!("cannot accept: {error}"), turn.cx.now());
+                        break;
+                    }
+                }
+            }
+        }
+        for (stream, peer, addr) in accepted {
+            progress = Progress::Busy;
+            if self.make_room(peer, turn) {
+                self.welcome(stream, peer, addr, turn);
+            }
+        }
+        progress
+    }
+
+    fn welcome(
+        &mut self,
+        mut stream: Stream,
+        peer: SocketAddr,
+        listener: SocketAddr,
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
+        let id = self.new_id();
+        let deadline = turn.cx.now() + CONNECT_TIMEOUT;
+        turn.cx.set_timer(deadline, token::of(token::CONNECT, id));
+        turn.cx.watch(&mut stream, token::of(token::CONNECTION, id));
+        self.admission.note(id, peer.ip());
+        self.connections.insert(
+            id,
+            Box::new(HomeConnection {
+                conn: Connection::new(id, stream, peer, listener),
+                phase: Phase::Handshake,
+            }),
+        );
+    }
+
+    /// Sees to it that one more connection may come, which may cost another one. Returns whether there is room.
+    fn make_room(&mut self, peer: SocketAddr, turn: &mut HomeTurn<'_, '_>) -> bool {
+        let queues: usize = self.controllers.values().map(|c| c.io_queues.len()).sum();
+        let connections = &self.connections;
+        let is_unconnected = |id| {
+            let known = connections.get(&id);
+            known.is_some_and(|c| c.phase == Phase::Handshake)
+        };
+        let now = turn.cx.now();
+        match self
+            .admission
+            .admit(connections.len() + queues, is_unconnected, now)
+        {
+            Verdict::Admit => true,
+            Verdict::Replace(id, reason) => {
+                self.said.say(peer, reason, now);
+                self.connections.remove(&id);
+                true
+            }
+            Verdict::Refuse(reason) => {
+                self.said.say(peer, reason, now);
+                false
+            }
+        }
+    }
+
+    /// Serves one connection, which is out of the table meanwhile.
+    pub(super) fn serve(
+        &mut self,
+        id: u64,
+        mut connection: Box<HomeConnection>,
+        turn: &mut HomeTurn<'_, '_>,
+    ) -> Progress {
+        let mut progress = Progress::Idle;
+        connection.conn.stream.take_ready();
+        connection.conn.wake(turn.buffers);
+        let mut unread = true;
+        for _ in 0..ROUNDS_MAX {
+            let received = match connection.conn.fill() {
+                Ok(n) => n,
+                Err(end) => {
+                    self.ended(connection, end, turn);
+                    return Progress::Busy;
+                }
+            };
+            if received > 0 {
+                progress = Progress::Busy;
+            }
+            match self.process(&mut connection, turn) {
+                Ok(None) => {}
+                Ok(Some(queue)) => {
+                    connection.conn.rest(turn.buffers);
+                    self.hand_over(connection.conn, queue, turn);
+                    return Progress::Busy;
+                }
+                Err(end) => {
+                    self.ended(connection, end, turn);
+                    return Progress::Busy;
+                }
+            }
+            if received == 0 {
+                unread = false;
+                break;
+            }
+        }
+        if let Phase::Admin(key) = connection.phase
+            && let Some(controller) = self.controllers.get_mut(&key)
+        {
+            unread |= !controller.put_answers(&mut connection.conn.out);
+        }
+        // What found no room is taken up again when room has been made.
+        unread |= !connection.conn.out.has_room();
+        match connection.conn.flush() {
+            Ok(p) => progress = progress.or(p),
+            Err(end) => {
+                self.ended(connection, end, turn);
+                return Progress::Busy;
+            }
+        }
+        // Of room that the peer has to make an edge tells.
+        if unread && !connection.conn.is_blocked() {
+            self.due.push(id);
+        }
+        connection.conn.rest(turn.buffers);
+        self.connections.insert(id, connection);
+        progress
+    }
+
+    /// Takes the PDUs that have arrived. Returns what was connected if it is an I/O queue.
+    fn process(
+        &mut self,
+        connection: &mut HomeConnection,
+        turn: &mut HomeTurn<'_, '_>,
+    ) -> Result<Option<Connected>, End> {
+        while connection.conn.out.has_room() {
+            let Some(frame) = connection.conn.next_frame()? else {
+                break;
+            };
+            match frame.pdu_type {
+                PduType::ICREQ => {
+                    crate::target::control::handshake::initialize(&mut connection.conn, &frame)?
+                }
+                PduType::CAPSULE_CMD => {
+                    if frame.data_len > IN_CAPSULE_MAX {
+                        return Err(connection.conn.fault(ProtocolError::new(
+                            Fes::LIMIT_EXCEEDED,
+                            "more in-capsule data than is allowed",
+                        )));
+                    }
+                    if connection.conn.rx.data().len() < frame.total_len {
+                        break;
+                    }
+                    let queue = self.capsule(connection, &frame, turn)?;
+                    connection.conn.rx.consume(frame.total_len);
+                    if queue.is_some() {
+                        return Ok(queue);
+                    }
+                }
+                PduType::H2C_DATA => {
+                    // No R2T is ever sent on an admin queue.
+                    return Err(connection
+                        .conn
+                        .fault(ProtocolError::field(10, "H2CData for an unknown TTAG")));
+                }
+                _ => return Err(End::Terminated),
+            }
+        }
+        Ok(None)
+    }
+
+    fn capsule(
+        &mut self,
+        connection: &mut HomeConnection,
+        frame: &Frame,
+        turn: &mut HomeTurn<'_, '_>,
+    ) -> Result<Option<Connected>, End> {
+        let bytes = connection.conn.rx.data();
+        #[expect(
+            clippy::expect_used,
+            reason = "framing says that it is there, and its length was waited for"
+        )]
+        let (capsule, _) = CapsuleCmd::read_from_prefix(bytes).expect("a whole capsule");
+        let sqe = capsule.sqe;
+        let data_end = frame.data_offset + frame.data_len;
+        let data = &bytes[frame.data_offset..data_end];
+        let intact = !frame.ddgst || {
+            let mut digest = DataDigest::new();
+            digest.update(data);
+            bytes[data_end..data_end + DIGEST_LEN] == digest.finish()
+        };
+        match connection.phase {
+            Phase::Admin(key) => {
+                let full = self.controllers.get_mut(&key).is_none_or(|controller| {
+                    controller.events.forget(sqe.cid.get());
+                    controller.is_admin_queue_full()
+                });
+                if full {
+                    return Err(connection.conn.fault(ProtocolError::sequence(
+                        "more commands than the submission queue has entries",
+                    )));
+                }
+                self.admin_command(key, &sqe, data, intact, turn);
+                Ok(None)
+            }
+            Phase::Handshake => {
+                let result = if intact {
+                    self.connect(&connection.conn, &sqe, data, turn)
+                } else {
+                    let reason = "the capsule's data digest is wrong";
+                    Err(Refusal::new(Status::TRANSIENT_TRANSPORT_ERROR, reason))
+                };
+                let cqe = crate::target::control::handshake::connect_response(&sqe, &result);
+                connection.conn.out.complete(cqe);
+                match result {
+                    Ok(connected) if connected.qid == 0 => {
+                        connection.phase = Phase::Admin(connected.key);
+                        Ok(None)
+                    }
+                    Ok(connected) => Ok(Some(connected)),
+                    Err(refusal) => {
+                        let peer = connection.conn.peer;
+                        self.note_refusal(peer, &refusal.describe(data), turn);
+                        Ok(None)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives the connection of an I/O queue to its reactor.
+    fn hand_over(&mut self, conn: Connection, connected: Connected, turn: &mut HomeTurn<'_, '_>) {
+        let Connected {
+            key,
+            qid,
+            entries,
+            flow_control,
+            reactor,
+            ..
+        } = connected;
+        let queue = Box::new(IoQueue::new(conn, (key, qid), entries, flow_control));
+        turn.links.send_io(reactor, IoMessage::Adopt { key, queue });
+    }
+
+    /// A connection is over; with it, if it carried an admin queue, its controller.
+    pub(super) fn ended(
+        &mut self,
+        connection: Box<HomeConnection>,
+        end: End,
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
+        if let Some(reason) = end.reason() {
+            self.note_fault(Fault {
+                at: turn.cx.now(),
+                peer: connection.conn.peer,
+                qid: matches!(connection.phase, Phase::Admin(_)).then_some(0),
+                reason,
+            });
+        }
+        if let Phase::Admin(key) = connection.phase {
+            self.forget_controller(key, turn);
+        }
+        turn.lingering
+            .add(connection.conn, end, turn.buffers, turn.cx);
+    }
+
+    /// The time of a connection to send its Connect is over.
+    pub(super) fn connect_overdue(&mut self, id: u64, turn: &mut HomeTurn<'_, '_>) {
+        if let Some(c) = self.connections.get(&id)
+            && c.phase == Phase::Handshake
+        {
+            let end = End::Overdue("no ICReq and Connect within 10 s");
+            if let Some(c) = self.connections.remove(&id) {
+                self.ended(c, end, turn);
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The home service: what a target is configured to be, who comes in, and the controllers of those that did.
+//!
+//! [`Home`] owns the configuration, the listeners, all connections until their queue is known, the admin connections, and the
+//! controllers. It runs on the first reactor only. Changes and questions come as messages ([`request`]); what every reactor has
+//! to take in or to tell goes through [`sync`]. Connections of I/O queues are handed over to the reactors that serve them.
+
+mod admission;
+mod configure;
+mod connections;
+pub(in crate::target) mod handle;
+mod handshake;
+mod keep_alive;
+pub(in crate::target) mod links;
+pub(in crate::target) mod message;
+pub(in crate::target) mod request;
+mod sync;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use pollux_reactor::{Context, Gather, Listener, Progress};
+
+use crate::spec::nqn::Nqn;
+use crate::spec::status::Status;
+use crate::target::admin::controller::Controller;
+use crate::target::admin::events::Kind;
+use crate::target::conn::buffers::Buffers;
+use crate::target::conn::linger::Lingering;
+use crate::target::conn::said::Said;
+use crate::target::control::admission::Admission;
+use crate::target::control::connections::HomeConnection;
+use crate::target::control::links::Links;
+use crate::target::control::message::HomeMessage;
+use crate::target::control::request::Reply;
+use crate::target::io::ControllerKey;
+use crate::target::io::TRANSFER_MAX;
+use crate::target::io::message::{IoEvent, IoMessage};
+use crate::target::status::Fault;
+use crate::target::subsystem::Subsystem;
+use crate::target::subsystem::discovery::Discovery;
+use crate::target::token;
+
+/// What home may use during one call.
+pub(in crate::target) struct HomeTurn<'t, 'c> {
+    pub(in crate::target) links: &'t mut Links,
+    pub(in crate::target) lingering: &'t mut Lingering,
+    pub(in crate::target) buffers: &'t mut Buffers,
+    pub(in crate::target) cx: &'t mut Context<'c>,
+}
+
+/// Faults that are kept for the status.
+const FAULTS_KEPT: usize = 64;
+
+/// The home part.
+pub(in crate::target) struct Home {
+    pub(in crate::target) subsystems: BTreeMap<Nqn, Subsystem>,
+    pub(in crate::target) discovery: Discovery,
+    pub(in crate::target) ports: BTreeMap<SocketAddr, Listener>,
+    pub(in crate::target) controllers: BTreeMap<ControllerKey, Controller>,
+    pub(in crate::target) retry_delays: [u16; 3],
+    /// Most data of one command in bytes; Identify Controller reports it as MDTS.
+    pub(in crate::target) transfer_max: u32,
+    pub(in crate::target) faults: VecDeque<Fault>,
+    pub(in crate::target) faults_total: u64,
+    pub(in crate::target) refused_connects: u64,
+    pub(in crate::target) admission: Admission,
+    said: Said,
+    pub(in crate::target) admin_qpairs: u64,
+    connections: BTreeMap<u64, Box<HomeConnection>>,
+    /// Connections to be served in the next poll: those that had an edge, have answers to send, or were left
+    /// with something to do. No other is looked at.
+    pub(in crate::target) due: Vec<u64>,
+    /// Questions to all reactors.
+    pub(in crate::target) gather: Gather<Home>,
+    /// Removals that are not over.
+    pub(in crate::target) removals: BTreeMap<u64, Reply>,
+    last_id: u64,
+}
+
+impl Home {
+    /// `wake` gives this service a turn.
+    pub(in crate::target) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            subsystems: BTreeMap::new(),
+            discovery: Discovery::default(),
+            ports: BTreeMap::new(),
+            controllers: BTreeMap::new(),
+            retry_delays: [0; 3],
+            transfer_max: TRANSFER_MAX,
+            faults: VecDeque::new(),
+            faults_total: 0,
+            refused_connects: 0,
+            admission: Admission::default(),
+            said: Said::default(),
+            admin_qpairs: 0,
+            connections: BTreeMap::new(),
+            due: Vec::new(),
+            gather: Gather::new(wake),
+            removals: BTreeMap::new(),
+            last_id: 0,
+        }
+    }
+
+    /// A number that names a connection, controller or removal, below the kinds of timers.
+    pub(in crate::target) fn new_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(in crate::target) fn on_message(
+        &mut self,
+        message: HomeMessage,
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
+        match message {
+            HomeMessage::Request { request, reply } => self.configure(request, reply, turn),
+            HomeMessage::Io(event) => self.on_io_event(event, turn),
+        }
+    }
+
+    fn on_io_event(&mut self, event: IoEvent, turn: &mut HomeTurn<'_, '_>) {
+        match event {
+            IoEvent::QueueClosed {
+                key,
+                qid,
+                connection,
+                fault,
+            } => {
+                if let Some(fault) = fault {
+                    self.note_fault(fault);
+                }
+                if let Some(controller) = self.controllers.get_mut(&key)
+                    && controller
+                        .io_queues
+                        .get(&qid)
+                        .is_some_and(|q| q.connection == connection)
+                {
+                    controller.io_queues.remove(&qid);
+                }
+            }
+            IoEvent::Aborted {
+                key,
+                admin_cid,
+                aborted,
+            } => {
+                if let Some(controller) = self.controllers.get_mut(&key)
+                    && controller.admin.pending.remove(&admin_cid)
+                {
+                    // Bit 0: the command was not aborted.
+                    let result = u64::from(!aborted);
+                    controller.answer(admin_cid, Status::SUCCESS, result, Vec::new());
+                    self.due.push(controller.admin.connection);
+                }
+            }
+            IoEvent::DiskChanged => self.disks_changed(turn),
+        }
+    }
+
+    pub(in crate::target) fn on_timer(&mut self, token: u64, turn: &mut HomeTurn<'_, '_>) {
+        match token::split(token) {
+            (token::CONNECT, id) => self.connect_overdue(id, turn),
+            (token::REMOVAL, removal) => self.removal_overdue(removal),
+            (token::KEEP_ALIVE, key) => self.check_keep_alive(ControllerKey(key), turn),
+            _ => {}
+        }
+    }
+
+    /// Accepts, receives, answers.
+    #[inline]
+    pub(in crate::target) fn poll(&mut self, turn: &mut HomeTurn<'_, '_>) -> Progress {
+        let mut progress = self.accept(turn);
+        while let Some(answered) = self.gather.next_answered() {
+            answered(self);
+            progress = Progress::Busy;
+        }
+        if self.due.is_empty() {
+            return progress;
+        }
+        let mut due = std::mem::take(&mut self.due);
+        for id in due.drain(..) {
+            if let Some(connection) = self.connections.remove(&id) {
+                progress = progress.or(self.serve(id, connection, turn));
+            }
+        }
+        // What became due meanwhile, such as events for other controllers, has its turn next.
+        if !self.due.is_empty() {
+            progress = Progress::Busy;
+        }
+        due.append(&mut self.due);
+        self.due = due;
+        progress
+    }
+
+    /// Has the next poll serve a connection.
+    pub(in crate::target) fn wake(&mut self, id: u64) {
+        self.due.push(id);
+    }
+
+    /// A Connect was refused, for the reason in `what`.
+    #[cold]
+    fn note_refusal(&mut self, peer: SocketAddr, what: &str, turn: &HomeTurn<'_, '_>) {
+        self.refused_connects += 1;
+        self.said.say(peer, what, turn.cx.now());
+    }
+
+    fn note_fault(&mut self, fault: Fault) {
+        let what = match fault.qid {
+            Some(qid) => format!("queue {qid} ended: {}", fault.reason),
+            None => format!("connection ended before a Connect: {}", fault.reason),
+        };
+        self.said.say(fault.peer, &what, fault.at);
+        self.faults_total += 1;
+        if self.faults.len() >= FAULTS_KEPT {
+            self.faults.pop_front();
+        }
+        self.faults.push_back(fault);
+    }
+
+    /// Removes a controller with its admin connection and its queues.
+    pub(in crate::target) fn close_controller(
+        &mut self,
+        key: ControllerKey,
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
+        if let Some(controller) = self.controllers.get(&key) {
+            self.connections.remove(&controller.admin.connection);
+        }
+        self.forget_controller(key, turn);
+    }
+
+    fn forget_controller(&mut self, key: ControllerKey, turn: &mut HomeTurn<'_, '_>) {
+        if self
+            .controllers
+            .remove(&key)
+            .is_some_and(|c| !c.is_discovery())
+        {
+            for reactor in 0..turn.links.reactors() {
+                turn.links.send_io(reactor, IoMessage::Close { key });
+            }
+        }
+    }
+
+    /// Removes the controllers for which `of` holds.
+    pub(in crate::target) fn close_controllers(
+        &mut self,
+        of: impl Fn(&Controller) -> bool,
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
+        let keys: Vec<ControllerKey> = self
+            .controllers
+            .values()
+            .filter(|c| of(c))
+            .map(|c| c.key)
+            .collect();
+        for key in keys {
+            self.close_controller(key, turn);
+        }
+    }
+
+    /// Raises an event at the controllers for which `at` holds.
+    pub(in crate::target) fn raise(&mut self, kind: Kind, at: impl Fn(&Controller) -> bool) {
+        for controller in self.controllers.values_mut().filter(|c| at(c)) {
+            controller.events.raise(kind);
+            if controller.deliver_events() {
+                self.due.push(controller.admin.connection);
+            }
+        }
+    }
+
+    /// Whether the next poll has something to do.
+    pub(in crate::target) fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// What the Discovery log lists has changed.
+    pub(in crate::target) fn note_discovery_change(&mut self) {
+        self.discovery.generation += 1;
+        self.raise(Kind::Discovery, Controller::is_discovery);
+    }
+}
+
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Home")
+            .field("subsystems", &self.subsystems)
+            .field("controllers", &self.controllers)
+            .field("connections", &self.connections.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,548 @@
+//! The disks that a reactor has open, and the books of what it has handed to them.
+//!
+//! A disk is trusted with nothing: what it hands back is looked up here by its name, and counts only if this reactor has
+//! handed it to that disk, with that buffer. What is in the books is with a disk; a removal is over when nothing of what is
+//! removed is in them any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pollux_reactor::{Context, Part, Time, TimerId};
+
+use crate::spec::nqn::{HostNqn, Nqn};
+use crate::spec::status::Status;
+use crate::target::LOG_FLAG;
+use crate::target::disk;
+use crate::target::disk::{
+    Buffer, DiskChannel, DiskContext, DiskRef, Done, Doorbell, Io, IoId, IoName, Op, Opening,
+};
+use crate::target::io::ControllerKey;
+use crate::target::io::staging::StagingPool;
+use crate::target::token;
+
+/// After this time without an answer the log names the disk.
+const OVERDUE: Duration = Duration::from_secs(30);
+
+/// What of all that hosts do a removal is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::target) enum Scope {
+    Subsystem(Nqn),
+    Namespace(Nqn, u32),
+    Listener(Nqn, SocketAddr),
+    Host(Nqn, HostNqn),
+}
+
+/// Whose a command is.
+#[derive(Debug, Clone)]
+pub(in crate::target) struct Owner {
+    pub(in crate::target) subsystem: Nqn,
+    pub(in crate::target) listener: SocketAddr,
+    pub(in crate::target) host: HostNqn,
+}
+
+impl Scope {
+    fn holds(&self, owner: &Owner, nsid: u32) -> bool {
+        match self {
+            Self::Subsystem(nqn) => owner.subsystem == *nqn,
+            Self::Namespace(nqn, of) => owner.subsystem == *nqn && nsid == *of,
+            Self::Listener(nqn, addr) => owner.subsystem == *nqn && owner.listener == *addr,
+            Self::Host(nqn, host) => owner.subsystem == *nqn && owner.host == *host,
+        }
+    }
+}
+
+/// The command that an I/O is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::target) struct CommandRef {
+    pub(in crate::target) key: ControllerKey,
+    /// The queue's place on the reactor, and its connection.
+    pub(in crate::target) queue: usize,
+    pub(in crate::target) connection: u64,
+    /// The queue's number in the books of the staging memory.
+    pub(in crate::target) client: usize,
+    /// The command's place in the queue's table.
+    pub(in crate::target) slot: usize,
+    pub(in crate::target) nsid: u32,
+}
+
+/// An I/O that is with a disk.
+#[derive(Debug)]
+struct Open {
+    serial: u64,
+    command: CommandRef,
+    /// Of its buffer.
+    capacity: usize,
+    len: usize,
+    since: Time,
+    /// The disk was asked to end it.
+    cancelled: bool,
+    /// Because its namespace has gone.
+    removed: bool,
+}
+
+/// An I/O that a disk has handed back.
+#[derive(Debug)]
+pub(in crate::target) struct Answer {
+    pub(in crate::target) command: CommandRef,
+    pub(in crate::target) result: Result<(), Status>,
+    pub(in crate::target) data: Buffer,
+    /// The namespace has gone meanwhile.
+    pub(in crate::target) removed: bool,
+}
+
+/// A disk that is open.
+#[derive(Debug)]
+struct Seat {
+    disk: DiskRef,
+    channel: Box<dyn DiskChannel>,
+    waker: disk::Waker,
+    /// Views of namespaces.
+    users: usize,
+    open: Vec<Option<Open>>,
+    free: Vec<u32>,
+    in_flight: usize,
+    /// Size and failure as home knows them.
+    known: (u64, bool),
+    lies: u64,
+    /// When it is looked whether it still answers.
+    look_at: Time,
+    /// It has been woken since it was last polled.
+    is_awake: bool,
+    /// Its place is in [`Channels::active`].
+    is_active: bool,
+}
+
+/// A removal that is answered when these I/Os are with no disk any more.
+#[derive(Debug)]
+struct Removal {
+    part: Part<()>,
+    serials: BTreeSet<u64>,
+}
+
+/// All disks of one reactor.
+#[derive(Debug)]
+pub(in crate::target) struct Channels {
+    reactor: u32,
+    /// The way to this reactor for the disks' threads; none in a simulation.
+    doorbell: Option<Doorbell>,
+    seats: Vec<Option<Seat>>,
+    /// Places of the disks that are to be polled: those that have I/Os, or were woken. No other is looked at.
+    active: Vec<usize>,
+    in_flight: usize,
+    owners: BTreeMap<ControllerKey, Owner>,
+    /// Controllers that have gone but for what is with a disk.
+    gone: BTreeSet<ControllerKey>,
+    removals: Vec<Removal>,
+    done: Vec<Done>,
+    timer: Option<(TimerId, Time)>,
+    last_serial: u64,
+    /// A disk has another size than home knows, or has failed.
+    pub(in crate::target) changed: bool,
+}
+
+impl Channels {
+    pub(in crate::target) fn new(reactor: usize, doorbell: Option<Doorbell>) -> Self {
+        Self {
+            reactor: u32::try_from(reactor).unwrap_or(u32::MAX),
+            doorbell,
+            seats: Vec::new(),
+            active: Vec::new(),
+            in_flight: 0,
+            owners: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            removals: Vec::new(),
+            done: Vec::new(),
+            timer: None,
+            last_serial: 0,
+            changed: false,
+        }
+    }
+
+    /// A controller came to be.
+    pub(in crate::target) fn enter(&mut self, key: ControllerKey, owner: Owner) {
+        self.owners.insert(key, owner);
+    }
+
+    /// That controller has gone, with all its queues.
+    pub(in crate::target) fn leave(&mut self, key: ControllerKey) {
+        self.gone.insert(key);
+        self.forget_gone();
+    }
+
+    fn forget_gone(&mut self) {
+        let open = self.seats.iter().flatten().flat_map(|seat| &seat.open);
+        let busy: BTreeSet<_> = open.flatten().map(|open| open.command.key).collect();
+        let owners = &mut self.owners;
+        self.gone.retain(|key| {
+            let is_busy = busy.contains(key);
+            if !is_busy {
+                owners.remove(key);
+            }
+            is_busy
+        });
+    }
+
+    /// One more view of a namespace on this disk. Returns the place of its channel.
+    pub(in crate::target) fn acquire(&mut self, disk: &DiskRef) -> usize {
+        let is_it = |seat: &Option<Seat>| seat.as_ref().is_some_and(|seat| seat.disk == *disk);
+        let at = self.seats.iter().position(is_it).unwrap_or_else(|| {
+            let free = self.seats.iter().position(Option::is_none);
+            let at = free.unwrap_or(self.seats.len());
+            let opening = Opening::new(at, self.doorbell.clone());
+            let seat = Seat {
+                disk: disk.clone(),
+                waker: opening.waker(),
+                channel: disk.open(opening),
+                users: 0,
+                open: Vec::new(),
+                free: Vec::new(),
+                in_flight: 0,
+                known: (disk.bytes(), disk.failure().is_some()),
+                lies: 0,
+                look_at: Time::ZERO,
+                is_awake: false,
+                is_active: false,
+            };
+            match self.seats.get_mut(at) {
+                Some(empty) => *empty = Some(seat),
+                None => self.seats.push(Some(seat)),
+            }
+            at
+        });
+        self.seat(at).users += 1;
+        at
+    }
+
+    /// One view less.
+    pub(in crate::target) fn release(&mut self, at: usize) {
+        self.seat(at).users -= 1;
+        self.close_unused(at);
+    }
+
+    /// Closes a disk that no namespace here is on, once it has nothing of this reactor's any more.
+    fn close_unused(&mut self, at: usize) {
+        let unused = |seat: &mut Seat| seat.users == 0 && seat.in_flight == 0;
+        let closed = self.seats.get_mut(at).and_then(|seat| seat.take_if(unused));
+        if closed.is_some_and(|seat| seat.is_active) {
+            self.active.retain(|&active| active != at);
+        }
+    }
+
+    /// Has a disk polled.
+    #[inline]
+    fn activate(&mut self, at: usize) {
+        if let Some(Some(seat)) = self.seats.get_mut(at)
+            && !seat.is_active
+        {
+            seat.is_active = true;
+            self.active.push(at);
+        }
+    }
+
+    #[inline]
+    #[expect(
+        clippy::expect_used,
+        reason = "a channel is there for as long as a view names it"
+    )]
+    fn seat(&mut self, at: usize) -> &mut Seat {
+        let seat = self.seats.get_mut(at).and_then(Option::as_mut);
+        seat.expect("a disk that is open")
+    }
+
+    /// The channel of a view.
+    #[inline]
+    pub(in crate::target) fn channel(&mut self, at: usize) -> &mut dyn DiskChannel {
+        &mut *self.seat(at).channel
+    }
+
+    /// A disk's thread has something to tell.
+    pub(in crate::target) fn wake(&mut self, at: usize) {
+        // It may have been closed meanwhile.
+        if let Some(Some(seat)) = self.seats.get_mut(at) {
+            seat.is_awake = true;
+            self.activate(at);
+        }
+    }
+
+    /// What disks have of this reactor.
+    pub(in crate::target) fn in_flight(&self) -> impl Iterator<Item = (DiskRef, usize)> {
+        let seats = self.seats.iter().flatten();
+        seats.map(|seat| (seat.disk.clone(), seat.in_flight))
+    }
+
+    /// Hands an I/O to a disk. Returns its answer if the disk has one already.
+    pub(in crate::target) fn submit(
+        &mut self,
+        at: usize,
+        command: CommandRef,
+        (op, data): (Op, Buffer),
+        pool: &mut StagingPool,
+        cx: &mut Context<'_>,
+    ) -> Option<Answer> {
+        self.last_serial += 1;
+        let (serial, reactor) = (self.last_serial, self.reactor);
+        let now = cx.now();
+        let seat = self.seat(at);
+        if seat.in_flight == 0 {
+            seat.look_at = now + OVERDUE;
+        }
+        let open = Open {
+            serial,
+            command,
+            capacity: data.capacity(),
+            len: data.len(),
+            since: now,
+            cancelled: false,
+            removed: false,
+        };
+        // There are never as many as 32 bits count.
+        let next = u32::try_from(seat.open.len()).unwrap_or(u32::MAX);
+        let place = seat.free.pop().unwrap_or(next);
+        match seat.open.get_mut(place as usize) {
+            Some(empty) => *empty = Some(open),
+            None => seat.open.push(Some(open)),
+        }
+        seat.in_flight += 1;
+        let id = IoId(IoName {
+            serial,
+            reactor,
+            place,
+        });
+        let mut turn = DiskContext { now, rng: cx.rng() };
+        let done = seat.channel.submit(Io::new(id, op, data), &mut turn);
+        self.in_flight += 1;
+        let Some(done) = done else {
+            self.activate(at);
+            return None;
+        };
+        self.take_back(at, done, pool, now)
+    }
+
+    /// Looks at what a disk has handed back. `None`: it counts for nothing.
+    fn take_back(
+        &mut self,
+        at: usize,
+        Done { io, result }: Done,
+        pool: &mut StagingPool,
+        now: Time,
+    ) -> Option<Answer> {
+        let own = self.reactor;
+        // A disk that is done with all that it had may be closed already.
+        let seat = self.seats.get_mut(at)?.as_mut()?;
+        let IoId(IoName {
+            serial,
+            reactor,
+            place,
+        }) = io.id();
+        let open = seat.open.get_mut(place as usize);
+        let open = open.and_then(|open| open.take_if(|o| o.serial == serial && reactor == own));
+        let Some(open) = open else {
+            seat.note_lie("hands back an I/O that it was not given");
+            return None;
+        };
+        seat.free.push(place);
+        seat.in_flight -= 1;
+        let Open {
+            command,
+            capacity,
+            len,
+            removed,
+            ..
+        } = open;
+        let (result, data) = if (io.data.capacity(), io.data.len()) == (capacity, len) {
+            (result, io.data)
+        } else {
+            seat.note_lie("hands back another buffer than it was given");
+            pool.lose(command.client, capacity, now);
+            (Err(Status::INTERNAL_ERROR), Buffer::default())
+        };
+        if result.is_err() {
+            self.changed |= seat.has_changed();
+        }
+        self.in_flight -= 1;
+        // It is closed before anybody hears that a removal is over.
+        self.close_unused(at);
+        self.note_end(serial);
+        if self.gone.contains(&command.key) {
+            self.forget_gone();
+        }
+        Some(Answer {
+            command,
+            result,
+            data,
+            removed,
+        })
+    }
+
+    /// An I/O is with no disk any more; if a removal waited for nothing else, it is over.
+    fn note_end(&mut self, serial: u64) {
+        let is_over = |removal: &mut Removal| {
+            removal.serials.remove(&serial);
+            removal.serials.is_empty()
+        };
+        for removal in self.removals.extract_if(.., is_over) {
+            removal.part.answer(());
+        }
+    }
+
+    /// Takes in what disks have to tell. Returns whether there was anything.
+    #[inline]
+    pub(in crate::target) fn poll(
+        &mut self,
+        answers: &mut Vec<Answer>,
+        pool: &mut StagingPool,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let before = answers.len();
+        let mut next = 0;
+        while let Some(&at) = self.active.get(next) {
+            let seat = self.seat(at);
+            if seat.in_flight == 0 && !seat.is_awake {
+                seat.is_active = false;
+                self.active.swap_remove(next);
+                continue;
+            }
+            next += 1;
+            let was_awake = std::mem::take(&mut seat.is_awake);
+            let has_changed = was_awake && seat.has_changed();
+            seat.waker.rearm();
+            let now = cx.now();
+            seat.look(now);
+            let mut done = std::mem::take(&mut self.done);
+            let rng = cx.rng();
+            let channel = self.channel(at);
+            channel.poll(&mut done, &mut DiskContext { now, rng });
+            self.changed |= has_changed;
+            for done in done.drain(..) {
+                answers.extend(self.take_back(at, done, pool, now));
+            }
+            self.done = done;
+        }
+        answers.len() > before
+    }
+
+    /// Sees to it that the reactor is awake when a disk is to be polled. Returns whether that is now.
+    #[inline]
+    pub(in crate::target) fn set_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.in_flight == 0 && self.timer.is_none() {
+            return false;
+        }
+        let active = self
+            .active
+            .iter()
+            .filter_map(|&at| self.seats.get(at)?.as_ref());
+        let busy = active.filter(|seat| seat.in_flight > 0);
+        let times = busy.flat_map(|seat| [Some(seat.look_at), seat.channel.deadline()]);
+        let next = times.flatten().min().unwrap_or(Time::MAX);
+        if let Some((id, at)) = self.timer {
+            if at == next && at > cx.now() {
+                return false;
+            }
+            // It may have fired.
+            cx.cancel_timer(id);
+            self.timer = None;
+        }
+        if next > cx.now() && next < Time::MAX {
+            let timer = cx.set_timer(next, token::of(token::DISKS, 0));
+            self.timer = Some((timer, next));
+        }
+        next <= cx.now()
+    }
+
+    /// Has the disks end what they have for these commands; `removed`: since their namespace has gone. Puts what ended
+    /// there and then into `answers`.
+    pub(in crate::target) fn cancel(
+        &mut self,
+        of: impl Fn(&CommandRef) -> bool,
+        removed: bool,
+        answers: &mut Vec<Answer>,
+        (pool, now): (&mut StagingPool, Time),
+    ) {
+        if self.in_flight == 0 {
+            return;
+        }
+        for at in 0..self.seats.len() {
+            let places = self.seats.get(at).and_then(Option::as_ref);
+            let places = 0..places.map_or(0, |seat| seat.open.len());
+            for place in places {
+                let Some(Some(seat)) = self.seats.get_mut(at) else {
+                    break;
+                };
+                let Some(Some(open)) = seat.open.get_mut(place) else {
+                    continue;
+                };
+                if !of(&open.command) {
+                    continue;
+                }
+                open.cancelled = true;
+                open.removed |= removed;
+                let id = IoId(IoName {
+                    serial: open.serial,
+                    reactor: self.reactor,
+                    place: u32::try_from(place).unwrap_or(u32::MAX),
+                });
+                if let Some(done) = seat.channel.cancel(id) {
+                    answers.extend(self.take_back(at, done, pool, now));
+                }
+            }
+        }
+    }
+
+    /// Answers when nothing that was removed and is within `scope` is with a disk any more.
+    pub(in crate::target) fn await_removal(&mut self, scope: &Scope, part: Part<()>) {
+        let open = self.seats.iter().flatten().flat_map(|seat| &seat.open);
+        let open = open.flatten().filter(|open| {
+            let (key, nsid) = (open.command.key, open.command.nsid);
+            let owner = self.owners.get(&key);
+            open.cancelled && owner.is_some_and(|owner| scope.holds(owner, nsid))
+        });
+        let serials: BTreeSet<u64> = open.map(|open| open.serial).collect();
+        match serials.is_empty() {
+            true => part.answer(()),
+            false => self.removals.push(Removal { part, serials }),
+        }
+    }
+}
+
+impl Seat {
+    /// Whether the disk is another than home knows.
+    fn has_changed(&mut self) -> bool {
+        let now = (self.disk.bytes(), self.disk.failure().is_some());
+        std::mem::replace(&mut self.known, now) != now
+    }
+
+    /// Says in the log what a disk does that it may not: the first time, the second, the fourth and so on.
+    #[cold]
+    fn note_lie(&mut self, what: &str) {
+        self.lies += 1;
+        if self.lies.is_power_of_two() {
+            let (name, count) = (self.disk.name(), self.lies);
+            log::error!(target: LOG_FLAG, "{name}: {what}; that is taken for nothing (fault {count} of this disk)");
+        }
+    }
+
+    /// Names the disk in the log if it does not answer.
+    #[inline]
+    fn look(&mut self, now: Time) {
+        if now < self.look_at || self.in_flight == 0 {
+            return;
+        }
+        let oldest = self.open.iter().flatten().map(|open| open.since).min();
+        let oldest = oldest.unwrap_or(now);
+        let waited = now.saturating_since(oldest);
+        if waited < OVERDUE {
+            self.look_at = oldest + OVERDUE;
+            return;
+        }
+        log::warn!(
+            target: LOG_FLAG,
+            "{}: no answer to an I/O for {} s; {} are with it",
+            self.disk.name(),
+            waited.as_secs(),
+            self.in_flight
+        );
+        // It is said again when that has lasted twice as long.
+        self.look_at = now + waited;
+    }
+}

@@ -1,0 +1,96 @@
+//! What the I/O part of a reactor is told, and what it tells. Messages between two services arrive in order.
+
+use pollux_reactor::Part;
+
+use crate::spec::log::AnaState;
+use crate::target::disk::DiskRef;
+use crate::target::io::ControllerKey;
+use crate::target::io::channels::{Owner, Scope};
+use crate::target::io::queue::IoQueue;
+use crate::target::io::shares::HostName;
+use crate::target::status::{Fault, QpairCounters, QpairStatus, ReactorStatus};
+
+/// A namespace as one controller's I/O queues see it.
+#[derive(Debug, Clone)]
+pub(in crate::target) struct NamespaceView {
+    pub(in crate::target) disk: DiskRef,
+    /// Log2 of the block size in bytes.
+    pub(in crate::target) block_shift: u8,
+    pub(in crate::target) blocks: u64,
+    /// Most data of one command in bytes: what MDTS says.
+    pub(in crate::target) transfer_max: u32,
+    /// State of its ANA group through the controller's listener.
+    pub(in crate::target) ana: AnaState,
+}
+
+/// What an I/O part has to tell home.
+#[derive(Debug)]
+pub(in crate::target) enum IoEvent {
+    /// An I/O queue has ended by itself.
+    QueueClosed {
+        key: ControllerKey,
+        qid: u16,
+        connection: u64,
+        fault: Option<Fault>,
+    },
+    /// Answer to [`IoMessage::Abort`].
+    Aborted {
+        key: ControllerKey,
+        admin_cid: u16,
+        aborted: bool,
+    },
+    /// A disk has another size, or takes no more writes.
+    DiskChanged,
+}
+
+/// To the I/O part of a service.
+#[derive(Debug)]
+pub(in crate::target) enum IoMessage {
+    /// A controller of a host came to be.
+    Open {
+        key: ControllerKey,
+        host: HostName,
+        owner: Owner,
+    },
+    /// A controller's view of a namespace is now this one, or gone.
+    Namespace {
+        key: ControllerKey,
+        nsid: u32,
+        view: Option<NamespaceView>,
+    },
+    /// Serve this queue from now on.
+    Adopt {
+        key: ControllerKey,
+        queue: Box<IoQueue>,
+    },
+    /// Drop the controller's queues; the controller stays.
+    CloseQueues { key: ControllerKey },
+    /// Drop the controller.
+    Close { key: ControllerKey },
+    /// A thread of the disk of this channel has something to tell.
+    DiskAwake { channel: usize },
+    /// Abort a command.
+    Abort {
+        key: ControllerKey,
+        qid: u16,
+        cid: u16,
+        admin_cid: u16,
+    },
+    /// Answer: what was sent before has then taken effect.
+    Sync(Part<()>),
+    /// Answer when nothing that was in flight for what was removed before, and is within this scope, can execute any more.
+    AwaitRemoval(Scope, Part<()>),
+    /// Answer with what this reactor has to tell.
+    Report(Part<ReactorReport>),
+}
+
+/// What one reactor has to tell.
+#[derive(Debug, Default)]
+pub(in crate::target) struct ReactorReport {
+    /// How much disks have in flight for it.
+    pub(in crate::target) disks: Vec<(DiskRef, usize)>,
+    pub(in crate::target) status: ReactorStatus,
+    pub(in crate::target) qpairs: Vec<(ControllerKey, QpairStatus)>,
+    /// Sums over all queues that a controller has or had on this reactor.
+    pub(in crate::target) controllers: Vec<(ControllerKey, QpairCounters)>,
+}

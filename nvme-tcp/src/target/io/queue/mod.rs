@@ -1,0 +1,417 @@
+//! One I/O queue pair: the state machine from received bytes to queued answers.
+//!
+//! Commands are parsed where they were received. Those that their disk carries out in place are answered at once; of
+//! these, large reads are worked off piece by piece while later commands wait. All others are in a table ([`Table`]) until
+//! their data has come, their disk has answered, and there is room for the answer.
+
+mod data;
+pub(in crate::target) mod execute;
+mod table;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use pollux_reactor::{Context, Progress, Time};
+use zerocopy::FromBytes;
+
+use crate::pdu::{DataDigest, Frame, ProtocolError};
+use crate::spec::opcode::{self, fctype, nvm};
+use crate::spec::pdu::{CapsuleCmd, DIGEST_LEN, Fes, PduType};
+use crate::spec::status::Status;
+use crate::spec::{Cqe, SglDescriptor, Sqe};
+use crate::target::conn::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
+use crate::target::disk::Buffer;
+use crate::target::io::ControllerKey;
+use crate::target::io::command::{InPlace, Plan, plan};
+use crate::target::io::queue::data::{Incoming, Oldest};
+use crate::target::io::queue::execute::Serving;
+use crate::target::io::queue::table::{Stage, Table};
+use crate::target::io::read::ReadCursor;
+use crate::target::io::staging::StagingPool;
+use crate::target::status::{QpairCounters, QpairStatus};
+
+/// Receives per poll at most, so that one busy queue does not starve the others of its reactor.
+const ROUNDS_MAX: u32 = 8;
+
+/// No further receive in a poll that has received so many bytes: others wait no longer for a queue of large writes than for
+/// one of small ones.
+const POLL_BYTES: usize = 256 * 1024;
+
+/// From this length on, payload is received straight into its staging buffer.
+const DIRECT_MIN: usize = 4096;
+
+/// For so long after it found something to do a queue is read without waiting for an edge, which keeps its
+/// latency low. After that it costs nothing until there is one.
+const HOT: Duration = Duration::from_millis(2);
+
+/// An I/O queue pair.
+#[derive(Debug)]
+pub(in crate::target) struct IoQueue {
+    pub(in crate::target) conn: Connection,
+    pub(in crate::target) key: ControllerKey,
+    pub(in crate::target) qid: u16,
+    /// Entries of the submission queue.
+    entries: u16,
+    /// The host did not disable SQ flow control: SQHD is reported, and every read has a response.
+    pub(in crate::target) flow_control: bool,
+    sqhd: u16,
+    /// Commands that are taken and not answered.
+    pub(in crate::target) table: Table,
+    /// Their places: those that wait for a buffer, and those that are to be answered.
+    pub(in crate::target) waiting: VecDeque<usize>,
+    pub(in crate::target) ended: VecDeque<usize>,
+    pub(in crate::target) oldest: Option<Oldest>,
+    /// Since when the host takes nothing of the data that it has asked for and that keeps a buffer.
+    pub(in crate::target) untaken: Option<Time>,
+    /// Bytes of data that were asked for and came.
+    pub(in crate::target) data_in: u64,
+    /// Its number in the books of the staging memory.
+    pub(in crate::target) client: usize,
+    pub(in crate::target) incoming: Option<Incoming>,
+    /// A large read in place.
+    pub(in crate::target) reading: Option<ReadCursor>,
+    /// When a poll last found something to do.
+    busy_at: Time,
+    /// Of its timers and of its stream's edges on the reactor that serves it.
+    pub(in crate::target) token: u64,
+    /// Its place on that reactor.
+    pub(in crate::target) place: usize,
+    pub(in crate::target) staging_waits: u64,
+    pub(in crate::target) counters: QpairCounters,
+}
+
+impl IoQueue {
+    /// A queue on a connection whose Connect was accepted. `entries` is its size, at least 2.
+    pub(in crate::target) fn new(
+        conn: Connection,
+        (key, qid): (ControllerKey, u16),
+        entries: u16,
+        flow_control: bool,
+    ) -> Self {
+        Self {
+            conn,
+            key,
+            qid,
+            entries,
+            flow_control,
+            // Connect was the first command.
+            sqhd: 1 % entries.max(1),
+            table: Table::default(),
+            waiting: VecDeque::new(),
+            ended: VecDeque::new(),
+            oldest: None,
+            untaken: None,
+            data_in: 0,
+            client: usize::MAX,
+            incoming: None,
+            reading: None,
+            busy_at: Time::ZERO,
+            token: 0,
+            place: usize::MAX,
+            staging_waits: 0,
+            counters: QpairCounters::default(),
+        }
+    }
+
+    pub(in crate::target) fn status(&self, reactor: usize) -> QpairStatus {
+        QpairStatus {
+            qid: self.qid,
+            reactor,
+            entries: self.entries,
+            peer: self.conn.peer,
+            local: self.conn.local,
+            digests: (self.conn.rx_framing.hdgst, self.conn.rx_framing.ddgst),
+            counters: self.counters,
+        }
+    }
+
+    /// Times that a command had to wait for a staging buffer.
+    pub(in crate::target) fn staging_waits(&self) -> u64 {
+        self.staging_waits
+    }
+
+    /// Gives the buffers back that no disk has.
+    pub(in crate::target) fn release(&mut self, pool: &mut StagingPool, now: Time) {
+        pool.shares.close(self.client, now);
+        for command in self.table.drain() {
+            pool.awaited -= usize::from(matches!(command.stage, Stage::Receiving(_)));
+            pool.give(self.client, command.data, now);
+        }
+    }
+
+    /// Receives, carries out and answers what has arrived.
+    #[inline]
+    pub(in crate::target) fn poll(
+        &mut self,
+        serving: &mut Serving<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<Progress, End> {
+        let mut progress = Progress::Idle;
+        let mut bytes = 0;
+        for _ in 0..ROUNDS_MAX {
+            let (received, more) = self.receive()?;
+            bytes += received;
+            match self.process(serving, cx) {
+                Ok(true) => progress = Progress::Busy,
+                Ok(false) => {}
+                Err(end) => {
+                    // Answers to what came before the fault go out with the TermReq; a failure to send
+                    // them changes nothing.
+                    let _ = self.conn.flush();
+                    return Err(end);
+                }
+            }
+            if received > 0 {
+                progress = Progress::Busy;
+            }
+            if !more || bytes >= POLL_BYTES {
+                break;
+            }
+        }
+        let progress = progress.or(self.conn.flush()?);
+        if progress == Progress::Busy {
+            self.busy_at = cx.now();
+        }
+        Ok(progress)
+    }
+
+    /// After a poll that found nothing: whether the queue need not be polled before an edge or a timer of its
+    /// own comes. `crowded`: there are too many hot queues to read them all without an edge.
+    #[inline]
+    pub(in crate::target) fn may_rest(&mut self, crowded: bool, now: Time) -> bool {
+        let waits_for_room = self.conn.is_blocked();
+        if !waits_for_room {
+            let is_hot = !crowded && now - self.busy_at < HOT;
+            // A command that waits for memory is told when there is some.
+            if is_hot || self.reading.is_some() || !self.ended.is_empty() {
+                return false;
+            }
+        }
+        !self.conn.stream.take_ready()
+    }
+
+    /// One receive. Returns how many bytes came, and whether more may be there.
+    #[inline]
+    fn receive(&mut self) -> Result<(usize, bool), End> {
+        if let Some(incoming) = &mut self.incoming
+            && incoming.left >= DIRECT_MIN
+            && self.conn.rx.data().is_empty()
+            && let Some((_, buffer, receiving)) = self.table.receiving(incoming.slot)
+        {
+            let start = receiving.received;
+            let direct = buffer
+                .get_mut(start..start + incoming.left)
+                .unwrap_or_default();
+            let taken = self.conn.rx.fill_direct(&mut self.conn.stream, direct);
+            let (n, behind) = match taken {
+                Ok(n) => n,
+                Err(e) => return none_if_would_block(Err(e)).map(|_| (0, false)),
+            };
+            receiving.take(n, buffer, incoming);
+            self.data_in += n as u64;
+            return Ok((n + behind, behind == self.conn.rx.capacity()));
+        }
+        let room = self.conn.rx.capacity() - self.conn.rx.data().len();
+        let n = self.conn.fill()?;
+        Ok((n, n > 0 && n == room))
+    }
+
+    /// Works on what was received until more is needed or answers find no room. Returns whether anything
+    /// was done.
+    fn process(&mut self, serving: &mut Serving<'_>, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut busy = false;
+        loop {
+            if !self.conn.out.has_room() {
+                return Ok(busy);
+            }
+            if !self.ended.is_empty() {
+                if !self.answer_next(serving.pool, &mut busy, cx.now()) {
+                    return Ok(busy);
+                }
+                continue;
+            }
+            if let Some(cursor) = self.reading {
+                if !self.go_on_reading(cursor, serving, &mut busy) {
+                    return Ok(busy);
+                }
+                continue;
+            }
+            if !self.waiting.is_empty() && self.start_waiting(serving, cx) {
+                busy = true;
+                continue;
+            }
+            if self.incoming.is_some() {
+                if !self.take_data(serving, &mut busy, cx) {
+                    return Ok(busy);
+                }
+                continue;
+            }
+            let Some(frame) = self.conn.next_frame()? else {
+                return Ok(busy);
+            };
+            match frame.pdu_type {
+                PduType::CAPSULE_CMD => {
+                    if frame.data_len > IN_CAPSULE_MAX {
+                        return Err(self.oversized_capsule());
+                    }
+                    if self.conn.rx.data().len() < frame.total_len {
+                        return Ok(busy);
+                    }
+                    self.capsule(&frame, serving, cx)?;
+                }
+                PduType::H2C_DATA => {
+                    if self.conn.rx.data().len() < frame.data_offset {
+                        return Ok(busy);
+                    }
+                    self.begin_data(&frame)?;
+                }
+                _ => return Err(End::Terminated),
+            }
+            busy = true;
+        }
+    }
+
+    /// More in-capsule data than IOCCSZ allows: the command gets its status, the connection ends.
+    #[cold]
+    fn oversized_capsule(&mut self) -> End {
+        if let Ok((capsule, _)) = CapsuleCmd::read_from_prefix(self.conn.rx.data()) {
+            let status = Status::SGL_OFFSET_INVALID.with_dnr();
+            self.complete(capsule.sqe.cid.get(), Err(status), 0);
+        }
+        self.conn.fault(ProtocolError::new(
+            Fes::LIMIT_EXCEEDED,
+            "more in-capsule data than IOCCSZ allows",
+        ))
+    }
+
+    /// Carries out, or takes on, the command at the start of the receive buffer.
+    #[inline]
+    fn capsule(
+        &mut self,
+        frame: &Frame,
+        serving: &mut Serving<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let bytes = self.conn.rx.data();
+        let Ok((capsule, _)) = CapsuleCmd::read_from_prefix(bytes) else {
+            return Ok(());
+        };
+        let sqe = capsule.sqe;
+        let data_end = frame.data_offset + frame.data_len;
+        let data = bytes.get(frame.data_offset..data_end).unwrap_or_default();
+        let intact = !frame.ddgst || {
+            let mut digest = DataDigest::new();
+            digest.update(data);
+            bytes.get(data_end..data_end + DIGEST_LEN) == Some(&digest.finish())
+        };
+        if self.table.len() >= usize::from(self.entries) {
+            return Err(self.conn.fault(ProtocolError::sequence(
+                "more commands than the submission queue has entries",
+            )));
+        }
+        self.counters.commands += 1;
+        self.sqhd = (self.sqhd + 1) % self.entries;
+
+        let cid = sqe.cid.get();
+        let in_capsule = sqe.sgl.kind == SglDescriptor::IN_CAPSULE;
+        let result = if self.table.len() > 0 && self.table.find(cid).is_some() {
+            Err(Status::COMMAND_ID_CONFLICT.with_dnr())
+        } else if sqe.opcode == opcode::FABRICS {
+            return self.fabrics(&sqe, frame.total_len);
+        } else if !intact {
+            Err(Status::TRANSIENT_TRANSPORT_ERROR)
+        } else {
+            plan(&sqe, serving.namespaces)
+        };
+        match result {
+            Ok(Plan::Read {
+                offset,
+                len,
+                in_place: true,
+            }) => {
+                let mut cursor = ReadCursor::new(cid, sqe.nsid.get(), offset, len);
+                // Most reads fit; the others go on when there is room.
+                if !self.try_read(&mut cursor, serving) {
+                    self.reading = Some(cursor);
+                }
+            }
+            Ok(Plan::Receive { len, .. }) if in_capsule && data.len() != len as usize => {
+                let status = Status::DATA_SGL_LENGTH_INVALID.with_dnr();
+                self.complete(cid, Err(status), 0);
+            }
+            Ok(Plan::Receive {
+                in_place: Some(InPlace { channel, offset }),
+                ..
+            }) if in_capsule => {
+                let channel = serving.channels.channel(channel);
+                let result = channel.write_in_place(offset, data, sqe.nvm_cdw12().fua());
+                self.count_write(&sqe, result);
+                self.complete(cid, result, 0);
+            }
+            Ok(Plan::Receive { .. }) if in_capsule => {
+                let data = (frame.data_offset, frame.data_len);
+                self.carry_out(&sqe, data, serving, cx);
+            }
+            Ok(Plan::Nothing) => self.carry_out(&sqe, (0, 0), serving, cx),
+            Ok(Plan::Receive { .. } | Plan::Read { .. }) => {
+                let slot = self.table.insert(sqe, Buffer::default(), Stage::Waiting);
+                self.waiting.push_back(slot);
+                if !self.start_waiting(serving, cx) {
+                    self.staging_waits += 1;
+                }
+            }
+            Err(status) => self.complete(cid, Err(status), 0),
+        }
+        self.conn.rx.consume(frame.total_len);
+        Ok(())
+    }
+
+    #[inline]
+    pub(in crate::target) fn count_write(&mut self, sqe: &Sqe, result: Result<(), Status>) {
+        if result.is_ok() && sqe.opcode == nvm::WRITE {
+            self.counters.writes += 1;
+            self.counters.bytes_written += u64::from(sqe.sgl.length.get());
+        }
+    }
+
+    #[inline]
+    pub(in crate::target) fn complete(&mut self, cid: u16, result: Result<(), Status>, dw0: u32) {
+        let status = result.err().unwrap_or(Status::SUCCESS);
+        if result.is_err() {
+            self.counters.failed += 1;
+        }
+        let cqe = Cqe {
+            result: u64::from(dw0).into(),
+            ..self.cqe(cid, status)
+        };
+        self.conn.out.complete(cqe);
+    }
+
+    #[inline]
+    pub(in crate::target) fn cqe(&self, cid: u16, status: Status) -> Cqe {
+        Cqe {
+            sqhd: if self.flow_control { self.sqhd } else { 0 }.into(),
+            ..Cqe::new(cid, status)
+        }
+    }
+
+    /// Fabrics commands on an I/O queue.
+    #[cold]
+    fn fabrics(&mut self, sqe: &Sqe, total_len: usize) -> Result<(), End> {
+        let cid = sqe.cid.get();
+        let result = match sqe.fctype() {
+            fctype::DISCONNECT if sqe.as_disconnect().recfmt.get() == 0 => {
+                self.complete(cid, Ok(()), 0);
+                self.conn.rx.consume(total_len);
+                return Err(End::Disconnected);
+            }
+            fctype::DISCONNECT => Err(Status::CONNECT_INCOMPATIBLE_FORMAT.with_dnr()),
+            fctype::CONNECT => Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr()),
+            // Properties belong to the admin queue.
+            _ => Err(Status::INVALID_OPCODE.with_dnr()),
+        };
+        self.complete(cid, result, 0);
+        self.conn.rx.consume(total_len);
+        Ok(())
+    }
+}

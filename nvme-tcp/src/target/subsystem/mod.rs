@@ -1,0 +1,219 @@
+//! What hosts can be given: subsystems with their namespaces and listeners, the ANA states of each listener, and what the
+//! discovery log lists. Plain data: the home reactor owns the authoritative copy, control changes it, admin commands read it,
+//! and I/O reactors have copies of what they need ([`Subsystem::view`]).
+
+pub(in crate::target) mod ana;
+pub(in crate::target) mod discovery;
+mod namespace;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use crate::spec::log::AnaState;
+use crate::spec::nqn::HostNqn;
+use crate::target::config::SubsystemConfig;
+use crate::target::error::TargetError;
+use crate::target::io::message::NamespaceView;
+use crate::target::status::{ListenerStatus, NamespaceStatus, SubsystemStatus};
+use crate::target::subsystem::ana::AnaGroups;
+
+pub(in crate::target) use self::namespace::{Namespace, check_group};
+
+/// Highest namespace identifier that a subsystem can be given.
+pub const NAMESPACES_MAX: u32 = 1024;
+
+/// One address of one subsystem.
+#[derive(Debug)]
+pub(in crate::target) struct SubsystemListener {
+    pub(in crate::target) addr: SocketAddr,
+    pub(in crate::target) ana: AnaGroups,
+}
+
+/// A subsystem.
+#[derive(Debug)]
+pub(in crate::target) struct Subsystem {
+    pub(in crate::target) config: SubsystemConfig,
+    pub(in crate::target) hosts: BTreeSet<HostNqn>,
+    pub(in crate::target) namespaces: BTreeMap<u32, Namespace>,
+    pub(in crate::target) listeners: Vec<SubsystemListener>,
+    /// Where the search for a free controller identifier starts. Identifiers go round rather than being
+    /// used again at once, so that a late message of a former host finds nobody.
+    pub(in crate::target) next_cntlid: u16,
+}
+
+impl Subsystem {
+    pub(in crate::target) fn new(config: SubsystemConfig) -> Result<Self, TargetError> {
+        let printable = |text: &str, max: usize| {
+            text.len() <= max && text.bytes().all(|b| (0x20..=0x7e).contains(&b))
+        };
+        if !printable(&config.serial, 20) {
+            return Err(TargetError::InvalidParameters(format!(
+                "serial number '{}': up to 20 printable ASCII characters are allowed",
+                config.serial.escape_default()
+            )));
+        }
+        if !printable(&config.model, 40) {
+            return Err(TargetError::InvalidParameters(format!(
+                "model number '{}': up to 40 printable ASCII characters are allowed",
+                config.model.escape_default()
+            )));
+        }
+        let (min, max) = (config.min_cntlid, config.max_cntlid);
+        if min == 0 || max > 0xffef || min > max {
+            return Err(TargetError::InvalidCntlidRange { min, max });
+        }
+        if !(1..=NAMESPACES_MAX).contains(&config.max_namespaces) {
+            return Err(TargetError::InvalidValue(format!(
+                "max_namespaces {}: 1 to {NAMESPACES_MAX} is allowed",
+                config.max_namespaces
+            )));
+        }
+        Ok(Self {
+            next_cntlid: min,
+            config,
+            hosts: BTreeSet::new(),
+            namespaces: BTreeMap::new(),
+            listeners: Vec::new(),
+        })
+    }
+
+    pub(in crate::target) fn allows(&self, host: &HostNqn) -> bool {
+        self.config.allow_any_host || self.hosts.contains(host)
+    }
+
+    pub(in crate::target) fn listener(&self, addr: SocketAddr) -> Option<&SubsystemListener> {
+        self.listeners.iter().find(|l| l.addr == addr)
+    }
+
+    pub(in crate::target) fn listener_mut(
+        &mut self,
+        addr: SocketAddr,
+    ) -> Result<&mut SubsystemListener, TargetError> {
+        self.listeners
+            .iter_mut()
+            .find(|l| l.addr == addr)
+            .ok_or(TargetError::NoSuchListener(addr))
+    }
+
+    /// The NSID for a new namespace: the one asked for, or the lowest that is free.
+    pub(in crate::target) fn new_nsid(&self, wanted: Option<u32>) -> Result<u32, TargetError> {
+        let max = self.config.max_namespaces;
+        match wanted {
+            Some(nsid) if !(1..=max).contains(&nsid) => Err(TargetError::InvalidValue(format!(
+                "nsid {nsid}: 1 to {max} is allowed"
+            ))),
+            Some(nsid) if self.namespaces.contains_key(&nsid) => {
+                Err(TargetError::NamespaceExists(nsid))
+            }
+            Some(nsid) => Ok(nsid),
+            None => (1..=max)
+                .find(|nsid| !self.namespaces.contains_key(nsid))
+                .ok_or(TargetError::NoFreeNamespace),
+        }
+    }
+
+    /// A controller identifier that `used` does not contain.
+    pub(in crate::target) fn new_cntlid(&mut self, used: &BTreeSet<u16>) -> Option<u16> {
+        let (min, max) = (self.config.min_cntlid, self.config.max_cntlid);
+        let start = self.next_cntlid;
+        let cntlid = (start..=max)
+            .chain(min..start)
+            .find(|c| !used.contains(c))?;
+        self.next_cntlid = if cntlid == max { min } else { cntlid + 1 };
+        Some(cntlid)
+    }
+
+    /// ANA state of a namespace through a listener; optimized without ANA reporting.
+    pub(in crate::target) fn ana_state(&self, addr: SocketAddr, group: u32) -> AnaState {
+        match self.listener(addr) {
+            Some(listener) if self.config.ana_reporting => listener.ana.state(group),
+            _ => AnaState::OPTIMIZED,
+        }
+    }
+
+    /// What an I/O reactor needs to serve `nsid` to controllers of listener `addr`.
+    pub(in crate::target) fn view(
+        &self,
+        addr: SocketAddr,
+        nsid: u32,
+        transfer_max: u32,
+    ) -> Option<NamespaceView> {
+        let namespace = self.namespaces.get(&nsid)?;
+        Some(NamespaceView {
+            transfer_max,
+            disk: namespace.disk.clone(),
+            block_shift: namespace.block_shift,
+            blocks: namespace.blocks,
+            ana: self.ana_state(addr, namespace.ana_group),
+        })
+    }
+
+    /// (group, NSID) of every namespace.
+    pub(in crate::target) fn members(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.namespaces.iter().map(|(&nsid, n)| (n.ana_group, nsid))
+    }
+
+    /// A namespace joined or left `group`: that is a change of every listener's ANA log.
+    pub(in crate::target) fn note_membership(&mut self, group: u32) {
+        for listener in &mut self.listeners {
+            listener.ana.note_membership(group);
+        }
+    }
+
+    pub(in crate::target) fn status(&self) -> SubsystemStatus {
+        SubsystemStatus {
+            nqn: self.config.nqn.clone(),
+            serial: self.config.serial.clone(),
+            model: self.config.model.clone(),
+            max_namespaces: self.config.max_namespaces,
+            ana_reporting: self.config.ana_reporting,
+            allow_any_host: self.config.allow_any_host,
+            cntlid_range: (self.config.min_cntlid, self.config.max_cntlid),
+            hosts: self.hosts.iter().cloned().collect(),
+            namespaces: self
+                .namespaces
+                .iter()
+                .map(|(&nsid, n)| NamespaceStatus {
+                    nsid,
+                    backend: n.backend.clone(),
+                    block_size: 1 << n.block_shift,
+                    blocks: n.blocks,
+                    uuid: n.uuid,
+                    nguid: n.nguid,
+                    eui64: n.eui64,
+                    ana_group: n.ana_group,
+                    failure: n.disk.failure().map(|error| error.to_string()),
+                    in_flight: 0,
+                })
+                .collect(),
+            listeners: self
+                .listeners
+                .iter()
+                .map(|l| ListenerStatus {
+                    addr: l.addr,
+                    ana_states: l.ana.list(self.namespaces.values().map(|n| n.ana_group)),
+                })
+                .collect(),
+            controllers: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::nqn::Nqn;
+
+    #[test]
+    fn controller_identifiers_go_round_in_their_range() {
+        let nqn: Nqn = "nqn.2014-08.org.example:a".parse().unwrap();
+        let mut config = SubsystemConfig::new(nqn);
+        (config.min_cntlid, config.max_cntlid) = (3, 5);
+        let mut subsystem = Subsystem::new(config).unwrap();
+        let used = BTreeSet::from([4]);
+        let given: Vec<_> = (0..4).map(|_| subsystem.new_cntlid(&used)).collect();
+        assert_eq!(given, [Some(3), Some(5), Some(3), Some(5)]);
+        let used = BTreeSet::from([3, 4, 5]);
+        assert_eq!(subsystem.new_cntlid(&used), None);
+    }
+}
