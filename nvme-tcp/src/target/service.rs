@@ -1,6 +1,6 @@
 //! The target's service on one reactor: passes on messages, timers and polls to its parts.
 
-use pollux_reactor::{Context, Progress, Receiver, Sender, Service, mailbox};
+use pollux_reactor::{Context, Progress, Receiver, Sender, Service, Time, mailbox};
 
 use crate::target::conn::Turn;
 use crate::target::conn::buffers::Buffers;
@@ -140,15 +140,14 @@ impl TargetService {
         }
     }
 
-    /// Has the next poll look at what the token names. False if it names nothing that is polled.
-    fn wake(&mut self, token: u64) -> bool {
+    /// Has the next poll look at the stream that the token names.
+    fn wake(&mut self, token: u64) {
         match (token::split(token), &mut self.home) {
             ((token::QUEUE, place), _) => self.io.wake(place),
             ((token::CONNECTION, id), Some(home)) => home.wake(id),
             ((token::LINGERING, _), _) => self.lingering.wake(),
-            _ => return false,
+            ((kind, _), _) => unreachable!("no stream is watched with a token of kind {kind}"),
         }
-        true
     }
 
     /// Delivers what this service has sent itself, and what that makes it send.
@@ -169,15 +168,9 @@ impl Service for TargetService {
     }
 
     fn on_timer(&mut self, token: u64, cx: &mut Context<'_>) {
-        if !self.wake(token) {
-            if token == token::of(token::STAGING, 0) {
-                let (io, mut turn) = self.io(cx);
-                io.check_transfers(&mut turn);
-                self.tell_home();
-            } else if let Some((home, mut turn)) = self.home(cx) {
-                home.on_timer(token, &mut turn);
-            }
-        }
+        #[expect(clippy::expect_used, reason = "nothing else sets timers")]
+        let (home, mut turn) = self.home(cx).expect("a timer of the home part");
+        home.on_timer(token, &mut turn);
         self.deliver_local(cx);
     }
 
@@ -198,5 +191,11 @@ impl Service for TargetService {
             progress = Progress::Busy;
         }
         progress
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let home = self.home.as_ref().and_then(|home| home.deadline());
+        let times = [self.io.deadline(), home, self.lingering.deadline()];
+        times.into_iter().flatten().min()
     }
 }

@@ -8,12 +8,6 @@ pub(in crate::target) const KEEP_ALIVE: u8 = 2;
 pub(in crate::target) const CONNECTION: u8 = 3;
 /// An I/O queue, by its place on its reactor.
 pub(in crate::target) const QUEUE: u8 = 4;
-/// Time to see who holds staging memory and does not send.
-pub(in crate::target) const STAGING: u8 = 6;
-/// Time to poll a disk.
-pub(in crate::target) const DISKS: u8 = 8;
-/// The time that a removal may take.
-pub(in crate::target) const REMOVAL: u8 = 7;
 /// A connection that is about to be closed.
 pub(in crate::target) const LINGERING: u8 = 5;
 

@@ -221,10 +221,10 @@ fn what_a_closed_queue_held_is_forgotten() {
         w.submit(&mut io, write(1, lba, 1), &[1; 512]);
     }
     w.close(io);
-    let timers = |w: &World| w.sim.counters()[0].timers;
-    let before = timers(&w);
+    let turns = |w: &World| w.sim.counters()[0].turns;
+    let before = turns(&w);
     w.sim.run_for(Duration::from_secs(2));
-    assert_eq!(timers(&w), before, "a timer of a queue that is gone");
+    assert_eq!(turns(&w), before, "a turn for a queue that is gone");
     w.close(admin);
     let (_admin, mut io) = w.connect(false);
     let start = w.now();

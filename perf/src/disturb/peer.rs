@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use pollux_reactor::{
-    Context, Group, Idle, Listener, Progress, Running, Sender, Service, Stream, mailbox,
+    Context, Group, Idle, Listener, Progress, Running, Sender, Service, Stream, Time, mailbox,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -73,7 +73,7 @@ impl Peer {
             pipes: Vec::new(),
             held: Vec::new(),
             silent: counted,
-            dripping: false,
+            drip_at: None,
         });
         let running = group.start().context("starting a peer")?;
         let addr = where_.recv().context("a peer has ended")??;
@@ -123,7 +123,8 @@ struct PeerService {
     /// Connections that get no proper answer, and what they were sent.
     held: Vec<(Stream, usize)>,
     silent: Arc<AtomicU64>,
-    dripping: bool,
+    /// When they are sent the next byte.
+    drip_at: Option<Time>,
 }
 
 /// One relayed connection.
@@ -158,22 +159,9 @@ impl Service for PeerService {
         }
     }
 
-    fn on_timer(&mut self, _token: u64, cx: &mut Context<'_>) {
-        if let Behaviour::Drip(every) = self.behaviour {
-            self.held.retain_mut(|(stream, sent)| {
-                let byte = ICRESP.get(*sent).copied().unwrap_or(0);
-                *sent += 1;
-                stream.write_vectored(&[IoSlice::new(&[byte])]).is_ok()
-            });
-            self.dripping = !self.held.is_empty();
-            if self.dripping {
-                cx.set_timer(cx.now() + every, 0);
-            }
-        }
-    }
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
+        self.drip(cx.now());
         while let Some(Ok(Some((client, _)))) = self.listener.as_mut().map(|l| l.accept(cx.net())) {
             progress = Progress::Busy;
             self.take(client, cx);
@@ -190,9 +178,27 @@ impl Service for PeerService {
         }
         progress
     }
+
+    fn deadline(&self) -> Option<Time> {
+        self.drip_at
+    }
 }
 
 impl PeerService {
+    fn drip(&mut self, now: Time) {
+        let Behaviour::Drip(every) = self.behaviour else {
+            return;
+        };
+        if self.drip_at.is_some_and(|at| now >= at) {
+            self.held.retain_mut(|(stream, sent)| {
+                let byte = ICRESP.get(*sent).copied().unwrap_or(0);
+                *sent += 1;
+                stream.write_vectored(&[IoSlice::new(&[byte])]).is_ok()
+            });
+            self.drip_at = (!self.held.is_empty()).then(|| now + every);
+        }
+    }
+
     fn take(&mut self, client: Stream, cx: &mut Context<'_>) {
         if let (Behaviour::Relay(target), false) = (self.behaviour, self.frozen) {
             // A target that cannot be reached is a client that is closed.
@@ -208,9 +214,8 @@ impl PeerService {
         }
         self.silent.fetch_add(1, Ordering::Relaxed);
         self.held.push((client, 0));
-        if let (Behaviour::Drip(every), false) = (self.behaviour, self.dripping) {
-            self.dripping = true;
-            cx.set_timer(cx.now() + every, 0);
+        if let Behaviour::Drip(every) = self.behaviour {
+            self.drip_at.get_or_insert(cx.now() + every);
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Commands on admin queues (NVMe Base 2.1, 5).
 
-use crate::spec::features::{SetFeaturesCdw10, fid};
 use crate::spec::identify::{CSI_NVM, IDENTIFY_LEN, IdentifyCdw10, IdentifyCdw11, cns};
 use crate::spec::log::{AnaLogHeader, GetLogPage, lid};
 use crate::spec::opcode::{DataDirection, FABRICS, admin, fctype};
@@ -13,13 +12,9 @@ use crate::target::admin::events::Kind;
 use crate::target::admin::features;
 use crate::target::admin::identify;
 use crate::target::admin::log_page;
-use crate::target::control::Home;
-use crate::target::control::HomeTurn;
-use crate::target::io::ControllerKey;
 use crate::target::io::TRANSFER_MAX;
-use crate::target::io::message::IoMessage;
-use crate::target::subsystem::Subsystem;
 use crate::target::subsystem::ana;
+use crate::target::subsystem::{Configuration, Subsystem};
 
 /// The part of a log that is asked for, padded with zeroes: hosts ask for more than there is.
 pub(in crate::target) fn cut(mut log: Vec<u8>, offset: u64, len: usize) -> Result<Vec<u8>, Status> {
@@ -32,209 +27,131 @@ pub(in crate::target) fn cut(mut log: Vec<u8>, offset: u64, len: usize) -> Resul
     Ok(log)
 }
 
-impl Home {
-    /// Carries out a command and queues the answer.
-    pub(in crate::target) fn admin_command(
-        &mut self,
-        key: ControllerKey,
-        sqe: &Sqe,
-        data: &[u8],
-        intact: bool,
-        turn: &mut HomeTurn<'_, '_>,
-    ) {
-        let Some(controller) = self.controllers.get_mut(&key) else {
-            return;
-        };
-        controller.last_seen = turn.cx.now();
-        controller.keep_alive.in_grace = false;
-        controller.admin.commands += 1;
-        controller.admin.sqhd = (controller.admin.sqhd + 1) % controller.admin.entries;
-        let cid = sqe.cid.get();
-        let result = if controller.admin.pending.contains(&cid) {
-            Err(Status::COMMAND_ID_CONFLICT.with_dnr())
-        } else if !intact {
-            Err(Status::TRANSIENT_TRANSPORT_ERROR)
-        } else {
-            self.execute(key, sqe, data, turn)
-        };
-        let Some(controller) = self.controllers.get_mut(&key) else {
-            return;
-        };
-        match result {
-            Ok(Outcome::Done(result)) => {
-                controller.answer(cid, Status::SUCCESS, result, Vec::new());
-            }
-            Ok(Outcome::Data(data)) => controller.answer(cid, Status::SUCCESS, 0, data),
-            Ok(Outcome::Later) => {}
-            Err(status) => {
-                controller.log_error(0, sqe, status);
-                controller.answer(cid, status.with_more(), 0, Vec::new());
-            }
-        }
-        controller.deliver_events();
+/// Carries out a command of a controller that has it in [`Controller::admin`].
+pub(in crate::target) fn execute(
+    controller: &mut Controller,
+    config: &Configuration,
+    sqe: &Sqe,
+    data: &[u8],
+) -> Result<Outcome, Status> {
+    if sqe.opcode == FABRICS {
+        return fabrics(controller, sqe);
     }
-
-    fn execute(
-        &mut self,
-        key: ControllerKey,
-        sqe: &Sqe,
-        data: &[u8],
-        turn: &mut HomeTurn<'_, '_>,
-    ) -> Result<Outcome, Status> {
-        let Some(controller) = self.controllers.get_mut(&key) else {
-            return Err(Status::INTERNAL_ERROR);
-        };
-        if sqe.opcode == FABRICS {
-            return self.fabrics(key, sqe, turn);
-        }
-        if sqe.flags & (Sqe::PSDT_MASK | Sqe::FUSE_MASK) != Sqe::PSDT_SGL {
-            return Err(Status::INVALID_FIELD.with_dnr());
-        }
-        if sqe.opcode == admin::KEEP_ALIVE {
-            return Ok(Outcome::Done(0));
-        }
-        if !controller.is_ready() {
-            return Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr());
-        }
-        let subsystem = self.subsystems.get(&controller.subnqn);
-        let outcome = match sqe.opcode {
-            admin::IDENTIFY => {
-                let data = identify_data(
-                    controller,
-                    subsystem,
-                    sqe,
-                    self.retry_delays,
-                    identify::mdts_of(self.transfer_max),
-                )?;
-                Ok(Outcome::Data(data))
-            }
-            admin::GET_LOG_PAGE => self.log_page(key, sqe, turn),
-            admin::GET_FEATURES => features::get(controller, subsystem, sqe),
-            admin::SET_FEATURES => {
-                let outcome = features::set(controller, sqe, host_data(sqe, data)?)?;
-                let id = SetFeaturesCdw10::from_bits(sqe.cdw10.get()).fid();
-                if id == fid::KEEP_ALIVE_TIMER {
-                    Self::start_keep_alive(controller, turn);
-                }
-                Ok(outcome)
-            }
-            admin::ASYNC_EVENT_REQUEST => {
-                controller.events.request(sqe.cid.get())?;
-                Ok(Outcome::Later)
-            }
-            admin::ABORT => Ok(abort(controller, sqe, turn)),
-            _ => Err(Status::INVALID_OPCODE.with_dnr()),
-        }?;
-        if let Outcome::Data(data) = &outcome {
-            check_answer_len(sqe, data.len())?;
-        }
-        Ok(outcome)
+    if sqe.flags & (Sqe::PSDT_MASK | Sqe::FUSE_MASK) != Sqe::PSDT_SGL {
+        return Err(Status::INVALID_FIELD.with_dnr());
     }
+    if sqe.opcode == admin::KEEP_ALIVE {
+        return Ok(Outcome::Done(0));
+    }
+    if !controller.is_ready() {
+        return Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr());
+    }
+    let subsystem = config.subsystems.get(&controller.subnqn);
+    let outcome = match sqe.opcode {
+        admin::IDENTIFY => Outcome::Data(identify_data(controller, subsystem, sqe, config)?),
+        admin::GET_LOG_PAGE => log_page(controller, config, sqe)?,
+        admin::GET_FEATURES => features::get(controller, subsystem, sqe)?,
+        admin::SET_FEATURES => features::set(controller, sqe, host_data(sqe, data)?)?,
+        admin::ASYNC_EVENT_REQUEST => {
+            controller.events.request(sqe.cid.get())?;
+            Outcome::Later
+        }
+        admin::ABORT => abort(controller, sqe),
+        _ => return Err(Status::INVALID_OPCODE.with_dnr()),
+    };
+    if let Outcome::Data(data) = &outcome {
+        check_answer_len(sqe, data.len())?;
+    }
+    Ok(outcome)
+}
 
-    fn fabrics(
-        &mut self,
-        key: ControllerKey,
-        sqe: &Sqe,
-        turn: &mut HomeTurn<'_, '_>,
-    ) -> Result<Outcome, Status> {
-        let Some(controller) = self.controllers.get_mut(&key) else {
-            return Err(Status::INTERNAL_ERROR);
-        };
-        match sqe.fctype() {
-            fctype::PROPERTY_GET => {
-                let get = sqe.as_property_get();
-                controller
-                    .property(get.ofst.get(), get.attrib)
-                    .map(Outcome::Done)
-            }
-            fctype::PROPERTY_SET => {
-                let set = sqe.as_property_set();
-                let transition =
-                    controller.set_property(set.ofst.get(), set.attrib, set.value.get())?;
-                if transition == Transition::Stop {
+fn fabrics(controller: &mut Controller, sqe: &Sqe) -> Result<Outcome, Status> {
+    match sqe.fctype() {
+        fctype::PROPERTY_GET => {
+            let get = sqe.as_property_get();
+            let value = controller.property(get.ofst.get(), get.attrib)?;
+            Ok(Outcome::Done(value))
+        }
+        fctype::PROPERTY_SET => {
+            let set = sqe.as_property_set();
+            match controller.set_property(set.ofst.get(), set.attrib, set.value.get())? {
+                Transition::None => Ok(Outcome::Done(0)),
+                Transition::Stop => {
                     controller.events.reset();
                     controller.io_queues.clear();
                     controller.admin.pending.clear();
-                    for reactor in 0..turn.links.reactors() {
-                        turn.links.send_io(reactor, IoMessage::CloseQueues { key });
-                    }
+                    Ok(Outcome::Stopped)
                 }
-                Ok(Outcome::Done(0))
             }
-            fctype::CONNECT => Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr()),
-            // Only I/O queues can be disconnected.
-            fctype::DISCONNECT => Err(Status::INVALID_QUEUE_TYPE.with_dnr()),
-            _ => Err(Status::INVALID_OPCODE.with_dnr()),
         }
+        fctype::CONNECT => Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr()),
+        // Only I/O queues can be disconnected.
+        fctype::DISCONNECT => Err(Status::INVALID_QUEUE_TYPE.with_dnr()),
+        _ => Err(Status::INVALID_OPCODE.with_dnr()),
     }
+}
 
-    fn log_page(
-        &mut self,
-        key: ControllerKey,
-        sqe: &Sqe,
-        turn: &mut HomeTurn<'_, '_>,
-    ) -> Result<Outcome, Status> {
-        let invalid = Status::INVALID_FIELD.with_dnr();
-        let get = GetLogPage::from_sqe(sqe);
-        let len = usize::try_from(get.len).map_err(|_| invalid)?;
-        if get.ot || len > TRANSFER_MAX as usize {
-            return Err(invalid);
-        }
-        check_answer_len(sqe, len)?;
-        let controller = self
-            .controllers
-            .get_mut(&key)
-            .ok_or(Status::INTERNAL_ERROR)?;
-        let subsystem = self.subsystems.get(&controller.subnqn);
-        let mut read = None;
-        let log = match (get.lid, subsystem) {
-            (lid::SUPPORTED_LOG_PAGES, _) => log_page::supported(controller.is_discovery()),
-            (lid::ERROR_INFORMATION, _) => log_page::errors(controller),
-            (lid::DISCOVERY, None) => {
-                read = Some(Kind::Discovery);
-                let host = &controller.hostnqn;
-                self.discovery.log(&self.subsystems, host, controller.local)
-            }
-            (lid::SMART, Some(_)) => {
-                let cid = sqe.cid.get();
-                controller.admin.pending.insert(cid);
-                if !get.rae {
-                    controller.events.was_read(Kind::Health);
-                }
-                let offset = get.offset;
-                self.report(turn, move |home, reports| {
-                    home.answer_smart(key, cid, offset, len, &reports);
-                });
-                return Ok(Outcome::Later);
-            }
-            (lid::FIRMWARE_SLOT, Some(_)) => log_page::firmware(),
-            (lid::COMMAND_EFFECTS, Some(_)) => log_page::command_effects(),
-            (lid::CHANGED_NAMESPACE_LIST, Some(_)) => {
-                read = Some(Kind::Namespace);
-                identify::namespace_list(controller.changed_namespaces.iter().copied())
-            }
-            (lid::ANA, Some(subsystem)) if subsystem.config.ana_reporting => {
-                read = Some(Kind::Ana);
-                let groups_only = get.lsp & AnaLogHeader::LSP_RGO != 0;
-                let listener = subsystem
-                    .listener(controller.listener)
-                    .ok_or(Status::INTERNAL_ERROR)?;
-                let mut log = listener.ana.log(subsystem.members(), groups_only);
-                let len_max = ana::log_len_max(subsystem.config.max_namespaces);
-                log.resize(log.len().max(len_max), 0);
-                log
-            }
-            _ => return Err(Status::INVALID_LOG_PAGE.with_dnr()),
-        };
-        let log = cut(log, get.offset, len)?;
-        if let Some(kind) = read.filter(|_| !get.rae) {
-            controller.events.was_read(kind);
-            if kind == Kind::Namespace {
-                controller.changed_namespaces.clear();
-            }
-        }
-        Ok(Outcome::Data(log))
+fn log_page(
+    controller: &mut Controller,
+    config: &Configuration,
+    sqe: &Sqe,
+) -> Result<Outcome, Status> {
+    let invalid = Status::INVALID_FIELD.with_dnr();
+    let get = GetLogPage::from_sqe(sqe);
+    let len = usize::try_from(get.len).map_err(|_| invalid)?;
+    if get.ot || len > TRANSFER_MAX as usize {
+        return Err(invalid);
     }
+    check_answer_len(sqe, len)?;
+    let subsystem = config.subsystems.get(&controller.subnqn);
+    let mut read = None;
+    let log = match (get.lid, subsystem) {
+        (lid::SUPPORTED_LOG_PAGES, _) => log_page::supported(controller.is_discovery()),
+        (lid::ERROR_INFORMATION, _) => log_page::errors(controller),
+        (lid::DISCOVERY, None) => {
+            read = Some(Kind::Discovery);
+            let host = &controller.hostnqn;
+            config
+                .discovery
+                .log(&config.subsystems, host, controller.local)
+        }
+        (lid::SMART, Some(_)) => {
+            controller.admin.pending.insert(sqe.cid.get());
+            if !get.rae {
+                controller.events.was_read(Kind::Health);
+            }
+            return Ok(Outcome::Smart {
+                offset: get.offset,
+                len,
+            });
+        }
+        (lid::FIRMWARE_SLOT, Some(_)) => log_page::firmware(),
+        (lid::COMMAND_EFFECTS, Some(_)) => log_page::command_effects(),
+        (lid::CHANGED_NAMESPACE_LIST, Some(_)) => {
+            read = Some(Kind::Namespace);
+            identify::namespace_list(controller.changed_namespaces.iter().copied())
+        }
+        (lid::ANA, Some(subsystem)) if subsystem.config.ana_reporting => {
+            read = Some(Kind::Ana);
+            let groups_only = get.lsp & AnaLogHeader::LSP_RGO != 0;
+            let listener = subsystem
+                .listener(controller.listener)
+                .ok_or(Status::INTERNAL_ERROR)?;
+            let mut log = listener.ana.log(subsystem.members(), groups_only);
+            let len_max = ana::log_len_max(subsystem.config.max_namespaces);
+            log.resize(log.len().max(len_max), 0);
+            log
+        }
+        _ => return Err(Status::INVALID_LOG_PAGE.with_dnr()),
+    };
+    let log = cut(log, get.offset, len)?;
+    if let Some(kind) = read.filter(|_| !get.rae) {
+        controller.events.was_read(kind);
+        if kind == Kind::Namespace {
+            controller.changed_namespaces.clear();
+        }
+    }
+    Ok(Outcome::Data(log))
 }
 
 /// The SGL of a command that returns data must be a transport data block of just that length.
@@ -271,8 +188,7 @@ fn identify_data(
     controller: &Controller,
     subsystem: Option<&Subsystem>,
     sqe: &Sqe,
-    retry_delays: [u16; 3],
-    mdts: u8,
+    config: &Configuration,
 ) -> Result<Vec<u8>, Status> {
     let invalid = Status::INVALID_FIELD.with_dnr();
     let structure = IdentifyCdw10::from_bits(sqe.cdw10.get()).cns();
@@ -280,8 +196,8 @@ fn identify_data(
         return Ok(identify::controller(
             controller,
             subsystem,
-            retry_delays,
-            mdts,
+            config.retry_delays,
+            identify::mdts_of(config.transfer_max),
         ));
     }
     // A discovery controller has no namespaces.
@@ -330,7 +246,7 @@ fn identify_data(
 }
 
 /// Abort (NVMe Base 2.1, 5.1.1). Bit 0 of the result: the command was not aborted.
-fn abort(controller: &mut Controller, sqe: &Sqe, turn: &mut HomeTurn<'_, '_>) -> Outcome {
+fn abort(controller: &mut Controller, sqe: &Sqe) -> Outcome {
     const NOT_ABORTED: u64 = 1;
     let [sqid0, sqid1, cid0, cid1] = sqe.cdw10.get().to_le_bytes();
     let qid = u16::from_le_bytes([sqid0, sqid1]);
@@ -345,16 +261,10 @@ fn abort(controller: &mut Controller, sqe: &Sqe, turn: &mut HomeTurn<'_, '_>) ->
     let Some(queue) = controller.io_queues.get(&qid) else {
         return Outcome::Done(NOT_ABORTED);
     };
-    let admin_cid = sqe.cid.get();
-    controller.admin.pending.insert(admin_cid);
-    turn.links.send_io(
-        queue.reactor,
-        IoMessage::Abort {
-            key: controller.key,
-            qid,
-            cid,
-            admin_cid,
-        },
-    );
-    Outcome::Later
+    controller.admin.pending.insert(sqe.cid.get());
+    Outcome::Abort {
+        reactor: queue.reactor,
+        qid,
+        cid,
+    }
 }

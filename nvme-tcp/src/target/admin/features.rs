@@ -31,7 +31,10 @@ pub(in crate::target) fn set(
     let id = cdw10.fid();
     match id {
         fid::ASYNC_EVENT_CONFIG => controller.events.config = value,
-        fid::KEEP_ALIVE_TIMER => controller.kato_ms = value,
+        fid::KEEP_ALIVE_TIMER => {
+            controller.kato_ms = value;
+            return Ok(Outcome::KeepAliveSet);
+        }
         _ if controller.is_discovery() => return Err(Status::INVALID_FIELD.with_dnr()),
         fid::NUMBER_OF_QUEUES => {
             let wanted = NumberOfQueues::from_bits(value);

@@ -16,4 +16,12 @@ pub(in crate::target) enum Outcome {
     Data(Vec<u8>),
     /// The answer comes later.
     Later,
+    /// Done; the keep-alive timer is to start anew.
+    KeepAliveSet,
+    /// Done; the controller's queues are to go.
+    Stopped,
+    /// The answer is whether this reactor has aborted this command.
+    Abort { reactor: usize, qid: u16, cid: u16 },
+    /// The answer is this part of the SMART log, in bytes, which needs the counters of all reactors.
+    Smart { offset: u64, len: usize },
 }

@@ -33,8 +33,9 @@ struct Leaving {
 /// The connections that are about to be closed.
 #[derive(Debug, Default)]
 pub(in crate::target) struct Lingering {
+    /// In the order of their deadlines.
     connections: Vec<Leaving>,
-    /// One of them has had an edge, or its time is over.
+    /// One of them has had an edge.
     due: bool,
 }
 
@@ -59,7 +60,6 @@ impl Lingering {
         connection.rest(buffers);
         let deadline = cx.now() + LINGER;
         let token = token::of(token::LINGERING, connection.id);
-        cx.set_timer(deadline, token);
         cx.watch(&mut connection.stream, token);
         self.due = true;
         self.connections.push(Leaving {
@@ -74,10 +74,17 @@ impl Lingering {
         self.due = true;
     }
 
+    /// When the time of the first of them is over.
+    #[inline]
+    pub(in crate::target) fn deadline(&self) -> Option<Time> {
+        Some(self.connections.first()?.deadline)
+    }
+
     /// Sends, drops what arrives, and closes what is closed or late.
     #[inline]
     pub(in crate::target) fn poll(&mut self, buffers: &mut Buffers, cx: &Context<'_>) -> Progress {
-        if !std::mem::take(&mut self.due) {
+        let is_over = self.deadline().is_some_and(|at| cx.now() >= at);
+        if !std::mem::take(&mut self.due) && !is_over {
             return Progress::Idle;
         }
         self.connections.retain_mut(|leaving| {

@@ -49,8 +49,8 @@ pub(in crate::target) struct Admission {
     unconnected: BTreeMap<u64, IpAddr>,
     /// Connections of hosts that there may be.
     connections_max: usize,
-    /// Nothing is accepted before.
-    again: Time,
+    /// Nothing is accepted before this time.
+    again: Option<Time>,
     shortage: Option<Shortage>,
     counters: AdmissionCounters,
 }
@@ -60,7 +60,7 @@ impl Default for Admission {
         Self {
             unconnected: BTreeMap::new(),
             connections_max: usize::MAX,
-            again: Time::ZERO,
+            again: None,
             shortage: None,
             counters: AdmissionCounters::default(),
         }
@@ -77,16 +77,23 @@ impl Admission {
         self.connections_max = limit.saturating_sub(others + reserve).max(1);
     }
 
-    pub(in crate::target) fn may_accept(&self, now: Time) -> bool {
-        now >= self.again
+    /// Whether the system is to be asked for connections.
+    #[inline]
+    pub(in crate::target) fn may_accept(&mut self, now: Time) -> bool {
+        self.again.take_if(|again| now >= *again);
+        self.again.is_none()
     }
 
-    /// The system could not accept. To ask again at once would cost a turn and bring nothing: returns when to.
-    pub(in crate::target) fn accept_failed(&mut self, now: Time) -> Time {
+    /// When the system is to be asked for connections again.
+    pub(in crate::target) fn deadline(&self) -> Option<Time> {
+        self.again
+    }
+
+    /// The system could not accept. To ask again at once would cost a turn and bring nothing: that is done later.
+    pub(in crate::target) fn accept_failed(&mut self, now: Time) {
         self.bites(now);
         self.counters.failed_accepts += 1;
-        self.again = now + ACCEPT_BACKOFF;
-        self.again
+        self.again = Some(now + ACCEPT_BACKOFF);
     }
 
     /// One more connection has come while there are `connections`. With too many that have not connected yet, or too few
@@ -217,7 +224,8 @@ mod tests {
         let verdict = admission.admit(3, |_| false, at(2));
         assert!(matches!(verdict, Verdict::Refuse(_)), "{verdict:?}");
         assert!(admission.may_accept(at(2)));
-        let again = admission.accept_failed(at(2));
+        admission.accept_failed(at(2));
+        let again = admission.deadline().unwrap();
         assert!(!admission.may_accept(at(2)) && admission.may_accept(again));
         let shortage = admission.shortage.take().unwrap();
         assert_eq!(

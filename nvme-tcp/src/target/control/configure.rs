@@ -56,16 +56,17 @@ impl Home {
     ) -> Result<TargetReply, TargetError> {
         match request {
             TargetRequest::CreateSubsystem(config) => {
-                if config.nqn.is_discovery() || self.subsystems.contains_key(&config.nqn) {
+                if config.nqn.is_discovery() || self.config.subsystems.contains_key(&config.nqn) {
                     return Err(TargetError::SubsystemExists(config.nqn));
                 }
                 let subsystem = Subsystem::new(config)?;
-                self.subsystems
+                self.config
+                    .subsystems
                     .insert(subsystem.config.nqn.clone(), subsystem);
             }
             TargetRequest::DeleteSubsystem { nqn } => {
                 self.subsystem(&nqn)?;
-                self.subsystems.remove(&nqn);
+                self.config.subsystems.remove(&nqn);
                 self.close_controllers(|c| c.subnqn == nqn, turn);
                 self.close_unused_ports();
                 self.note_discovery_change();
@@ -135,32 +136,39 @@ impl Home {
                 self.note_discovery_change();
             }
             TargetRequest::AddReferral(referral) => {
-                if self.discovery.referrals.contains(&referral) {
+                if self.config.discovery.referrals.contains(&referral) {
                     return Err(TargetError::ReferralExists);
                 }
-                self.discovery.referrals.push(referral);
+                self.config.discovery.referrals.push(referral);
                 self.note_discovery_change();
             }
             TargetRequest::RemoveReferral(referral) => {
-                let referrals = &mut self.discovery.referrals;
+                let referrals = &mut self.config.discovery.referrals;
                 let at = referrals.iter().position(|r| *r == referral);
                 referrals.remove(at.ok_or(TargetError::NoSuchReferral)?);
                 self.note_discovery_change();
             }
-            TargetRequest::SetRetryDelays { crdt } => self.retry_delays = crdt,
+            TargetRequest::SetRetryDelays { crdt } => self.config.retry_delays = crdt,
             TargetRequest::SetMaxIoSize { bytes } => {
                 if !bytes.is_power_of_two() || !(MDTS_UNIT..=TRANSFER_MAX).contains(&bytes) {
                     return Err(TargetError::InvalidValue(format!(
                         "'max_io_size' {bytes}: a power of two from 4096 to {TRANSFER_MAX} is allowed"
                     )));
                 }
-                self.transfer_max = bytes;
+                self.config.transfer_max = bytes;
             }
             TargetRequest::Referrals => {
-                return Ok(TargetReply::Referrals(self.discovery.referrals.clone()));
+                return Ok(TargetReply::Referrals(
+                    self.config.discovery.referrals.clone(),
+                ));
             }
             TargetRequest::Subsystems => {
-                let subsystems = self.subsystems.values().map(Subsystem::status).collect();
+                let subsystems = self
+                    .config
+                    .subsystems
+                    .values()
+                    .map(Subsystem::status)
+                    .collect();
                 return Ok(TargetReply::Subsystems(subsystems));
             }
             TargetRequest::Within { .. } => {
@@ -178,7 +186,8 @@ impl Home {
         if nqn.is_discovery() {
             return Err(TargetError::Discovery);
         }
-        self.subsystems
+        self.config
+            .subsystems
             .get_mut(nqn)
             .ok_or_else(|| TargetError::NoSuchSubsystem(nqn.clone()))
     }
@@ -220,7 +229,7 @@ impl Home {
     pub(in crate::target) fn disks_changed(&mut self, turn: &mut HomeTurn<'_, '_>) {
         let mut degraded = BTreeSet::new();
         let mut resized = Vec::new();
-        for (nqn, subsystem) in &mut self.subsystems {
+        for (nqn, subsystem) in &mut self.config.subsystems {
             for (&nsid, namespace) in &mut subsystem.namespaces {
                 if !namespace.failure_told && namespace.disk.failure().is_some() {
                     namespace.failure_told = true;
@@ -247,7 +256,7 @@ impl Home {
         turn: &mut HomeTurn<'_, '_>,
     ) {
         for controller in self.controllers.values().filter(|c| of(c)) {
-            let Some(subsystem) = self.subsystems.get(&controller.subnqn) else {
+            let Some(subsystem) = self.config.subsystems.get(&controller.subnqn) else {
                 continue;
             };
             let present = subsystem
@@ -257,7 +266,7 @@ impl Home {
                 .map(|(&nsid, _)| nsid);
             let gone = gone.filter(|nsid| !subsystem.namespaces.contains_key(nsid));
             for nsid in present.chain(gone) {
-                let view = subsystem.view(controller.listener, nsid, self.transfer_max);
+                let view = subsystem.view(controller.listener, nsid, self.config.transfer_max);
                 for reactor in 0..turn.links.reactors() {
                     let message = IoMessage::Namespace {
                         key: controller.key,
@@ -314,6 +323,7 @@ impl Home {
     /// The ANA log changed for controllers of one listener or all.
     fn raise_ana(&mut self, nqn: &Nqn, addr: Option<SocketAddr>) {
         if self
+            .config
             .subsystems
             .get(nqn)
             .is_some_and(|s| s.config.ana_reporting)
@@ -331,7 +341,7 @@ impl Home {
         turn: &mut HomeTurn<'_, '_>,
     ) -> Result<SocketAddr, TargetError> {
         let exists = if nqn.is_discovery() {
-            self.discovery.listeners.contains(&addr)
+            self.config.discovery.listeners.contains(&addr)
         } else {
             self.subsystem(nqn)?.listener(addr).is_some()
         };
@@ -352,7 +362,7 @@ impl Home {
             addr
         };
         if nqn.is_discovery() {
-            self.discovery.listeners.push(addr);
+            self.config.discovery.listeners.push(addr);
         } else {
             self.subsystem(nqn)?.listeners.push(SubsystemListener {
                 addr,
@@ -370,7 +380,7 @@ impl Home {
         turn: &mut HomeTurn<'_, '_>,
     ) -> Result<(), TargetError> {
         if nqn.is_discovery() {
-            let listeners = &mut self.discovery.listeners;
+            let listeners = &mut self.config.discovery.listeners;
             let at = listeners.iter().position(|l| *l == addr);
             listeners.remove(at.ok_or(TargetError::NoSuchListener(addr))?);
         } else {
@@ -386,7 +396,7 @@ impl Home {
 
     /// Closes the ports that no subsystem listens on any more.
     fn close_unused_ports(&mut self) {
-        let (discovery, subsystems) = (&self.discovery, &self.subsystems);
+        let (discovery, subsystems) = (&self.config.discovery, &self.config.subsystems);
         self.ports.retain(|addr, _| {
             discovery.listeners.contains(addr)
                 || subsystems.values().any(|s| s.listener(*addr).is_some())
@@ -410,17 +420,22 @@ impl Home {
             home.current_admin_qpairs = self.controllers.len();
         }
         let mut status = TargetStatus {
-            subsystems: self.subsystems.values().map(Subsystem::status).collect(),
+            subsystems: self
+                .config
+                .subsystems
+                .values()
+                .map(Subsystem::status)
+                .collect(),
             discovery_controllers: Vec::new(),
-            referrals: self.discovery.referrals.clone(),
-            discovery_generation: self.discovery.generation,
+            referrals: self.config.discovery.referrals.clone(),
+            discovery_generation: self.config.discovery.generation,
             reactors,
             faults: self.faults.iter().copied().collect(),
             faults_total: self.faults_total,
             refused_connects: self.refused_connects,
             admission: self.admission.counters(),
         };
-        let subsystems = self.subsystems.values().zip(&mut status.subsystems);
+        let subsystems = self.config.subsystems.values().zip(&mut status.subsystems);
         for (subsystem, shown) in subsystems {
             let namespaces = subsystem.namespaces.values().zip(&mut shown.namespaces);
             for (namespace, shown) in namespaces {

@@ -67,8 +67,7 @@ impl Home {
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     // No descriptors or memory.
                     Err(error) => {
-                        let again = self.admission.accept_failed(turn.cx.now());
-                        turn.cx.set_timer(again, token::of(token::CONNECT, 0));
+                        self.admission.accept_failed(turn.cx.now());
                         self.said
                             .say(addr, &format!("cannot accept: {error}"), turn.cx.now());
                         break;

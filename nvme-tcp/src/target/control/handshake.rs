@@ -267,6 +267,7 @@ impl Home {
         } else {
             let unknown = |reason| Refusal::of_data(offset_of!(ConnectData, subnqn), reason);
             let subsystem = self
+                .config
                 .subsystems
                 .get_mut(&wanted.subnqn)
                 .ok_or_else(|| unknown("there is no such subsystem"))?;
@@ -352,6 +353,7 @@ impl Home {
             reason = "a subsystem is deleted after its controllers"
         )]
         let subsystem = self
+            .config
             .subsystems
             .get(&controller.subnqn)
             .expect("the subsystem of a controller");
@@ -369,7 +371,7 @@ impl Home {
                     },
                 },
             );
-            let transfer_max = self.transfer_max;
+            let transfer_max = self.config.transfer_max;
             for &nsid in subsystem.namespaces.keys() {
                 let view = subsystem.view(controller.listener, nsid, transfer_max);
                 turn.links

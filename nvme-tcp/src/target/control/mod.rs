@@ -4,6 +4,7 @@
 //! controllers. It runs on the first reactor only. Changes and questions come as messages ([`request`]); what every reactor has
 //! to take in or to tell goes through [`sync`]. Connections of I/O queues are handed over to the reactors that serve them.
 
+mod admin_queue;
 mod admission;
 mod configure;
 mod connections;
@@ -18,9 +19,8 @@ mod sync;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use pollux_reactor::{Context, Gather, Listener, Progress};
+use pollux_reactor::{Context, Gather, Listener, Progress, Time};
 
-use crate::spec::nqn::Nqn;
 use crate::spec::status::Status;
 use crate::target::admin::controller::Controller;
 use crate::target::admin::events::Kind;
@@ -31,13 +31,11 @@ use crate::target::control::admission::Admission;
 use crate::target::control::connections::HomeConnection;
 use crate::target::control::links::Links;
 use crate::target::control::message::HomeMessage;
-use crate::target::control::request::Reply;
+use crate::target::control::sync::Removal;
 use crate::target::io::ControllerKey;
-use crate::target::io::TRANSFER_MAX;
 use crate::target::io::message::{IoEvent, IoMessage};
 use crate::target::status::Fault;
-use crate::target::subsystem::Subsystem;
-use crate::target::subsystem::discovery::Discovery;
+use crate::target::subsystem::Configuration;
 use crate::target::token;
 
 /// What home may use during one call.
@@ -53,13 +51,9 @@ const FAULTS_KEPT: usize = 64;
 
 /// The home part.
 pub(in crate::target) struct Home {
-    pub(in crate::target) subsystems: BTreeMap<Nqn, Subsystem>,
-    pub(in crate::target) discovery: Discovery,
+    pub(in crate::target) config: Configuration,
     pub(in crate::target) ports: BTreeMap<SocketAddr, Listener>,
     pub(in crate::target) controllers: BTreeMap<ControllerKey, Controller>,
-    pub(in crate::target) retry_delays: [u16; 3],
-    /// Most data of one command in bytes; Identify Controller reports it as MDTS.
-    pub(in crate::target) transfer_max: u32,
     pub(in crate::target) faults: VecDeque<Fault>,
     pub(in crate::target) faults_total: u64,
     pub(in crate::target) refused_connects: u64,
@@ -73,7 +67,7 @@ pub(in crate::target) struct Home {
     /// Questions to all reactors.
     pub(in crate::target) gather: Gather<Home>,
     /// Removals that are not over.
-    pub(in crate::target) removals: BTreeMap<u64, Reply>,
+    removals: BTreeMap<u64, Removal>,
     last_id: u64,
 }
 
@@ -81,12 +75,9 @@ impl Home {
     /// `wake` gives this service a turn.
     pub(in crate::target) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
-            subsystems: BTreeMap::new(),
-            discovery: Discovery::default(),
+            config: Configuration::default(),
             ports: BTreeMap::new(),
             controllers: BTreeMap::new(),
-            retry_delays: [0; 3],
-            transfer_max: TRANSFER_MAX,
             faults: VecDeque::new(),
             faults_total: 0,
             refused_connects: 0,
@@ -159,9 +150,8 @@ impl Home {
     pub(in crate::target) fn on_timer(&mut self, token: u64, turn: &mut HomeTurn<'_, '_>) {
         match token::split(token) {
             (token::CONNECT, id) => self.connect_overdue(id, turn),
-            (token::REMOVAL, removal) => self.removal_overdue(removal),
             (token::KEEP_ALIVE, key) => self.check_keep_alive(ControllerKey(key), turn),
-            _ => {}
+            (kind, _) => unreachable!("a timer of kind {kind} is never set"),
         }
     }
 
@@ -169,6 +159,7 @@ impl Home {
     #[inline]
     pub(in crate::target) fn poll(&mut self, turn: &mut HomeTurn<'_, '_>) -> Progress {
         let mut progress = self.accept(turn);
+        self.end_overdue_removals(turn.cx.now());
         while let Some(answered) = self.gather.next_answered() {
             answered(self);
             progress = Progress::Busy;
@@ -189,6 +180,15 @@ impl Home {
         due.append(&mut self.due);
         self.due = due;
         progress
+    }
+
+    /// When it is to be polled even if nothing wakes it.
+    pub(in crate::target) fn deadline(&self) -> Option<Time> {
+        let removals = self
+            .removals
+            .values()
+            .filter_map(|removal| removal.deadline);
+        removals.chain(self.admission.deadline()).min()
     }
 
     /// Has the next poll serve a connection.
@@ -274,7 +274,7 @@ impl Home {
 
     /// What the Discovery log lists has changed.
     pub(in crate::target) fn note_discovery_change(&mut self) {
-        self.discovery.generation += 1;
+        self.config.discovery.generation += 1;
         self.raise(Kind::Discovery, Controller::is_discovery);
     }
 }
@@ -282,7 +282,7 @@ impl Home {
 impl std::fmt::Debug for Home {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Home")
-            .field("subsystems", &self.subsystems)
+            .field("subsystems", &self.config.subsystems)
             .field("controllers", &self.controllers)
             .field("connections", &self.connections.len())
             .finish_non_exhaustive()

@@ -3,18 +3,20 @@
 
 use std::time::Duration;
 
-use crate::spec::status::Status;
-use crate::target::admin::log_page;
 use crate::target::control::Home;
 use crate::target::control::HomeTurn;
 use crate::target::control::request::{Reply, TargetReply};
 use crate::target::error::TargetError;
-use crate::target::io::ControllerKey;
 use crate::target::io::channels::Scope;
 use crate::target::io::message::{IoMessage, ReactorReport};
-use crate::target::status::QpairCounters;
-use crate::target::token;
-use pollux_reactor::Part;
+use pollux_reactor::{Part, Time};
+
+/// A removal that is not over.
+pub(super) struct Removal {
+    reply: Reply,
+    /// When it is answered even if it is not over.
+    pub(super) deadline: Option<Time>,
+}
 
 impl Home {
     /// Asks every reactor: `message` makes the message that brings it its part, `then` is done with the answers.
@@ -59,55 +61,27 @@ impl Home {
         turn: &mut HomeTurn<'_, '_>,
     ) {
         let removal = self.new_id();
-        self.removals.insert(removal, reply);
+        let deadline = limit.map(|limit| turn.cx.now() + limit);
+        self.removals.insert(removal, Removal { reply, deadline });
         let then = move |home: &mut Home, _| {
-            if let Some(reply) = home.removals.remove(&removal) {
-                reply(answer);
+            if let Some(removal) = home.removals.remove(&removal) {
+                (removal.reply)(answer);
             }
         };
         let message = |part| IoMessage::AwaitRemoval(scope.clone(), part);
         self.ask(message, then, turn);
-        if let Some(limit) = limit {
-            let at = turn.cx.now() + limit;
-            turn.cx.set_timer(at, token::of(token::REMOVAL, removal));
-        }
     }
 
-    /// The time for a removal is over.
-    pub(in crate::target) fn removal_overdue(&mut self, removal: u64) {
-        if let Some(reply) = self.removals.remove(&removal) {
-            reply(Err(TargetError::Timeout));
-        }
-    }
-
-    /// Answers Get Log Page for the SMART log.
-    pub(in crate::target) fn answer_smart(
-        &mut self,
-        key: ControllerKey,
-        cid: u16,
-        offset: u64,
-        len: usize,
-        reports: &[ReactorReport],
-    ) {
-        let Some(controller) = self.controllers.get_mut(&key) else {
-            return;
-        };
-        if !controller.admin.pending.remove(&cid) {
+    /// Answers removals whose time is over.
+    #[inline]
+    pub(super) fn end_overdue_removals(&mut self, now: Time) {
+        if self.removals.is_empty() {
             return;
         }
-        let mut sum = QpairCounters::default();
-        for (of, counters) in reports.iter().flat_map(|r| &r.controllers) {
-            if *of == key {
-                sum.add(counters);
-            }
+        let is_overdue =
+            |_: &u64, removal: &mut Removal| removal.deadline.is_some_and(|at| now >= at);
+        for (_, removal) in self.removals.extract_if(.., is_overdue) {
+            (removal.reply)(Err(TargetError::Timeout));
         }
-        let age = controller.last_seen.saturating_since(controller.created);
-        let subsystem = self.subsystems.get(&controller.subnqn);
-        let log = log_page::smart(subsystem, &sum, controller.error_count, age);
-        match crate::target::admin::command::cut(log, offset, len) {
-            Ok(data) => controller.answer(cid, Status::SUCCESS, 0, data),
-            Err(status) => controller.answer(cid, status, 0, Vec::new()),
-        }
-        self.due.push(controller.admin.connection);
     }
 }

@@ -42,13 +42,11 @@ mod delay;
 mod error;
 mod file;
 mod io;
-mod lock;
 mod machine;
 mod memory;
 mod null;
 mod sys;
 mod waker;
-mod workers;
 
 use std::fmt;
 use std::io::{Error, ErrorKind, Result as IoResult};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pollux_reactor::{Context, Part, Time, TimerId};
+use pollux_reactor::{Context, Part, Time};
 
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::spec::status::Status;
@@ -19,7 +19,6 @@ use crate::target::disk::{
 };
 use crate::target::io::ControllerKey;
 use crate::target::io::staging::StagingPool;
-use crate::target::token;
 
 /// After this time without an answer the log names the disk.
 const OVERDUE: Duration = Duration::from_secs(30);
@@ -135,7 +134,6 @@ pub(in crate::target) struct Channels {
     gone: BTreeSet<ControllerKey>,
     removals: Vec<Removal>,
     done: Vec<Done>,
-    timer: Option<(TimerId, Time)>,
     last_serial: u64,
     /// A disk has another size than home knows, or has failed.
     pub(in crate::target) changed: bool,
@@ -153,7 +151,6 @@ impl Channels {
             gone: BTreeSet::new(),
             removals: Vec::new(),
             done: Vec::new(),
-            timer: None,
             last_serial: 0,
             changed: false,
         }
@@ -422,32 +419,13 @@ impl Channels {
         answers.len() > before
     }
 
-    /// Sees to it that the reactor is awake when a disk is to be polled. Returns whether that is now.
-    #[inline]
-    pub(in crate::target) fn set_timer(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.in_flight == 0 && self.timer.is_none() {
-            return false;
-        }
-        let active = self
-            .active
-            .iter()
-            .filter_map(|&at| self.seats.get(at)?.as_ref());
+    /// When a disk is to be polled even if nothing wakes it.
+    pub(in crate::target) fn deadline(&self) -> Option<Time> {
+        let active = self.active.iter();
+        let active = active.filter_map(|&at| self.seats.get(at)?.as_ref());
         let busy = active.filter(|seat| seat.in_flight > 0);
         let times = busy.flat_map(|seat| [Some(seat.look_at), seat.channel.deadline()]);
-        let next = times.flatten().min().unwrap_or(Time::MAX);
-        if let Some((id, at)) = self.timer {
-            if at == next && at > cx.now() {
-                return false;
-            }
-            // It may have fired.
-            cx.cancel_timer(id);
-            self.timer = None;
-        }
-        if next > cx.now() && next < Time::MAX {
-            let timer = cx.set_timer(next, token::of(token::DISKS, 0));
-            self.timer = Some((timer, next));
-        }
-        next <= cx.now()
+        times.flatten().min()
     }
 
     /// Has the disks end what they have for these commands; `removed`: since their namespace has gone. Puts what ended

@@ -62,7 +62,7 @@ pub(in crate::target) struct IoPart {
     channels: Channels,
     /// What disks have answered and is to be passed on.
     answers: Vec<Answer>,
-    /// When `check_transfers` is to look, if its timer is set.
+    /// When `check_transfers` is to look, if anybody waits for data or memory.
     look_at: Option<Time>,
     /// Connections that were ended because data did not come.
     data_timeouts: u64,
@@ -288,6 +288,9 @@ impl IoPart {
     #[inline]
     pub(in crate::target) fn poll(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
         let mut progress = Progress::Idle;
+        if self.look_at.is_some_and(|at| turn.cx.now() >= at) {
+            self.check_transfers(turn);
+        }
         if self
             .channels
             .poll(&mut self.answers, &mut self.pool, turn.cx)
@@ -296,9 +299,6 @@ impl IoPart {
             progress = Progress::Busy;
         }
         progress = progress.or(self.poll_queues(turn));
-        if self.channels.set_timer(turn.cx) {
-            progress = Progress::Busy;
-        }
         self.tell_home();
         while let Some(place) = self.pool.shares.next_woken() {
             self.poll_at(place);
@@ -306,15 +306,22 @@ impl IoPart {
         }
         let is_needed = self.pool.awaited > 0 || self.pool.shares.is_waited_for();
         if self.look_at.is_none() && is_needed {
-            let at = turn.cx.now() + LOOK;
-            turn.cx.set_timer(at, token::of(token::STAGING, 0));
-            self.look_at = Some(at);
+            self.look_at = Some(turn.cx.now() + LOOK);
         }
         progress
     }
 
+    /// When it is to be polled even if nothing wakes it.
+    pub(in crate::target) fn deadline(&self) -> Option<Time> {
+        self.look_at
+            .into_iter()
+            .chain(self.channels.deadline())
+            .min()
+    }
+
     /// Looks whether data that was asked for comes, and ends connections whose data does not.
-    pub(in crate::target) fn check_transfers(&mut self, turn: &mut Turn<'_, '_>) {
+    #[cold]
+    fn check_transfers(&mut self, turn: &mut Turn<'_, '_>) {
         let now = turn.cx.now();
         let late = self.look_at.take().map(|at| now.saturating_since(at));
         if late.is_none_or(|late| late > LOOK) {

@@ -4,8 +4,8 @@ use pollux_reactor::rpc::{Answer, Call, Outcome};
 use serde_json::{Map, Value, json};
 
 use super::State;
+use super::disks::stacked;
 use super::disks::{Disks, Kind, NamedDisk};
-use super::stacked;
 
 /// The calls that make the disks again; what was in memory is empty then, and no error is injected any more. A disk comes
 /// after the one that it lies on, since it could only be made then.

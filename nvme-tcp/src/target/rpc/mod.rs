@@ -11,8 +11,6 @@ mod hosts;
 mod listeners;
 mod listing;
 mod namespaces;
-mod resize;
-mod stacked;
 mod status;
 mod subsystems;
 mod transport;
@@ -24,6 +22,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::disks::Disks;
+use self::disks::{resize, stacked};
 pub use self::flags::register_with;
 use crate::spec::nqn::Nqn;
 use crate::target::control::handle::TargetHandle;

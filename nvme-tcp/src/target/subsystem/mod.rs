@@ -10,17 +10,41 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::spec::log::AnaState;
-use crate::spec::nqn::HostNqn;
+use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::config::SubsystemConfig;
 use crate::target::error::TargetError;
+use crate::target::io::TRANSFER_MAX;
 use crate::target::io::message::NamespaceView;
 use crate::target::status::{ListenerStatus, NamespaceStatus, SubsystemStatus};
 use crate::target::subsystem::ana::AnaGroups;
+use crate::target::subsystem::discovery::Discovery;
 
 pub(in crate::target) use self::namespace::{Namespace, check_group};
 
 /// Highest namespace identifier that a subsystem can be given.
 pub const NAMESPACES_MAX: u32 = 1024;
+
+/// What a target is configured to be.
+#[derive(Debug)]
+pub(in crate::target) struct Configuration {
+    pub(in crate::target) subsystems: BTreeMap<Nqn, Subsystem>,
+    pub(in crate::target) discovery: Discovery,
+    /// Command retry delay times, which Identify Controller reports, in units of 100 ms.
+    pub(in crate::target) retry_delays: [u16; 3],
+    /// Most data of one command in bytes; Identify Controller reports it as MDTS.
+    pub(in crate::target) transfer_max: u32,
+}
+
+impl Default for Configuration {
+    fn default() -> Self {
+        Self {
+            subsystems: BTreeMap::new(),
+            discovery: Discovery::default(),
+            retry_delays: [0; 3],
+            transfer_max: TRANSFER_MAX,
+        }
+    }
+}
 
 /// One address of one subsystem.
 #[derive(Debug)]
@@ -202,7 +226,6 @@ impl Subsystem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::nqn::Nqn;
 
     #[test]
     fn controller_identifiers_go_round_in_their_range() {

@@ -1,5 +1,8 @@
 //! Blocks in a file or on a block device. Threads of the disk do the calls that block: all but reads from the page cache.
 
+mod lock;
+pub(super) mod workers;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -7,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-use super::lock;
+use self::workers::{Answers, Job, Workers};
 use super::sys;
-use super::workers::{Answers, Job, Workers};
 use super::{Capabilities, Disk, DiskChannel, DiskContext, Done, Io, IoId, Op, Opening, Range};
 use crate::spec::status::Status;
 use crate::target::LOG_FLAG;

@@ -1,5 +1,8 @@
 //! Named disks (`bdev_malloc_*`, `bdev_null_*`, `bdev_aio_*`), which namespaces are made of.
 
+pub(super) mod resize;
+pub(super) mod stacked;
+
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,7 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::namespaces::take_uuid;
-use super::{State, forward_removal, stacked, take_limit};
+use super::{State, forward_removal, take_limit};
 use crate::spec::nqn::Nqn;
 use crate::target::control::request::TargetRequest;
 use crate::target::disk::{Backend, DiskRef, Faults, Latencies};

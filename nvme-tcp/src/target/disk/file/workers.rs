@@ -12,9 +12,9 @@ use std::thread::{self, Thread};
 
 use crossbeam_queue::SegQueue;
 
-use super::file::{OpenFile, Step};
-use super::{Done, Io, Op, Waker, sys};
+use super::{OpenFile, Step};
 use crate::spec::status::Status;
+use crate::target::disk::{Done, Io, Op, Waker, sys};
 
 /// Most threads of one disk.
 const THREADS_MAX: usize = 4;

@@ -8,14 +8,14 @@ use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::disks::{self, EINVAL, ENODEV, Kind, NamedDisk, uuid_of};
-use super::namespaces::take_uuid;
-use super::{State, done, error};
+use super::{EINVAL, ENODEV, Kind, NamedDisk, uuid_of};
 use crate::spec::status::Status;
 use crate::target::control::request::{Reply, TargetRequest};
 use crate::target::disk::{
     Corruption, Delay, DiskRef, ErrorDisk, Faults, Injection, IoKind, Latencies, Latency,
 };
+use crate::target::rpc::namespaces::take_uuid;
+use crate::target::rpc::{State, disks, done, error};
 
 /// The names that latencies have in `bdev_delay_update_latency`.
 const LATENCIES: [(&str, Latency); 4] = [
@@ -54,7 +54,7 @@ fn add(
     Ok(())
 }
 
-pub(super) fn delay_create(state: &mut State, call: &mut Call<State>) -> Outcome {
+pub(in crate::target::rpc) fn delay_create(state: &mut State, call: &mut Call<State>) -> Outcome {
     let params = &mut call.params;
     let base: String = params.required("base_bdev_name")?;
     let name: String = params.required("name")?;
@@ -78,12 +78,15 @@ pub(super) fn delay_create(state: &mut State, call: &mut Call<State>) -> Outcome
     Ok(Answer::Now(name.into()))
 }
 
-pub(super) fn delay_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
+pub(in crate::target::rpc) fn delay_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
     disks::delete(state, call, |kind| matches!(kind, Kind::Delay { .. }))
 }
 
 /// Any latency is allowed here: whoever raises both raises one of them first.
-pub(super) fn delay_update_latency(state: &mut State, call: &mut Call<State>) -> Outcome {
+pub(in crate::target::rpc) fn delay_update_latency(
+    state: &mut State,
+    call: &mut Call<State>,
+) -> Outcome {
     let params = &mut call.params;
     let name: String = params.required("delay_bdev_name")?;
     let latency = params.one_of("latency_type", &LATENCIES)?;
@@ -97,7 +100,7 @@ pub(super) fn delay_update_latency(state: &mut State, call: &mut Call<State>) ->
     Ok(Answer::Now(true.into()))
 }
 
-pub(super) fn error_create(state: &mut State, call: &mut Call<State>) -> Outcome {
+pub(in crate::target::rpc) fn error_create(state: &mut State, call: &mut Call<State>) -> Outcome {
     let params = &mut call.params;
     let base: String = params.required("base_name")?;
     let uuid = take_uuid(params)?;
@@ -112,7 +115,7 @@ pub(super) fn error_create(state: &mut State, call: &mut Call<State>) -> Outcome
     Ok(Answer::Now(true.into()))
 }
 
-pub(super) fn error_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
+pub(in crate::target::rpc) fn error_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
     disks::delete(state, call, |kind| matches!(kind, Kind::Error { .. }))
 }
 
@@ -134,7 +137,7 @@ enum ErrorType {
     NvmeFailure,
 }
 
-pub(super) fn error_inject(state: &mut State, call: &mut Call<State>) -> Outcome {
+pub(in crate::target::rpc) fn error_inject(state: &mut State, call: &mut Call<State>) -> Outcome {
     const KINDS: [(&str, Option<&[IoKind]>); 6] = [
         ("clear", None),
         ("read", Some(&[IoKind::Read])),
@@ -191,7 +194,10 @@ pub(super) fn error_inject(state: &mut State, call: &mut Call<State>) -> Outcome
     Ok(Answer::Now(true.into()))
 }
 
-pub(super) fn error_resume_pending(state: &mut State, call: &mut Call<State>) -> Outcome {
+pub(in crate::target::rpc) fn error_resume_pending(
+    state: &mut State,
+    call: &mut Call<State>,
+) -> Outcome {
     let name: String = call.params.required("name")?;
     call.params.finish()?;
     let faults = faults_of(state, &name)?;
@@ -202,13 +208,13 @@ pub(super) fn error_resume_pending(state: &mut State, call: &mut Call<State>) ->
 }
 
 /// Lets go on what an error disk holds, and wakes the reactors that it is open on.
-pub(super) fn let_go_on(state: &State, faults: &Faults, reply: Reply) {
+pub(in crate::target::rpc) fn let_go_on(state: &State, faults: &Faults, reply: Reply) {
     faults.resume();
     state.target.request(TargetRequest::Sync, reply);
 }
 
 /// What `driver_specific` says of a delay; latencies in microseconds.
-pub(super) fn show_delay(name: &str, base: &str, latencies: &Latencies) -> Value {
+pub(in crate::target::rpc) fn show_delay(name: &str, base: &str, latencies: &Latencies) -> Value {
     let mut shown = Map::new();
     shown.insert("name".into(), name.into());
     shown.insert("base_bdev_name".into(), base.into());
@@ -220,7 +226,11 @@ pub(super) fn show_delay(name: &str, base: &str, latencies: &Latencies) -> Value
 }
 
 /// The calls that make a delay again.
-pub(super) fn saved_delay(disk: &NamedDisk, base: &str, latencies: &Latencies) -> Vec<Value> {
+pub(in crate::target::rpc) fn saved_delay(
+    disk: &NamedDisk,
+    base: &str,
+    latencies: &Latencies,
+) -> Vec<Value> {
     let mut params = Map::new();
     params.insert("base_bdev_name".into(), base.into());
     params.insert("name".into(), disk.name.as_str().into());
@@ -245,7 +255,7 @@ pub(super) fn saved_delay(disk: &NamedDisk, base: &str, latencies: &Latencies) -
 }
 
 /// The call that makes an error disk again.
-pub(super) fn saved_error(disk: &NamedDisk, base: &str) -> Value {
+pub(in crate::target::rpc) fn saved_error(disk: &NamedDisk, base: &str) -> Value {
     let params = json!({"base_name": base, "uuid": disk.uuid.to_string()});
     json!({"method": "bdev_error_create", "params": params})
 }

@@ -2,9 +2,9 @@
 
 use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
 
-use super::disks::{self, Disks, EBUSY, EINVAL, ENODEV, Kind, NamedDisk, User};
-use super::{State, forward_then};
+use super::{Disks, EBUSY, EINVAL, ENODEV, Kind, NamedDisk, User};
 use crate::target::control::request::TargetRequest;
+use crate::target::rpc::{State, disks, forward_then};
 
 const MIB: u64 = 1 << 20;
 
@@ -60,7 +60,7 @@ fn resize(state: &mut State, call: &mut Call<State>, name: String, bytes: u64) -
     })
 }
 
-pub(super) fn null(state: &mut State, call: &mut Call<State>) -> Outcome {
+pub(in crate::target::rpc) fn null(state: &mut State, call: &mut Call<State>) -> Outcome {
     let name: String = call.params.required("name")?;
     let mib: u64 = call.params.required("new_size")?;
     call.params.finish()?;
@@ -70,7 +70,7 @@ pub(super) fn null(state: &mut State, call: &mut Call<State>) -> Outcome {
     resize(state, call, name, bytes)
 }
 
-pub(super) fn aio_rescan(state: &mut State, call: &mut Call<State>) -> Outcome {
+pub(in crate::target::rpc) fn aio_rescan(state: &mut State, call: &mut Call<State>) -> Outcome {
     let name: String = call.params.required("name")?;
     call.params.finish()?;
     let disk = disks::of_kind(state, &name, |kind| matches!(kind, Kind::Aio { .. }))?;

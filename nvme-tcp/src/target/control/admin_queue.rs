@@ -1,0 +1,110 @@
+//! Commands that have come on admin queues: counted, carried out, and answered, at once or when the reactors that were asked
+//! have told what it takes.
+
+use crate::spec::Sqe;
+use crate::spec::status::Status;
+use crate::target::admin::{Outcome, command, log_page};
+use crate::target::control::{Home, HomeTurn};
+use crate::target::io::ControllerKey;
+use crate::target::io::message::{IoMessage, ReactorReport};
+use crate::target::status::QpairCounters;
+
+impl Home {
+    /// Carries out a command and queues the answer.
+    pub(super) fn admin_command(
+        &mut self,
+        key: ControllerKey,
+        sqe: &Sqe,
+        data: &[u8],
+        intact: bool,
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
+        let Some(controller) = self.controllers.get_mut(&key) else {
+            return;
+        };
+        controller.last_seen = turn.cx.now();
+        controller.keep_alive.in_grace = false;
+        controller.admin.commands += 1;
+        controller.admin.sqhd = (controller.admin.sqhd + 1) % controller.admin.entries;
+        let cid = sqe.cid.get();
+        let result = if controller.admin.pending.contains(&cid) {
+            Err(Status::COMMAND_ID_CONFLICT.with_dnr())
+        } else if !intact {
+            Err(Status::TRANSIENT_TRANSPORT_ERROR)
+        } else {
+            command::execute(controller, &self.config, sqe, data)
+        };
+        match result {
+            Ok(Outcome::Done(result)) => {
+                controller.answer(cid, Status::SUCCESS, result, Vec::new());
+            }
+            Ok(Outcome::Data(data)) => controller.answer(cid, Status::SUCCESS, 0, data),
+            Ok(Outcome::Later) => {}
+            Ok(Outcome::KeepAliveSet) => {
+                Self::start_keep_alive(controller, turn);
+                controller.answer(cid, Status::SUCCESS, 0, Vec::new());
+            }
+            Ok(Outcome::Stopped) => {
+                for reactor in 0..turn.links.reactors() {
+                    turn.links.send_io(reactor, IoMessage::CloseQueues { key });
+                }
+                controller.answer(cid, Status::SUCCESS, 0, Vec::new());
+            }
+            Ok(Outcome::Abort {
+                reactor,
+                qid,
+                cid: aborted,
+            }) => {
+                let message = IoMessage::Abort {
+                    key,
+                    qid,
+                    cid: aborted,
+                    admin_cid: cid,
+                };
+                turn.links.send_io(reactor, message);
+            }
+            Ok(Outcome::Smart { offset, len }) => {
+                controller.deliver_events();
+                return self.report(turn, move |home, reports| {
+                    home.answer_smart(key, cid, offset, len, &reports);
+                });
+            }
+            Err(status) => {
+                controller.log_error(0, sqe, status);
+                controller.answer(cid, status.with_more(), 0, Vec::new());
+            }
+        }
+        controller.deliver_events();
+    }
+
+    /// Answers Get Log Page for the SMART log.
+    fn answer_smart(
+        &mut self,
+        key: ControllerKey,
+        cid: u16,
+        offset: u64,
+        len: usize,
+        reports: &[ReactorReport],
+    ) {
+        let Some(controller) = self.controllers.get_mut(&key) else {
+            return;
+        };
+        if !controller.admin.pending.remove(&cid) {
+            return;
+        }
+        let mut sum = QpairCounters::default();
+        for (of, counters) in reports.iter().flat_map(|r| &r.controllers) {
+            if *of == key {
+                sum.add(counters);
+            }
+        }
+        let age = controller.last_seen.saturating_since(controller.created);
+        let subsystem = self.config.subsystems.get(&controller.subnqn);
+        let log = log_page::smart(subsystem, &sum, controller.error_count, age);
+        match command::cut(log, offset, len) {
+            Ok(data) => controller.answer(cid, Status::SUCCESS, 0, data),
+            Err(status) => controller.answer(cid, status, 0, Vec::new()),
+        }
+        self.due.push(controller.admin.connection);
+    }
+}
