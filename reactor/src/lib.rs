@@ -4,7 +4,7 @@
 //! of [`Service::poll`]. Everything it needs of the world comes from the [`Context`] of that call: the time (one reading per
 //! turn), timers, random numbers, and byte streams that never block.
 //!
-//! Two executors run services, and these cannot tell which one it is:
+//! Two [`Executor`]s run services, and these cannot tell which one it is:
 //!
 //! * [`Group`]: a thread per reactor, pinned to its core, over TCP. When idle it spins, yields or parks ([`Idle`]).
 //! * [`Simulation`]: all reactors in one thread, in an order drawn from a seed, on a virtual clock, over a simulated
@@ -69,6 +69,7 @@
 
 mod context;
 mod counters;
+mod executor;
 mod gather;
 mod idle;
 pub mod logging;
@@ -90,6 +91,7 @@ mod timers;
 
 pub use context::Context;
 pub use counters::Counters;
+pub use executor::Executor;
 pub use gather::{Answered, Gather, Part};
 pub use idle::Idle;
 pub use mailbox::{Outbox, Receiver, Sender, mailbox};

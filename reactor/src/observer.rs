@@ -3,10 +3,10 @@
 use std::fmt;
 
 use crate::context::Context;
+use crate::executor::Executor;
 use crate::mailbox::{Sender, mailbox};
 use crate::service::{Progress, Service};
 use crate::status::ReactorStatus;
-use crate::threads::Group;
 
 /// Questions that may wait for one reactor.
 const MAILBOX_CAPACITY: usize = 256;
@@ -28,7 +28,7 @@ impl Service for Observer {
     }
 }
 
-/// The way to ask each reactor of a [`Group`] how it is.
+/// The way to ask each reactor how it is.
 pub struct Observers {
     reactors: Vec<Sender<Question>>,
 }
@@ -44,20 +44,18 @@ pub enum NotAsked {
     Busy,
 }
 
-impl Group {
+impl Observers {
     /// Seats an observer on each reactor that was added so far. It costs a look into an empty mailbox per turn.
-    pub fn observe(&mut self) -> Observers {
+    pub fn install(executor: &mut impl Executor) -> Observers {
         let mut reactors = Vec::new();
-        for reactor in 0..self.reactors() {
+        for reactor in 0..executor.reactors() {
             let (sender, receiver) = mailbox(MAILBOX_CAPACITY);
-            self.add_service(reactor, receiver, || Observer);
+            executor.add_service(reactor, receiver, || Observer);
             reactors.push(sender);
         }
         Observers { reactors }
     }
-}
 
-impl Observers {
     /// How many reactors can be asked.
     pub fn len(&self) -> usize {
         self.reactors.len()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::counters::Counters;
+use crate::executor::Executor;
 use crate::mailbox::Receiver;
 use crate::net::sim::SimNetwork;
 use crate::net::world::Trace;
@@ -90,7 +91,8 @@ impl Simulation {
         self.wraps.push(Wrap::new(wrap));
     }
 
-    /// Adds a service to a reactor, before the reactor's first turn.
+    /// Adds a service to a reactor, before the reactor's first turn. `build` makes it now, on this thread, so neither has
+    /// to be `Send`.
     ///
     /// # Panics
     ///
@@ -99,14 +101,14 @@ impl Simulation {
         &mut self,
         reactor: usize,
         receiver: Receiver<S::Message>,
-        service: S,
+        build: impl FnOnce() -> S,
     ) {
         match self.members.get_mut(reactor) {
             Some(Member {
                 reactor: Some(reactor),
                 started: false,
                 ..
-            }) => reactor.seat(service, receiver, None),
+            }) => reactor.seat(build(), receiver, None),
             Some(_) => panic!("reactor {reactor} has started already"),
             None => panic!("there is no reactor {reactor} in this simulation"),
         }
@@ -289,6 +291,25 @@ impl Simulation {
             }
             member.counters = reactor.counters();
         }
+    }
+}
+
+impl Executor for Simulation {
+    fn reactors(&self) -> usize {
+        self.members.len()
+    }
+
+    fn add_service<S: Service>(
+        &mut self,
+        reactor: usize,
+        receiver: Receiver<S::Message>,
+        build: impl FnOnce() -> S + Send + 'static,
+    ) {
+        Simulation::add_service(self, reactor, receiver, build);
+    }
+
+    fn allows_threads(&self) -> bool {
+        false
     }
 }
 

@@ -13,6 +13,7 @@ use core_affinity::CoreId;
 use crossbeam_utils::CachePadded;
 
 use crate::counters::{Counters, Published};
+use crate::executor::Executor;
 use crate::idle::{Idle, Rest};
 use crate::mailbox::{Bell, Receiver};
 use crate::net::tcp::TcpNet;
@@ -120,11 +121,6 @@ impl Group {
             builds: Vec::new(),
         });
         self.plans.len() - 1
-    }
-
-    /// How many reactors there are.
-    pub(crate) fn reactors(&self) -> usize {
-        self.plans.len()
     }
 
     /// Adds a service to a reactor. `build` makes it on the reactor's own thread, so the service need not be `Send`.
@@ -248,6 +244,25 @@ impl Group {
                 plan.idle = Idle::Yield;
             }
         }
+    }
+}
+
+impl Executor for Group {
+    fn reactors(&self) -> usize {
+        self.plans.len()
+    }
+
+    fn add_service<S: Service>(
+        &mut self,
+        reactor: usize,
+        receiver: Receiver<S::Message>,
+        build: impl FnOnce() -> S + Send + 'static,
+    ) {
+        Group::add_service(self, reactor, receiver, build);
+    }
+
+    fn allows_threads(&self) -> bool {
+        true
     }
 }
 

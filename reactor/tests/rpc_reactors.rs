@@ -167,7 +167,7 @@ fn a_reactor_that_ends_is_left_out_and_holds_up_no_answer() {
 fn who_has_ended_cannot_be_asked() {
     let mut group = Group::new();
     group.add_reactor(None, Idle::Yield);
-    let observers = group.observe();
+    let observers = Observers::install(&mut group);
     assert_eq!(observers.len(), 1);
     assert_eq!(observers.ask(1, |_| ()), Err(NotAsked::Ended));
     drop(group);

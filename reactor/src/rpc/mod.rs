@@ -27,11 +27,9 @@
 //! let path = std::env::temp_dir().join(format!("pollux-doc-{}.sock", std::process::id()));
 //! let mut server = Server::new(methods);
 //! server.listen_unix(&path)?;
-//! let (receiver, service) = server.into_service();
-//!
 //! let mut group = pollux_reactor::Group::new();
 //! let reactor = group.add_reactor(None, pollux_reactor::Idle::Yield);
-//! group.add_service(reactor, receiver, move || service);
+//! server.install(&mut group, reactor);
 //! let running = group.start()?;
 //!
 //! let mut client = pollux_reactor::rpc::Client::connect(&path, None)?;

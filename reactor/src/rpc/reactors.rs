@@ -33,9 +33,9 @@ struct State {
 }
 
 /// Seats an observer on each reactor that `group` has so far, and adds the methods that ask them.
-pub fn observe(methods: &mut Methods, group: &mut Group) {
+pub fn observe(methods: &mut Methods, executor: &mut impl Executor) {
     let state = State {
-        observers: group.observe(),
+        observers: Observers::install(executor),
         gather: None,
         callers: BTreeMap::new(),
         last_id: 0,

@@ -174,9 +174,9 @@ impl Server {
         self.service.configured = Some(Box::new(told));
     }
 
-    /// The service with its mailbox; both go to `add_service`.
-    pub fn into_service(self) -> (Receiver<RpcMessage>, RpcService) {
-        (self.receiver, self.service)
+    /// Has it serve from `reactor`, with all that was registered, from the start.
+    pub fn install(self, executor: &mut impl Executor, reactor: usize) {
+        executor.add_service(reactor, self.receiver, move || self.service);
     }
 }
 
