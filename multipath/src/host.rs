@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::HostIdentity;
-use pollux_reactor::{Group, Sender, Simulation, mailbox};
+use pollux_reactor::{Executor, Sender, mailbox};
 
 use crate::control::Control;
 use crate::error::HostError;
@@ -38,10 +38,10 @@ impl<M> Clone for HostHandle<M> {
 }
 
 impl Host {
-    /// Adds the services to `group`: control to reactor `control`, an I/O service to each reactor of `io`.
+    /// Adds the services to `executor`: control to reactor `control`, an I/O service to each reactor of `io`.
     /// `application` makes the application of the nth I/O reactor, on that reactor's thread.
     pub fn install<A: Application>(
-        group: &mut Group,
+        executor: &mut impl Executor,
         identity: HostIdentity,
         control: usize,
         io: &[usize],
@@ -54,40 +54,15 @@ impl Host {
             reactors.push(sender);
             let control = control_sender.clone();
             let application = application.clone();
-            group.add_service(reactor, receiver, move || {
+            executor.add_service(reactor, receiver, move || {
                 IoService::new(index, control, application(index))
             });
         }
         let senders = reactors.clone();
         let own = control_sender.clone();
-        group.add_service(control, control_receiver, move || {
+        executor.add_service(control, control_receiver, move || {
             Control::new(identity, own, senders)
         });
-        HostHandle {
-            control: control_sender,
-            reactors,
-        }
-    }
-
-    /// As [`install`](Self::install), for reactors that are simulated.
-    pub fn simulate<A: Application>(
-        simulation: &mut Simulation,
-        identity: HostIdentity,
-        control: usize,
-        io: &[usize],
-        application: impl Fn(usize) -> A,
-    ) -> HostHandle<A::Message> {
-        let (control_sender, control_receiver) = mailbox(MAILBOX_CAPACITY);
-        let mut reactors = Vec::new();
-        for (index, &reactor) in io.iter().enumerate() {
-            let (sender, receiver) = mailbox(MAILBOX_CAPACITY);
-            reactors.push(sender);
-            let service = IoService::new(index, control_sender.clone(), application(index));
-            simulation.add_service(reactor, receiver, service);
-        }
-        let own = control_sender.clone();
-        let service = Control::new(identity, own, reactors.clone());
-        simulation.add_service(control, control_receiver, service);
         HostHandle {
             control: control_sender,
             reactors,

@@ -21,7 +21,7 @@ use pollux_multipath::{
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetReply, TargetRequest, target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetReply, TargetRequest,
 };
 use pollux_reactor::{Context, Group, Idle, Progress};
 
@@ -225,10 +225,7 @@ fn descriptors() -> usize {
 fn descriptors_are_closed() {
     let mut group = Group::new();
     let reactors = [0; 2].map(|_| group.add_reactor(None, Idle::Yield));
-    let (handle, parts) = target(1);
-    for part in parts {
-        group.add_service(reactors[0], part.receiver, move || part.service);
-    }
+    let handle = target::install(&mut group, &reactors[..1]);
     let host = Host::install(
         &mut group,
         HostIdentity::random(),

@@ -14,7 +14,7 @@ use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
 };
 use pollux_reactor::{Context, Group, Idle, Progress};
 
@@ -152,10 +152,7 @@ fn await_paths(host: &HostHandle<bool>, wanted: &[(SocketAddr, [bool; 3])]) {
 fn io_goes_on_whatever_happens_to_one_of_two_paths() {
     let mut group = Group::new();
     let reactors = [0; 2].map(|_| group.add_reactor(None, Idle::Yield));
-    let (target, parts) = target(2);
-    for (part, reactor) in parts.into_iter().zip(reactors) {
-        group.add_service(reactor, part.receiver, move || part.service);
-    }
+    let target = target::install(&mut group, &reactors);
     let (report, reports) = channel();
     let identity = HostIdentity::random();
     let host = Host::install(

@@ -13,7 +13,7 @@ use pollux_multipath::{
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetReply, TargetRequest, target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetReply, TargetRequest,
 };
 use pollux_reactor::{Context, Group, Idle, Progress};
 
@@ -125,11 +125,8 @@ impl Application for Load {
 
 fn run(paths: usize, mixed: bool, digests: Digests) -> Counted {
     let mut group = Group::new();
-    let (handle, parts) = target(1);
-    for part in parts {
-        let reactor = group.add_reactor(None, Idle::Yield);
-        group.add_service(reactor, part.receiver, move || part.service);
-    }
+    let reactor = group.add_reactor(None, Idle::Yield);
+    let handle = target::install(&mut group, &[reactor]);
     let reactor = group.add_reactor(None, Idle::Yield);
     let (report, counted) = channel();
     let host = Host::install(

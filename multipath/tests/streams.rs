@@ -17,7 +17,7 @@ use pollux_multipath::{
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetReply, TargetRequest, target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetReply, TargetRequest,
 };
 use pollux_reactor::{Context, Edges, Group, Idle, Opened, Progress, Stream, StreamWrapper};
 
@@ -191,10 +191,7 @@ fn a_stream_from_outside_carries_a_host_and_a_target() {
         });
         // The target's I/O queues move from its first reactor to the second.
         let reactors = [0; 3].map(|_| group.add_reactor(None, idle));
-        let (target, parts) = target(2);
-        for (part, &reactor) in parts.into_iter().zip(&reactors) {
-            group.add_service(reactor, part.receiver, move || part.service);
-        }
+        let target = target::install(&mut group, &reactors[..2]);
         let (done, ended) = channel();
         let host = Host::install(
             &mut group,

@@ -13,7 +13,7 @@ use pollux_nvme_tcp::host::{
 };
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::spec::opcode::nvm;
-use pollux_nvme_tcp::target::{Backend, NamespaceConfig, SubsystemConfig, TargetRequest, target};
+use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
 use pollux_reactor::{Context, Progress, Sender, Service, Simulation, mailbox};
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -114,11 +114,8 @@ impl Service for Host {
 /// A host with a queue pair that is connected, the address of its controller, and what keeps its mailbox open.
 fn world(seed: u64) -> (Simulation, Rc<RefCell<Seen>>, SocketAddr, Sender<()>) {
     let mut sim = Simulation::new(seed);
-    let (handle, parts) = target(1);
-    for part in parts {
-        let reactor = sim.add_reactor();
-        sim.add_service(reactor, part.receiver, part.service);
-    }
+    let reactor = sim.add_reactor();
+    let handle = target::install(&mut sim, &[reactor]);
     let addr = SocketAddr::from(([10, 0, 0, 1], 4420));
     let nqn: Nqn = "nqn.2014-08.org.example:room".parse().unwrap();
     for request in [
@@ -146,7 +143,7 @@ fn world(seed: u64) -> (Simulation, Rc<RefCell<Seen>>, SocketAddr, Sender<()>) {
         io: None,
         seen: Rc::clone(&seen),
     };
-    sim.add_service(reactor, receiver, host);
+    sim.add_service(reactor, receiver, || host);
     assert!(sim.run_until(Duration::from_secs(1), || seen.borrow().ready));
     (sim, seen, addr, alive)
 }

@@ -3,7 +3,7 @@
 
 mod rpc_client;
 
-use pollux_nvme_tcp::target::{rpc, target};
+use pollux_nvme_tcp::target::{self, rpc};
 use pollux_reactor::rpc::{Config, Methods, Server};
 use pollux_reactor::{Group, Idle, Running};
 use rpc_client::{Client, socket};
@@ -25,20 +25,16 @@ impl Managed {
 
     fn configured(name: &str, config: Config) -> Managed {
         let path = socket(&format!("target-{name}"));
-        let (handle, parts) = target(2);
+        let mut group = Group::new();
+        let reactors = [0; 2].map(|_| group.add_reactor(None, Idle::Yield));
+        let handle = target::install(&mut group, &reactors);
         let mut methods = Methods::new();
         rpc::register(&mut methods, handle);
         let mut server = Server::new(methods);
         server.listen_unix(&path).unwrap();
         server.configure(config, false).unwrap();
-        let mut group = Group::new();
-        for part in parts {
-            let reactor = group.add_reactor(None, Idle::Yield);
-            group.add_service(reactor, part.receiver, move || part.service);
-        }
-        let (receiver, service) = server.into_service();
         // Not the target's home, so that answers really travel.
-        group.add_service(1, receiver, move || service);
+        server.install(&mut group, reactors[1]);
         let running = group.start().unwrap();
         Managed {
             running: Some(running),

@@ -9,7 +9,7 @@ use pollux_multipath::TransportId;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
 };
 use pollux_reactor::Group;
 
@@ -79,11 +79,7 @@ pub struct Embedded {
 impl Embedded {
     /// Seats a target on `reactor` of a group that is not started yet.
     pub fn seat(group: &mut Group, reactor: usize) -> TargetHandle {
-        let (handle, parts) = target(1);
-        for part in parts {
-            group.add_service(reactor, part.receiver, move || part.service);
-        }
-        handle
+        target::install(group, &[reactor])
     }
 
     /// Sets up subsystem, namespace and listeners of a target that runs.

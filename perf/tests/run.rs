@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
 };
 use pollux_reactor::{Group, Idle, Running};
 use serde_json::Value;
@@ -272,12 +272,9 @@ impl Target {
     fn new(namespaces: usize) -> Target {
         let nqn = || Nqn::new(NQN).expect("a name");
         let mut group = Group::new();
-        let (handle, parts) = target(1);
         let after = Duration::from_micros(50);
         let reactor = group.add_reactor(None, Idle::Park { after });
-        for part in parts {
-            group.add_service(reactor, part.receiver, move || part.service);
-        }
+        let handle = target::install(&mut group, &[reactor]);
         let running = group.start().expect("the target starts");
         let call = |request| handle.call(request).expect("the target agrees");
         call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, rpc,
-    target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, rpc,
 };
 use pollux_reactor::rpc::{Methods, Server};
 use pollux_reactor::{Group, Idle, Running};
@@ -39,7 +38,9 @@ impl Target {
     fn new() -> Target {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mut group = Group::new();
-        let (handle, parts) = target(1);
+        let after = Duration::from_micros(50);
+        let reactor = group.add_reactor(None, Idle::Park { after });
+        let handle = target::install(&mut group, &[reactor]);
         let mut methods = Methods::new();
         rpc::register(&mut methods, handle.clone());
         let mut server = Server::new(methods);
@@ -47,13 +48,7 @@ impl Target {
         let name = format!("pollux-serve-target-{}-{number}", std::process::id());
         let socket = std::env::temp_dir().join(name);
         server.listen_unix(&socket).expect("a socket");
-        let (receiver, service) = server.into_service();
-        let after = Duration::from_micros(50);
-        let reactor = group.add_reactor(None, Idle::Park { after });
-        for part in parts {
-            group.add_service(reactor, part.receiver, move || part.service);
-        }
-        group.add_service(reactor, receiver, move || service);
+        server.install(&mut group, reactor);
         let running = group.start().expect("the target starts");
         let call = |request| handle.call(request).expect("the target agrees");
         call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));

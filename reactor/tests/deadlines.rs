@@ -76,7 +76,7 @@ fn a_simulation_jumps_to_the_deadline() {
     let (_sender, receiver) = mailbox(1);
     let mut simulation = Simulation::new(7);
     let reactor = simulation.add_reactor();
-    simulation.add_service(reactor, receiver, Periodic::new(report));
+    simulation.add_service(reactor, receiver, || Periodic::new(report));
     simulation.run_for(Duration::from_secs(1));
     let steps: Vec<Duration> = (1u32..).take(STEPS).map(|n| STEP * n).collect();
     let times: Vec<Duration> = reported
@@ -110,7 +110,7 @@ fn what_is_due_and_not_done_does_not_stop_the_clock() {
     let (_sender, receiver) = mailbox(1);
     let mut simulation = Simulation::new(7);
     let reactor = simulation.add_reactor();
-    simulation.add_service(reactor, receiver, Overdue);
+    simulation.add_service(reactor, receiver, || Overdue);
     simulation.run_for(Duration::from_millis(1));
     assert!(simulation.now() >= Time::ZERO + Duration::from_millis(1));
 }

@@ -106,7 +106,7 @@ impl World {
         for _ in 0..3 {
             let (sender, receiver) = mailbox(4);
             let reactor = simulation.add_reactor();
-            simulation.add_service(reactor, receiver, Other::default());
+            simulation.add_service(reactor, receiver, Other::default);
             others.push(sender);
         }
         let own = asker.clone();
@@ -115,7 +115,7 @@ impl World {
             others: others.iter().cloned().map(Outbox::new).collect(),
             report,
         };
-        simulation.add_service(first, receiver, service);
+        simulation.add_service(first, receiver, || service);
         World {
             simulation,
             asker,

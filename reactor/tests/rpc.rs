@@ -136,13 +136,12 @@ impl Fixture {
 }
 
 fn start(server: Server) -> Running {
-    let (receiver, service) = server.into_service();
     let mut group = Group::new();
     let idle = Idle::Park {
         after: Duration::from_micros(50),
     };
     let reactor = group.add_reactor(None, idle);
-    group.add_service(reactor, receiver, move || service);
+    server.install(&mut group, reactor);
     group.start().unwrap()
 }
 

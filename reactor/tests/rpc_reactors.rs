@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use pollux_reactor::rpc::{Client, Methods, Server, observe};
 use pollux_reactor::{
-    Context, Group, Idle, NotAsked, Progress, Running, Sender, Service, available_cores, mailbox,
+    Context, Group, Idle, NotAsked, Observers, Progress, Running, Sender, Service, available_cores,
+    mailbox,
 };
 use serde_json::{Value, json};
 
@@ -56,8 +57,7 @@ impl Fixture {
         observe(&mut methods, &mut group);
         let mut server = Server::new(methods);
         server.listen_unix(&path).unwrap();
-        let (receiver, service) = server.into_service();
-        group.add_service(first, receiver, move || service);
+        server.install(&mut group, first);
         let (last, receiver) = mailbox(4);
         let ((entered, has_entered), (leave, may_leave)) = (mpsc::channel(), mpsc::channel());
         group.add_service(second, receiver, move || Stuck {

@@ -30,11 +30,11 @@ impl Pair {
         let mut sim = Simulation::new(seed);
         let server = sim.add_reactor();
         let service = EchoServer::new(ADDR, temper, listening, ended);
-        sim.add_service(server, mailbox(1).1, service);
+        sim.add_service(server, mailbox(1).1, || service);
         // Listening before anybody connects.
         let _ = sim.step();
         let client = sim.add_reactor();
-        sim.add_service(client, mailbox(1).1, Client::new(ADDR, total, outcome));
+        sim.add_service(client, mailbox(1).1, || Client::new(ADDR, total, outcome));
         Pair {
             sim,
             outcomes,
@@ -142,7 +142,7 @@ fn a_refused_connect_and_one_to_nobody_are_errors() {
     let (outcome, outcomes) = mpsc::channel();
     let mut sim = Simulation::new(4);
     let reactor = sim.add_reactor();
-    sim.add_service(reactor, mailbox(1).1, Client::new(ADDR, 1, outcome));
+    sim.add_service(reactor, mailbox(1).1, || Client::new(ADDR, 1, outcome));
     sim.run_for(MILLI);
     assert_eq!(outcomes.try_recv().ok(), refused);
 }
@@ -177,7 +177,7 @@ fn the_end_of_a_server_is_the_end_of_its_streams() {
     let (outcome, outcomes) = mpsc::channel();
     let late = pair.sim.add_reactor();
     pair.sim
-        .add_service(late, mailbox(1).1, Client::new(ADDR, 1, outcome));
+        .add_service(late, mailbox(1).1, || Client::new(ADDR, 1, outcome));
     pair.sim.run_for(MILLI);
     let refused = Outcome::Failed(ErrorKind::ConnectionRefused);
     assert_eq!(outcomes.try_recv().ok(), Some(refused));
@@ -220,7 +220,7 @@ fn timers_of_all_reactors_fire_in_virtual_time() {
     for seconds in [vec![3_600, 5, 7], vec![6, 10_000]] {
         let reactor = sim.add_reactor();
         let fired = Rc::clone(&fired);
-        sim.add_service(reactor, mailbox(1).1, Alarm { seconds, fired });
+        sim.add_service(reactor, mailbox(1).1, || Alarm { seconds, fired });
     }
     sim.run_for(Duration::from_secs(3_600));
     let due = |seconds| (seconds, Time::ZERO + Duration::from_secs(seconds));
@@ -290,7 +290,7 @@ fn messages_go_between_simulated_reactors_and_from_outside() {
             limit: 100,
             got: Rc::clone(&got),
         };
-        sim.add_service(reactor, receiver, relay);
+        sim.add_service(reactor, receiver, || relay);
     }
     sim.run_for(MILLI);
     assert!(got.borrow().is_empty());
@@ -311,5 +311,5 @@ fn a_service_needs_a_reactor() {
     let reactor = sim.add_reactor();
     let fired = Rc::default();
     let seconds = Vec::new();
-    sim.add_service(reactor + 1, mailbox(1).1, Alarm { seconds, fired });
+    sim.add_service(reactor + 1, mailbox(1).1, || Alarm { seconds, fired });
 }

@@ -5,10 +5,9 @@ use std::sync::mpsc::{self, Receiver};
 
 use anyhow::Context;
 use pollux_nvme_tcp::target::{
-    LOG_FLAG, NamespaceConfig, SubsystemConfig, TargetError, TargetHandle, TargetReply,
+    self, LOG_FLAG, NamespaceConfig, SubsystemConfig, TargetError, TargetHandle, TargetReply,
     TargetRequest,
     rpc::{register, register_with},
-    target,
 };
 use pollux_reactor::rpc::{self, Methods};
 use pollux_reactor::{Group, StartError};
@@ -41,12 +40,10 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
         None => vec![None],
     };
     let idle = IdlePolicy::choose(args.idle, args.cores.is_some());
-    let (handle, parts) = target(cores.len());
     let mut group = Group::new();
-    for (core, part) in cores.into_iter().zip(parts) {
-        let reactor = group.add_reactor(core, idle);
-        group.add_service(reactor, part.receiver, move || part.service);
-    }
+    let cores = cores.into_iter();
+    let reactors: Vec<_> = cores.map(|core| group.add_reactor(core, idle)).collect();
+    let handle = target::install(&mut group, &reactors);
     let namespaces = args.namespace.iter();
     let mut namespaces: Vec<_> = namespaces
         .map(|backend| NamespaceConfig::new(backend.clone(), args.block_size))

@@ -1,7 +1,6 @@
 //! I/Os that a test submits one by one, and how each of them ended.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 use std::time::Duration;
 
 use pollux_multipath::{Aborting, ControllerId, Io, IoError, Op, VolumeId};
@@ -68,7 +67,7 @@ impl World {
 
     /// Has an I/O of the first volume aborted; returns what was said to that.
     pub fn abort(&mut self, reactor: usize, id: u64) -> Aborting {
-        let hand = Rc::clone(&self.hand);
+        let hand = self.hand.clone();
         let mut to_abort = hand.borrow_mut();
         to_abort.to_abort.entry(reactor).or_default().push(id);
         drop(to_abort);
@@ -108,7 +107,7 @@ impl World {
 
     /// The path, as [`addr`](super::addr) counts them, that carried an I/O last.
     pub fn carried_by(&mut self, id: u64) -> Option<u16> {
-        let hand = Rc::clone(&self.hand);
+        let hand = self.hand.clone();
         let path = hand.borrow().ended.iter().find(|e| e.id == id)?.path?;
         let controllers = self.controllers();
         let controller = controllers.iter().find(|c| c.controller == path)?;

@@ -8,6 +8,7 @@
 pub mod ask;
 pub mod hand;
 pub mod lines;
+pub mod shared;
 pub mod wire;
 
 use std::cell::RefCell;
@@ -25,12 +26,12 @@ use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
-    simulated_target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
 };
 use pollux_reactor::{Context, Progress, Sender, Simulation, Time, mailbox};
 
 use self::hand::{BY_HAND, Ended, Hand};
+use self::shared::Shared;
 use self::wire::{Tap, Wire, behind};
 
 pub const BLOCK: usize = 512;
@@ -50,9 +51,9 @@ pub struct Seen {
 
 /// Keeps `depth` I/Os outstanding while `on`: writes a block, reads it back, compares.
 pub struct Pump {
-    pub seen: Rc<RefCell<Seen>>,
-    pub on: Rc<RefCell<bool>>,
-    pub hand: Rc<RefCell<Hand>>,
+    pub seen: Shared<Seen>,
+    pub on: Shared<bool>,
+    pub hand: Shared<Hand>,
     reactor: usize,
     idle: Vec<Slot>,
     busy: usize,
@@ -76,9 +77,9 @@ impl Pump {
     pub fn new(
         reactor: usize,
         depth: usize,
-        seen: Rc<RefCell<Seen>>,
-        on: Rc<RefCell<bool>>,
-        hand: Rc<RefCell<Hand>>,
+        seen: Shared<Seen>,
+        on: Shared<bool>,
+        hand: Shared<Hand>,
     ) -> Self {
         let first = (reactor * depth) as u64;
         Self {
@@ -227,9 +228,9 @@ pub struct World {
     pub sim: Simulation,
     pub target: TargetHandle,
     pub host: HostHandle<()>,
-    pub seen: Rc<RefCell<Seen>>,
-    pub on: Rc<RefCell<bool>>,
-    pub hand: Rc<RefCell<Hand>>,
+    pub seen: Shared<Seen>,
+    pub on: Shared<bool>,
+    pub hand: Shared<Hand>,
     pub tap: Rc<RefCell<Tap>>,
     /// Wakes the tap; without one, the target listens itself.
     wire: Option<Sender<()>>,
@@ -249,24 +250,21 @@ impl World {
         let mut sim = Simulation::new(seed);
         // Slow enough that the clock jumps most of the time.
         sim.network().set_latency(Duration::from_micros(200));
-        let (target, parts) = simulated_target(2);
-        for part in parts {
-            let reactor = sim.add_reactor();
-            sim.add_service(reactor, part.receiver, part.service);
-        }
-        let seen = Rc::new(RefCell::new(Seen::default()));
-        let on = Rc::new(RefCell::new(true));
+        let home = [0; 2].map(|_| sim.add_reactor());
+        let target = target::install(&mut sim, &home);
+        let seen = Shared::new(Seen::default());
+        let on = Shared::new(true);
         let control = sim.add_reactor();
         let reactors: Vec<_> = (0..io).map(|_| sim.add_reactor()).collect();
-        let hand = Rc::new(RefCell::new(Hand::default()));
-        let host = Host::simulate(&mut sim, HostIdentity::random(), control, &reactors, |i| {
-            Pump::new(i, depth, seen.clone(), on.clone(), hand.clone())
-        });
+        let hand = Shared::new(Hand::default());
+        let (all_seen, switch, hands) = (seen.clone(), on.clone(), hand.clone());
+        let pump = move |i| Pump::new(i, depth, all_seen.clone(), switch.clone(), hands.clone());
+        let host = Host::install(&mut sim, HostIdentity::random(), control, &reactors, pump);
         let tap = Rc::new(RefCell::new(Tap::default()));
         let wire = tapped.then(|| {
             let (sender, receiver) = mailbox(16);
             let reactor = sim.add_reactor();
-            sim.add_service(reactor, receiver, Wire::new(paths, tap.clone()));
+            sim.add_service(reactor, receiver, || Wire::new(paths, tap.clone()));
             sender
         });
         let mut world = Self {

@@ -9,7 +9,7 @@ use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
 };
 use pollux_reactor::rpc::{Methods, Server};
 use pollux_reactor::{Context, Group, Idle, Progress, Running};
@@ -46,10 +46,7 @@ impl World {
         };
         let first = group.add_reactor(None, idle);
         let second = group.add_reactor(None, idle);
-        let (target, parts) = target(1);
-        for part in parts {
-            group.add_service(first, part.receiver, move || part.service);
-        }
+        let target = target::install(&mut group, &[first]);
         let io = [first, second];
         let host = Host::install(&mut group, HostIdentity::random(), second, &io, |_| {
             Onlooker
@@ -59,9 +56,8 @@ impl World {
         let socket = socket(&format!("host-{name}"));
         let mut server = Server::new(methods);
         server.listen_unix(&socket).unwrap();
-        let (receiver, service) = server.into_service();
         // Not where control is, so that answers really travel.
-        group.add_service(first, receiver, move || service);
+        server.install(&mut group, first);
         let running = group.start().unwrap();
 
         let mut subsystem = SubsystemConfig::new(nqn());

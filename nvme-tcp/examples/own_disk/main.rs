@@ -4,7 +4,7 @@ mod disk;
 
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::target::{
-    Backend, DiskRef, NamespaceConfig, SubsystemConfig, TargetRequest, target,
+    self, Backend, DiskRef, NamespaceConfig, SubsystemConfig, TargetRequest,
 };
 use pollux_reactor::{Group, Idle};
 
@@ -13,12 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .nth(1)
         .ok_or("an address is missing")?
         .parse()?;
-    let (handle, parts) = target(1);
     let mut group = Group::new();
-    for part in parts {
-        let reactor = group.add_reactor(None, Idle::Yield);
-        group.add_service(reactor, part.receiver, move || part.service);
-    }
+    let reactor = group.add_reactor(None, Idle::Yield);
+    let handle = target::install(&mut group, &[reactor]);
     let running = group.start()?;
     let nqn: Nqn = "nqn.2014-08.org.example:map".parse()?;
     handle.call(TargetRequest::CreateSubsystem(SubsystemConfig::new(

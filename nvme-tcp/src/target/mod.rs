@@ -1,7 +1,7 @@
 //! The target: NVM subsystems that hosts reach over NVMe/TCP.
 //!
-//! [`target`] makes one [`TargetService`] per reactor and a [`TargetHandle`] to configure them. The service
-//! of the first reactor is the *home*: it listens, answers ICReq and Connect, runs all admin queues and owns
+//! [`install`] puts a service on each of some reactors and returns a [`TargetHandle`] to configure them. The
+//! service of the first is the *home*: it listens, answers ICReq and Connect, runs all admin queues and owns
 //! the configuration. The connection of an I/O queue is moved as a whole to the reactor of its queue
 //! identifier, (QID - 1) modulo the number of reactors, once its Connect was accepted; from then on that
 //! reactor serves it without asking anybody: it has its own copy of what it needs of each controller's
@@ -9,18 +9,13 @@
 //!
 //! ```no_run
 //! use pollux_nvme_tcp::spec::Nqn;
-//! use pollux_nvme_tcp::target::{
-//!     Backend, NamespaceConfig, SubsystemConfig, TargetRequest, target,
-//! };
+//! use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
 //! use pollux_reactor::{Group, Idle};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let (handle, parts) = target(1);
 //! let mut group = Group::new();
-//! for part in parts {
-//!     let reactor = group.add_reactor(None, Idle::Yield);
-//!     group.add_service(reactor, part.receiver, move || part.service);
-//! }
+//! let reactor = group.add_reactor(None, Idle::Yield);
+//! let handle = target::install(&mut group, &[reactor]);
 //! let running = group.start()?;
 //! let nqn: Nqn = "nqn.2014-08.org.example:disk1".parse()?;
 //! handle.call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn.clone())))?;
@@ -66,11 +61,10 @@ pub const LOG_FLAG: &str = "nvmf";
 
 pub use self::config::{NamespaceConfig, Referral, SubsystemConfig};
 pub use self::control::handle::TargetHandle;
-pub use self::control::message::TargetMessage;
 pub use self::control::request::{Reply, TargetReply, TargetRequest};
 pub use self::disk::{Backend, Disk, DiskRef};
 pub use self::error::TargetError;
-pub use self::service::{TargetPart, TargetService, simulated_target, target};
+pub use self::service::install;
 pub use self::status::{
     AdmissionCounters, ControllerStatus, Fault, ListenerStatus, NamespaceStatus, QpairCounters,
     QpairStatus, ReactorStatus, SubsystemStatus, TargetStatus,

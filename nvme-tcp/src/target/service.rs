@@ -1,6 +1,6 @@
 //! The target's service on one reactor: passes on messages, timers and polls to its parts.
 
-use pollux_reactor::{Context, Progress, Receiver, Sender, Service, Time, mailbox};
+use pollux_reactor::{Context, Executor, Progress, Sender, Service, Time, mailbox};
 
 use crate::target::conn::Turn;
 use crate::target::conn::buffers::Buffers;
@@ -17,57 +17,45 @@ use crate::target::token;
 /// Messages that a service's mailbox holds.
 const MAILBOX_CAPACITY: usize = 1024;
 
-/// A target's service for one reactor, with its mailbox; both go to `add_service`.
-#[derive(Debug)]
-pub struct TargetPart {
-    /// The mailbox.
-    pub receiver: Receiver<TargetMessage>,
-    /// The service.
-    pub service: TargetService,
-}
-
-/// Makes a target for `reactors` reactors (at least one): a handle, and the services in the order of their
-/// reactors. The target has no subsystems and no listeners at first.
-pub fn target(reactors: usize) -> (TargetHandle, Vec<TargetPart>) {
-    disk::note_cores();
-    build(reactors, false)
-}
-
-/// As [`target`], for a simulation: what otherwise a thread of a disk would do is done in the turn, so that nothing
-/// depends on how threads run.
-pub fn simulated_target(reactors: usize) -> (TargetHandle, Vec<TargetPart>) {
-    build(reactors, true)
-}
-
-fn build(reactors: usize, simulated: bool) -> (TargetHandle, Vec<TargetPart>) {
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..reactors.max(1))
+/// Installs a target on these reactors of `executor`, home on the first, and returns the way to it. It has no subsystems
+/// and no listeners at first.
+///
+/// Where the executor allows no threads, what threads of disks would do is done in the turn.
+///
+/// # Panics
+///
+/// If `reactors` is empty, or the executor has no such reactors.
+pub fn install(executor: &mut impl Executor, reactors: &[usize]) -> TargetHandle {
+    assert!(!reactors.is_empty(), "a target needs a reactor");
+    let threads = executor.allows_threads();
+    if threads {
+        disk::note_cores();
+    }
+    let (senders, receivers): (Vec<_>, Vec<_>) = reactors
+        .iter()
         .map(|_| mailbox::<TargetMessage>(MAILBOX_CAPACITY))
         .unzip();
-    let parts = receivers
-        .into_iter()
-        .zip(&senders)
-        .enumerate()
-        .map(|(index, (receiver, own))| TargetPart {
-            receiver,
-            service: TargetService {
+    for (index, receiver) in receivers.into_iter().enumerate() {
+        let senders = senders.clone();
+        executor.add_service(reactors[index], receiver, move || {
+            let own = &senders[index];
+            TargetService {
                 home: (index == 0).then(|| {
                     let own = own.clone();
                     // A mailbox that is full of other messages gives home its turn as well.
                     let wake = move || drop(own.send(TargetMessage(Envelope::Woken)));
                     Box::new(Home::new(wake))
                 }),
-                io: IoPart::new(index, (!simulated).then(|| doorbell(own))),
+                io: IoPart::new(index, threads.then(|| doorbell(own))),
                 links: Links::new(index, &senders),
                 lingering: Lingering::default(),
                 buffers: Buffers::default(),
-            },
-        })
-        .collect();
-    let home = senders.into_iter().next();
-    let handle = TargetHandle {
-        home: home.unwrap_or_else(|| mailbox(1).0),
-    };
-    (handle, parts)
+            }
+        });
+    }
+    TargetHandle {
+        home: senders[0].clone(),
+    }
 }
 
 /// The way to a reactor for the threads of its disks.
@@ -81,7 +69,7 @@ fn doorbell(own: &Sender<TargetMessage>) -> Doorbell {
 
 /// The part of a target that runs on one reactor.
 #[derive(Debug)]
-pub struct TargetService {
+pub(super) struct TargetService {
     home: Option<Box<Home>>,
     io: IoPart,
     links: Links,

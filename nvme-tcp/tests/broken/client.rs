@@ -12,8 +12,8 @@ use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleCmd, CapsuleResp, H2cData, Icre
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Nqn, SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
-    TargetStatus, target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
+    TargetStatus,
 };
 use pollux_reactor::{Group, Idle, Running};
 use zerocopy::{FromBytes, IntoBytes};
@@ -36,13 +36,10 @@ pub struct TestTarget {
 impl TestTarget {
     /// Starts it on two reactors, with a namespace of 1 MiB in memory, on a free port.
     pub fn start() -> Self {
-        let (handle, parts) = target(2);
         let mut group = Group::new();
-        for part in parts {
-            let after = Duration::from_micros(50);
-            let reactor = group.add_reactor(None, Idle::Park { after });
-            group.add_service(reactor, part.receiver, move || part.service);
-        }
+        let after = Duration::from_micros(50);
+        let reactors = [0; 2].map(|_| group.add_reactor(None, Idle::Park { after }));
+        let handle = target::install(&mut group, &reactors);
         let running = group.start().unwrap();
         let mut this = Self {
             running,

@@ -14,7 +14,7 @@ use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleCmd, CapsuleResp, Icreq, Icresp, PduType, flags};
 use pollux_nvme_tcp::spec::{Cqe, Nqn, Sqe};
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
 };
 use pollux_reactor::{Context, Group, Idle, Progress, Running, Sender, Service, mailbox};
 use zerocopy::FromBytes;
@@ -239,13 +239,10 @@ pub struct TestHost {
 impl TestHost {
     pub fn start() -> Self {
         let (orders, receiver) = mailbox(16);
-        let (handle, parts) = target(1);
         let mut group = Group::new();
         let after = Duration::from_micros(50);
-        for part in parts {
-            let reactor = group.add_reactor(None, Idle::Park { after });
-            group.add_service(reactor, part.receiver, move || part.service);
-        }
+        let reactor = group.add_reactor(None, Idle::Park { after });
+        let handle = target::install(&mut group, &[reactor]);
         let reactor = group.add_reactor(None, Idle::Yield);
         group.add_service(reactor, receiver, Host::default);
         let running = group.start().unwrap();

@@ -18,7 +18,7 @@ use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleCmd, CapsuleResp, H2cData, Icreq, PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Nqn, SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{rpc, simulated_target};
+use pollux_nvme_tcp::target::{self, rpc};
 use pollux_reactor::rpc::{Config, Methods, Server};
 use pollux_reactor::{
     Context, Group, Idle, Progress, Running, Sender, Service, Simulation, Stream, Time, mailbox,
@@ -140,15 +140,12 @@ impl World {
 
     pub fn configured(name: &str, config: Config) -> World {
         let mut sim = Simulation::new(7);
-        let (handle, parts) = simulated_target(2);
-        for part in parts {
-            let reactor = sim.add_reactor();
-            sim.add_service(reactor, part.receiver, part.service);
-        }
+        let reactors = [0; 2].map(|_| sim.add_reactor());
+        let handle = target::install(&mut sim, &reactors);
         let wires = Rc::new(RefCell::new(Vec::new()));
         let (alive, receiver) = mailbox(1);
         let reactor = sim.add_reactor();
-        sim.add_service(reactor, receiver, Wires(Rc::clone(&wires)));
+        sim.add_service(reactor, receiver, || Wires(Rc::clone(&wires)));
 
         // Tests of this process run at the same time, and may choose the same name.
         static WORLDS: AtomicUsize = AtomicUsize::new(0);
@@ -160,10 +157,9 @@ impl World {
         let mut server = Server::new(methods);
         server.listen_unix(&path).unwrap();
         server.configure(config, false).unwrap();
-        let (receiver, service) = server.into_service();
         let mut group = Group::new();
         let reactor = group.add_reactor(None, Idle::Yield);
-        group.add_service(reactor, receiver, move || service);
+        server.install(&mut group, reactor);
         let management = Some(group.start().unwrap());
         let client = UnixStream::connect(&path).unwrap();
         client.set_nonblocking(true).unwrap();

@@ -14,8 +14,8 @@ use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{Backend, TargetMessage, TargetService, target};
-use pollux_reactor::{Context, Group, Idle, Progress, Service};
+use pollux_nvme_tcp::target::{self, Backend};
+use pollux_reactor::{Context, Executor, Group, Idle, Progress, Receiver, Service, Time};
 use zerocopy::FromBytes;
 
 use crate::initiator::{Initiator, Options, TestTarget, pattern, wait_for};
@@ -70,19 +70,16 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// A target service that tells how often its thread has allocated.
-struct Watched {
-    service: TargetService,
-    allocations: Arc<AtomicU64>,
-    live: Arc<AtomicI64>,
-    /// Turns in which `live` has not changed.
-    settled: Arc<AtomicU64>,
+/// A service that tells how often its thread has allocated.
+struct Watched<S> {
+    service: S,
+    counted: Counted,
 }
 
-impl Service for Watched {
-    type Message = TargetMessage;
+impl<S: Service> Service for Watched<S> {
+    type Message = S::Message;
 
-    fn on_message(&mut self, message: TargetMessage, cx: &mut Context<'_>) {
+    fn on_message(&mut self, message: S::Message, cx: &mut Context<'_>) {
         self.service.on_message(message, cx);
     }
 
@@ -93,14 +90,44 @@ impl Service for Watched {
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         let progress = self.service.poll(cx);
         let count = ALLOCATIONS.with(Cell::get);
-        self.allocations.store(count, Ordering::Release);
+        self.counted.allocations.store(count, Ordering::Release);
         let live = LIVE.with(Cell::get);
-        if self.live.swap(live, Ordering::AcqRel) == live {
-            self.settled.fetch_add(1, Ordering::AcqRel);
+        if self.counted.live.swap(live, Ordering::AcqRel) == live {
+            self.counted.settled.fetch_add(1, Ordering::AcqRel);
         } else {
-            self.settled.store(0, Ordering::Release);
+            self.counted.settled.store(0, Ordering::Release);
         }
         progress
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.service.deadline()
+    }
+}
+
+/// Runs services of a group watched.
+struct Watching<'g>(&'g mut Group, Counted);
+
+impl Executor for Watching<'_> {
+    fn reactors(&self) -> usize {
+        self.0.reactors()
+    }
+
+    fn add_service<S: Service>(
+        &mut self,
+        reactor: usize,
+        receiver: Receiver<S::Message>,
+        build: impl FnOnce() -> S + Send + 'static,
+    ) {
+        let counted = self.1.clone();
+        self.0.add_service(reactor, receiver, move || Watched {
+            service: build(),
+            counted,
+        });
+    }
+
+    fn allows_threads(&self) -> bool {
+        self.0.allows_threads()
     }
 }
 
@@ -141,9 +168,11 @@ fn round(io: &mut Initiator) {
 }
 
 /// What a target's thread has allocated.
+#[derive(Clone, Default)]
 struct Counted {
     allocations: Arc<AtomicU64>,
     live: Arc<AtomicI64>,
+    /// Turns in which `live` has not changed.
     settled: Arc<AtomicU64>,
 }
 
@@ -160,25 +189,10 @@ impl Counted {
 
 /// A target with a memory and a null namespace.
 fn counted_target() -> (TestTarget, Counted) {
-    let (handle, parts) = target(1);
-    let counted = Counted {
-        allocations: Arc::default(),
-        live: Arc::default(),
-        settled: Arc::default(),
-    };
+    let counted = Counted::default();
     let mut group = Group::new();
-    for part in parts {
-        let reactor = group.add_reactor(None, Idle::Yield);
-        let allocations = Arc::clone(&counted.allocations);
-        let live = Arc::clone(&counted.live);
-        let settled = Arc::clone(&counted.settled);
-        group.add_service(reactor, part.receiver, move || Watched {
-            service: part.service,
-            allocations,
-            live,
-            settled,
-        });
-    }
+    let reactor = group.add_reactor(None, Idle::Yield);
+    let handle = target::install(&mut Watching(&mut group, counted.clone()), &[reactor]);
     let backends = [
         Backend::Memory { bytes: 16 << 20 },
         Backend::Null { bytes: 16 << 20 },

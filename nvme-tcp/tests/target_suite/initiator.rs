@@ -17,7 +17,7 @@ use pollux_nvme_tcp::spec::pdu::{
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Nqn, SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, target,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
 };
 use pollux_reactor::{Group, Idle, Running};
 use zerocopy::{FromBytes, IntoBytes};
@@ -37,12 +37,11 @@ pub struct TestTarget {
 impl TestTarget {
     /// A target on this many reactors with these namespaces of 512-byte blocks, on one loopback port.
     pub fn start(reactors: usize, backends: &[Backend]) -> Self {
-        let (handle, parts) = target(reactors);
         let mut group = Group::new();
-        for part in parts {
-            let reactor = group.add_reactor(None, Idle::Yield);
-            group.add_service(reactor, part.receiver, move || part.service);
-        }
+        let reactors: Vec<_> = (0..reactors)
+            .map(|_| group.add_reactor(None, Idle::Yield))
+            .collect();
+        let handle = target::install(&mut group, &reactors);
         Self::serve(handle, group.start().unwrap(), backends)
     }
 

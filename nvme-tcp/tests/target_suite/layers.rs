@@ -7,7 +7,7 @@ use pollux_nvme_tcp::spec::nvm::dsm;
 use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Nqn, SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{rpc, target};
+use pollux_nvme_tcp::target::{self, rpc};
 use pollux_reactor::rpc::{Client, Methods, Server};
 use pollux_reactor::{Group, Idle, Running};
 use serde_json::{Value, json};
@@ -26,22 +26,17 @@ impl Parked {
     pub fn start(name: &str) -> Self {
         let file = format!("pollux-target-suite-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(file);
-        let (handle, parts) = target(2);
-        let mut methods = Methods::new();
-        rpc::register(&mut methods, handle);
-        let mut server = Server::new(methods);
-        server.listen_unix(&path).unwrap();
         let mut group = Group::new();
         let idle = Idle::Park {
             after: Duration::ZERO,
         };
-        for part in parts {
-            let reactor = group.add_reactor(None, idle);
-            group.add_service(reactor, part.receiver, move || part.service);
-        }
-        let (receiver, service) = server.into_service();
+        let reactors = [0; 2].map(|_| group.add_reactor(None, idle));
+        let mut methods = Methods::new();
+        rpc::register(&mut methods, target::install(&mut group, &reactors));
+        let mut server = Server::new(methods);
+        server.listen_unix(&path).unwrap();
         let reactor = group.add_reactor(None, idle);
-        group.add_service(reactor, receiver, move || service);
+        server.install(&mut group, reactor);
         let running = group.start().unwrap();
         let client = Client::connect(&path, None).unwrap();
         Self { running, client }

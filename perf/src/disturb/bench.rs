@@ -170,8 +170,7 @@ impl Bench {
         pollux_multipath::rpc::register(&mut methods, host.clone());
         let mut server = Server::new(methods);
         server.listen_unix(&socket)?;
-        let (receiver, service) = server.into_service();
-        group.add_service(control, receiver, move || service);
+        server.install(&mut group, control);
         let running = group.start().context("starting the reactors")?;
         // From here on, dropping what runs ends it.
         let embedded = Embedded::configure(handle, NAMESPACE)?;

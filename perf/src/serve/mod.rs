@@ -99,8 +99,7 @@ fn start(
     methods::register(&mut methods, args.orders(), commands.clone());
     observe(&mut methods, &mut group);
     log.register(&mut methods);
-    let (receiver, service) = server(args, methods, commands)?.into_service();
-    group.add_service(control, receiver, move || service);
+    server(args, methods, commands)?.install(&mut group, control);
     let running = group.start().map_err(|error| match error {
         StartError::NoSuchCore { .. } => anyhow::Error::new(Usage(format!("-m: {error}"))),
         error => error.into(),

@@ -70,4 +70,4 @@ pub use methods::{Answer, Call, Handler, Mail, Methods, ModuleMethods, Outcome, 
 pub use names::{LookUpError, look_up};
 pub use params::{FromParam, Params};
 pub use reactors::observe;
-pub use server::{RpcMessage, RpcService, Server};
+pub use server::Server;

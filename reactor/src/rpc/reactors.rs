@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use super::error::RpcError;
 use super::methods::{Answer, Call, Methods, Outcome, Phase, Responder};
+use crate::executor::Executor;
 use crate::gather::Gather;
 use crate::observer::{NotAsked, Observers};
 use crate::status::{ReactorStatus, ServiceStatus};
-use crate::threads::Group;
 
 const TICKS_PER_SEC: u64 = 1_000_000_000;
 const EBUSY: i32 = 16;
@@ -32,7 +32,7 @@ struct State {
     last_id: u64,
 }
 
-/// Seats an observer on each reactor that `group` has so far, and adds the methods that ask them.
+/// Seats an observer on each reactor that `executor` has so far, and adds the methods that ask them.
 pub fn observe(methods: &mut Methods, executor: &mut impl Executor) {
     let state = State {
         observers: Observers::install(executor),

@@ -17,6 +17,7 @@ use super::methods::{Event, Methods, Phase, Post};
 use super::params::Params;
 use super::request::{self, Entry, Request, Requests};
 use crate::context::Context;
+use crate::executor::Executor;
 use crate::mailbox::{Receiver, mailbox};
 use crate::net::{Listener, ListeningSocket};
 use crate::service::{Progress, Service};
@@ -47,7 +48,7 @@ const MAILBOX_CAPACITY: usize = 256;
 
 /// A message to an [`RpcService`]: there is something to look at. Made by responders and by mail only.
 #[derive(Debug)]
-pub struct RpcMessage(pub(super) ());
+pub(super) struct RpcMessage(pub(super) ());
 
 type Configured = Box<dyn FnOnce(Result<(), ConfigError>) + Send>;
 
@@ -212,7 +213,7 @@ enum Stage {
 }
 
 /// Serves clients; see [`Server`].
-pub struct RpcService {
+pub(super) struct RpcService {
     methods: Methods,
     post: Post,
     inbox: mpsc::Receiver<Event>,

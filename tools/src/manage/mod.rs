@@ -104,8 +104,7 @@ impl ManageArgs {
                 stop.close();
             }
         });
-        let (receiver, service) = server.into_service();
-        group.add_service(reactor, receiver, move || service);
+        server.install(group, reactor);
         Ok(failure)
     }
 }
