@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::compare::CompareArgs;
 use crate::disturb::DisturbArgs;
 use crate::floor::FloorArgs;
+use crate::merge::MergeArgs;
 use crate::run::RunArgs;
 use crate::serve::ServeArgs;
 
@@ -66,6 +67,8 @@ enum Command {
     Disturb(DisturbArgs),
     /// Tell whether one result is worse than another: by saved results, or live
     Compare(CompareArgs),
+    /// Make one result of those of several processes, machines or turns, without loss
+    Merge(MergeArgs),
     /// Be managed by JSON-RPC, and run the workload on all volumes when perform_tests is called
     Serve(ServeArgs),
 }
@@ -81,6 +84,8 @@ pub enum Invocation {
     Disturb(DisturbArgs),
     /// Two results.
     Compare(CompareArgs),
+    /// Results as one.
+    Merge(MergeArgs),
     /// Managed by JSON-RPC.
     Serve(Box<ServeArgs>),
 }
@@ -106,6 +111,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
         Some(Command::Floor(floor)) => Ok(Invocation::Floor(floor)),
         Some(Command::Disturb(disturb)) => Ok(Invocation::Disturb(disturb)),
         Some(Command::Compare(compare)) => Ok(Invocation::Compare(compare)),
+        Some(Command::Merge(merge)) => Ok(Invocation::Merge(merge)),
         Some(Command::Serve(serve)) => {
             serve.check().map_err(Exit::Usage)?;
             Ok(Invocation::Serve(Box::new(serve)))
@@ -404,7 +410,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        for command in ["floor", "disturb", "compare", "serve"] {
+        for command in ["floor", "disturb", "compare", "merge", "serve"] {
             let shown = |line: &[&str]| match args(line) {
                 Err(Exit::Shown(text)) => text,
                 other => panic!("{line:?}: {other:?}"),

@@ -1,6 +1,9 @@
 //! pollux-perf: NVMe/TCP load over one volume with several paths, the bare TCP floor to
 //! compare with, and what disturbances cost.
 
+// The objects of results have many members.
+#![recursion_limit = "256"]
+
 mod cli;
 mod clock;
 mod compare;
@@ -12,10 +15,12 @@ mod errors;
 mod floor;
 mod load;
 mod machine;
+mod merge;
 mod output;
 mod report;
 mod results;
 mod run;
+mod saved;
 mod serve;
 mod signals;
 mod size;
@@ -80,6 +85,13 @@ fn perform(invocation: &Invocation, signals: &Signals) -> anyhow::Result<ExitCod
         Invocation::Disturb(args) => measure(Files::json(&args.json), signals, || {
             disturb::run(args, &signals.stop)
         }),
+        Invocation::Merge(args) => {
+            let files = Files {
+                json: args.json.as_deref(),
+                hdr_log: args.hdr_log.as_deref(),
+            };
+            measure(files, signals, || merge::run(args))
+        }
         Invocation::Compare(args) => compare::run(args, signals),
         Invocation::Serve(args) => serve::run(args, stop),
     }

@@ -224,3 +224,64 @@ fn a_verify_with_doubts_and_a_floor_fit() {
     let (floor, _) = result("schema-floor", &["floor", "-t", "0.1"]);
     assert_fits(&floor);
 }
+
+#[test]
+fn results_of_two_runs_are_merged_and_fit() {
+    let args = ["-t", "0.3", "--interval", "0.1", "--no-failover", "-q", "2"];
+    let (one, one_folder) = result("schema-merge-a", &args);
+    let (two, two_folder) = result("schema-merge-b", &args);
+    let file = |folder: PathBuf| folder.join("result.json").to_string_lossy().into_owned();
+    let (one_file, two_file) = (file(one_folder), file(two_folder));
+    let args = ["merge", &one_file, &two_file, "--hdr-log", "merged.hlog"];
+    let (merged, folder) = result("schema-merge", &args);
+    assert_fits(&merged);
+    let sum =
+        |name: &str| one[name].as_u64().expect("a count") + two[name].as_u64().expect("a count");
+    assert_eq!(merged["reads"], sum("reads"));
+    let ios = |value: &Value| -> u64 {
+        let series = value["series"].as_array().expect("a list");
+        series
+            .iter()
+            .filter_map(|point| point["ios"].as_u64())
+            .sum()
+    };
+    assert_eq!(
+        ios(&merged),
+        ios(&one) + ios(&two),
+        "every I/O is in one point"
+    );
+    let log = fs::read_to_string(folder.join("merged.hlog")).expect("a log");
+    assert!(log.contains(",HISTFAAA"), "{log}");
+
+    let text = fs::read_to_string(&one_file).expect("a file");
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text).expect("written");
+    write("cut.json", &text[..text.len() / 2]);
+    write("text.json", "hello");
+    write("image.json", "\u{0}");
+    write(
+        "version.json",
+        &text.replace("\"schema_version\": 1", "\"schema_version\": 7"),
+    );
+    write("other.json", &text.replace("\"depth\": 2", "\"depth\": 3"));
+    for (file, code, why) in [
+        ("cut.json", 1, "cut off"),
+        ("text.json", 1, "not JSON"),
+        ("image.json", 1, "not JSON"),
+        ("version.json", 1, "schema version 7"),
+        ("nowhere.json", 1, "nowhere.json"),
+        ("other.json", 2, "depth: 2 / 3"),
+        (one_file.as_str(), 2, "twice"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_pollux-perf"))
+            .args(["merge", &one_file, file])
+            .current_dir(&folder)
+            .output()
+            .expect("the program starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{file}: {errors}");
+        assert!(
+            errors.contains(why) && errors.lines().count() == 1,
+            "{file}: {errors}"
+        );
+    }
+}

@@ -10,11 +10,12 @@ use pollux_reactor::Rng;
 
 use super::effect::shuffle;
 use super::gate::Gates;
-use super::sample::Saved;
+use super::sample::{Sample, other_surroundings};
 use super::verdict::{Comparison, Samples, judge};
 use crate::clock::now;
 use crate::errors::Interrupted;
 use crate::run::LiveLine;
+use crate::saved::{Saved, same_workload};
 
 /// Before so many blocks nothing is decided.
 const BLOCKS_MIN: usize = 4;
@@ -73,7 +74,7 @@ impl Live<'_> {
                 } else {
                     &mut block.base
                 };
-                side.push(saved.whole.clone());
+                side.push(Sample::whole(&saved)?);
                 first[usize::from(is_new)].get_or_insert(saved);
                 live.say(&format!(
                     "block {}: {} of 4 runs, {:.0} of {:.0} s",
@@ -85,8 +86,8 @@ impl Live<'_> {
                 if let [Some(base), Some(new)] = &first
                     && blocks.is_empty()
                 {
-                    doubts = super::same_workload(base, new, self.force)?;
-                    surroundings = base.surroundings(new);
+                    doubts = same_workload(base, new, self.force, "compared")?;
+                    surroundings = other_surroundings(base, new);
                 }
             }
             let stopped = stop.load(Ordering::Relaxed);

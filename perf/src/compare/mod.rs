@@ -16,12 +16,12 @@ use anyhow::Context;
 
 pub use self::args::CompareArgs;
 use self::live::{CONFIDENCE, Live};
-use self::sample::{Sample, Saved};
+use self::sample::{Sample, other_surroundings};
 use self::verdict::{Comparison, Samples, Verdict, judge};
-use crate::errors::Usage;
 use crate::load::random_seed;
 use crate::output::Output;
 use crate::results::EXIT_FAILURE;
+use crate::saved::{Saved, same_workload};
 use crate::signals::Signals;
 
 /// The samples cannot tell.
@@ -94,7 +94,7 @@ fn saved(args: &CompareArgs, seed: u64) -> anyhow::Result<Comparison> {
     let (base, new) = (read(&args.base)?, read(&args.new)?);
     let mut doubts = Vec::new();
     for other in base.iter().chain(&new).skip(1) {
-        for doubt in same_workload(&base[0], other, args.force)? {
+        for doubt in same_workload(&base[0], other, args.force, "compared")? {
             if !doubts.contains(&doubt) {
                 doubts.push(doubt);
             }
@@ -116,30 +116,17 @@ fn saved(args: &CompareArgs, seed: u64) -> anyhow::Result<Comparison> {
     };
     let mut comparison = judge(&[block], &args.fail_on, CONFIDENCE, seed);
     comparison.doubts = doubts;
-    comparison.surroundings = base[0].surroundings(&new[0]);
+    comparison.surroundings = other_surroundings(&base[0], &new[0]);
     Ok(comparison)
 }
 
 fn samples(results: &[Saved], each: bool) -> anyhow::Result<Vec<Sample>> {
     if each {
-        return Ok(results.iter().map(|result| result.whole.clone()).collect());
+        return results.iter().map(Sample::whole).collect();
     }
-    let parts: Vec<Vec<Sample>> = results.iter().map(Saved::parts).collect::<Result<_, _>>()?;
+    let parts: Vec<Vec<Sample>> = results
+        .iter()
+        .map(Sample::parts)
+        .collect::<Result<_, _>>()?;
     Ok(parts.into_iter().flatten().collect())
-}
-
-/// Refuses results of different workloads; with `force` what differs is a doubt.
-fn same_workload(base: &Saved, new: &Saved, force: bool) -> anyhow::Result<Vec<String>> {
-    let differences = base.differences(new);
-    if !differences.is_empty() && !force {
-        let list = differences.join("; ");
-        return Err(Usage(format!(
-            "results of different workloads are not compared without --force: {list}"
-        ))
-        .into());
-    }
-    let doubts = differences.into_iter();
-    Ok(doubts
-        .map(|what| format!("another workload: {what}"))
-        .collect())
 }

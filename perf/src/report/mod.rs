@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pollux_multipath::Op;
 use serde_json::{Value, json};
 
+pub use self::table::{Rates, write_latency, write_rates};
 use crate::load::{Backlog, Rate, Verified};
 use crate::machine::Machine;
 use crate::results::Results;
@@ -148,7 +149,7 @@ impl Report {
 }
 
 /// Names of the percentiles in the JSON object that are lower bounds.
-fn lower_bounds(latency: &LatencySummary) -> Vec<&'static str> {
+pub fn lower_bounds(latency: &LatencySummary) -> Vec<&'static str> {
     let percentiles = latency.percentiles().into_iter();
     let percentiles = percentiles.chain([("max", Some(latency.max))]);
     let mean = latency.at_least_from.map(|_| "mean");
@@ -211,6 +212,7 @@ impl Results for Report {
         json!({
             "schema_version": SCHEMA_VERSION,
             "kind": self.kind,
+            "title": self.title,
             "version": env!("CARGO_PKG_VERSION"),
             "commit": option_env!("POLLUX_COMMIT"),
             "command": std::env::args().collect::<Vec<_>>(),
@@ -263,8 +265,11 @@ impl Results for Report {
                 "failures": ramp.failures,
             })),
             "histogram": encode(&total.latency),
+            "failed_histogram": (failed.count > 0).then(|| encode(&total.failed_latency)),
+            "unfinished_histogram": (!total.unfinished.is_empty()).then(|| encode(&total.unfinished)),
             "series": self.series.iter().map(|interval| interval.json(self.start_ns)).collect::<Vec<_>>(),
             "doubts": self.doubts,
+            "merged_from": null,
         })
     }
 

@@ -7,8 +7,64 @@ use pollux_multipath::Op;
 use super::{PathReport, Report};
 use crate::load::Verified;
 use crate::results::Results as _;
+use crate::saved;
 use crate::stats::{GAP_MIN_NS, LatencySummary};
 use crate::text::{duration, grouped, mib, millis, paragraph, rounded, short_duration};
+
+/// What a run gave in all.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// I/Os that succeeded, per second.
+    pub iops: f64,
+    /// Their payload.
+    pub bytes_per_sec: f64,
+    /// Reads that succeeded.
+    pub reads: u64,
+    /// Writes that succeeded.
+    pub writes: u64,
+    /// I/Os that failed.
+    pub errors: u64,
+    /// How long it was measured.
+    pub seconds: f64,
+}
+
+/// The line of rates with its heading.
+pub fn write_rates(out: &mut String, rates: &Rates) -> std::fmt::Result {
+    writeln!(
+        out,
+        "  {:>12}  {:>10}  {:>12}  {:>12}  {:>10}  {:>8}",
+        "IOPS", "MiB/s", "reads", "writes", "failed", "seconds"
+    )?;
+    writeln!(
+        out,
+        "  {:>12}  {:>10.1}  {:>12}  {:>12}  {:>10}  {:>8.2}",
+        grouped(rounded(rates.iops)),
+        mib(rates.bytes_per_sec),
+        grouped(rates.reads),
+        grouped(rates.writes),
+        grouped(rates.errors),
+        rates.seconds
+    )
+}
+
+/// The latencies with their heading; those of failed I/O if there was any.
+pub fn write_latency(
+    out: &mut String,
+    latency: &LatencySummary,
+    failed: &LatencySummary,
+) -> std::fmt::Result {
+    writeln!(out)?;
+    write!(out, "  {:<7}", "latency")?;
+    for name in ["mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"] {
+        write!(out, "{name:>10}")?;
+    }
+    writeln!(out)?;
+    write_latency_row(out, "", latency)?;
+    if failed.count > 0 {
+        write_latency_row(out, "failed", failed)?;
+    }
+    Ok(())
+}
 
 impl Report {
     pub(super) fn write_table(&self, out: &mut String) -> std::fmt::Result {
@@ -29,22 +85,19 @@ impl Report {
             ),
         );
         writeln!(out)?;
-        writeln!(
+        write_rates(
             out,
-            "  {:>12}  {:>10}  {:>12}  {:>12}  {:>10}  {:>8}",
-            "IOPS", "MiB/s", "reads", "writes", "failed", "seconds"
+            &Rates {
+                iops: self.iops(),
+                bytes_per_sec: self.bytes_per_sec(),
+                reads: total.reads,
+                writes: total.writes,
+                errors: total.errors,
+                seconds: self.seconds(),
+            },
         )?;
-        writeln!(
-            out,
-            "  {:>12}  {:>10.1}  {:>12}  {:>12}  {:>10}  {:>8.2}",
-            grouped(rounded(self.iops())),
-            mib(self.bytes_per_sec()),
-            grouped(total.reads),
-            grouped(total.writes),
-            grouped(total.errors),
-            self.seconds()
-        )?;
-        self.write_latency(out)?;
+        let failed = LatencySummary::of(&total.failed_latency);
+        write_latency(out, &self.latency(), &failed)?;
         self.write_paths(out)?;
         writeln!(out)?;
         paragraph(
@@ -78,21 +131,6 @@ impl Report {
             );
         }
         self.write_verdict(out);
-        Ok(())
-    }
-
-    fn write_latency(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out)?;
-        write!(out, "  {:<7}", "latency")?;
-        for name in ["mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"] {
-            write!(out, "{name:>10}")?;
-        }
-        writeln!(out)?;
-        write_latency_row(out, "", &self.latency())?;
-        let failed = LatencySummary::of(&self.stats.total.failed_latency);
-        if failed.count > 0 {
-            write_latency_row(out, "failed", &failed)?;
-        }
         Ok(())
     }
 
@@ -282,9 +320,5 @@ fn at_least(open: bool) -> &'static str {
 }
 
 fn address(path: &PathReport) -> String {
-    if path.traddr.contains(':') {
-        format!("[{}]:{}", path.traddr, path.trsvcid)
-    } else {
-        format!("{}:{}", path.traddr, path.trsvcid)
-    }
+    saved::address(&path.traddr, &path.trsvcid)
 }

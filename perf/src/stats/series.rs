@@ -8,7 +8,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde_json::{Value, json};
 
-use super::{JobStats, LatencySummary, latency_json};
+use super::{JobStats, LatencySummary, add, latency_histogram, latency_json};
+use crate::text::rounded;
 
 /// What the jobs together did in one interval.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,6 +48,78 @@ impl Interval {
             latency: LatencySummary::of(&counted.latency),
             histogram: encode(&counted.latency),
         }
+    }
+
+    /// A point that [`Self::json`] has written.
+    ///
+    /// # Errors
+    ///
+    /// What it lacks.
+    pub fn from_json(point: &Value) -> Result<Self, String> {
+        let number = |name: &str| {
+            let value = point[name].as_u64();
+            value.ok_or_else(|| format!("'{name}' of a point is {}, not a count", point[name]))
+        };
+        let (start_ns, end_ns) = (number("start_ns")?, number("end_ns")?);
+        if end_ns <= start_ns {
+            return Err("a point has no length".to_owned());
+        }
+        let histogram = point["histogram"].as_str().unwrap_or_default();
+        let mut interval = Self {
+            start_ns,
+            end_ns,
+            ios: number("ios")?,
+            bytes: 0,
+            errors: number("errors")?,
+            backlog: point["backlog_max"].as_u64(),
+            paths: point["path_ios"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|ios| ios.as_u64().unwrap_or(0))
+                .collect(),
+            latency: LatencySummary::of(&decode(histogram)?),
+            histogram: histogram.to_owned(),
+        };
+        let rate = point["bytes_per_sec"].as_f64();
+        let rate = rate.ok_or("a point has no bytes_per_sec")?;
+        interval.bytes = rounded(rate * interval.seconds());
+        Ok(interval)
+    }
+
+    /// Intervals as one, from the first start to the last end; their paths are the same ones.
+    ///
+    /// # Errors
+    ///
+    /// A histogram that another program has written, with values beyond an hour.
+    pub fn sum(parts: &[Self]) -> Result<Self, String> {
+        let mut latency = latency_histogram();
+        let mut sum = Self {
+            start_ns: parts.iter().map(|part| part.start_ns).min().unwrap_or(0),
+            ..Self::default()
+        };
+        for part in parts {
+            let mut own = latency_histogram();
+            own.add(&decode(&part.histogram)?)
+                .map_err(|_| "a histogram goes beyond an hour".to_owned())?;
+            add(&mut latency, &own);
+            sum.end_ns = sum.end_ns.max(part.end_ns);
+            // They were read from a file, where anything may stand.
+            sum.ios = sum.ios.saturating_add(part.ios);
+            sum.bytes = sum.bytes.saturating_add(part.bytes);
+            sum.errors = sum.errors.saturating_add(part.errors);
+            if let Some(backlog) = part.backlog {
+                sum.backlog = Some(sum.backlog.unwrap_or(0).saturating_add(backlog));
+            }
+            let paths = sum.paths.len().max(part.paths.len());
+            sum.paths.resize(paths, 0);
+            for (sum, ios) in sum.paths.iter_mut().zip(&part.paths) {
+                *sum = sum.saturating_add(*ios);
+            }
+        }
+        sum.latency = LatencySummary::of(&latency);
+        sum.histogram = encode(&latency);
+        Ok(sum)
     }
 
     /// Its length.
