@@ -20,9 +20,7 @@ use pollux_multipath::{
 };
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetReply, TargetRequest,
-};
+use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
 use pollux_reactor::{Context, Group, Idle, Progress};
 
 thread_local! {
@@ -234,22 +232,23 @@ fn descriptors_are_closed() {
         |_| Onlooker,
     );
     let running = group.start().unwrap();
-    let call = |request| handle.call(request).unwrap();
-    call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));
-    call(TargetRequest::AddNamespace {
-        nqn: nqn(),
-        nsid: None,
-        namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-    });
+    handle
+        .call(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())))
+        .unwrap();
+    handle
+        .call(TargetRequest::add_namespace(
+            nqn(),
+            None,
+            NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
+        ))
+        .unwrap();
     let listeners = [0; 2].map(|_| {
-        let reply = call(TargetRequest::AddListener {
-            nqn: nqn(),
-            addr: ([127, 0, 0, 1], 0).into(),
-        });
-        let TargetReply::Listener { addr } = reply else {
-            panic!("{reply:?}")
-        };
-        addr
+        handle
+            .call(TargetRequest::add_listener(
+                nqn(),
+                ([127, 0, 0, 1], 0).into(),
+            ))
+            .unwrap()
     });
     // Takes connections, by way of its backlog, and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -14,7 +14,7 @@ use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
 };
 use pollux_reactor::{Context, Group, Idle, Progress};
 
@@ -108,11 +108,7 @@ fn nqn() -> Nqn {
 }
 
 fn listen(target: &TargetHandle, addr: SocketAddr) -> SocketAddr {
-    let request = TargetRequest::AddListener { nqn: nqn(), addr };
-    match target.call(request).unwrap() {
-        TargetReply::Listener { addr } => addr,
-        other => panic!("{other:?}"),
-    }
+    target.add_listener(&nqn(), addr).unwrap()
 }
 
 /// More I/Os end, on both reactors together, all of them well.
@@ -169,13 +165,16 @@ fn io_goes_on_whatever_happens_to_one_of_two_paths() {
         },
     );
     let running = group.start().unwrap();
-    let call = |request| target.call(request).unwrap();
-    call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));
-    call(TargetRequest::AddNamespace {
-        nqn: nqn(),
-        nsid: None,
-        namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-    });
+    target
+        .call(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())))
+        .unwrap();
+    target
+        .call(TargetRequest::add_namespace(
+            nqn(),
+            None,
+            NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
+        ))
+        .unwrap();
     let [one, two] = [0; 2].map(|port| listen(&target, ([127, 0, 0, 1], port).into()));
     let attach = |addr| {
         let subnqn = nqn();
@@ -199,12 +198,9 @@ fn io_goes_on_whatever_happens_to_one_of_two_paths() {
     const UP: [bool; 3] = [true, true, true];
     const SPARE: [bool; 3] = [false, true, true];
     let ana = |addr, state| {
-        call(TargetRequest::SetAnaState {
-            nqn: nqn(),
-            addr,
-            group: None,
-            state,
-        });
+        target
+            .call(TargetRequest::set_ana_state(nqn(), addr, None, state))
+            .unwrap();
     };
     for _ in 0..3 {
         await_paths(&host, &[(one, UP), (two, SPARE)]);
@@ -214,10 +210,9 @@ fn io_goes_on_whatever_happens_to_one_of_two_paths() {
         expect_progress(&reports);
         ana(one, AnaState::OPTIMIZED);
         await_paths(&host, &[(one, UP), (two, SPARE)]);
-        call(TargetRequest::RemoveListener {
-            nqn: nqn(),
-            addr: one,
-        });
+        target
+            .call(TargetRequest::remove_listener(nqn(), one))
+            .unwrap();
         await_paths(&host, &[(one, [false, false, true]), (two, UP)]);
         expect_progress(&reports);
         listen(&target, one);

@@ -12,9 +12,7 @@ use pollux_multipath::{
 };
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
 use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetReply, TargetRequest,
-};
+use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
 use pollux_reactor::{Context, Group, Idle, Progress};
 
 thread_local! {
@@ -143,23 +141,25 @@ fn run(paths: usize, mixed: bool, digests: Digests) -> Counted {
     );
     let running = group.start().unwrap();
     let nqn = Nqn::new("nqn.2014-08.org.example:disk1").unwrap();
-    let call = |request| handle.call(request).unwrap();
-    call(TargetRequest::CreateSubsystem(SubsystemConfig::new(
-        nqn.clone(),
-    )));
-    call(TargetRequest::AddNamespace {
-        nqn: nqn.clone(),
-        nsid: None,
-        namespace: NamespaceConfig::new(Backend::Memory { bytes: 4 << 20 }, 512),
-    });
+    handle
+        .call(TargetRequest::create_subsystem(SubsystemConfig::new(
+            nqn.clone(),
+        )))
+        .unwrap();
+    handle
+        .call(TargetRequest::add_namespace(
+            nqn.clone(),
+            None,
+            NamespaceConfig::new(Backend::Memory { bytes: 4 << 20 }, 512),
+        ))
+        .unwrap();
     for _ in 0..paths {
-        let reply = call(TargetRequest::AddListener {
-            nqn: nqn.clone(),
-            addr: ([127, 0, 0, 1], 0).into(),
-        });
-        let TargetReply::Listener { addr } = reply else {
-            panic!("{reply:?}")
-        };
+        let addr = handle
+            .call(TargetRequest::add_listener(
+                nqn.clone(),
+                ([127, 0, 0, 1], 0).into(),
+            ))
+            .unwrap();
         let mut request = AttachRequest::new(
             "disk",
             TransportId {

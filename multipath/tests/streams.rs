@@ -16,9 +16,7 @@ use pollux_multipath::{
 };
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetReply, TargetRequest,
-};
+use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
 use pollux_reactor::{Context, Edges, Group, Idle, Opened, Progress, Stream, StreamWrapper};
 
 const BLOCK: usize = 512;
@@ -204,23 +202,25 @@ fn a_stream_from_outside_carries_a_host_and_a_target() {
             },
         );
         let running = group.start().unwrap();
-        let call = |request| target.call(request).unwrap();
         let nqn = Nqn::new("nqn.2014-08.org.example:disk1").unwrap();
-        call(TargetRequest::CreateSubsystem(SubsystemConfig::new(
-            nqn.clone(),
-        )));
-        call(TargetRequest::AddNamespace {
-            nqn: nqn.clone(),
-            nsid: None,
-            namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-        });
-        let reply = call(TargetRequest::AddListener {
-            nqn: nqn.clone(),
-            addr: ([127, 0, 0, 1], 0).into(),
-        });
-        let TargetReply::Listener { addr } = reply else {
-            panic!("{reply:?}");
-        };
+        target
+            .call(TargetRequest::create_subsystem(SubsystemConfig::new(
+                nqn.clone(),
+            )))
+            .unwrap();
+        target
+            .call(TargetRequest::add_namespace(
+                nqn.clone(),
+                None,
+                NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
+            ))
+            .unwrap();
+        let addr = target
+            .call(TargetRequest::add_listener(
+                nqn.clone(),
+                ([127, 0, 0, 1], 0).into(),
+            ))
+            .unwrap();
         let transport = TransportId {
             addr,
             subnqn: nqn,

@@ -118,20 +118,13 @@ fn world(seed: u64) -> (Simulation, Rc<RefCell<Seen>>, SocketAddr, Sender<()>) {
     let handle = target::install(&mut sim, &[reactor]);
     let addr = SocketAddr::from(([10, 0, 0, 1], 4420));
     let nqn: Nqn = "nqn.2014-08.org.example:room".parse().unwrap();
-    for request in [
-        TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn.clone())),
-        TargetRequest::AddNamespace {
-            nqn: nqn.clone(),
-            nsid: None,
-            namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-        },
-        TargetRequest::AddListener {
-            nqn: nqn.clone(),
-            addr,
-        },
-    ] {
-        handle.request(request, Box::new(|answer| assert!(answer.is_ok())));
-    }
+    let namespace = NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512);
+    let subsystem = TargetRequest::create_subsystem(SubsystemConfig::new(nqn.clone()));
+    handle.request(subsystem, |answer| answer.unwrap());
+    let namespace = TargetRequest::add_namespace(nqn.clone(), None, namespace);
+    handle.request(namespace, |answer| assert!(answer.is_ok()));
+    let listener = TargetRequest::add_listener(nqn.clone(), addr);
+    handle.request(listener, |answer| assert!(answer.is_ok()));
     sim.run_for(MILLI);
     let seen = Rc::new(RefCell::new(Seen::default()));
     let (alive, receiver) = mailbox(1);

@@ -4,12 +4,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use pollux_multipath::TransportId;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
 };
 use pollux_reactor::Group;
 
@@ -89,35 +89,20 @@ impl Embedded {
             EmbeddedNamespace::Memory(bytes) => Backend::Memory { bytes },
             EmbeddedNamespace::Null(bytes) => Backend::Null { bytes },
         };
-        let call = |what: &'static str, request| handle.call(request).context(what);
-        call(
-            "creating the embedded subsystem",
-            TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn.clone())),
-        )?;
-        call(
-            "adding the embedded namespace",
-            TargetRequest::AddNamespace {
-                nqn: nqn.clone(),
-                nsid: None,
-                namespace: NamespaceConfig::new(backend, BLOCK_SIZE),
-            },
-        )?;
+        handle
+            .create_subsystem(SubsystemConfig::new(nqn.clone()))
+            .context("creating the embedded subsystem")?;
+        handle
+            .add_namespace(&nqn, NamespaceConfig::new(backend, BLOCK_SIZE))
+            .context("adding the embedded namespace")?;
         let mut listeners = Vec::new();
         for state in STATES {
-            let request = TargetRequest::AddListener {
-                nqn: nqn.clone(),
-                addr: (Ipv4Addr::LOCALHOST, 0).into(),
-            };
-            let TargetReply::Listener { addr } = call("listening on loopback", request)? else {
-                bail!("the embedded target did not tell where it listens");
-            };
-            let request = TargetRequest::SetAnaState {
-                nqn: nqn.clone(),
-                addr,
-                group: None,
-                state,
-            };
-            call("setting an ANA state", request)?;
+            let addr = handle
+                .add_listener(&nqn, (Ipv4Addr::LOCALHOST, 0).into())
+                .context("listening on loopback")?;
+            handle
+                .set_ana_state(&nqn, addr, state)
+                .context("setting an ANA state")?;
             listeners.push(addr);
         }
         Ok(Self {
@@ -146,30 +131,24 @@ impl Embedded {
 
     /// The request that sets the ANA state of one listener.
     pub fn change(&self, listener: usize, state: AnaState) -> anyhow::Result<TargetRequest> {
-        Ok(TargetRequest::SetAnaState {
-            nqn: self.nqn.clone(),
-            addr: self.listener(listener)?,
-            group: None,
+        Ok(TargetRequest::set_ana_state(
+            self.nqn.clone(),
+            self.listener(listener)?,
+            None,
             state,
-        })
+        ))
     }
 
     /// Removes one listener and all connections that came through it.
     pub fn remove_listener(&self, listener: usize) -> anyhow::Result<()> {
-        let request = TargetRequest::RemoveListener {
-            nqn: self.nqn.clone(),
-            addr: self.listener(listener)?,
-        };
+        let request = TargetRequest::remove_listener(self.nqn.clone(), self.listener(listener)?);
         self.handle.call(request).context("removing a listener")?;
         Ok(())
     }
 
     /// Adds a listener that was removed, at its address of before. Its ANA state is optimized.
     pub fn add_listener(&self, listener: usize) -> anyhow::Result<()> {
-        let request = TargetRequest::AddListener {
-            nqn: self.nqn.clone(),
-            addr: self.listener(listener)?,
-        };
+        let request = TargetRequest::add_listener(self.nqn.clone(), self.listener(listener)?);
         self.handle
             .call(request)
             .context("adding a listener again")?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
 };
 use pollux_reactor::{Group, Idle, Running};
 use serde_json::Value;
@@ -276,20 +276,22 @@ impl Target {
         let reactor = group.add_reactor(None, Idle::Park { after });
         let handle = target::install(&mut group, &[reactor]);
         let running = group.start().expect("the target starts");
-        let call = |request| handle.call(request).expect("the target agrees");
-        call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));
+        handle
+            .call(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())))
+            .expect("the target agrees");
         for _ in 0..namespaces {
-            call(TargetRequest::AddNamespace {
-                nqn: nqn(),
-                nsid: None,
-                namespace: NamespaceConfig::new(Backend::Memory { bytes: 4 << 20 }, 512),
-            });
+            handle
+                .call(TargetRequest::add_namespace(
+                    nqn(),
+                    None,
+                    NamespaceConfig::new(Backend::Memory { bytes: 4 << 20 }, 512),
+                ))
+                .expect("the target agrees");
         }
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let reply = call(TargetRequest::AddListener { nqn: nqn(), addr });
-        let TargetReply::Listener { addr } = reply else {
-            panic!("the address of the listener");
-        };
+        let addr = handle
+            .call(TargetRequest::add_listener(nqn(), addr))
+            .expect("the target agrees");
         Target {
             addr,
             handle,
@@ -304,7 +306,7 @@ impl Target {
     fn unlisten(&self) {
         let nqn = Nqn::new(NQN).expect("a name");
         let addr = self.addr;
-        let request = TargetRequest::RemoveListener { nqn, addr };
+        let request = TargetRequest::remove_listener(nqn, addr);
         self.handle.call(request).expect("the listener goes");
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest, rpc,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest, rpc,
 };
 use pollux_reactor::rpc::{Methods, Server};
 use pollux_reactor::{Group, Idle, Running};
@@ -50,20 +50,22 @@ impl Target {
         server.listen_unix(&socket).expect("a socket");
         server.install(&mut group, reactor);
         let running = group.start().expect("the target starts");
-        let call = |request| handle.call(request).expect("the target agrees");
-        call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));
+        handle
+            .call(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())))
+            .expect("the target agrees");
         for _ in 0..2 {
-            call(TargetRequest::AddNamespace {
-                nqn: nqn(),
-                nsid: None,
-                namespace: NamespaceConfig::new(Backend::Memory { bytes: 4 << 20 }, 512),
-            });
+            handle
+                .call(TargetRequest::add_namespace(
+                    nqn(),
+                    None,
+                    NamespaceConfig::new(Backend::Memory { bytes: 4 << 20 }, 512),
+                ))
+                .expect("the target agrees");
         }
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let reply = call(TargetRequest::AddListener { nqn: nqn(), addr });
-        let TargetReply::Listener { addr } = reply else {
-            panic!("the address of the listener");
-        };
+        let addr = handle
+            .call(TargetRequest::add_listener(nqn(), addr))
+            .expect("the target agrees");
         Target {
             handle,
             addr,
@@ -83,10 +85,7 @@ impl Target {
     }
 
     fn unlisten(&self) {
-        let request = TargetRequest::RemoveListener {
-            nqn: nqn(),
-            addr: self.addr,
-        };
+        let request = TargetRequest::remove_listener(nqn(), self.addr);
         self.handle.call(request).expect("the listener goes");
     }
 }
@@ -411,7 +410,7 @@ fn io_that_is_late_is_aborted() {
         &json!({"nqn": NQN, "namespace": {"bdev_name": "Late0", "nsid": 3}}),
     );
     for nsid in [1, 2] {
-        let request = TargetRequest::RemoveNamespace { nqn: nqn(), nsid };
+        let request = TargetRequest::remove_namespace(nqn(), nsid);
         target.handle.call(request).expect("it goes");
     }
     let mut serve = Serve::new("late", &["-f", "-q", "2", "-w", "randread", "-t", "1"]);

@@ -1,12 +1,12 @@
 //! `pollux target`: a target as a process of its own.
 
 use std::io::{Write, stdout};
+use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver};
 
 use anyhow::Context;
 use pollux_nvme_tcp::target::{
-    self, LOG_FLAG, NamespaceConfig, SubsystemConfig, TargetError, TargetHandle, TargetReply,
-    TargetRequest,
+    self, LOG_FLAG, NamespaceConfig, SubsystemConfig, TargetError, TargetHandle, TargetRequest,
     rpc::{register, register_with},
 };
 use pollux_reactor::rpc::{self, Methods};
@@ -76,31 +76,30 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
     manage::outcome(failure)
 }
 
-type Answers = Receiver<Result<TargetReply, TargetError>>;
+/// Answers to what the options ask for: the address of a listener, or nothing.
+type Answers = Receiver<Result<Option<SocketAddr>, TargetError>>;
 
 /// Asks for what the options say, up to the listeners. The answers come in this order once the target runs.
 fn ask(handle: &TargetHandle, args: &TargetArgs, namespaces: Vec<NamespaceConfig>) -> Answers {
     let (sender, answers) = mpsc::channel();
     let nqn = || args.nqn.clone();
-    let mut requests = Vec::new();
-    if !args.is_empty() {
-        requests.push(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));
-    }
-    requests.extend(
-        namespaces
-            .into_iter()
-            .map(|namespace| TargetRequest::AddNamespace {
-                nqn: nqn(),
-                nsid: None,
-                namespace,
-            }),
-    );
-    let listeners = args.listen.iter();
-    requests.extend(listeners.map(|&addr| TargetRequest::AddListener { nqn: nqn(), addr }));
-    for request in requests {
+    // Nobody takes an answer if an earlier one was an error.
+    let told = || {
         let sender = sender.clone();
-        // Nobody takes the answer if an earlier one was an error.
-        handle.request(request, Box::new(move |answer| drop(sender.send(answer))));
+        move |answer| drop(sender.send(answer))
+    };
+    if !args.is_empty() {
+        let (told, config) = (told(), SubsystemConfig::new(nqn()));
+        let request = TargetRequest::create_subsystem(config);
+        handle.request(request, move |answer| told(answer.map(|()| None)));
+    }
+    for namespace in namespaces {
+        let (told, request) = (told(), TargetRequest::add_namespace(nqn(), None, namespace));
+        handle.request(request, move |answer| told(answer.map(|_| None)));
+    }
+    for &addr in &args.listen {
+        let (told, request) = (told(), TargetRequest::add_listener(nqn(), addr));
+        handle.request(request, move |answer| told(answer.map(Some)));
     }
     answers
 }
@@ -110,7 +109,7 @@ fn configured(handle: &TargetHandle, args: &TargetArgs, answers: &Answers) -> an
     let mut listeners = args.listen.iter();
     // The channel ends with the last answer, or with the target.
     for answer in answers {
-        let TargetReply::Listener { addr: actual } = answer.map_err(refused)? else {
+        let Some(actual) = answer.map_err(refused)? else {
             continue;
         };
         let asked = listeners.next();
@@ -120,13 +119,9 @@ fn configured(handle: &TargetHandle, args: &TargetArgs, answers: &Answers) -> an
             .rev()
             .find(|wanted| Some(&wanted.addr) == asked);
         if let Some(wanted) = state {
-            let request = TargetRequest::SetAnaState {
-                nqn: args.nqn.clone(),
-                addr: actual,
-                group: None,
-                state: wanted.state,
-            };
-            handle.call(request).map_err(refused)?;
+            handle
+                .set_ana_state(&args.nqn, actual, wanted.state)
+                .map_err(refused)?;
         }
         // Nobody may be reading; that is no reason to stop.
         let _ = writeln!(stdout(), "listening on {actual}, subsystem {}", args.nqn);

@@ -372,11 +372,7 @@ fn a_scan_of_namespaces_does_not_bring_the_path_back() {
 }
 
 fn move_to(w: &mut World, group: u32) {
-    w.target(TargetRequest::SetNamespaceAnaGroup {
-        nqn: nqn(),
-        nsid: 1,
-        group,
-    });
+    w.target(TargetRequest::set_namespace_ana_group(nqn(), 1, group));
 }
 
 /// B3.6: a namespace that moves to another group has that group's state, on every path and reactor.

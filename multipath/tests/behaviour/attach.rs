@@ -74,13 +74,10 @@ fn each_name_has_its_volumes_and_each_further_attach_adds_a_path() {
 fn what_does_not_fit_the_name_is_refused_and_changes_nothing() {
     let mut w = World::new(101, 3, 2, 4);
     let other = Nqn::new("nqn.2014-08.org.example:other").unwrap();
-    w.target(TargetRequest::CreateSubsystem(SubsystemConfig::new(
+    w.target(TargetRequest::create_subsystem(SubsystemConfig::new(
         other.clone(),
     )));
-    w.target(TargetRequest::AddListener {
-        nqn: other.clone(),
-        addr: addr(2),
-    });
+    w.target(TargetRequest::add_listener(other.clone(), addr(2)));
     w.attach(0);
     w.attach(1);
     w.expect_progress(20);

@@ -15,7 +15,7 @@ use pollux_nvme_tcp::target::TargetRequest;
 
 fn world(seed: u64, paths: u16) -> World {
     let mut w = World::tapped(seed, paths, 1, 0);
-    w.target(TargetRequest::SetRetryDelays { crdt: [3, 10, 50] });
+    w.target(TargetRequest::set_retry_delays([3, 10, 50]));
     for path in 0..paths {
         w.attach(path);
     }

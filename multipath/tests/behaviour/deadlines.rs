@@ -81,7 +81,7 @@ fn what_waits_for_a_path_ends_at_its_deadline() {
 #[test]
 fn what_waits_for_a_retry_ends_at_its_deadline() {
     let mut w = world(2301);
-    w.target(TargetRequest::SetRetryDelays { crdt: [50, 0, 0] });
+    w.target(TargetRequest::set_retry_delays([50, 0, 0]));
     w.change(None, pollux_multipath::ControllerChange::Reset)
         .unwrap();
     w.on_command(|seen| match seen.is_io() {

@@ -119,7 +119,7 @@ fn io_on_a_namespace_that_vanishes_says_so() {
 fn io_that_waits_for_its_retry_hears_of_the_removal() {
     use pollux_nvme_tcp::spec::status::Status;
     let mut w = World::tapped(902, 1, 1, 0);
-    w.target(TargetRequest::SetRetryDelays { crdt: [300, 0, 0] });
+    w.target(TargetRequest::set_retry_delays([300, 0, 0]));
     w.attach(0);
     w.on_command(|seen| match seen.is_io() {
         true => Verdict::Answer(Status::INTERNAL_ERROR.with_crd(1)),

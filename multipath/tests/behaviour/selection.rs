@@ -53,7 +53,9 @@ fn one_by_one(w: &mut World, reactor: usize, count: u64) -> Vec<u16> {
 #[test]
 fn a_retry_selects_again() {
     let mut w = World::tapped(402, 2, 1, 0);
-    w.target(pollux_nvme_tcp::target::TargetRequest::SetRetryDelays { crdt: [10, 0, 0] });
+    w.target(pollux_nvme_tcp::target::TargetRequest::set_retry_delays([
+        10, 0, 0,
+    ]));
     w.attach(0);
     w.attach(1);
     w.on_command(|seen| match seen.path == 0 && seen.is_io() {

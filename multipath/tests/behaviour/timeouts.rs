@@ -323,7 +323,7 @@ fn admin_commands_have_their_own_limit() {
 #[test]
 fn an_abort_reaches_what_waits() {
     let mut w = world(1210, TimeoutAction::None);
-    w.target(TargetRequest::SetRetryDelays { crdt: [50, 0, 0] });
+    w.target(TargetRequest::set_retry_delays([50, 0, 0]));
     for path in 0..2 {
         w.ana(path, AnaState::INACCESSIBLE);
     }
@@ -343,7 +343,7 @@ fn an_abort_reaches_what_waits() {
     assert_eq!(written, 2, "the aborted one was never sent");
 
     let mut w = World::tapped(1211, 1, 1, 0);
-    w.target(TargetRequest::SetRetryDelays { crdt: [50, 0, 0] });
+    w.target(TargetRequest::set_retry_delays([50, 0, 0]));
     w.attach(0);
     w.on_command(|seen| match seen.is_io() {
         true => Verdict::Answer(Status::INTERNAL_ERROR.with_crd(1)),

@@ -269,10 +269,7 @@ fn waiting_io_fails_with_the_request_that_takes_the_last_hope() {
             w.change(None, ControllerChange::Disable).unwrap();
         }),
         (IoError::Removed, |w| {
-            w.target(TargetRequest::RemoveNamespace {
-                nqn: nqn(),
-                nsid: 1,
-            });
+            w.target(TargetRequest::remove_namespace(nqn(), 1));
         }),
     ];
     for (why, change) in rows {

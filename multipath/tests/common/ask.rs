@@ -15,28 +15,28 @@ use super::{BLOCK_SIZE, World, addr, nqn, transport};
 impl World {
     /// Adds a namespace.
     pub fn add_namespace(&mut self, nsid: u32, blocks: u64) {
-        self.target(TargetRequest::AddNamespace {
-            nqn: nqn(),
-            nsid: Some(nsid),
-            namespace: NamespaceConfig::new(
+        self.target(TargetRequest::add_namespace(
+            nqn(),
+            Some(nsid),
+            NamespaceConfig::new(
                 Backend::Memory {
                     bytes: blocks * u64::from(BLOCK_SIZE),
                 },
                 BLOCK_SIZE,
             ),
-        });
+        ));
     }
 
     pub fn remove_namespace(&mut self, nsid: u32) {
-        self.target(TargetRequest::RemoveNamespace { nqn: nqn(), nsid });
+        self.target(TargetRequest::remove_namespace(nqn(), nsid));
     }
 
     pub fn resize_namespace(&mut self, nsid: u32, blocks: u64) {
-        self.target(TargetRequest::ResizeNamespace {
-            nqn: nqn(),
+        self.target(TargetRequest::resize_namespace(
+            nqn(),
             nsid,
-            bytes: blocks * u64::from(BLOCK_SIZE),
-        });
+            blocks * u64::from(BLOCK_SIZE),
+        ));
     }
 
     /// Decides what becomes of each command from now on.

@@ -26,7 +26,7 @@ use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
 };
 use pollux_reactor::{Context, Progress, Sender, Simulation, Time, mailbox};
 
@@ -279,17 +279,17 @@ impl World {
         };
         let mut subsystem = SubsystemConfig::new(nqn());
         subsystem.ana_reporting = true;
-        world.target(TargetRequest::CreateSubsystem(subsystem));
-        world.target(TargetRequest::AddNamespace {
-            nqn: nqn(),
-            nsid: None,
-            namespace: NamespaceConfig::new(
+        world.target(TargetRequest::create_subsystem(subsystem));
+        world.target(TargetRequest::add_namespace(
+            nqn(),
+            None,
+            NamespaceConfig::new(
                 Backend::Memory {
                     bytes: BLOCKS * BLOCK as u64,
                 },
                 BLOCK_SIZE,
             ),
-        });
+        ));
         for path in 0..paths {
             world.listen(path);
         }
@@ -306,12 +306,12 @@ impl World {
 
     pub fn listen(&mut self, path: u16) {
         let addr = self.listener(path);
-        self.target(TargetRequest::AddListener { nqn: nqn(), addr });
+        self.target(TargetRequest::add_listener(nqn(), addr));
     }
 
     pub fn unlisten(&mut self, path: u16) {
         let addr = self.listener(path);
-        self.target(TargetRequest::RemoveListener { nqn: nqn(), addr });
+        self.target(TargetRequest::remove_listener(nqn(), addr));
     }
 
     pub fn ana(&mut self, path: u16, state: AnaState) {
@@ -321,20 +321,13 @@ impl World {
     /// Sets the state of one ANA group.
     pub fn ana_of(&mut self, path: u16, group: Option<u32>, state: AnaState) {
         let addr = self.listener(path);
-        self.target(TargetRequest::SetAnaState {
-            nqn: nqn(),
-            addr,
-            group,
-            state,
-        });
+        self.target(TargetRequest::set_ana_state(nqn(), addr, group, state));
     }
 
-    pub fn target(&mut self, request: TargetRequest) -> TargetReply {
+    pub fn target<A: Send + 'static>(&mut self, request: TargetRequest<A>) -> A {
         let (sender, receiver) = mpsc::channel();
-        self.target.request(
-            request,
-            Box::new(move |answer| sender.send(answer).unwrap()),
-        );
+        self.target
+            .request(request, move |answer| sender.send(answer).unwrap());
         self.wait(receiver).expect("the target agrees")
     }
 

@@ -113,7 +113,7 @@ fn failover_addresses_are_listed() {
     // Connected and spare change places when the first listener goes.
     let addr = w.listeners[0];
     w.target
-        .call(TargetRequest::RemoveListener { nqn: nqn(), addr })
+        .call(TargetRequest::remove_listener(nqn(), addr))
         .unwrap();
     let other = w.listeners[1].port().to_string();
     loop {

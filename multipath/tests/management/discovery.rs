@@ -46,10 +46,7 @@ fn a_discovery_service_is_followed() {
     assert_eq!(methods, ["bdev_nvme_start_discovery"]);
 
     w.target
-        .call(TargetRequest::RemoveListener {
-            nqn: nqn(),
-            addr: other,
-        })
+        .call(TargetRequest::remove_listener(nqn(), other))
         .unwrap();
     while w.states().len() != 1 {
         std::thread::yield_now();
@@ -88,7 +85,7 @@ fn a_referral_is_followed() {
     let mut w = World::new("referring");
     let referral = elsewhere.listeners[0];
     w.target
-        .call(TargetRequest::AddReferral(Referral {
+        .call(TargetRequest::add_referral(Referral {
             addr: referral,
             subnqn: Nqn::discovery(),
         }))
@@ -151,16 +148,13 @@ fn a_dead_referral_keeps_nothing_attached() {
     assert_eq!(w.states().len(), 2);
     let dead = nobody();
     w.target
-        .call(TargetRequest::AddReferral(Referral {
+        .call(TargetRequest::add_referral(Referral {
             addr: dead,
             subnqn: Nqn::discovery(),
         }))
         .unwrap();
     w.target
-        .call(TargetRequest::RemoveListener {
-            nqn: nqn(),
-            addr: w.listeners[1],
-        })
+        .call(TargetRequest::remove_listener(nqn(), w.listeners[1]))
         .unwrap();
     while w.states().len() != 1 {
         std::thread::yield_now();
@@ -179,7 +173,7 @@ fn what_cannot_be_attached_is_named() {
     let mut w = World::new("not-attached");
     let dead = nobody();
     w.target
-        .call(TargetRequest::AddReferral(Referral {
+        .call(TargetRequest::add_referral(Referral {
             addr: dead,
             subnqn: "nqn.2014-08.org.example:elsewhere".parse().unwrap(),
         }))

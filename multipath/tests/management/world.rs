@@ -9,7 +9,7 @@ use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
 };
 use pollux_reactor::rpc::{Methods, Server};
 use pollux_reactor::{Context, Group, Idle, Progress, Running};
@@ -63,14 +63,14 @@ impl World {
         let mut subsystem = SubsystemConfig::new(nqn());
         subsystem.ana_reporting = true;
         target
-            .call(TargetRequest::CreateSubsystem(subsystem))
+            .call(TargetRequest::create_subsystem(subsystem))
             .unwrap();
         target
-            .call(TargetRequest::AddNamespace {
-                nqn: nqn(),
-                nsid: None,
-                namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-            })
+            .call(TargetRequest::add_namespace(
+                nqn(),
+                None,
+                NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
+            ))
             .unwrap();
         let listeners = (0..2).map(|_| listen(&target, 0)).collect();
         World {
@@ -144,12 +144,7 @@ impl World {
 
     /// Sets the state that a listener reports for all groups.
     pub fn set_ana(&self, path: usize, state: AnaState) {
-        let request = TargetRequest::SetAnaState {
-            nqn: nqn(),
-            addr: self.listeners[path],
-            group: None,
-            state,
-        };
+        let request = TargetRequest::set_ana_state(nqn(), self.listeners[path], None, state);
         self.target.call(request).unwrap();
     }
 
@@ -220,9 +215,5 @@ pub fn nqn() -> Nqn {
 
 pub fn listen(target: &TargetHandle, port: u16) -> SocketAddr {
     let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    let request = TargetRequest::AddListener { nqn: nqn(), addr };
-    match target.call(request).unwrap() {
-        TargetReply::Listener { addr } => addr,
-        _ => panic!("the address of the listener"),
-    }
+    target.add_listener(&nqn(), addr).unwrap()
 }

@@ -3,9 +3,7 @@
 mod disk;
 
 use pollux_nvme_tcp::spec::Nqn;
-use pollux_nvme_tcp::target::{
-    self, Backend, DiskRef, NamespaceConfig, SubsystemConfig, TargetRequest,
-};
+use pollux_nvme_tcp::target::{self, Backend, DiskRef, NamespaceConfig, SubsystemConfig};
 use pollux_reactor::{Group, Idle};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,17 +16,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let handle = target::install(&mut group, &[reactor]);
     let running = group.start()?;
     let nqn: Nqn = "nqn.2014-08.org.example:map".parse()?;
-    handle.call(TargetRequest::CreateSubsystem(SubsystemConfig::new(
-        nqn.clone(),
-    )))?;
+    handle.create_subsystem(SubsystemConfig::new(nqn.clone()))?;
     let disk = DiskRef::new(disk::MapDisk::start());
     let namespace = NamespaceConfig::new(Backend::Disk(disk), 512);
-    handle.call(TargetRequest::AddNamespace {
-        nqn: nqn.clone(),
-        nsid: None,
-        namespace,
-    })?;
-    handle.call(TargetRequest::AddListener { nqn, addr })?;
+    handle.add_namespace(&nqn, namespace)?;
+    handle.add_listener(&nqn, addr)?;
     running.join();
     Ok(())
 }

@@ -51,7 +51,7 @@ pub enum TargetError {
         error: String,
     },
     /// Something of what was removed may still execute, and the time for that is over
-    /// ([`TargetRequest::Within`](super::TargetRequest::Within)). The removal goes on.
+    /// ([`TargetRequest::within`](super::TargetRequest::within)). The removal goes on.
     Timeout,
     /// The home reactor's mailbox is full; try again.
     Busy,

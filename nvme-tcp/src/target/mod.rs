@@ -9,7 +9,7 @@
 //!
 //! ```no_run
 //! use pollux_nvme_tcp::spec::Nqn;
-//! use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
+//! use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig};
 //! use pollux_reactor::{Group, Idle};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,13 +18,10 @@
 //! let handle = target::install(&mut group, &[reactor]);
 //! let running = group.start()?;
 //! let nqn: Nqn = "nqn.2014-08.org.example:disk1".parse()?;
-//! handle.call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn.clone())))?;
-//! handle.call(TargetRequest::AddNamespace {
-//!     nqn: nqn.clone(),
-//!     nsid: None,
-//!     namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 30 }, 512),
-//! })?;
-//! handle.call(TargetRequest::AddListener { nqn, addr: "127.0.0.1:4420".parse()? })?;
+//! handle.create_subsystem(SubsystemConfig::new(nqn.clone()))?;
+//! let memory = Backend::Memory { bytes: 1 << 30 };
+//! handle.add_namespace(&nqn, NamespaceConfig::new(memory, 512))?;
+//! handle.add_listener(&nqn, "127.0.0.1:4420".parse()?)?;
 //! # running.stop();
 //! # Ok(())
 //! # }
@@ -61,7 +58,7 @@ pub const LOG_FLAG: &str = "nvmf";
 
 pub use self::config::{NamespaceConfig, Referral, SubsystemConfig};
 pub use self::control::handle::TargetHandle;
-pub use self::control::request::{Reply, TargetReply, TargetRequest};
+pub use self::control::request::{Removed, TargetRequest};
 pub use self::disk::{Backend, Disk, DiskRef};
 pub use self::error::TargetError;
 pub use self::service::install;

@@ -12,8 +12,7 @@ use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleCmd, CapsuleResp, H2cData, Icre
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Nqn, SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
-    TargetStatus,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest, TargetStatus,
 };
 use pollux_reactor::{Group, Idle, Running};
 use zerocopy::{FromBytes, IntoBytes};
@@ -49,35 +48,29 @@ impl TestTarget {
             closed_nqn: "nqn.2014-08.org.example:closed".parse().unwrap(),
         };
         for (nqn, allow_any_host) in [(&this.nqn, true), (&this.closed_nqn, false)] {
-            this.call(TargetRequest::CreateSubsystem(SubsystemConfig {
+            this.call(TargetRequest::create_subsystem(SubsystemConfig {
                 allow_any_host,
                 ..SubsystemConfig::new(nqn.clone())
             }));
         }
-        this.call(TargetRequest::AddNamespace {
-            nqn: this.nqn.clone(),
-            nsid: Some(1),
-            namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-        });
+        this.call(TargetRequest::add_namespace(
+            this.nqn.clone(),
+            Some(1),
+            NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
+        ));
         for nqn in [this.nqn.clone(), this.closed_nqn.clone()] {
             let addr = this.addr;
-            match this.call(TargetRequest::AddListener { nqn, addr }) {
-                TargetReply::Listener { addr } => this.addr = addr,
-                other => panic!("{other:?}"),
-            }
+            this.addr = this.call(TargetRequest::add_listener(nqn, addr));
         }
         this
     }
 
-    fn call(&self, request: TargetRequest) -> TargetReply {
+    fn call<A: Send + 'static>(&self, request: TargetRequest<A>) -> A {
         self.handle.call(request).unwrap()
     }
 
     pub fn status(&self) -> TargetStatus {
-        match self.call(TargetRequest::Status) {
-            TargetReply::Status(status) => *status,
-            other => panic!("{other:?}"),
-        }
+        self.call(TargetRequest::status())
     }
 
     /// Stops it; a panic on one of its reactors goes on here.

@@ -14,7 +14,7 @@ use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleCmd, CapsuleResp, Icreq, Icresp, PduType, flags};
 use pollux_nvme_tcp::spec::{Cqe, Nqn, Sqe};
 use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
+    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
 };
 use pollux_reactor::{Context, Group, Idle, Progress, Running, Sender, Service, mailbox};
 use zerocopy::FromBytes;
@@ -344,18 +344,20 @@ pub fn nqn() -> Nqn {
 
 /// Gives a target a subsystem with a namespace. Returns where it listens.
 fn configure(handle: &TargetHandle) -> SocketAddr {
-    let call = |request| handle.call(request).unwrap();
-    call(TargetRequest::CreateSubsystem(SubsystemConfig::new(nqn())));
-    call(TargetRequest::AddNamespace {
-        nqn: nqn(),
-        nsid: Some(1),
-        namespace: NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-    });
+    handle
+        .call(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())))
+        .unwrap();
+    handle
+        .call(TargetRequest::add_namespace(
+            nqn(),
+            Some(1),
+            NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
+        ))
+        .unwrap();
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-    match call(TargetRequest::AddListener { nqn: nqn(), addr }) {
-        TargetReply::Listener { addr } => addr,
-        other => panic!("{other:?}"),
-    }
+    handle
+        .call(TargetRequest::add_listener(nqn(), addr))
+        .unwrap()
 }
 
 /// What the host tells about a connection.

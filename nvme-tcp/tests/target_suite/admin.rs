@@ -109,7 +109,7 @@ fn hosts_that_are_not_allowed_are_refused() {
     let target = start();
     let allow = |allow| {
         let nqn = target.nqn.clone();
-        let request = TargetRequest::AllowAnyHost { nqn, allow };
+        let request = TargetRequest::allow_any_host(nqn, allow);
         target.handle.call(request).unwrap();
     };
     allow(false);
@@ -117,17 +117,11 @@ fn hosts_that_are_not_allowed_are_refused() {
     let cqe = host.connect(0, 32, CNTLID_DYNAMIC, &target.nqn, Options::default());
     assert_eq!(cqe.status(), Status::CONNECT_INVALID_HOST.with_dnr());
     let nqn = target.nqn.clone();
-    let add = TargetRequest::AddHost {
-        nqn: nqn.clone(),
-        host: crate::initiator::host_nqn().into(),
-    };
+    let add = TargetRequest::add_host(nqn.clone(), crate::initiator::host_nqn().into());
     target.handle.call(add).unwrap();
     let mut host = admin(&target);
     assert!(host.identify(cns::CONTROLLER, 0).is_ok());
-    let remove = TargetRequest::RemoveHost {
-        nqn,
-        host: crate::initiator::host_nqn().into(),
-    };
+    let remove = TargetRequest::remove_host(nqn, crate::initiator::host_nqn().into());
     target.handle.call(remove).unwrap();
     assert!(host.try_receive().is_none());
     assert!(target.status().subsystems[0].controllers.is_empty());
@@ -177,12 +171,9 @@ fn where_any_host_is_allowed_its_name_may_be_anything() {
     assert_eq!(target.status().refused_connects, 1);
     // Where hosts are listed, any name but none can be.
     let (nqn, allow) = (target.nqn.clone(), false);
-    let request = TargetRequest::AllowAnyHost { nqn, allow };
+    let request = TargetRequest::allow_any_host(nqn, allow);
     target.handle.call(request).unwrap();
-    let request = TargetRequest::AddHost {
-        nqn: target.nqn.clone(),
-        host: "host".parse().unwrap(),
-    };
+    let request = TargetRequest::add_host(target.nqn.clone(), "host".parse().unwrap());
     target.handle.call(request).unwrap();
     for (name, status) in [
         (names[2], Status::SUCCESS),
@@ -225,10 +216,7 @@ fn a_newer_command_takes_the_identifier_of_an_event_request() {
         assert_eq!((cqe.status(), data.len()), (Status::SUCCESS, 4096));
     }
     // Number 3 is still outstanding, and was so all the time: one event comes, and it comes there.
-    let request = TargetRequest::RemoveNamespace {
-        nqn: target.nqn.clone(),
-        nsid: 1,
-    };
+    let request = TargetRequest::remove_namespace(target.nqn.clone(), 1);
     target.handle.call(request).unwrap();
     assert_eq!(host.finish(3, &[]).0.status(), Status::SUCCESS);
     // There is room for four again, and no more.
@@ -519,7 +507,7 @@ fn discovery_lists_listeners_and_referrals_and_tells_of_changes() {
     let event = host.submit(Sqe::new(admin::ASYNC_EVENT_REQUEST, 0), &[]);
     target
         .handle
-        .call(TargetRequest::AddReferral(Referral {
+        .call(TargetRequest::add_referral(Referral {
             addr: "10.1.2.3:8009".parse().unwrap(),
             subnqn: discovery.clone(),
         }))

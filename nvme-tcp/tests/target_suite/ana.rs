@@ -32,12 +32,12 @@ fn ana_log(host: &mut Initiator) -> AnaLog {
 fn set(target: &TestTarget, addr: std::net::SocketAddr, group: Option<u32>, state: AnaState) {
     target
         .handle
-        .call(TargetRequest::SetAnaState {
-            nqn: target.nqn.clone(),
+        .call(TargetRequest::set_ana_state(
+            target.nqn.clone(),
             addr,
             group,
             state,
-        })
+        ))
         .unwrap();
 }
 
@@ -177,11 +177,11 @@ fn namespaces_come_grow_move_and_go() {
     );
     target
         .handle
-        .call(TargetRequest::AddNamespace {
-            nqn: nqn(),
-            nsid: Some(7),
-            namespace: NamespaceConfig::new(Backend::Memory { bytes: 4096 }, 512),
-        })
+        .call(TargetRequest::add_namespace(
+            nqn(),
+            Some(7),
+            NamespaceConfig::new(Backend::Memory { bytes: 4096 }, 512),
+        ))
         .unwrap();
     assert_eq!(changed(&mut host, event), [7]);
     let data = pattern(4096, 4);
@@ -195,11 +195,7 @@ fn namespaces_come_grow_move_and_go() {
     let bytes = 64 << 20;
     target
         .handle
-        .call(TargetRequest::ResizeNamespace {
-            nqn: nqn(),
-            nsid: 7,
-            bytes,
-        })
+        .call(TargetRequest::resize_namespace(nqn(), 7, bytes))
         .unwrap();
     assert_eq!(changed(&mut host, event), [7]);
     assert_eq!(io.read(7, 0, 8).unwrap(), data);
@@ -208,11 +204,7 @@ fn namespaces_come_grow_move_and_go() {
     set(&target, target.addr, Some(9), AnaState::NON_OPTIMIZED);
     target
         .handle
-        .call(TargetRequest::SetNamespaceAnaGroup {
-            nqn: nqn(),
-            nsid: 7,
-            group: 9,
-        })
+        .call(TargetRequest::set_namespace_ana_group(nqn(), 7, 9))
         .unwrap();
     assert_eq!(
         ana_log(&mut host).1[1],
@@ -225,10 +217,7 @@ fn namespaces_come_grow_move_and_go() {
     let event = request(&mut host);
     target
         .handle
-        .call(TargetRequest::RemoveNamespace {
-            nqn: nqn(),
-            nsid: 7,
-        })
+        .call(TargetRequest::remove_namespace(nqn(), 7))
         .unwrap();
     assert_eq!(changed(&mut host, event), [7]);
     assert_eq!(

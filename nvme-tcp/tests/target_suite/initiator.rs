@@ -16,9 +16,7 @@ use pollux_nvme_tcp::spec::pdu::{
 };
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Nqn, SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetReply, TargetRequest,
-};
+use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle};
 use pollux_reactor::{Group, Idle, Running};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -49,18 +47,11 @@ impl TestTarget {
     pub fn serve(handle: TargetHandle, running: Running, backends: &[Backend]) -> Self {
         let nqn: Nqn = "nqn.2014-08.org.example:test".parse().unwrap();
         handle
-            .call(TargetRequest::CreateSubsystem(SubsystemConfig::new(
-                nqn.clone(),
-            )))
+            .create_subsystem(SubsystemConfig::new(nqn.clone()))
             .unwrap();
         for backend in backends {
-            handle
-                .call(TargetRequest::AddNamespace {
-                    nqn: nqn.clone(),
-                    nsid: None,
-                    namespace: NamespaceConfig::new(backend.clone(), 512),
-                })
-                .unwrap();
+            let namespace = NamespaceConfig::new(backend.clone(), 512);
+            handle.add_namespace(&nqn, namespace).unwrap();
         }
         let mut target = Self {
             handle,
@@ -74,21 +65,12 @@ impl TestTarget {
 
     /// Adds a listener on a free port.
     pub fn listen(&self) -> SocketAddr {
-        let answer = self.handle.call(TargetRequest::AddListener {
-            nqn: self.nqn.clone(),
-            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
-        });
-        match answer {
-            Ok(TargetReply::Listener { addr }) => addr,
-            other => panic!("{other:?}"),
-        }
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        self.handle.add_listener(&self.nqn, any_port).unwrap()
     }
 
     pub fn status(&self) -> pollux_nvme_tcp::target::TargetStatus {
-        match self.handle.call(TargetRequest::Status) {
-            Ok(TargetReply::Status(status)) => *status,
-            other => panic!("{other:?}"),
-        }
+        self.handle.status().unwrap()
     }
 }
 

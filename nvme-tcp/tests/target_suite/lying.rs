@@ -13,7 +13,7 @@ use pollux_nvme_tcp::target::disk::{
     Capabilities, Disk, DiskChannel, DiskContext, Done, Io, Opening,
 };
 use pollux_nvme_tcp::target::{
-    Backend, DiskRef, NamespaceConfig, TargetError, TargetReply, TargetRequest,
+    Backend, DiskRef, NamespaceConfig, Removed, TargetError, TargetRequest,
 };
 
 use crate::disks::connected;
@@ -222,18 +222,12 @@ fn a_disk_that_never_answers_harms_its_own_namespace_only() {
     assert_eq!(admin.command(abort, &[]).0.dw0(), 1);
     // Nor for a removal, which says so in its time.
     let limit = Duration::from_millis(20);
-    let remove = |nsid| TargetRequest::Within {
-        limit,
-        request: Box::new(TargetRequest::RemoveNamespace {
-            nqn: target.nqn.clone(),
-            nsid,
-        }),
-    };
+    let remove = |nsid| TargetRequest::remove_namespace(target.nqn.clone(), nsid).within(limit);
     let late = Err(TargetError::Timeout);
     assert_eq!(target.handle.call(remove(1)), late);
     check_other(&mut io);
     // A removal that is about something else does not wait for it.
-    assert_eq!(target.handle.call(remove(2)), Ok(TargetReply::Done));
+    assert_eq!(target.handle.call(remove(2)), Ok(Removed));
     assert_eq!(target.handle.call(remove(1)), late);
 }
 
@@ -279,11 +273,11 @@ fn an_io_of_another_disk_counts_for_nothing() {
         ..Liar::new("taking disk", Lie::Takes)
     };
     let target = target_with(&DiskRef::new(giver));
-    let taker = TargetRequest::AddNamespace {
-        nqn: target.nqn.clone(),
-        nsid: Some(3),
-        namespace: NamespaceConfig::new(Backend::Disk(DiskRef::new(taker)), 512),
-    };
+    let taker = TargetRequest::add_namespace(
+        target.nqn.clone(),
+        Some(3),
+        NamespaceConfig::new(Backend::Disk(DiskRef::new(taker)), 512),
+    );
     assert!(target.handle.call(taker).is_ok());
     let (_admin, mut io) = connected(&target);
     let lost = io.submit(read_sqe(1, 8), &[]);
@@ -313,10 +307,7 @@ fn an_answer_after_the_end_of_its_namespace_ends_what_waited_for_it() {
     let reading = io.submit(read_sqe(1, 8), &[]);
     let flush_all = io.submit(Sqe::new(nvm::FLUSH, u32::MAX), &[]);
     check_other(&mut io);
-    let remove = TargetRequest::RemoveNamespace {
-        nqn: target.nqn.clone(),
-        nsid: 1,
-    };
+    let remove = TargetRequest::remove_namespace(target.nqn.clone(), 1);
     std::thread::scope(|scope| {
         let removing = scope.spawn(|| target.handle.call(remove));
         while target.status().subsystems[0].namespaces.len() > 1 {
@@ -325,7 +316,7 @@ fn an_answer_after_the_end_of_its_namespace_ends_what_waited_for_it() {
         check_other(&mut io);
         assert!(!removing.is_finished(), "the disk may still do something");
         let_go.store(1, Ordering::Relaxed);
-        assert_eq!(removing.join().unwrap(), Ok(TargetReply::Done));
+        assert_eq!(removing.join().unwrap(), Ok(Removed));
     });
     let (cqe, data) = io.finish(reading, &[]);
     assert_eq!(cqe.status(), Status::INVALID_NAMESPACE.with_dnr());

@@ -9,7 +9,7 @@ use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{Backend, NamespaceConfig, TargetError, TargetReply, TargetRequest};
+use pollux_nvme_tcp::target::{Backend, NamespaceConfig, Removed, TargetError, TargetRequest};
 use serde_json::json;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -121,15 +121,9 @@ fn a_removal_is_answered_when_nothing_of_it_can_execute() {
     let status = target.status();
     assert_eq!(status.subsystems[0].namespaces[0].in_flight, 1);
     let nqn = target.nqn.clone();
-    let within = |request| TargetRequest::Within {
-        limit: Duration::from_millis(20),
-        request: Box::new(request),
-    };
+    let within = |request: TargetRequest<Removed>| request.within(Duration::from_millis(20));
     // The host goes with its listener; its command is still with the disk.
-    let listener = TargetRequest::RemoveListener {
-        nqn: nqn.clone(),
-        addr: target.addr,
-    };
+    let listener = TargetRequest::remove_listener(nqn.clone(), target.addr);
     let late = target.handle.call(within(listener));
     assert_eq!(late, Err(TargetError::Timeout));
     assert!(
@@ -141,30 +135,22 @@ fn a_removal_is_answered_when_nothing_of_it_can_execute() {
         let frozen = Frozen(&freezer);
         let handle = &target.handle;
         let removing = scope.spawn(|| {
-            let request = TargetRequest::RemoveNamespace {
-                nqn: nqn.clone(),
-                nsid: 1,
-            };
+            let request = TargetRequest::remove_namespace(nqn.clone(), 1);
             handle.call(request)
         });
         while !target.status().subsystems[0].namespaces.is_empty() {
             std::thread::yield_now();
         }
         // Nor is it gone for whoever asks for the same now, and may then use the disk for something else.
-        let again = TargetRequest::RemoveNamespace {
-            nqn: nqn.clone(),
-            nsid: 1,
-        };
+        let again = TargetRequest::remove_namespace(nqn.clone(), 1);
         assert_eq!(handle.call(within(again)), Err(TargetError::Timeout));
         // Others are served meanwhile.
-        let late = handle.call(within(TargetRequest::DeleteSubsystem { nqn: nqn.clone() }));
+        let late = handle.call(within(TargetRequest::delete_subsystem(nqn.clone())));
         assert_eq!(late, Err(TargetError::Timeout));
         assert!(!removing.is_finished(), "it may still execute");
         drop(frozen);
-        assert_eq!(removing.join().unwrap(), Ok(TargetReply::Done));
+        assert_eq!(removing.join().unwrap(), Ok(Removed));
     });
-    let last = target.handle.call(within(within(TargetRequest::Sync)));
-    assert!(matches!(last, Err(TargetError::InvalidValue(_))));
     drop(target);
 }
 
@@ -257,20 +243,10 @@ fn data_for_a_namespace_that_is_gone_is_written_nowhere() {
     }
     assert!(asked.len() < 24, "some wait for memory");
     let nqn = target.nqn.clone();
-    let remove = TargetRequest::RemoveNamespace {
-        nqn: nqn.clone(),
-        nsid: 1,
-    };
-    assert_eq!(target.handle.call(remove), Ok(TargetReply::Done));
-    let add = TargetRequest::AddNamespace {
-        nqn,
-        nsid: Some(1),
-        namespace: NamespaceConfig::new(memory, 512),
-    };
-    assert_eq!(
-        target.handle.call(add),
-        Ok(TargetReply::Namespace { nsid: 1 })
-    );
+    let remove = TargetRequest::remove_namespace(nqn.clone(), 1);
+    assert_eq!(target.handle.call(remove), Ok(Removed));
+    let add = TargetRequest::add_namespace(nqn, Some(1), NamespaceConfig::new(memory, 512));
+    assert_eq!(target.handle.call(add), Ok(1));
     let mut ended = 0;
     while ended < 1 + cids.len() {
         while let Some((cid, ttag)) = asked.pop() {

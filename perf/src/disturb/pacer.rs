@@ -59,11 +59,11 @@ impl Pacer {
             }
             work.sent_ns.push(now.as_nanos());
             let told = work.pace.told.clone();
-            let reply = Box::new(move |answer: Result<_, _>| {
+            let reply = move |answer: Result<_, _>| {
                 let answer = answer.map(|_| ()).map_err(|e| format!("{e}"));
                 // Whoever does not listen any more has given up on it.
                 let _ = told.send(Told::Answered(answer));
-            });
+            };
             self.target.request(request.clone(), reply);
         }
         if let Some(work) = self.work.take() {

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::spec::log::AnaState;
-use crate::spec::nqn::Nqn;
+use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::admin::controller::Controller;
 use crate::target::admin::events::Kind;
 use crate::target::admin::identify::MDTS_UNIT;
-use crate::target::config::NamespaceConfig;
+use crate::target::config::{NamespaceConfig, Referral, SubsystemConfig};
 use crate::target::control::Home;
 use crate::target::control::HomeTurn;
-use crate::target::control::request::{Reply, TargetReply, TargetRequest};
 use crate::target::disk::DiskRef;
 use crate::target::error::TargetError;
 use crate::target::io::ControllerKey;
@@ -19,167 +18,132 @@ use crate::target::io::TRANSFER_MAX;
 use crate::target::io::channels::Scope;
 use crate::target::io::message::{IoMessage, ReactorReport};
 use crate::target::status::{
-    ControllerStatus, QpairCounters, QpairStatus, ReactorStatus, TargetStatus,
+    ControllerStatus, QpairCounters, QpairStatus, ReactorStatus, SubsystemStatus, TargetStatus,
 };
 use crate::target::subsystem::ana::{ANA_GROUP_MAX, AnaGroups};
 use crate::target::subsystem::{Namespace, Subsystem, SubsystemListener, check_group};
 
 impl Home {
-    /// Carries out a request and answers it, now or when all reactors have taken it in.
-    pub(in crate::target) fn configure(
-        &mut self,
-        request: TargetRequest,
-        reply: Reply,
-        turn: &mut HomeTurn<'_, '_>,
-    ) {
-        if request == TargetRequest::Status {
-            return self.report(turn, move |home, reports| {
-                reply(Ok(TargetReply::Status(Box::new(home.status(reports)))));
-            });
+    pub(super) fn create_subsystem(&mut self, config: SubsystemConfig) -> Result<(), TargetError> {
+        if config.nqn.is_discovery() || self.config.subsystems.contains_key(&config.nqn) {
+            return Err(TargetError::SubsystemExists(config.nqn));
         }
-        let (request, limit) = match request {
-            TargetRequest::Within { limit, request } => (*request, Some(limit)),
-            request => (request, None),
-        };
-        let removed = removed(&request);
-        match (self.apply(request, turn), removed) {
-            (answer, Some(scope)) => self.sync_removal(reply, answer, (scope, limit), turn),
-            (Ok(answer), None) => self.sync(turn, move |_| reply(Ok(answer))),
-            (Err(error), None) => reply(Err(error)),
-        }
+        let subsystem = Subsystem::new(config)?;
+        let nqn = subsystem.config.nqn.clone();
+        self.config.subsystems.insert(nqn, subsystem);
+        Ok(())
     }
 
-    fn apply(
+    /// Removes what `scope` says, and sees hosts off that used it.
+    pub(super) fn remove(
         &mut self,
-        request: TargetRequest,
+        scope: &Scope,
         turn: &mut HomeTurn<'_, '_>,
-    ) -> Result<TargetReply, TargetError> {
-        match request {
-            TargetRequest::CreateSubsystem(config) => {
-                if config.nqn.is_discovery() || self.config.subsystems.contains_key(&config.nqn) {
-                    return Err(TargetError::SubsystemExists(config.nqn));
-                }
-                let subsystem = Subsystem::new(config)?;
-                self.config
-                    .subsystems
-                    .insert(subsystem.config.nqn.clone(), subsystem);
-            }
-            TargetRequest::DeleteSubsystem { nqn } => {
-                self.subsystem(&nqn)?;
-                self.config.subsystems.remove(&nqn);
-                self.close_controllers(|c| c.subnqn == nqn, turn);
+    ) -> Result<(), TargetError> {
+        match scope {
+            Scope::Subsystem(nqn) => {
+                self.subsystem(nqn)?;
+                self.config.subsystems.remove(nqn);
+                self.close_controllers(|c| c.subnqn == *nqn, turn);
                 self.close_unused_ports();
                 self.note_discovery_change();
             }
-            TargetRequest::AddNamespace {
-                nqn,
-                nsid,
-                namespace,
-            } => {
-                let nsid = self.add_namespace(&nqn, nsid, &namespace, turn)?;
-                return Ok(TargetReply::Namespace { nsid });
-            }
-            TargetRequest::RemoveNamespace { nqn, nsid } => {
-                let subsystem = self.subsystem(&nqn)?;
-                let removed = subsystem
-                    .namespaces
-                    .remove(&nsid)
-                    .ok_or(TargetError::NoSuchNamespace(nsid))?;
+            &Scope::Namespace(ref nqn, nsid) => {
+                let subsystem = self.subsystem(nqn)?;
+                let removed = subsystem.namespaces.remove(&nsid);
+                let removed = removed.ok_or(TargetError::NoSuchNamespace(nsid))?;
                 subsystem.note_membership(removed.ana_group);
-                self.namespace_changed(&nqn, nsid, turn);
+                self.namespace_changed(nqn, nsid, turn);
             }
-            TargetRequest::ResizeNamespace { nqn, nsid, bytes } => {
-                self.namespace(&nqn, nsid)?.resize(bytes)?;
-                // And whatever else is on its disk.
-                self.disks_changed(turn);
-            }
-            TargetRequest::SetNamespaceAnaGroup { nqn, nsid, group } => {
-                check_group(group)?;
-                let namespace = self.namespace(&nqn, nsid)?;
-                let old = std::mem::replace(&mut namespace.ana_group, group);
-                if old != group {
-                    let subsystem = self.subsystem(&nqn)?;
-                    subsystem.note_membership(old);
-                    subsystem.note_membership(group);
-                    self.namespace_changed(&nqn, nsid, turn);
-                    self.raise_ana(&nqn, None);
+            Scope::Listener(nqn, addr) => self.remove_listener(nqn, *addr, turn)?,
+            Scope::Host(nqn, host) => {
+                if !self.subsystem(nqn)?.hosts.remove(host) {
+                    return Err(TargetError::NoSuchHost(host.clone()));
                 }
-            }
-            TargetRequest::AddListener { nqn, addr } => {
-                let addr = self.add_listener(&nqn, addr, turn)?;
-                return Ok(TargetReply::Listener { addr });
-            }
-            TargetRequest::RemoveListener { nqn, addr } => {
-                self.remove_listener(&nqn, addr, turn)?
-            }
-            TargetRequest::SetAnaState {
-                nqn,
-                addr,
-                group,
-                state,
-            } => self.set_ana_state(&nqn, addr, group, state, turn)?,
-            TargetRequest::AddHost { nqn, host } => {
-                if !self.subsystem(&nqn)?.hosts.insert(host.clone()) {
-                    return Err(TargetError::HostExists(host));
-                }
+                self.close_controllers(|c| c.subnqn == *nqn && c.hostnqn == *host, turn);
                 self.note_discovery_change();
             }
-            TargetRequest::RemoveHost { nqn, host } => {
-                if !self.subsystem(&nqn)?.hosts.remove(&host) {
-                    return Err(TargetError::NoSuchHost(host));
-                }
-                self.close_controllers(|c| c.subnqn == nqn && c.hostnqn == host, turn);
-                self.note_discovery_change();
-            }
-            TargetRequest::AllowAnyHost { nqn, allow } => {
-                self.subsystem(&nqn)?.config.allow_any_host = allow;
-                self.note_discovery_change();
-            }
-            TargetRequest::AddReferral(referral) => {
-                if self.config.discovery.referrals.contains(&referral) {
-                    return Err(TargetError::ReferralExists);
-                }
-                self.config.discovery.referrals.push(referral);
-                self.note_discovery_change();
-            }
-            TargetRequest::RemoveReferral(referral) => {
-                let referrals = &mut self.config.discovery.referrals;
-                let at = referrals.iter().position(|r| *r == referral);
-                referrals.remove(at.ok_or(TargetError::NoSuchReferral)?);
-                self.note_discovery_change();
-            }
-            TargetRequest::SetRetryDelays { crdt } => self.config.retry_delays = crdt,
-            TargetRequest::SetMaxIoSize { bytes } => {
-                if !bytes.is_power_of_two() || !(MDTS_UNIT..=TRANSFER_MAX).contains(&bytes) {
-                    return Err(TargetError::InvalidValue(format!(
-                        "'max_io_size' {bytes}: a power of two from 4096 to {TRANSFER_MAX} is allowed"
-                    )));
-                }
-                self.config.transfer_max = bytes;
-            }
-            TargetRequest::Referrals => {
-                return Ok(TargetReply::Referrals(
-                    self.config.discovery.referrals.clone(),
-                ));
-            }
-            TargetRequest::Subsystems => {
-                let subsystems = self
-                    .config
-                    .subsystems
-                    .values()
-                    .map(Subsystem::status)
-                    .collect();
-                return Ok(TargetReply::Subsystems(subsystems));
-            }
-            TargetRequest::Within { .. } => {
-                return Err(TargetError::InvalidValue(
-                    "a time limit within a time limit is not allowed".to_owned(),
-                ));
-            }
-            // Answered by the caller, when it has heard of all reactors.
-            TargetRequest::Sync | TargetRequest::Status => {}
         }
-        Ok(TargetReply::Done)
+        Ok(())
+    }
+
+    pub(super) fn resize_namespace(
+        &mut self,
+        nqn: &Nqn,
+        nsid: u32,
+        bytes: u64,
+        turn: &mut HomeTurn<'_, '_>,
+    ) -> Result<(), TargetError> {
+        self.namespace(nqn, nsid)?.resize(bytes)?;
+        // And whatever else is on its disk.
+        self.disks_changed(turn);
+        Ok(())
+    }
+
+    pub(super) fn set_namespace_ana_group(
+        &mut self,
+        nqn: &Nqn,
+        nsid: u32,
+        group: u32,
+        turn: &mut HomeTurn<'_, '_>,
+    ) -> Result<(), TargetError> {
+        check_group(group)?;
+        let namespace = self.namespace(nqn, nsid)?;
+        let old = std::mem::replace(&mut namespace.ana_group, group);
+        if old != group {
+            let subsystem = self.subsystem(nqn)?;
+            subsystem.note_membership(old);
+            subsystem.note_membership(group);
+            self.namespace_changed(nqn, nsid, turn);
+            self.raise_ana(nqn, None);
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_host(&mut self, nqn: &Nqn, host: &HostNqn) -> Result<(), TargetError> {
+        if !self.subsystem(nqn)?.hosts.insert(host.clone()) {
+            return Err(TargetError::HostExists(host.clone()));
+        }
+        self.note_discovery_change();
+        Ok(())
+    }
+
+    pub(super) fn allow_any_host(&mut self, nqn: &Nqn, allow: bool) -> Result<(), TargetError> {
+        self.subsystem(nqn)?.config.allow_any_host = allow;
+        self.note_discovery_change();
+        Ok(())
+    }
+
+    pub(super) fn add_referral(&mut self, referral: Referral) -> Result<(), TargetError> {
+        if self.config.discovery.referrals.contains(&referral) {
+            return Err(TargetError::ReferralExists);
+        }
+        self.config.discovery.referrals.push(referral);
+        self.note_discovery_change();
+        Ok(())
+    }
+
+    pub(super) fn remove_referral(&mut self, referral: &Referral) -> Result<(), TargetError> {
+        let referrals = &mut self.config.discovery.referrals;
+        let at = referrals.iter().position(|r| r == referral);
+        referrals.remove(at.ok_or(TargetError::NoSuchReferral)?);
+        self.note_discovery_change();
+        Ok(())
+    }
+
+    pub(super) fn set_max_io_size(&mut self, bytes: u32) -> Result<(), TargetError> {
+        if !bytes.is_power_of_two() || !(MDTS_UNIT..=TRANSFER_MAX).contains(&bytes) {
+            return Err(TargetError::InvalidValue(format!(
+                "'max_io_size' {bytes}: a power of two from 4096 to {TRANSFER_MAX} is allowed"
+            )));
+        }
+        self.config.transfer_max = bytes;
+        Ok(())
+    }
+
+    pub(super) fn subsystems(&self) -> Vec<SubsystemStatus> {
+        let subsystems = self.config.subsystems.values();
+        subsystems.map(Subsystem::status).collect()
     }
 
     fn subsystem(&mut self, nqn: &Nqn) -> Result<&mut Subsystem, TargetError> {
@@ -199,7 +163,7 @@ impl Home {
             .ok_or(TargetError::NoSuchNamespace(nsid))
     }
 
-    fn add_namespace(
+    pub(super) fn add_namespace(
         &mut self,
         nqn: &Nqn,
         nsid: Option<u32>,
@@ -279,7 +243,7 @@ impl Home {
         }
     }
 
-    fn set_ana_state(
+    pub(super) fn set_ana_state(
         &mut self,
         nqn: &Nqn,
         addr: SocketAddr,
@@ -334,7 +298,7 @@ impl Home {
         }
     }
 
-    fn add_listener(
+    pub(super) fn add_listener(
         &mut self,
         nqn: &Nqn,
         addr: SocketAddr,
@@ -420,12 +384,7 @@ impl Home {
             home.current_admin_qpairs = self.controllers.len();
         }
         let mut status = TargetStatus {
-            subsystems: self
-                .config
-                .subsystems
-                .values()
-                .map(Subsystem::status)
-                .collect(),
+            subsystems: self.subsystems(),
             discovery_controllers: Vec::new(),
             referrals: self.config.discovery.referrals.clone(),
             discovery_generation: self.config.discovery.generation,
@@ -458,17 +417,6 @@ impl Home {
         }
         status
     }
-}
-
-/// What a removal has to wait for; nothing for other requests.
-fn removed(request: &TargetRequest) -> Option<Scope> {
-    Some(match request {
-        TargetRequest::DeleteSubsystem { nqn } => Scope::Subsystem(nqn.clone()),
-        TargetRequest::RemoveNamespace { nqn, nsid } => Scope::Namespace(nqn.clone(), *nsid),
-        TargetRequest::RemoveListener { nqn, addr } => Scope::Listener(nqn.clone(), *addr),
-        TargetRequest::RemoveHost { nqn, host } => Scope::Host(nqn.clone(), host.clone()),
-        _ => return None,
-    })
 }
 
 fn controller_status(controller: &Controller, mut io: Vec<QpairStatus>) -> ControllerStatus {

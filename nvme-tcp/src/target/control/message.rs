@@ -1,6 +1,9 @@
 //! What the services of a target send each other. Messages between two services arrive in order.
 
-use crate::target::control::request::{Reply, TargetRequest};
+use std::fmt;
+
+use crate::target::control::{Home, HomeTurn};
+use crate::target::error::TargetError;
 use crate::target::io::message::{IoEvent, IoMessage};
 
 /// A message to a [`TargetService`](crate::target::TargetService); made by a
@@ -16,21 +19,22 @@ pub(in crate::target) enum Envelope {
     Woken,
 }
 
+/// Does what a handle was asked for; or answers why not, if it does not come that far.
+pub(in crate::target) type Order =
+    Box<dyn FnOnce(Result<(&mut Home, &mut HomeTurn<'_, '_>), TargetError>) + Send>;
+
 /// To the home service.
 pub(in crate::target) enum HomeMessage {
     /// From a handle.
-    Request {
-        request: TargetRequest,
-        reply: Reply,
-    },
+    Order(Order),
     /// From the I/O part of a reactor.
     Io(IoEvent),
 }
 
-impl std::fmt::Debug for HomeMessage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for HomeMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Request { .. } => f.write_str("Request"),
+            Self::Order(_) => f.write_str("Order"),
             Self::Io(event) => event.fmt(f),
         }
     }

@@ -104,7 +104,7 @@ impl Home {
         turn: &mut HomeTurn<'_, '_>,
     ) {
         match message {
-            HomeMessage::Request { request, reply } => self.configure(request, reply, turn),
+            HomeMessage::Order(order) => order(Ok((self, turn))),
             HomeMessage::Io(event) => self.on_io_event(event, turn),
         }
     }

@@ -1,163 +1,246 @@
-//! What can be asked of a running target, and its answers. Every change of configuration is one of these
-//! messages to the home reactor.
+//! What can be asked of a running target. A request is a value that knows the type of its answer; a
+//! [`TargetHandle`](crate::target::TargetHandle) sends it to the home reactor, where it is carried out.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::config::{NamespaceConfig, Referral, SubsystemConfig};
+use crate::target::control::{Home, HomeTurn};
 use crate::target::error::TargetError;
+use crate::target::io::channels::Scope;
 use crate::target::status::{SubsystemStatus, TargetStatus};
 
-/// A request to a running target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TargetRequest {
-    /// Makes a subsystem without namespaces and listeners.
-    CreateSubsystem(SubsystemConfig),
-    /// Removes a subsystem; answered when all its controllers are gone.
-    DeleteSubsystem {
-        /// The subsystem.
-        nqn: Nqn,
-    },
-    /// Sets the largest data of a command, which Identify Controller reports as MDTS to whoever asks from then on: a
-    /// power of two, 4 KiB to 1 MiB.
-    SetMaxIoSize {
-        /// Bytes.
-        bytes: u32,
-    },
-    /// Adds a namespace; answered with [`TargetReply::Namespace`].
-    AddNamespace {
-        /// The subsystem.
-        nqn: Nqn,
-        /// Wanted identifier; `None`: the lowest that is free.
-        nsid: Option<u32>,
-        /// Its settings.
-        namespace: NamespaceConfig,
-    },
-    /// Removes a namespace; answered when no reactor serves it any more.
-    RemoveNamespace {
-        /// The subsystem.
-        nqn: Nqn,
-        /// The namespace.
-        nsid: u32,
-    },
-    /// Changes the size of a namespace.
-    ResizeNamespace {
-        /// The subsystem.
-        nqn: Nqn,
-        /// The namespace.
-        nsid: u32,
-        /// New size in bytes, a multiple of the block size.
-        bytes: u64,
-    },
-    /// Moves a namespace to another ANA group.
-    SetNamespaceAnaGroup {
-        /// The subsystem.
-        nqn: Nqn,
-        /// The namespace.
-        nsid: u32,
-        /// The group, 1 to [`ANA_GROUP_MAX`](crate::target::ANA_GROUP_MAX).
-        group: u32,
-    },
-    /// Lets hosts connect to a subsystem at an address; answered with [`TargetReply::Listener`]. Several
-    /// subsystems may share an address. All groups start out optimized.
-    AddListener {
-        /// The subsystem, or the discovery NQN for an address that serves discovery only.
-        nqn: Nqn,
-        /// Where; port 0 takes a free one.
-        addr: SocketAddr,
-    },
-    /// Removes a listener and the controllers that came through it; answered when they are gone.
-    RemoveListener {
-        /// The subsystem.
-        nqn: Nqn,
-        /// Its listener.
-        addr: SocketAddr,
-    },
-    /// Changes what one listener reports for one ANA group or all; answered when every reactor uses it.
-    SetAnaState {
-        /// The subsystem.
-        nqn: Nqn,
-        /// Its listener.
-        addr: SocketAddr,
-        /// The group; `None`: all.
-        group: Option<u32>,
-        /// The state.
-        state: AnaState,
-    },
-    /// Allows a host.
-    AddHost {
-        /// The subsystem.
-        nqn: Nqn,
-        /// The host's name.
-        host: HostNqn,
-    },
-    /// Forbids a host and disconnects it; answered when its controllers are gone.
-    RemoveHost {
-        /// The subsystem.
-        nqn: Nqn,
-        /// The host's name.
-        host: HostNqn,
-    },
-    /// Allows every host, or only those listed. Hosts that are connected stay connected.
-    AllowAnyHost {
-        /// The subsystem.
-        nqn: Nqn,
-        /// Whether every host is allowed.
-        allow: bool,
-    },
-    /// Adds an entry to the discovery log.
-    AddReferral(Referral),
-    /// Removes an entry from the discovery log.
-    RemoveReferral(Referral),
-    /// The referrals; answered with [`TargetReply::Referrals`].
-    Referrals,
-    /// Sets the command retry delay times that Identify Controller reports (CRDT1 to CRDT3).
-    SetRetryDelays {
-        /// In units of 100 ms.
-        crdt: [u16; 3],
-    },
-    /// Carries out a removal (of a subsystem, namespace, listener or host) and answers with [`TargetError::Timeout`] if
-    /// something of what is removed may still execute after this time. The removal goes on then. Other requests take
-    /// no time.
-    Within {
-        /// The time.
-        limit: Duration,
-        /// The removal.
-        request: Box<TargetRequest>,
-    },
-    /// Changes nothing; answered when every reactor has taken in all that was asked for before.
-    Sync,
-    /// The configuration; answered with [`TargetReply::Subsystems`].
-    Subsystems,
-    /// Configuration, controllers, queues, counters and latest faults; answered with
-    /// [`TargetReply::Status`].
-    Status,
-}
-
-/// The answer to a [`TargetRequest`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TargetReply {
-    /// Done, nothing to tell.
-    Done,
-    /// The identifier of the new namespace.
-    Namespace {
-        /// Its NSID.
-        nsid: u32,
-    },
-    /// The address of the new listener, with the port that was taken.
-    Listener {
-        /// Where it listens.
-        addr: SocketAddr,
-    },
-    /// The referrals.
-    Referrals(Vec<Referral>),
-    /// The subsystems in order of their NQNs, without controllers.
-    Subsystems(Vec<SubsystemStatus>),
-    /// Everything.
-    Status(Box<TargetStatus>),
-}
-
 /// Runs once with the answer, on the home reactor.
-pub type Reply = Box<dyn FnOnce(Result<TargetReply, TargetError>) + Send>;
+pub(super) type Reply<A> = Box<dyn FnOnce(Result<A, TargetError>) + Send>;
+
+type CarryOut<A> =
+    dyn Fn(&mut Home, &mut HomeTurn<'_, '_>, Option<Duration>, Reply<A>) + Send + Sync;
+
+/// A request to a running target, whose answer is an `A`. It changes nothing before it is sent, and nothing if it is
+/// refused; a clone asks the same once more.
+///
+/// Changes are answered when every reactor has taken them in.
+#[must_use = "a request does nothing before it is sent"]
+pub struct TargetRequest<A = ()> {
+    name: &'static str,
+    limit: Option<Duration>,
+    carry_out: Arc<CarryOut<A>>,
+}
+
+/// The answer to a removal: nothing of what was removed can execute any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed;
+
+impl TargetRequest {
+    /// Makes a subsystem without namespaces and listeners.
+    pub fn create_subsystem(config: SubsystemConfig) -> Self {
+        Self::change("create_subsystem", move |home, _| {
+            home.create_subsystem(config.clone())
+        })
+    }
+
+    /// Sets the largest data of a command in bytes, which Identify Controller reports as MDTS to whoever asks from then on:
+    /// a power of two, 4 KiB to 1 MiB.
+    pub fn set_max_io_size(bytes: u32) -> Self {
+        Self::change("set_max_io_size", move |home, _| {
+            home.set_max_io_size(bytes)
+        })
+    }
+
+    /// Changes the size of a namespace to so many bytes, a multiple of the block size.
+    pub fn resize_namespace(nqn: Nqn, nsid: u32, bytes: u64) -> Self {
+        Self::change("resize_namespace", move |home, turn| {
+            home.resize_namespace(&nqn, nsid, bytes, turn)
+        })
+    }
+
+    /// Moves a namespace to another ANA group, 1 to [`ANA_GROUP_MAX`](crate::target::ANA_GROUP_MAX).
+    pub fn set_namespace_ana_group(nqn: Nqn, nsid: u32, group: u32) -> Self {
+        Self::change("set_namespace_ana_group", move |home, turn| {
+            home.set_namespace_ana_group(&nqn, nsid, group, turn)
+        })
+    }
+
+    /// Changes what one listener reports for one ANA group, or for all; answered when every reactor uses it.
+    pub fn set_ana_state(nqn: Nqn, addr: SocketAddr, group: Option<u32>, state: AnaState) -> Self {
+        Self::change("set_ana_state", move |home, turn| {
+            home.set_ana_state(&nqn, addr, group, state, turn)
+        })
+    }
+
+    /// Allows a host.
+    pub fn add_host(nqn: Nqn, host: HostNqn) -> Self {
+        Self::change("add_host", move |home, _| home.add_host(&nqn, &host))
+    }
+
+    /// Allows every host, or only those listed. Hosts that are connected stay connected.
+    pub fn allow_any_host(nqn: Nqn, allow: bool) -> Self {
+        Self::change("allow_any_host", move |home, _| {
+            home.allow_any_host(&nqn, allow)
+        })
+    }
+
+    /// Adds an entry to the discovery log.
+    pub fn add_referral(referral: Referral) -> Self {
+        Self::change("add_referral", move |home, _| {
+            home.add_referral(referral.clone())
+        })
+    }
+
+    /// Removes an entry from the discovery log.
+    pub fn remove_referral(referral: Referral) -> Self {
+        Self::change("remove_referral", move |home, _| {
+            home.remove_referral(&referral)
+        })
+    }
+
+    /// Sets the command retry delay times that Identify Controller reports (CRDT1 to CRDT3), in units of 100 ms.
+    pub fn set_retry_delays(crdt: [u16; 3]) -> Self {
+        Self::change("set_retry_delays", move |home, _| {
+            home.config.retry_delays = crdt;
+            Ok(())
+        })
+    }
+
+    /// Changes nothing; answered when every reactor has taken in all that was asked for before.
+    pub fn sync() -> Self {
+        Self::change("sync", |_, _| Ok(()))
+    }
+}
+
+impl TargetRequest<u32> {
+    /// Adds a namespace, with this identifier or the lowest that is free; answered with its identifier.
+    pub fn add_namespace(nqn: Nqn, nsid: Option<u32>, namespace: NamespaceConfig) -> Self {
+        Self::change("add_namespace", move |home, turn| {
+            home.add_namespace(&nqn, nsid, &namespace, turn)
+        })
+    }
+}
+
+impl TargetRequest<SocketAddr> {
+    /// Lets hosts connect to a subsystem at an address; port 0 takes a free one. Answered with the address, with the port
+    /// that was taken. Several subsystems may share an address. All ANA groups start out optimized. The discovery NQN is
+    /// for an address that serves discovery only.
+    pub fn add_listener(nqn: Nqn, addr: SocketAddr) -> Self {
+        Self::change("add_listener", move |home, turn| {
+            home.add_listener(&nqn, addr, turn)
+        })
+    }
+}
+
+impl TargetRequest<Removed> {
+    /// Removes a subsystem with all its controllers.
+    pub fn delete_subsystem(nqn: Nqn) -> Self {
+        Self::removal("delete_subsystem", Scope::Subsystem(nqn))
+    }
+
+    /// Removes a namespace.
+    pub fn remove_namespace(nqn: Nqn, nsid: u32) -> Self {
+        Self::removal("remove_namespace", Scope::Namespace(nqn, nsid))
+    }
+
+    /// Removes a listener and the controllers that came through it.
+    pub fn remove_listener(nqn: Nqn, addr: SocketAddr) -> Self {
+        Self::removal("remove_listener", Scope::Listener(nqn, addr))
+    }
+
+    /// Forbids a host and disconnects it.
+    pub fn remove_host(nqn: Nqn, host: HostNqn) -> Self {
+        Self::removal("remove_host", Scope::Host(nqn, host))
+    }
+
+    /// Answered with [`TargetError::Timeout`] if something of what is removed may still execute after this time. The
+    /// removal goes on then.
+    pub fn within(self, limit: Duration) -> Self {
+        Self {
+            limit: Some(limit),
+            ..self
+        }
+    }
+
+    fn removal(name: &'static str, scope: Scope) -> Self {
+        Self::new(name, move |home, turn, limit, reply| {
+            let answer = home.remove(&scope, turn).map(|()| Removed);
+            home.sync_removal(reply, answer, (scope.clone(), limit), turn);
+        })
+    }
+}
+
+impl TargetRequest<Vec<Referral>> {
+    /// The referrals.
+    pub fn referrals() -> Self {
+        Self::change("referrals", |home, _| {
+            Ok(home.config.discovery.referrals.clone())
+        })
+    }
+}
+
+impl TargetRequest<Vec<SubsystemStatus>> {
+    /// The subsystems in order of their NQNs, without controllers.
+    pub fn subsystems() -> Self {
+        Self::change("subsystems", |home, _| Ok(home.subsystems()))
+    }
+}
+
+impl TargetRequest<TargetStatus> {
+    /// Configuration, controllers, queues, counters and latest faults.
+    pub fn status() -> Self {
+        Self::new("status", |home, turn, _, reply| {
+            home.report(turn, move |home, reports| reply(Ok(home.status(reports))));
+        })
+    }
+}
+
+impl<A: Send + 'static> TargetRequest<A> {
+    fn new(
+        name: &'static str,
+        carry_out: impl Fn(&mut Home, &mut HomeTurn<'_, '_>, Option<Duration>, Reply<A>)
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self {
+            name,
+            limit: None,
+            carry_out: Arc::new(carry_out),
+        }
+    }
+
+    /// What home does at once, and is answered when every reactor has taken it in.
+    fn change(
+        name: &'static str,
+        apply: impl Fn(&mut Home, &mut HomeTurn<'_, '_>) -> Result<A, TargetError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self::new(name, move |home, turn, _, reply| match apply(home, turn) {
+            Ok(answer) => home.sync(turn, move |_| reply(Ok(answer))),
+            Err(error) => reply(Err(error)),
+        })
+    }
+
+    pub(super) fn carry_out(&self, home: &mut Home, turn: &mut HomeTurn<'_, '_>, reply: Reply<A>) {
+        (self.carry_out)(home, turn, self.limit, reply);
+    }
+}
+
+impl<A> Clone for TargetRequest<A> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name,
+            limit: self.limit,
+            carry_out: Arc::clone(&self.carry_out),
+        }
+    }
+}
+
+impl<A> fmt::Debug for TargetRequest<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TargetRequest").field(&self.name).finish()
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::target::control::Home;
 use crate::target::control::HomeTurn;
-use crate::target::control::request::{Reply, TargetReply};
+use crate::target::control::request::{Removed, Reply};
 use crate::target::error::TargetError;
 use crate::target::io::channels::Scope;
 use crate::target::io::message::{IoMessage, ReactorReport};
@@ -13,7 +13,7 @@ use pollux_reactor::{Part, Time};
 
 /// A removal that is not over.
 pub(super) struct Removal {
-    reply: Reply,
+    reply: Reply<Removed>,
     /// When it is answered even if it is not over.
     pub(super) deadline: Option<Time>,
 }
@@ -55,8 +55,8 @@ impl Home {
     /// that it is gone already waits as well: who hears it may use the disk for something else.
     pub(in crate::target) fn sync_removal(
         &mut self,
-        reply: Reply,
-        answer: Result<TargetReply, TargetError>,
+        reply: Reply<Removed>,
+        answer: Result<Removed, TargetError>,
         (scope, limit): (Scope, Option<Duration>),
         turn: &mut HomeTurn<'_, '_>,
     ) {

@@ -3,10 +3,10 @@
 use pollux_reactor::rpc::{Answer, Call, Outcome};
 use serde_json::{Map, Value, json};
 
-use super::{State, address, forward_then, listing, subsystems, transport, unexpected};
+use super::{State, address, forward_then, listing, subsystems, transport};
 use crate::spec::log::AnaState;
 use crate::spec::nqn::Nqn;
-use crate::target::control::request::{TargetReply, TargetRequest};
+use crate::target::control::request::TargetRequest;
 use crate::target::status::{ListenerStatus, SubsystemStatus, TargetStatus};
 use crate::target::subsystem::ana::ANA_GROUP_MAX;
 
@@ -15,10 +15,8 @@ pub(super) fn bdev(state: &mut State, _call: &mut Call<State>) -> Outcome {
 }
 
 pub(super) fn nvmf(state: &mut State, call: &mut Call<State>) -> Outcome {
-    forward_then(state, call, TargetRequest::Status, |state, answer| {
-        let TargetReply::Status(status) = answer? else {
-            return Err(unexpected());
-        };
+    forward_then(state, call, TargetRequest::status(), |state, answer| {
+        let status = answer?;
         Ok(saved(state, &status).into())
     })
 }

@@ -18,7 +18,7 @@ use crate::target::subsystem::Namespace;
 /// once. Returned are the namespaces to be added, in the same order.
 ///
 /// # Errors
-/// What `TargetRequest::AddNamespace` says against such a namespace.
+/// What `TargetRequest::add_namespace` says against such a namespace.
 pub fn register_with(
     methods: &mut Methods,
     target: TargetHandle,

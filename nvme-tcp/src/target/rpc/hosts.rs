@@ -2,9 +2,9 @@
 
 use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
 
-use super::{State, done, error, forward, subsystem, take_limit};
+use super::{State, done, error, forward, limited, subsystem, take_limit};
 use crate::spec::nqn::HostNqn;
-use crate::target::control::request::{TargetReply, TargetRequest};
+use crate::target::control::request::TargetRequest;
 use crate::target::error::TargetError;
 
 /// The name of a host that is listed: whatever it calls itself, but it must have a name.
@@ -32,10 +32,7 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
         // ENOKEY: there is no keyring, so there is no key.
         return Err(RpcError::errno_of(126, format!("'{key}'")));
     }
-    let request = TargetRequest::AddHost {
-        nqn: subsystem,
-        host,
-    };
+    let request = TargetRequest::add_host(subsystem, host);
     forward(state, call, request, done)
 }
 
@@ -44,26 +41,16 @@ pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
     let (subsystem, host) = (subsystem(params)?, host(params)?);
     let limit = take_limit(params)?;
     params.finish()?;
-    let mut request = TargetRequest::RemoveHost {
-        nqn: subsystem,
-        host,
-    };
-    if let Some(limit) = limit {
-        request = TargetRequest::Within {
-            limit,
-            request: Box::new(request),
-        };
-    }
+    let request = limited(TargetRequest::remove_host(subsystem, host), limit);
     let responder = call.responder()?;
-    let reply = move |answer: Result<TargetReply, TargetError>| {
+    state.target.request(request, move |answer| {
         let answer = answer.map_err(|e| match e {
             // Clients look at these words.
             TargetError::Timeout => RpcError::internal("Timeout reached during host removal"),
             e => error(e),
         });
         responder.answer(answer.and_then(done));
-    };
-    state.target.request(request, Box::new(reply));
+    });
     Ok(Answer::Later)
 }
 
@@ -71,10 +58,5 @@ pub(super) fn allow_any(state: &mut State, call: &mut Call<State>) -> Outcome {
     let nqn = subsystem(&mut call.params)?;
     let allow = call.params.required("allow_any_host")?;
     call.params.finish()?;
-    forward(
-        state,
-        call,
-        TargetRequest::AllowAnyHost { nqn, allow },
-        done,
-    )
+    forward(state, call, TargetRequest::allow_any_host(nqn, allow), done)
 }

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::{
     State, address, done, error, forward, forward_removal, forward_then, subsystem, take_limit,
-    transport, unexpected,
+    transport,
 };
 use crate::spec::log::AnaState;
-use crate::target::control::request::{TargetReply, TargetRequest};
+use crate::target::control::request::TargetRequest;
 use crate::target::status::ListenerStatus;
 
 /// Takes the name of an ANA state.
@@ -32,15 +32,10 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
     params.finish()?;
     transport::required(state)?;
     let is_discovery = nqn.is_discovery();
-    let request = TargetRequest::AddListener {
-        nqn: nqn.clone(),
-        addr,
-    };
+    let request = TargetRequest::add_listener(nqn.clone(), addr);
     let Some(ana) = ana else {
         return forward_then(state, call, request, move |state, answer| {
-            let TargetReply::Listener { addr } = answer? else {
-                return Err(unexpected());
-            };
+            let addr = answer?;
             if is_discovery {
                 state.discovery_listeners.push(addr);
             }
@@ -49,30 +44,21 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
     };
     let responder = call.responder()?;
     let target = state.target.clone();
-    let reply = move |answer| {
+    state.target.request(request, move |answer| {
         let addr = match answer {
-            Ok(TargetReply::Listener { addr }) => addr,
-            Ok(_) => return responder.answer(Err(unexpected())),
+            Ok(addr) => addr,
             Err(e) => return responder.answer(Err(error(e))),
         };
-        let request = TargetRequest::SetAnaState {
-            nqn: nqn.clone(),
-            addr,
-            group: None,
-            state: ana,
-        };
+        let request = TargetRequest::set_ana_state(nqn.clone(), addr, None, ana);
         let again = target.clone();
-        let reply = move |answer| match answer {
-            Ok(_) => responder.answer(Ok(true.into())),
+        target.request(request, move |answer| match answer {
+            Ok(()) => responder.answer(Ok(true.into())),
             // A call that fails leaves nothing.
-            Err(e) => again.request(
-                TargetRequest::RemoveListener { nqn, addr },
-                Box::new(move |_| responder.answer(Err(error(e)))),
-            ),
-        };
-        target.request(request, Box::new(reply));
-    };
-    state.target.request(request, Box::new(reply));
+            Err(e) => again.request(TargetRequest::remove_listener(nqn, addr), move |_| {
+                responder.answer(Err(error(e)));
+            }),
+        });
+    });
     Ok(Answer::Later)
 }
 
@@ -82,7 +68,7 @@ pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
     let limit = take_limit(&mut call.params)?;
     call.params.finish()?;
     let is_discovery = nqn.is_discovery();
-    let request = TargetRequest::RemoveListener { nqn, addr };
+    let request = TargetRequest::remove_listener(nqn, addr);
     forward_removal(state, call, (request, limit), move |state, answer| {
         answer?;
         if is_discovery {
@@ -101,12 +87,7 @@ pub(super) fn set_ana_state(state: &mut State, call: &mut Call<State>) -> Outcom
     // 0 stands for all groups.
     let group = params.optional::<u32>("anagrpid")?.filter(|&g| g != 0);
     params.finish()?;
-    let request = TargetRequest::SetAnaState {
-        nqn,
-        addr,
-        group,
-        state: wanted,
-    };
+    let request = TargetRequest::set_ana_state(nqn, addr, group, wanted);
     forward(state, call, request, done)
 }
 
@@ -118,10 +99,8 @@ pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
         let shown = listeners.map(|&addr| json!({"address": address::show(addr)}));
         return Ok(Answer::Now(shown.collect()));
     }
-    forward(state, call, TargetRequest::Subsystems, move |reply| {
-        let TargetReply::Subsystems(list) = reply else {
-            return Err(unexpected());
-        };
+    forward(state, call, TargetRequest::subsystems(), move |reply| {
+        let list = reply;
         let Some(subsystem) = list.iter().find(|s| s.nqn == nqn) else {
             return Err(RpcError::new(-2, format!("no subsystem '{nqn}'")));
         };

@@ -26,7 +26,7 @@ use self::disks::{resize, stacked};
 pub use self::flags::register_with;
 use crate::spec::nqn::Nqn;
 use crate::target::control::handle::TargetHandle;
-use crate::target::control::request::{TargetReply, TargetRequest};
+use crate::target::control::request::{Removed, TargetRequest};
 use crate::target::error::TargetError;
 
 /// The only target that there is, for clients that name it.
@@ -147,36 +147,32 @@ fn register_state(methods: &mut Methods, state: State) {
 }
 
 /// Sends a request whose answer becomes the result.
-fn forward(
+fn forward<A: Send + 'static>(
     state: &State,
     call: &mut Call<State>,
-    request: TargetRequest,
-    result: impl FnOnce(TargetReply) -> Result<Value, RpcError> + Send + 'static,
+    request: TargetRequest<A>,
+    result: impl FnOnce(A) -> Result<Value, RpcError> + Send + 'static,
 ) -> Outcome {
     let responder = call.responder()?;
-    let reply = move |answer: Result<TargetReply, TargetError>| {
+    state.target.request(request, move |answer| {
         responder.answer(answer.map_err(error).and_then(result));
-    };
-    state.target.request(request, Box::new(reply));
+    });
     Ok(Answer::Later)
 }
 
 /// Sends a request; `then` takes its answer in and makes the result of it.
-fn forward_then(
+fn forward_then<A: Send + 'static>(
     state: &State,
     call: &mut Call<State>,
-    request: TargetRequest,
-    then: impl FnOnce(&mut State, Result<TargetReply, RpcError>) -> Result<Value, RpcError>
-    + Send
-    + 'static,
+    request: TargetRequest<A>,
+    then: impl FnOnce(&mut State, Result<A, RpcError>) -> Result<Value, RpcError> + Send + 'static,
 ) -> Outcome {
     let responder = call.responder()?;
     let mail = call.mail.clone();
-    let reply = move |answer: Result<TargetReply, TargetError>| {
+    state.target.request(request, move |answer| {
         let answer = answer.map_err(error);
         mail.run(move |state| responder.answer(then(state, answer)));
-    };
-    state.target.request(request, Box::new(reply));
+    });
     Ok(Answer::Later)
 }
 
@@ -191,43 +187,37 @@ fn take_limit(params: &mut Params) -> Result<Option<Duration>, RpcError> {
 fn forward_removal(
     state: &State,
     call: &mut Call<State>,
-    (request, limit): (TargetRequest, Option<Duration>),
-    gone: impl FnOnce(&mut State, Result<TargetReply, RpcError>) -> Result<Value, RpcError>
-    + Send
-    + 'static,
+    (request, limit): (TargetRequest<Removed>, Option<Duration>),
+    gone: impl FnOnce(&mut State, Result<Removed, RpcError>) -> Result<Value, RpcError> + Send + 'static,
 ) -> Outcome {
     let responder = call.responder()?;
     let (mail, target, again) = (call.mail.clone(), state.target.clone(), request.clone());
-    let reply = move |answer: Result<TargetReply, TargetError>| match answer {
+    let reply = move |answer| match answer {
         Err(TargetError::Timeout) => {
             responder.answer(Err(error(TargetError::Timeout)));
             // It goes on all the same. Whoever asks for it again, without a limit, hears of its end.
-            let ended = move |_| mail.run(move |state| drop(gone(state, Ok(TargetReply::Done))));
-            target.request(again, Box::new(ended));
+            target.request(again, move |_| {
+                mail.run(move |state| drop(gone(state, Ok(Removed))));
+            });
         }
         answer => {
             mail.run(move |state| responder.answer(gone(state, answer.map_err(error))));
         }
     };
-    let request = match limit {
-        None => request,
-        Some(limit) => TargetRequest::Within {
-            limit,
-            request: Box::new(request),
-        },
-    };
-    state.target.request(request, Box::new(reply));
+    state.target.request(limited(request, limit), reply);
     Ok(Answer::Later)
 }
 
-/// The result of a method that only does something.
-fn done(_: TargetReply) -> Result<Value, RpcError> {
-    Ok(Value::Bool(true))
+fn limited(request: TargetRequest<Removed>, limit: Option<Duration>) -> TargetRequest<Removed> {
+    match limit {
+        None => request,
+        Some(limit) => request.within(limit),
+    }
 }
 
-/// An answer of another kind than the request asks for.
-fn unexpected() -> RpcError {
-    RpcError::internal("unexpected answer of the target")
+/// The result of a method that only does something.
+fn done<A>(_: A) -> Result<Value, RpcError> {
+    Ok(Value::Bool(true))
 }
 
 /// The name of the subsystem, and that of the target, which may be left out.

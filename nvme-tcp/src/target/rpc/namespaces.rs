@@ -3,11 +3,9 @@
 use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
 use uuid::Uuid;
 
-use super::{
-    State, done, forward, forward_removal, forward_then, subsystem, take_limit, unexpected,
-};
+use super::{State, done, forward, forward_removal, forward_then, subsystem, take_limit};
 use crate::target::config::NamespaceConfig;
-use crate::target::control::request::{TargetReply, TargetRequest};
+use crate::target::control::request::TargetRequest;
 
 pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
     let params = &mut call.params;
@@ -34,19 +32,15 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
         ana_group,
         ..NamespaceConfig::new(disk.backend(), disk.block_size)
     };
-    let request = TargetRequest::AddNamespace {
-        nqn,
-        nsid,
-        namespace: config,
-    };
+    let request = TargetRequest::add_namespace(nqn, nsid, config);
     forward_then(state, call, request, move |state, answer| match answer {
-        Ok(TargetReply::Namespace { nsid }) => {
+        Ok(nsid) => {
             state.disks.confirm(&name, nsid);
             Ok(nsid.into())
         }
-        other => {
+        Err(error) => {
             state.disks.release(|user| user.disk == name);
-            other.and_then(|_| Err(unexpected()))
+            Err(error)
         }
     })
 }
@@ -98,7 +92,7 @@ pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
     call.params.finish()?;
     // Not whatever has the identifier by then.
     let disk = state.disks.used_by(&nqn, nsid).map(str::to_owned);
-    let request = TargetRequest::RemoveNamespace { nqn, nsid };
+    let request = TargetRequest::remove_namespace(nqn, nsid);
     forward_removal(state, call, (request, limit), move |state, answer| {
         answer?;
         state
@@ -113,6 +107,6 @@ pub(super) fn set_ana_group(state: &mut State, call: &mut Call<State>) -> Outcom
     let nsid = call.params.required("nsid")?;
     let group = call.params.required("anagrpid")?;
     call.params.finish()?;
-    let request = TargetRequest::SetNamespaceAnaGroup { nqn, nsid, group };
+    let request = TargetRequest::set_namespace_ana_group(nqn, nsid, group);
     forward(state, call, request, done)
 }

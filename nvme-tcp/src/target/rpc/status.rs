@@ -4,17 +4,15 @@ use pollux_reactor::rpc::{Call, Outcome, RpcError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{State, address, forward, forward_then, subsystem, target_name, transport, unexpected};
-use crate::target::control::request::{TargetReply, TargetRequest};
+use super::{State, address, forward, forward_then, subsystem, target_name, transport};
+use crate::target::control::request::TargetRequest;
 use crate::target::status::ControllerStatus;
 
 pub(super) fn stats(state: &mut State, call: &mut Call<State>) -> Outcome {
     target_name(&mut call.params)?;
     call.params.finish()?;
-    forward_then(state, call, TargetRequest::Status, |state, answer| {
-        let TargetReply::Status(status) = answer? else {
-            return Err(unexpected());
-        };
+    forward_then(state, call, TargetRequest::status(), |state, answer| {
+        let status = answer?;
         let groups = status.reactors.iter().enumerate().map(|(index, r)| {
             json!({
                 "name": format!("nvmf_tgt_poll_group_{index:03}"),
@@ -60,10 +58,8 @@ fn of_controllers(
 ) -> Outcome {
     let nqn = subsystem(&mut call.params)?;
     call.params.finish()?;
-    forward(state, call, TargetRequest::Status, move |reply| {
-        let TargetReply::Status(status) = reply else {
-            return Err(unexpected());
-        };
+    forward(state, call, TargetRequest::status(), move |reply| {
+        let status = reply;
         let controllers = if nqn.is_discovery() {
             status.discovery_controllers
         } else {

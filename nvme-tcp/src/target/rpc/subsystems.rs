@@ -5,11 +5,11 @@ use serde_json::{Map, Value, json};
 
 use super::{
     State, address, done, forward, forward_removal, forward_then, subsystem, take_limit,
-    target_name, unexpected,
+    target_name,
 };
 use crate::spec::nqn::Nqn;
 use crate::target::config::{Referral, SubsystemConfig};
-use crate::target::control::request::{TargetReply, TargetRequest};
+use crate::target::control::request::TargetRequest;
 use crate::target::status::SubsystemStatus;
 
 pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
@@ -35,7 +35,7 @@ pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
     }
     params.off(&["passthrough", "enable_nssr"])?;
     params.finish()?;
-    forward(state, call, TargetRequest::CreateSubsystem(config), done)
+    forward(state, call, TargetRequest::create_subsystem(config), done)
 }
 
 pub(super) fn delete(state: &mut State, call: &mut Call<State>) -> Outcome {
@@ -46,7 +46,7 @@ pub(super) fn delete(state: &mut State, call: &mut Call<State>) -> Outcome {
     let disks = state.disks.list.iter();
     let disks = disks.filter(|disk| disk.user.as_ref().is_some_and(|user| user.nqn == nqn));
     let disks: Vec<String> = disks.map(|disk| disk.name.clone()).collect();
-    let request = TargetRequest::DeleteSubsystem { nqn };
+    let request = TargetRequest::delete_subsystem(nqn);
     forward_removal(state, call, (request, limit), move |state, answer| {
         answer?;
         state.disks.release(|user| disks.contains(&user.disk));
@@ -66,11 +66,9 @@ pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
     forward_then(
         state,
         call,
-        TargetRequest::Subsystems,
+        TargetRequest::subsystems(),
         move |state, answer| {
-            let TargetReply::Subsystems(subsystems) = answer? else {
-                return Err(unexpected());
-            };
+            let subsystems = answer?;
             let discovery = (Nqn::discovery(), show_discovery(state));
             let all = subsystems.iter().map(|s| (s.nqn.clone(), show(state, s)));
             let list: Vec<Value> = std::iter::once(discovery)
@@ -156,22 +154,20 @@ pub(super) fn add_referral(state: &mut State, call: &mut Call<State>) -> Outcome
     let referral = referral(&mut call.params)?;
     call.params.off(&["secure_channel"])?;
     call.params.finish()?;
-    forward(state, call, TargetRequest::AddReferral(referral), done)
+    forward(state, call, TargetRequest::add_referral(referral), done)
 }
 
 pub(super) fn remove_referral(state: &mut State, call: &mut Call<State>) -> Outcome {
     let referral = referral(&mut call.params)?;
     call.params.finish()?;
-    forward(state, call, TargetRequest::RemoveReferral(referral), done)
+    forward(state, call, TargetRequest::remove_referral(referral), done)
 }
 
 pub(super) fn referrals(state: &mut State, call: &mut Call<State>) -> Outcome {
     target_name(&mut call.params)?;
     call.params.finish()?;
-    forward(state, call, TargetRequest::Referrals, |reply| {
-        let TargetReply::Referrals(list) = reply else {
-            return Err(unexpected());
-        };
+    forward(state, call, TargetRequest::referrals(), |reply| {
+        let list = reply;
         let shown = list.iter().map(|r| {
             json!({
                 "address": address::show(r.addr),

@@ -75,7 +75,7 @@ pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
         state.transport_is_default = false;
         return Ok(Answer::Now(true.into()));
     };
-    let request = TargetRequest::SetMaxIoSize { bytes };
+    let request = TargetRequest::set_max_io_size(bytes);
     forward_then(state, call, request, move |state, answer| {
         answer?;
         state.transport = Some(given);
@@ -117,7 +117,7 @@ pub(super) fn set_crdt(state: &mut State, call: &mut Call<State>) -> Outcome {
     }
     call.params.finish()?;
     state.retry_delays = crdt;
-    forward(state, call, TargetRequest::SetRetryDelays { crdt }, done)
+    forward(state, call, TargetRequest::set_retry_delays(crdt), done)
 }
 
 /// Refuses a listener while there is no transport.

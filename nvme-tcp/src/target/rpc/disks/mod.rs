@@ -421,7 +421,7 @@ pub(super) fn delete(
             ..
         }) => (nqn.clone(), *nsid),
     };
-    let request = TargetRequest::RemoveNamespace { nqn, nsid };
+    let request = TargetRequest::remove_namespace(nqn, nsid);
     // It is gone afterwards, whoever removed it.
     let gone = move |state: &mut State, _| remove(state, &name);
     forward_removal(state, call, (request, limit), gone)
@@ -434,7 +434,7 @@ fn remove(state: &mut State, name: &str) -> Result<Value, RpcError> {
     }) = state.disks.remove(name)?
     {
         // Nobody could let go on any more what it holds.
-        stacked::let_go_on(state, &faults, Box::new(|_| ()));
+        stacked::let_go_on(state, &faults, |_| ());
     }
     Ok(true.into())
 }

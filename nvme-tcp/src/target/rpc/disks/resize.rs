@@ -52,7 +52,7 @@ fn resize(state: &mut State, call: &mut Call<State>, name: String, bytes: u64) -
             ..
         }) => (nqn.clone(), *nsid),
     };
-    let request = TargetRequest::ResizeNamespace { nqn, nsid, bytes };
+    let request = TargetRequest::resize_namespace(nqn, nsid, bytes);
     forward_then(state, call, request, move |state, answer| {
         answer?;
         state.disks.note_resize(&name)?;

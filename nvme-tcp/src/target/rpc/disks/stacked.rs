@@ -10,10 +10,11 @@ use uuid::Uuid;
 
 use super::{EINVAL, ENODEV, Kind, NamedDisk, uuid_of};
 use crate::spec::status::Status;
-use crate::target::control::request::{Reply, TargetRequest};
+use crate::target::control::request::TargetRequest;
 use crate::target::disk::{
     Corruption, Delay, DiskRef, ErrorDisk, Faults, Injection, IoKind, Latencies, Latency,
 };
+use crate::target::error::TargetError;
 use crate::target::rpc::namespaces::take_uuid;
 use crate::target::rpc::{State, disks, done, error};
 
@@ -203,14 +204,18 @@ pub(in crate::target::rpc) fn error_resume_pending(
     let faults = faults_of(state, &name)?;
     let responder = call.responder()?;
     let reply = move |answer: Result<_, _>| responder.answer(answer.map_err(error).and_then(done));
-    let_go_on(state, &faults, Box::new(reply));
+    let_go_on(state, &faults, reply);
     Ok(Answer::Later)
 }
 
 /// Lets go on what an error disk holds, and wakes the reactors that it is open on.
-pub(in crate::target::rpc) fn let_go_on(state: &State, faults: &Faults, reply: Reply) {
+pub(in crate::target::rpc) fn let_go_on(
+    state: &State,
+    faults: &Faults,
+    reply: impl FnOnce(Result<(), TargetError>) + Send + 'static,
+) {
     faults.resume();
-    state.target.request(TargetRequest::Sync, reply);
+    state.target.request(TargetRequest::sync(), reply);
 }
 
 /// What `driver_specific` says of a delay; latencies in microseconds.
