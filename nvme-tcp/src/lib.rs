@@ -33,3 +33,5 @@ pub mod pdu;
 pub mod spec;
 pub mod stream;
 pub mod target;
+#[cfg(feature = "testing")]
+pub mod testing;

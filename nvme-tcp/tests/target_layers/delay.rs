@@ -72,12 +72,12 @@ fn what_was_written_late_is_read_late() {
     for (blocks, in_capsule) in [(8, true), (8, false), (600, false), (2048, false)] {
         let data = pattern(blocks as usize * 512, blocks.into());
         let sqe = bring(nvm::WRITE, 1, 100, blocks, in_capsule);
-        assert!(w.command(&mut io, sqe, &data).0.is_success());
-        assert!(w.read(&mut io, 1, 100, blocks) == data);
+        assert!(io.command(sqe, &data).0.status().is_success());
+        assert!(io.read(1, 100, blocks).unwrap() == data);
     }
     let (dsm, range) = deallocate(1, 101, 2);
-    assert!(w.command(&mut io, dsm, &range).0.is_success());
-    assert_eq!(w.read(&mut io, 1, 101, 2), [0; 1024]);
+    assert!(io.command(dsm, &range).0.status().is_success());
+    assert_eq!(io.read(1, 101, 2).unwrap(), [0; 1024]);
     let stats = w.call("nvmf_get_stats", json!({}));
     let io = &stats["poll_groups"][0]["pollux"];
     assert_eq!((&io["reads"], &io["writes"]), (&json!(5), &json!(4)));
@@ -89,26 +89,26 @@ fn later_commands_overtake() {
     let (_admin, mut io) = w.connect(false);
     let start = w.now();
     let data = pattern(512, 1);
-    let late = w.submit(&mut io, write(1, 0, 1), &data);
-    let early = w.submit(&mut io, read(1, 0, 1), &[]);
-    let prompt = w.submit(&mut io, read(2, 0, 1), &[]);
-    let big = w.submit(&mut io, bring(nvm::WRITE, 2, 0, 512, false), &[]);
+    let late = io.submit(write(1, 0, 1), &data);
+    let early = io.submit(read(1, 0, 1), &[]);
+    let prompt = io.submit(read(2, 0, 1), &[]);
+    let big = io.submit(bring(nvm::WRITE, 2, 0, 512, false), &[]);
     for (cid, at) in [(prompt, 0), (big, 0), (early, 5_000), (late, 9_000)] {
-        let (cqe, _) = w.finish(&io, cid, &[9; 512 * 512]);
+        let (cqe, _) = io.finish(cid, &[9; 512 * 512]);
         assert!(cqe.status().is_success());
         let took = w.now() - start;
         assert!((micros(at)..micros(at) + SLACK).contains(&took), "{took:?}");
     }
 
     // A latency that is lowered holds for what comes from then on.
-    let slow = w.submit(&mut io, read(1, 0, 1), &[]);
+    let slow = io.submit(read(1, 0, 1), &[]);
     for latency in ["avg_read", "p99_read"] {
         let update = json!({"delay_bdev_name": "Delay0", "latency_type": latency, "latency_us": 0});
         w.call("bdev_delay_update_latency", update);
     }
-    let fast = w.submit(&mut io, read(1, 0, 1), &[]);
+    let fast = io.submit(read(1, 0, 1), &[]);
     for cid in [fast, slow] {
-        assert_eq!(w.finish(&io, cid, &[]).1, data);
+        assert_eq!(io.finish(cid, &[]).1, data);
     }
 }
 
@@ -119,13 +119,13 @@ fn many_large_reads_that_are_due_at_once_all_come() {
     let data = pattern(1 << 20, 3);
     for lba in [0, 2048] {
         let write = bring(nvm::WRITE, 1, lba, 2048, false);
-        assert!(w.command(&mut io, write, &data).0.is_success());
+        assert!(io.command(write, &data).0.status().is_success());
     }
     let cids: Vec<u16> = (0..12)
-        .map(|i| w.submit(&mut io, read(1, i % 2 * 2048, 2048), &[]))
+        .map(|i| io.submit(read(1, i % 2 * 2048, 2048), &[]))
         .collect();
     for cid in cids {
-        let (cqe, read) = w.finish(&io, cid, &[]);
+        let (cqe, read) = io.finish(cid, &[]);
         assert!(cqe.status().is_success() && read == data);
     }
 }
@@ -173,42 +173,42 @@ fn a_delayed_command_is_aborted_at_once() {
     for sqe in sqes {
         let start = w.now();
         let in_capsule = sqe.opcode == nvm::WRITE && sqe != bring(nvm::WRITE, 1, 0, 1, false);
-        let cid = w.submit(&mut io, sqe, if in_capsule { &data } else { &[] });
+        let cid = io.submit(sqe, if in_capsule { &data } else { &[] });
         if sqe.opcode == nvm::WRITE && !in_capsule {
             // Its data comes, and its answer is held.
-            let r2t = w.receive(&io);
+            let r2t = io.receive();
             assert_eq!(r2t.frame.pdu_type, PduType::R2T);
-            w.answer_r2t(&io, &r2t, &data);
+            io.answer_r2t(&r2t, &data);
         }
-        let other = w.submit(&mut io, read(2, 0, 1), &[]);
-        assert!(w.finish(&io, other, &[]).0.status().is_success());
+        let other = io.submit(read(2, 0, 1), &[]);
+        assert!(io.finish(other, &[]).0.status().is_success());
         assert!(w.abort(&mut admin, cid), "{sqe:?}");
-        let (cqe, none) = w.finish(&io, cid, &[]);
+        let (cqe, none) = io.finish(cid, &[]);
         assert_eq!(cqe.status(), Status::ABORTED_BY_REQUEST);
         assert!(none.is_empty() && w.now() - start < SLACK);
         // It is gone: there is nothing left to abort, and its identifier is free.
         assert!(!w.abort(&mut admin, cid));
-        let again = w.submit_as(&io, cid, read(2, 0, 1), &[]);
-        assert!(w.finish(&io, again, &[]).0.status().is_success());
+        let again = io.submit_as(cid, read(2, 0, 1), &[]);
+        assert!(io.finish(again, &[]).0.status().is_success());
     }
-    assert!(w.receive_within(&io, Duration::from_secs(40)).is_none());
+    assert!(io.receive_within(Duration::from_secs(40)).is_none());
     // The writes had been carried out before they were aborted.
-    assert_eq!(w.read(&mut io, 1, 0, 1), data);
+    assert_eq!(io.read(1, 0, 1).unwrap(), data);
 }
 
 #[test]
 fn a_held_command_keeps_its_identifier_and_its_slot() {
     let mut w = world("slots", 1_000_000, 1_000_000);
     let (_admin, mut io) = w.connect_with(false, 4);
-    let held = w.submit(&mut io, read(1, 0, 1), &[]);
-    w.submit_as(&io, held, read(1, 0, 1), &[]);
-    let conflict = w.receive(&io).cqe();
+    let held = io.submit(read(1, 0, 1), &[]);
+    io.submit_as(held, read(1, 0, 1), &[]);
+    let conflict = io.receive().cqe();
     assert_eq!(conflict.status().code(), Status::COMMAND_ID_CONFLICT);
     for _ in 0..4 {
-        w.submit(&mut io, read(1, 0, 1), &[]);
+        io.submit(read(1, 0, 1), &[]);
     }
     // More commands than the queue has entries.
-    let end = w.receive_within(&io, SLACK).expect("the queue is overrun");
+    let end = io.receive_within(SLACK).expect("the queue is overrun");
     assert_eq!(end.frame.pdu_type, PduType::C2H_TERM_REQ);
 }
 
@@ -217,21 +217,21 @@ fn what_a_closed_queue_held_is_forgotten() {
     let mut w = world("closed", 1_000_000, 1_000_000);
     let (admin, mut io) = w.connect(false);
     for lba in 0..10 {
-        w.submit(&mut io, read(1, lba, 1), &[]);
-        w.submit(&mut io, write(1, lba, 1), &[1; 512]);
+        io.submit(read(1, lba, 1), &[]);
+        io.submit(write(1, lba, 1), &[1; 512]);
     }
-    w.close(io);
-    let turns = |w: &World| w.sim.counters()[0].turns;
+    io.stream.close();
+    let turns = |w: &World| w.sim.borrow_mut().counters()[0].turns;
     // Until the target has seen that the connection is closed.
-    w.sim.run_for(micros(10_000));
+    w.sim.borrow_mut().run_for(micros(10_000));
     let before = turns(&w);
-    w.sim.run_for(Duration::from_secs(2));
+    w.sim.borrow_mut().run_for(Duration::from_secs(2));
     // A run ends with a turn.
     assert_eq!(turns(&w), before + 1, "a turn for a queue that is gone");
-    w.close(admin);
+    admin.stream.close();
     let (_admin, mut io) = w.connect(false);
     let start = w.now();
-    w.read(&mut io, 1, 0, 1);
+    io.read(1, 0, 1).unwrap();
     // Nobody else's answer has come, and nobody else's timer was in the way.
     assert!((micros(1_000_000)..micros(1_000_000) + SLACK).contains(&(w.now() - start)));
     let queues = w.call(
@@ -245,10 +245,10 @@ fn what_a_closed_queue_held_is_forgotten() {
 fn a_namespace_that_goes_ends_what_is_held() {
     let mut w = world("goes", 20_000, 20_000);
     let (_admin, mut io) = w.connect(false);
-    let reading = w.submit(&mut io, read(1, 0, 1), &[]);
-    let writing = w.submit(&mut io, write(1, 0, 1), &[1; 512]);
+    let reading = io.submit(read(1, 0, 1), &[]);
+    let writing = io.submit(write(1, 0, 1), &[1; 512]);
     assert_eq!(w.call("bdev_delay_delete", json!({"name": "Delay0"})), true);
-    let (cqe, _) = w.finish(&io, reading, &[]);
+    let (cqe, _) = io.finish(reading, &[]);
     assert_eq!(cqe.status().code(), Status::INVALID_NAMESPACE);
-    assert!(w.finish(&io, writing, &[]).0.status().is_success());
+    assert!(io.finish(writing, &[]).0.status().is_success());
 }

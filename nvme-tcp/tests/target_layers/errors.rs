@@ -21,7 +21,7 @@ fn world(name: &str) -> World {
 }
 
 /// Status of a command of each kind, on a namespace: read, compare, write, zeroes, deallocate, flush.
-fn statuses(w: &mut World, io: &mut Queue, nsid: u32) -> [Status; 6] {
+fn statuses(io: &mut Queue, nsid: u32) -> [Status; 6] {
     let zero = [0; 512];
     let (dsm, range) = deallocate(nsid, 40, 1);
     let commands: [(Sqe, &[u8]); 6] = [
@@ -32,7 +32,7 @@ fn statuses(w: &mut World, io: &mut Queue, nsid: u32) -> [Status; 6] {
         (dsm, &range),
         (Sqe::new(nvm::FLUSH, nsid), &[]),
     ];
-    commands.map(|(sqe, data)| w.command(io, sqe, data).0)
+    commands.map(|(sqe, data)| io.command(sqe, data).0.status())
 }
 
 #[test]
@@ -66,23 +66,23 @@ fn each_kind_fails_as_often_as_it_was_told_to() {
         ("all", 0, [OK; 6], [OK; 6]),
     ] {
         w.inject(DISK, io_type, "failure", json!({"num": num}));
-        assert_eq!(statuses(&mut w, &mut io, 2), [OK; 6]);
-        assert_eq!(statuses(&mut w, &mut io, 1), first, "{io_type} {num}");
-        assert_eq!(statuses(&mut w, &mut io, 1), second, "{io_type} {num}");
-        assert_eq!(statuses(&mut w, &mut io, 1), [OK; 6], "{io_type} {num}");
+        assert_eq!(statuses(&mut io, 2), [OK; 6]);
+        assert_eq!(statuses(&mut io, 1), first, "{io_type} {num}");
+        assert_eq!(statuses(&mut io, 1), second, "{io_type} {num}");
+        assert_eq!(statuses(&mut io, 1), [OK; 6], "{io_type} {num}");
     }
     // Once, if nothing is said; until it is cleared.
     w.inject(DISK, "flush", "failure", json!({}));
     w.inject(DISK, "read", "failure", json!({"num": 1000}));
-    assert_eq!(statuses(&mut w, &mut io, 1), [NO, NO, OK, OK, OK, NO]);
-    assert_eq!(statuses(&mut w, &mut io, 1), [NO, NO, OK, OK, OK, OK]);
+    assert_eq!(statuses(&mut io, 1), [NO, NO, OK, OK, OK, NO]);
+    assert_eq!(statuses(&mut io, 1), [NO, NO, OK, OK, OK, OK]);
     w.inject(DISK, "clear", "failure", json!({}));
-    assert_eq!(statuses(&mut w, &mut io, 1), [OK; 6]);
+    assert_eq!(statuses(&mut io, 1), [OK; 6]);
     // A flush of all namespaces finds the one that fails.
     w.inject(DISK, "flush", "failure", json!({}));
     let flush = Sqe::new(nvm::FLUSH, u32::MAX);
-    assert_eq!(w.command(&mut io, flush, &[]).0, NO);
-    assert_eq!(w.command(&mut io, flush, &[]).0, OK);
+    assert_eq!(io.command(flush, &[]).0.status(), NO);
+    assert_eq!(io.command(flush, &[]).0.status(), OK);
 }
 
 #[test]
@@ -90,19 +90,19 @@ fn what_fails_writes_nothing() {
     let mut w = world("nothing");
     let (_admin, mut io) = w.connect(true);
     let data = pattern(4096, 1);
-    assert!(w.command(&mut io, write(1, 0, 8), &data).0.is_success());
+    assert!(io.command(write(1, 0, 8), &data).0.status().is_success());
     w.inject(DISK, "all", "failure", json!({"num": 3}));
     let (dsm, range) = deallocate(1, 0, 8);
     let other = pattern(4096, 2);
-    assert!(!w.command(&mut io, write(1, 0, 8), &other).0.is_success());
-    assert!(!w.command(&mut io, dsm, &range).0.is_success());
+    assert!(!io.command(write(1, 0, 8), &other).0.status().is_success());
+    assert!(!io.command(dsm, &range).0.status().is_success());
     let zero = Sqe::for_blocks(nvm::WRITE_ZEROES, 1, 0, 8);
-    assert!(!w.command(&mut io, zero, &[]).0.is_success());
+    assert!(!io.command(zero, &[]).0.status().is_success());
     // The disk is asked when the data is there.
     let on_r2t = bring(nvm::WRITE, 1, 0, 8, false);
-    assert!(!w.command(&mut io, on_r2t, &other).0.is_success());
+    assert!(!io.command(on_r2t, &other).0.status().is_success());
     w.inject(DISK, "clear", "failure", json!({}));
-    assert_eq!(w.read(&mut io, 1, 0, 8), data);
+    assert_eq!(io.read(1, 0, 8).unwrap(), data);
 }
 
 #[test]
@@ -110,15 +110,15 @@ fn commands_that_are_wrong_use_no_error_up() {
     let mut w = world("wrong");
     let (_admin, mut io) = w.connect(false);
     w.inject(DISK, "all", "failure", json!({}));
-    let (status, _) = w.command(&mut io, read(1, 1 << 50, 1), &[]);
+    let status = io.command(read(1, 1 << 50, 1), &[]).0.status();
     assert_eq!(status.code(), Status::LBA_OUT_OF_RANGE);
-    let (status, _) = w.command(&mut io, Sqe::new(0x70, 1), &[]);
+    let status = io.command(Sqe::new(0x70, 1), &[]).0.status();
     assert_eq!(status.code(), Status::INVALID_OPCODE);
     let mut short = write(1, 0, 8);
     short.sgl = SglDescriptor::in_capsule(0, 512);
-    let (status, _) = w.command(&mut io, short, &[1; 512]);
+    let status = io.command(short, &[1; 512]).0.status();
     assert_eq!(status.code(), Status::DATA_SGL_LENGTH_INVALID);
-    let (status, _) = w.command(&mut io, read(1, 0, 1), &[]);
+    let status = io.command(read(1, 0, 1), &[]).0.status();
     assert_eq!(status, Status::INTERNAL_ERROR);
 }
 
@@ -129,9 +129,9 @@ fn an_nvme_failure_has_the_status_that_was_asked_for() {
     for (sct, sc) in [(2, 0x81), (0, 0x82), (3, 0x02), (1, 0), (7, 0xff)] {
         let status = json!({"nvme_sct": sct, "nvme_sc": sc});
         w.inject(DISK, "read", "nvme_failure", status);
-        let found = w.command(&mut io, read(1, 0, 1), &[]).0;
+        let found = io.command(read(1, 0, 1), &[]).0.status();
         assert_eq!(found, Status::new(sct, sc));
-        assert!(w.command(&mut io, read(1, 0, 1), &[]).0.is_success());
+        assert!(io.command(read(1, 0, 1), &[]).0.status().is_success());
     }
 }
 
@@ -156,33 +156,33 @@ fn a_byte_is_changed_on_its_way() {
     for at in [0, 700, 300_000] {
         let corrupt = json!({"corrupt_offset": at, "corrupt_value": 0x41});
         let sqe = bring(nvm::WRITE, 1, 0, blocks, false);
-        assert!(w.command(&mut io, sqe, &data).0.is_success());
+        assert!(io.command(sqe, &data).0.status().is_success());
         w.inject(DISK, "read", "corrupt_data", corrupt.clone());
-        assert!(w.read(&mut io, 1, 0, blocks) == change(&data, at), "{at}");
-        assert!(w.read(&mut io, 1, 0, blocks) == data, "{at}");
+        assert!(io.read(1, 0, blocks).unwrap() == change(&data, at), "{at}");
+        assert!(io.read(1, 0, blocks).unwrap() == data, "{at}");
         w.inject("EE_Null0", "read", "corrupt_data", corrupt.clone());
         let zero = vec![0; data.len()];
-        assert!(w.read(&mut io, 2, 0, blocks) == change(&zero, at), "{at}");
-        assert!(w.read(&mut io, 2, 0, blocks) == zero, "{at}");
+        assert!(io.read(2, 0, blocks).unwrap() == change(&zero, at), "{at}");
+        assert!(io.read(2, 0, blocks).unwrap() == zero, "{at}");
         w.inject(DISK, "write", "corrupt_data", corrupt.clone());
-        assert!(w.command(&mut io, sqe, &data).0.is_success());
-        assert!(w.read(&mut io, 1, 0, blocks) == change(&data, at), "{at}");
+        assert!(io.command(sqe, &data).0.status().is_success());
+        assert!(io.read(1, 0, blocks).unwrap() == change(&data, at), "{at}");
     }
     let corrupt = json!({"corrupt_offset": 511, "corrupt_value": 0x41, "num": 2});
     w.inject(DISK, "write", "corrupt_data", corrupt.clone());
     let one = &data[..512];
-    assert!(w.command(&mut io, write(1, 0, 1), one).0.is_success());
-    assert_eq!(w.read(&mut io, 1, 0, 1), change(one, 511));
+    assert!(io.command(write(1, 0, 1), one).0.status().is_success());
+    assert_eq!(io.read(1, 0, 1).unwrap(), change(one, 511));
     // Ranges to deallocate are no data.
     let start = json!({"corrupt_offset": 8, "corrupt_value": 1});
     w.inject(DISK, "unmap", "corrupt_data", start);
     let (dsm, range) = deallocate(1, 0, 1);
-    assert!(w.command(&mut io, dsm, &range).0.is_success());
-    assert_eq!(w.read(&mut io, 1, 0, 1), [0; 512]);
+    assert!(io.command(dsm, &range).0.status().is_success());
+    assert_eq!(io.read(1, 0, 1).unwrap(), [0; 512]);
     // Beyond the data of the command, nothing is changed.
     let beyond = json!({"corrupt_offset": 512, "corrupt_value": 1});
     w.inject(DISK, "read", "corrupt_data", beyond);
-    assert_eq!(w.read(&mut io, 1, 0, 1), [0; 512]);
+    assert_eq!(io.read(1, 0, 1).unwrap(), [0; 512]);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn without_memory_a_command_comes_a_little_later() {
         assert!((late..late + SLACK).contains(&took), "{took:?}");
         assert!(w.timed(&mut io, sqe, data).1 < SLACK);
     }
-    assert_eq!(w.read(&mut io, 1, 0, 1), data);
+    assert_eq!(io.read(1, 0, 1).unwrap(), data);
 }
 
 #[test]
@@ -212,12 +212,12 @@ fn an_error_can_wait_for_a_deep_queue() {
     let (mut admin, mut io) = w.connect(false);
     w.inject(DISK, "flush", "pending", json!({}));
     w.inject(DISK, "read", "failure", json!({"num": 2, "queue_depth": 1}));
-    assert!(w.command(&mut io, read(1, 0, 1), &[]).0.is_success());
-    let held = w.submit(&mut io, Sqe::new(nvm::FLUSH, 1), &[]);
-    assert!(!w.command(&mut io, read(1, 0, 1), &[]).0.is_success());
+    assert!(io.command(read(1, 0, 1), &[]).0.status().is_success());
+    let held = io.submit(Sqe::new(nvm::FLUSH, 1), &[]);
+    assert!(!io.command(read(1, 0, 1), &[]).0.status().is_success());
     assert!(w.abort(&mut admin, held));
-    w.finish(&io, held, &[]);
-    assert!(w.command(&mut io, read(1, 0, 1), &[]).0.is_success());
+    io.finish(held, &[]);
+    assert!(io.command(read(1, 0, 1), &[]).0.status().is_success());
 }
 
 #[test]
@@ -228,51 +228,53 @@ fn what_is_pending_stays_until_it_is_resumed() {
     let mut second = w.io_queue(&admin, 2);
     let (old, new) = (pattern(512, 1), pattern(512, 2));
     for lba in 0..4 {
-        assert!(w.command(&mut first, write(1, lba, 1), &old).0.is_success());
+        assert!(
+            first
+                .command(write(1, lba, 1), &old)
+                .0
+                .status()
+                .is_success()
+        );
     }
     w.inject(DISK, "all", "pending", json!({"num": 3}));
-    let in_capsule = w.submit(&mut first, write(1, 0, 1), &new);
-    let on_r2t = w.submit(&mut first, bring(nvm::WRITE, 1, 1, 1, false), &[]);
-    let r2t = w.receive(&first);
-    assert_eq!(w.answer_r2t(&first, &r2t, &new), on_r2t);
+    let in_capsule = first.submit(write(1, 0, 1), &new);
+    let on_r2t = first.submit(bring(nvm::WRITE, 1, 1, 1, false), &[]);
+    let r2t = first.receive();
+    assert_eq!(first.answer_r2t(&r2t, &new), on_r2t);
     let (dsm, range) = deallocate(1, 2, 1);
-    let unmap = w.submit(&mut second, dsm, &range);
-    let zeroes = w.submit(
-        &mut second,
-        Sqe::for_blocks(nvm::WRITE_ZEROES, 1, 3, 1),
-        &[],
-    );
-    let reading = w.submit(&mut second, read(1, 0, 1), &[]);
-    let flush = w.submit(&mut second, Sqe::new(nvm::FLUSH, 1), &[]);
-    for queue in [&first, &second] {
-        assert!(w.receive_within(queue, Duration::from_secs(600)).is_none());
+    let unmap = second.submit(dsm, &range);
+    let zeroes = second.submit(Sqe::for_blocks(nvm::WRITE_ZEROES, 1, 3, 1), &[]);
+    let reading = second.submit(read(1, 0, 1), &[]);
+    let flush = second.submit(Sqe::new(nvm::FLUSH, 1), &[]);
+    for queue in [&mut first, &mut second] {
+        assert!(queue.receive_within(Duration::from_secs(600)).is_none());
     }
     // Everybody else goes on, and sees that nothing was written. Two of three reads are held by now.
     w.inject(DISK, "read", "failure", json!({"num": 0}));
     for lba in 0..4 {
-        assert_eq!(w.read(&mut first, 1, lba, 1), old);
-        assert_eq!(w.read(&mut second, 2, lba, 1), [0; 512]);
+        assert_eq!(first.read(1, lba, 1).unwrap(), old);
+        assert_eq!(second.read(2, lba, 1).unwrap(), [0; 512]);
     }
     // To clear is not to resume.
     w.inject(DISK, "clear", "pending", json!({}));
-    assert!(w.receive_within(&first, SLACK).is_none());
+    assert!(first.receive_within(SLACK).is_none());
     let start = w.now();
     assert_eq!(
         w.call("bdev_error_resume_pending", json!({"name": DISK})),
         true
     );
-    assert!(w.finish(&first, in_capsule, &[]).0.status().is_success());
-    assert!(w.finish(&first, on_r2t, &[]).0.status().is_success());
+    assert!(first.finish(in_capsule, &[]).0.status().is_success());
+    assert!(first.finish(on_r2t, &[]).0.status().is_success());
     for cid in [unmap, zeroes] {
-        assert!(w.finish(&second, cid, &[]).0.status().is_success());
+        assert!(second.finish(cid, &[]).0.status().is_success());
     }
     // It is read when it goes on, wherever the write that was held before it is by now.
-    let (cqe, read) = w.finish(&second, reading, &[]);
+    let (cqe, read) = second.finish(reading, &[]);
     assert!(cqe.status().is_success() && (read == old || read == new));
-    assert!(w.finish(&second, flush, &[]).0.status().is_success());
+    assert!(second.finish(flush, &[]).0.status().is_success());
     assert!(w.now() - start < SLACK);
     for (lba, data) in [(0, &new[..]), (1, &new), (2, &[0; 512]), (3, &[0; 512])] {
-        assert_eq!(w.read(&mut first, 1, lba, 1), data);
+        assert_eq!(first.read(1, lba, 1).unwrap(), data);
     }
 }
 
@@ -302,21 +304,21 @@ fn a_disk_that_does_not_answer_is_named_in_the_log() {
     let mut w = world("silent");
     let (_admin, mut io) = w.connect(false);
     w.inject(DISK, "read", "pending", json!({"num": 2}));
-    w.submit(&mut io, read(1, 0, 1), &[]);
+    io.submit(read(1, 0, 1), &[]);
     let silence =
         || LINES.with_borrow(|lines| lines.iter().filter(|l| l.starts_with(DISK)).count());
-    w.sim.run_for(Duration::from_secs(29));
-    w.submit(&mut io, read(1, 0, 1), &[]);
+    w.sim.borrow_mut().run_for(Duration::from_secs(29));
+    io.submit(read(1, 0, 1), &[]);
     assert_eq!(silence(), 0);
-    w.sim.run_for(Duration::from_secs(2));
+    w.sim.borrow_mut().run_for(Duration::from_secs(2));
     assert_eq!(silence(), 1);
     // Again after twice the time, as long as that lasts.
-    w.sim.run_for(Duration::from_secs(20));
+    w.sim.borrow_mut().run_for(Duration::from_secs(20));
     assert_eq!(silence(), 1);
-    w.sim.run_for(Duration::from_secs(20));
+    w.sim.borrow_mut().run_for(Duration::from_secs(20));
     assert_eq!(silence(), 2);
     w.call("bdev_error_resume_pending", json!({"name": DISK}));
-    w.sim.run_for(Duration::from_secs(600));
+    w.sim.borrow_mut().run_for(Duration::from_secs(600));
     assert_eq!(silence(), 2);
 }
 
@@ -326,10 +328,10 @@ fn a_resume_is_for_what_was_held_before_it() {
     let (_admin, mut io) = w.connect(false);
     w.call("bdev_error_resume_pending", json!({"name": DISK}));
     w.inject(DISK, "read", "pending", json!({}));
-    let held = w.submit(&mut io, read(1, 0, 1), &[]);
-    assert!(w.receive_within(&io, SLACK).is_none());
+    let held = io.submit(read(1, 0, 1), &[]);
+    assert!(io.receive_within(SLACK).is_none());
     w.call("bdev_error_resume_pending", json!({"name": DISK}));
-    assert!(w.finish(&io, held, &[]).0.status().is_success());
+    assert!(io.finish(held, &[]).0.status().is_success());
 }
 
 #[test]
@@ -342,20 +344,20 @@ fn what_is_pending_can_be_aborted_and_has_written_nothing() {
             SglDescriptor::IN_CAPSULE => &[7; 512],
             _ => &[],
         };
-        let cid = w.submit(&mut io, sqe, data);
+        let cid = io.submit(sqe, data);
         if data.is_empty() {
-            let r2t = w.receive(&io);
+            let r2t = io.receive();
             assert_eq!(r2t.frame.pdu_type, PduType::R2T);
-            w.answer_r2t(&io, &r2t, &[7; 512]);
+            io.answer_r2t(&r2t, &[7; 512]);
         }
         assert!(w.abort(&mut admin, cid));
-        let (cqe, _) = w.finish(&io, cid, &[]);
+        let (cqe, _) = io.finish(cid, &[]);
         assert_eq!(cqe.status(), Status::ABORTED_BY_REQUEST);
         assert!(!w.abort(&mut admin, cid));
     }
     w.call("bdev_error_resume_pending", json!({"name": DISK}));
-    assert!(w.receive_within(&io, SLACK).is_none());
-    assert_eq!(w.read(&mut io, 1, 0, 1), [0; 512]);
+    assert!(io.receive_within(SLACK).is_none());
+    assert_eq!(io.read(1, 0, 1).unwrap(), [0; 512]);
 }
 
 #[test]
@@ -364,15 +366,15 @@ fn what_is_pending_goes_with_its_connection() {
     let (admin, mut io) = w.connect(false);
     w.inject(DISK, "all", "pending", json!({"num": 5}));
     for lba in 0..5 {
-        w.submit(&mut io, write(1, lba, 1), &[7; 512]);
-        w.submit(&mut io, bring(nvm::COMPARE, 1, lba, 1, true), &[7; 512]);
+        io.submit(write(1, lba, 1), &[7; 512]);
+        io.submit(bring(nvm::COMPARE, 1, lba, 1, true), &[7; 512]);
     }
-    w.close(io);
+    io.stream.close();
     let mut io = w.io_queue(&admin, 1);
     w.call("bdev_error_resume_pending", json!({"name": DISK}));
-    assert!(w.receive_within(&io, SLACK).is_none());
+    assert!(io.receive_within(SLACK).is_none());
     for lba in 0..5 {
-        assert_eq!(w.read(&mut io, 1, lba, 1), [0; 512]);
+        assert_eq!(io.read(1, lba, 1).unwrap(), [0; 512]);
     }
 }
 
@@ -381,14 +383,14 @@ fn what_is_pending_ends_with_its_namespace() {
     let mut w = world("namespace");
     let (_admin, mut io) = w.connect(false);
     w.inject(DISK, "all", "pending", json!({"num": 5}));
-    let reading = w.submit(&mut io, read(1, 0, 1), &[]);
-    let all = w.submit(&mut io, Sqe::new(nvm::FLUSH, u32::MAX), &[]);
-    assert!(w.receive_within(&io, SLACK).is_none());
+    let reading = io.submit(read(1, 0, 1), &[]);
+    let all = io.submit(Sqe::new(nvm::FLUSH, u32::MAX), &[]);
+    assert!(io.receive_within(SLACK).is_none());
     w.call("bdev_error_delete", json!({"name": DISK}));
-    let (cqe, _) = w.finish(&io, reading, &[]);
+    let (cqe, _) = io.finish(reading, &[]);
     assert_eq!(cqe.status().code(), Status::INVALID_NAMESPACE);
-    assert!(w.finish(&io, all, &[]).0.status().is_success());
-    let (status, _) = w.command(&mut io, read(1, 0, 1), &[]);
+    assert!(io.finish(all, &[]).0.status().is_success());
+    let status = io.command(read(1, 0, 1), &[]).0.status();
     assert_eq!(status.code(), Status::INVALID_NAMESPACE);
 }
 
@@ -398,11 +400,11 @@ fn what_is_pending_ends_when_its_namespace_leaves_the_disk() {
     let (admin, mut first) = w.connect(false);
     let mut second = w.io_queue(&admin, 2);
     w.inject(DISK, "read", "pending", json!({"num": 2}));
-    let held = [&mut first, &mut second].map(|queue| w.submit(queue, read(1, 0, 1), &[]));
+    let held = [&mut first, &mut second].map(|queue| queue.submit(read(1, 0, 1), &[]));
     let remove = json!({"nqn": crate::world::NQN, "nsid": 1});
     w.call("nvmf_subsystem_remove_ns", remove);
-    for (queue, cid) in [&first, &second].into_iter().zip(held) {
-        let (cqe, _) = w.finish(queue, cid, &[]);
+    for (queue, cid) in [&mut first, &mut second].into_iter().zip(held) {
+        let (cqe, _) = queue.finish(cid, &[]);
         assert_eq!(cqe.status().code(), Status::INVALID_NAMESPACE);
     }
 }
@@ -414,10 +416,10 @@ fn what_was_held_does_not_go_to_another_disk() {
     let place = |nsid: u32| json!({"nqn": crate::world::NQN, "nsid": nsid});
     w.call("nvmf_subsystem_remove_ns", place(2));
     w.inject(DISK, "write", "nomem", json!({}));
-    let held = w.submit(&mut io, write(1, 0, 1), &[7; 512]);
+    let held = io.submit(write(1, 0, 1), &[7; 512]);
     w.call("nvmf_subsystem_remove_ns", place(1));
     assert_eq!(w.add_ns("Malloc1"), 1);
-    let (cqe, _) = w.finish(&io, held, &[]);
+    let (cqe, _) = io.finish(held, &[]);
     assert_eq!(cqe.status().code(), Status::INVALID_NAMESPACE);
-    assert_eq!(w.read(&mut io, 1, 0, 1), [0; 512]);
+    assert_eq!(io.read(1, 0, 1).unwrap(), [0; 512]);
 }

@@ -241,7 +241,7 @@ fn what_is_refused_changes_nothing() {
     let after = (w.config(), w.call("bdev_get_bdevs", json!({})));
     assert_eq!(after, before);
     let (_admin, mut io) = w.connect(false);
-    assert!(w.command(&mut io, read(1, 0, 1), &[]).0.is_success());
+    assert!(io.command(read(1, 0, 1), &[]).0.status().is_success());
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn a_base_that_grows_takes_its_layers_along() {
         vec![w.delay("Delay0", &errors, 5_000, 5_000)]
     });
     let (_admin, mut io) = w.connect(false);
-    assert!(!w.command(&mut io, read(1, 4000, 1), &[]).0.is_success());
+    assert!(!io.command(read(1, 4000, 1), &[]).0.status().is_success());
     w.call("bdev_null_resize", json!({"name": "Null0", "new_size": 2}));
     for name in ["Null0", "EE_Null0", "Delay0"] {
         assert_eq!(w.bdev(name)["num_blocks"], 4096, "{name}");
@@ -335,7 +335,7 @@ fn a_base_that_grows_takes_its_layers_along() {
     let (status, took) = w.timed(&mut io, read(1, 4000, 1), &[]);
     assert!(status.is_success() && took >= Duration::from_millis(5));
     w.inject("EE_Null0", "read", "failure", json!({}));
-    assert!(!w.command(&mut io, read(1, 4000, 1), &[]).0.is_success());
+    assert!(!io.command(read(1, 4000, 1), &[]).0.status().is_success());
 
     // The same without a namespace.
     w.call("nvmf_subsystem_remove_ns", json!({"nqn": NQN, "nsid": 1}));
@@ -357,7 +357,7 @@ fn a_base_that_grows_takes_its_layers_along() {
     w.call("bdev_aio_rescan", json!({"name": "Aio0"}));
     std::fs::remove_file(&path).unwrap();
     assert_eq!(w.bdev("EE_Aio0")["num_blocks"], 16);
-    assert_eq!(w.read(&mut io, 2, 15, 1), [7; 512]);
+    assert_eq!(io.read(2, 15, 1).unwrap(), [7; 512]);
 }
 
 #[test]

@@ -49,13 +49,13 @@ fn an_error_below_a_delay_is_late() {
     let corrupt = json!({"corrupt_offset": 3, "corrupt_value": 9});
     w.inject("EE_Malloc0", "read", "corrupt_data", corrupt.clone());
     let start = w.now();
-    assert_eq!(w.read(&mut io, 1, 0, 1)[..5], [0, 0, 0, 9, 0]);
+    assert_eq!(io.read(1, 0, 1).unwrap()[..5], [0, 0, 0, 9, 0]);
     assert!(is_about(w.now() - start, READ));
     w.inject("EE_Malloc0", "write", "corrupt_data", corrupt);
     let sqe = bring(nvm::WRITE, 1, 0, 1, false);
     let (status, took) = w.timed(&mut io, sqe, &[4; 512]);
     assert!(status.is_success() && is_about(took, WRITE));
-    assert_eq!(w.read(&mut io, 1, 0, 1)[..5], [4, 4, 4, 13, 4]);
+    assert_eq!(io.read(1, 0, 1).unwrap()[..5], [4, 4, 4, 13, 4]);
 }
 
 #[test]
@@ -93,21 +93,21 @@ fn what_was_pending_below_a_delay_is_late_from_then_on() {
     let (mut admin, mut io) = w.connect(false);
     let data = pattern(512, 1);
     w.inject("EE_Malloc0", "all", "pending", json!({}));
-    let reading = w.submit(&mut io, read(1, 0, 1), &[]);
-    let writing = w.submit(&mut io, bring(nvm::WRITE, 1, 5, 1, false), &[]);
-    let r2t = w.receive(&io);
+    let reading = io.submit(read(1, 0, 1), &[]);
+    let writing = io.submit(bring(nvm::WRITE, 1, 5, 1, false), &[]);
+    let r2t = io.receive();
     assert_eq!(r2t.frame.pdu_type, PduType::R2T);
-    assert_eq!(w.answer_r2t(&io, &r2t, &data), writing);
-    assert!(w.receive_within(&io, Duration::from_secs(9)).is_none());
+    assert_eq!(io.answer_r2t(&r2t, &data), writing);
+    assert!(io.receive_within(Duration::from_secs(9)).is_none());
     let start = w.now();
     w.call("bdev_error_resume_pending", json!({"name": "EE_Malloc0"}));
-    assert!(w.finish(&io, reading, &[]).0.status().is_success());
+    assert!(io.finish(reading, &[]).0.status().is_success());
     assert!(is_about(w.now() - start, READ));
     // It is in its delay now; an abort finds it done.
     assert!(w.abort(&mut admin, writing));
-    let (cqe, _) = w.finish(&io, writing, &[]);
+    let (cqe, _) = io.finish(writing, &[]);
     assert_eq!(cqe.status(), Status::ABORTED_BY_REQUEST);
-    assert_eq!(w.read(&mut io, 1, 5, 1), data);
+    assert_eq!(io.read(1, 5, 1).unwrap(), data);
 }
 
 #[test]
@@ -120,15 +120,15 @@ fn two_layers_of_errors_hold_one_after_the_other() {
     let (_admin, mut io) = w.connect(false);
     w.inject("EE_Malloc0", "read", "pending", json!({}));
     w.inject("EE_EE_Malloc0", "read", "pending", json!({}));
-    let held = w.submit(&mut io, read(1, 0, 1), &[]);
+    let held = io.submit(read(1, 0, 1), &[]);
     // The lower one does not have it yet.
     w.call("bdev_error_resume_pending", json!({"name": "EE_Malloc0"}));
-    assert!(w.receive_within(&io, SLACK).is_none());
+    assert!(io.receive_within(SLACK).is_none());
     w.call(
         "bdev_error_resume_pending",
         json!({"name": "EE_EE_Malloc0"}),
     );
-    assert!(w.receive_within(&io, SLACK).is_none());
+    assert!(io.receive_within(SLACK).is_none());
     w.call("bdev_error_resume_pending", json!({"name": "EE_Malloc0"}));
-    assert!(w.finish(&io, held, &[]).0.status().is_success());
+    assert!(io.finish(held, &[]).0.status().is_success());
 }
