@@ -42,7 +42,7 @@ pub struct Namespace {
     pub blocks: u64,
     /// Log2 of the block size in bytes, 9 to 16.
     pub block_shift: u8,
-    /// Its identifiers.
+    /// Identifiers of the namespace.
     pub ids: NamespaceIds,
     /// ANA group (ANAGRPID), 0 without ANA reporting.
     pub ana_group: u32,

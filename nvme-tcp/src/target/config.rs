@@ -10,7 +10,7 @@ use crate::target::disk::Backend;
 /// Settings of a new subsystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubsystemConfig {
-    /// Its name; must not be in use.
+    /// Name of the subsystem; must not be in use.
     pub nqn: Nqn,
     /// Serial number: up to 20 printable ASCII characters.
     pub serial: String,
@@ -82,6 +82,6 @@ impl NamespaceConfig {
 pub struct Referral {
     /// Where it listens.
     pub addr: SocketAddr,
-    /// Its NQN: the discovery NQN, or that of an NVM subsystem. Address and NQN identify the entry.
+    /// NQN of what listens there: the discovery NQN, or that of an NVM subsystem. Address and NQN identify the entry.
     pub subnqn: Nqn,
 }

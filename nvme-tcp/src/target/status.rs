@@ -37,7 +37,7 @@ pub struct TargetStatus {
 /// One subsystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubsystemStatus {
-    /// Its name.
+    /// NQN.
     pub nqn: Nqn,
     /// Serial number.
     pub serial: String,
@@ -64,7 +64,7 @@ pub struct SubsystemStatus {
 /// One namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamespaceStatus {
-    /// Its identifier.
+    /// Namespace identifier.
     pub nsid: u32,
     /// What its blocks are kept in, as it was configured.
     pub backend: Backend,
@@ -72,13 +72,13 @@ pub struct NamespaceStatus {
     pub block_size: u32,
     /// Number of blocks.
     pub blocks: u64,
-    /// Its UUID.
+    /// UUID.
     pub uuid: Uuid,
-    /// Its NGUID.
+    /// NGUID.
     pub nguid: [u8; 16],
-    /// Its EUI64, if it was given one.
+    /// EUI64, if it was given one.
     pub eui64: Option<[u8; 8]>,
-    /// Its ANA group.
+    /// ANA group.
     pub ana_group: u32,
     /// Why its writes and flushes fail for good, if they do: a flush of its file failed, so that what was written
     /// before may be lost. That ends when the disk is made anew.
@@ -112,7 +112,7 @@ pub struct ControllerStatus {
     pub kato_ms: u32,
     /// CSTS.RDY.
     pub ready: bool,
-    /// Its queues, the admin queue first.
+    /// Queue pairs, the admin queue first.
     pub qpairs: Vec<QpairStatus>,
 }
 
@@ -193,7 +193,7 @@ pub struct ReactorStatus {
 pub struct Fault {
     /// When.
     pub at: Time,
-    /// Whose.
+    /// Address of the peer.
     pub peer: SocketAddr,
     /// Queue identifier, once Connect has told it.
     pub qid: Option<u16>,

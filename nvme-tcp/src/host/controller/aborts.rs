@@ -57,7 +57,7 @@ impl Aborts {
         Some(abort)
     }
 
-    /// There was no room for it in the queue.
+    /// The queue had no room for an abort.
     pub fn unsent(&mut self, abort: Abort) {
         self.outstanding -= 1;
         self.waiting.push_front(abort);
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(cids(&sent), [2]);
         sent = send(&mut aborts, 255, at(0));
         assert_eq!(cids(&sent), [3, 4]);
-        // There was no room for the first of them.
+        // The queue had no room for the first of them.
         aborts.unsent(sent.remove(0));
         assert_eq!(cids(&send(&mut aborts, 255, at(0))), [3]);
     }

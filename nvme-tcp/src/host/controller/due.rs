@@ -143,7 +143,7 @@ impl<U> Controller<U> {
         if overdue == 0 {
             return Ok(());
         }
-        // There is no other queue to abort an admin command by.
+        // No other queue exists to abort an admin command by.
         match timeout.action {
             TimeoutAction::None => {
                 self.events.push_back(ControllerEvent::Overdue(overdue));

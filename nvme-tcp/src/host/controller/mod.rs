@@ -62,7 +62,7 @@ pub struct Controller<U = ()> {
     stage: Stage,
     /// The step that waits for its answer or for a later time.
     step: Option<(Step, StepState)>,
-    /// Its number, by which the answer to an earlier one is told apart.
+    /// The number of the step, by which the answer to an earlier one is told apart.
     step_number: u64,
     /// When the step, or shutting down as a whole, must have succeeded.
     step_deadline: Time,
@@ -139,7 +139,7 @@ impl<U> Controller<U> {
         self.stage
     }
 
-    /// What it was connected with.
+    /// What the controller was connected with.
     pub fn options(&self) -> &ControllerOptions {
         &self.known.options
     }
@@ -174,7 +174,7 @@ impl<U> Controller<U> {
         self.known.io_queues
     }
 
-    /// Its active namespaces that can be used.
+    /// Active namespaces that can be used.
     pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
         self.known.namespaces.values()
     }

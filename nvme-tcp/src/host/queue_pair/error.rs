@@ -39,7 +39,7 @@ pub enum QueueError {
     /// The Connect command was completed with an error.
     #[error("Connect refused: {status}{}", connect_detail(*result))]
     Refused {
-        /// Its status.
+        /// Status of the refusal.
         status: Status,
         /// Dword 0 of the completion; for invalid parameters the offset of the field at fault.
         result: u32,

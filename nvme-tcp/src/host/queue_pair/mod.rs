@@ -184,7 +184,7 @@ impl<T> QueuePair<T> {
         self.controller_id
     }
 
-    /// What it connected with.
+    /// What the queue pair connected with.
     pub fn options(&self) -> &ConnectOptions {
         &self.options
     }

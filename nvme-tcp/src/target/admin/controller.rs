@@ -157,7 +157,8 @@ impl Controller {
             return Err(Status::INVALID_FIELD.with_dnr());
         }
         // The upper half is reserved for a property of 4 bytes.
-        let new = Cc::from_bits(u32::try_from(value & 0xffff_ffff).unwrap_or(0));
+        let [a, b, c, d, ..] = value.to_le_bytes();
+        let new = Cc::from_bits(u32::from_le_bytes([a, b, c, d]));
         let old = self.cc;
         self.cc = new;
         if new.en() && !old.en() {
@@ -261,14 +262,8 @@ impl Controller {
                 return false;
             }
             if n > 0 {
-                let data = answer.data.get(answer.sent..answer.sent + n);
-                let last = n == left;
-                out.put_data(
-                    answer.cqe.cid.get(),
-                    answer.sent,
-                    data.unwrap_or_default(),
-                    last,
-                );
+                let data = &answer.data[answer.sent..answer.sent + n];
+                out.put_data(answer.cqe.cid.get(), answer.sent, data, n == left);
                 answer.sent += n;
             }
             if n == left {

@@ -54,7 +54,7 @@ pub(in crate::target) fn set(
             controller.host_behavior.copy_from_slice(new);
         }
         fid::VOLATILE_WRITE_CACHE if value & VOLATILE_WRITE_CACHE_WCE != 0 => {}
-        // There is one combination of I/O command sets (CNS 1Ch).
+        // Only one combination of I/O command sets exists (CNS 1Ch).
         fid::IO_COMMAND_SET_PROFILE if value & 0x1ff == 0 => {}
         fid::IO_COMMAND_SET_PROFILE => {
             return Err(Status::IO_COMMAND_SET_COMBINATION_REJECTED.with_dnr());

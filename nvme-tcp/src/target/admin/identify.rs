@@ -15,7 +15,7 @@ use crate::target::admin::controller::{
     ABORTS_MAX, Controller, ERROR_LOG_ENTRIES, KAS, QUEUE_ENTRIES_MAX, VERSION,
 };
 use crate::target::admin::events::AERS_MAX;
-use crate::target::conn::connection::IN_CAPSULE_MAX;
+use crate::target::conn::connection::{IN_CAPSULE_MAX, wire_len};
 use crate::target::subsystem::ana::{ANA_GROUP_MAX, ANATT_SECS};
 use crate::target::subsystem::{NAMESPACES_MAX, Namespace, Subsystem};
 
@@ -65,8 +65,7 @@ pub(in crate::target) fn controller(
         id.cntrltype = ctrl::CNTRLTYPE_DISCOVERY;
         return id.as_bytes().to_vec();
     };
-    let units = (64 + IN_CAPSULE_MAX) / ctrl::CAPSULE_UNIT as usize;
-    id.ioccsz = u32::try_from(units).unwrap_or(4).into();
+    id.ioccsz = wire_len((64 + IN_CAPSULE_MAX) / ctrl::CAPSULE_UNIT as usize).into();
     id.iorcsz = 1.into();
     id.sqes = ctrl::SQES_64;
     id.cqes = ctrl::CQES_16;
@@ -98,7 +97,7 @@ pub(in crate::target) fn namespace(
     ana: AnaState,
     ana_reporting: bool,
 ) -> Vec<u8> {
-    // Of an inactive namespace all fields are zero (NVMe Base 2.1, 5.1.13.2).
+    // All fields of an inactive namespace are zero (NVMe Base 2.1, 5.1.13.2).
     let Some(namespace) = namespace else {
         return vec![0; IDENTIFY_LEN];
     };
@@ -116,6 +115,7 @@ pub(in crate::target) fn namespace(
     }
     if let Some(bytes) = capabilities.granularity {
         let blocks = (bytes >> namespace.block_shift).max(1);
+        // A hint: a larger piece than can be said is said as large as can be.
         let z = u16::try_from(blocks - 1).unwrap_or(u16::MAX).into();
         id.nsfeat |= ns::NSFEAT_OPTIMAL_PERFORMANCE;
         (id.npwg_z, id.npwa_z, id.nows_z) = (z, z, z);

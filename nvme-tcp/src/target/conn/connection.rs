@@ -76,8 +76,8 @@ impl Outgoing {
         let framing = self.framing;
         let header = C2hData::new(
             cid,
-            u32::try_from(offset).unwrap_or(u32::MAX),
-            u32::try_from(data.len()).unwrap_or(u32::MAX),
+            wire_len(offset),
+            wire_len(data.len()),
             if last { flags::LAST_PDU } else { 0 },
         );
         self.tx.put(|out| {
@@ -222,6 +222,16 @@ impl Connection {
         }
         End::Fault(error.reason)
     }
+}
+
+/// A length or offset within the data of one command, as PDUs have it.
+#[inline]
+#[expect(
+    clippy::expect_used,
+    reason = "no command has more data than MAXH2CDATA bytes"
+)]
+pub(in crate::target) fn wire_len(len: usize) -> u32 {
+    u32::try_from(len).expect("an offset within the data of a command")
 }
 
 /// Bytes received, zero for none.

@@ -1,4 +1,4 @@
-//! Connections that are over but for their last words.
+//! Connections that have ended and are about to be closed.
 //!
 //! A socket that is closed with unread bytes resets the connection, and the peer may then never see the
 //! TermReq or the last response. So what still arrives is read and dropped until the peer closes, for a

@@ -27,11 +27,11 @@ const OVER_AFTER: Duration = Duration::from_secs(5);
 /// What happens to a connection that has come.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::target) enum Verdict {
-    /// There is room.
+    /// Room enough.
     Admit,
-    /// There is room once this connection has ended, for the reason given.
+    /// Room enough once this connection has ended, for the reason given.
     Replace(u64, &'static str),
-    /// There is none, for the reason given.
+    /// No room, for the reason given.
     Refuse(&'static str),
 }
 
@@ -201,7 +201,7 @@ mod tests {
         let verdict = admission.admit(0, |_| true, at(2));
         assert!(matches!(verdict, Verdict::Replace(3, _)), "{verdict:?}");
         assert_eq!(admission.counters().ended_unconnected, 2);
-        // Those that have connected since take none of the room.
+        // Connections that have had their Connect since take none of the room.
         assert_eq!(admission.admit(0, |id| id > 100, at(3)), Verdict::Admit);
         assert!(admission.shortage.is_some(), "not over at once");
         assert_eq!(admission.admit(0, |_| true, at(7)), Verdict::Admit);

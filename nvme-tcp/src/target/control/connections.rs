@@ -30,19 +30,19 @@ const ACCEPTS_MAX: usize = 16;
 /// Receives per admin connection and turn.
 const ROUNDS_MAX: usize = 4;
 
-/// How far a connection has come.
+/// What a connection is to home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// ICReq or Connect is to come.
-    Handshake,
-    /// It is the admin queue of this controller.
+enum Role {
+    /// ICReq or Connect is still to come.
+    Unconnected,
+    /// The admin queue of this controller.
     Admin(ControllerKey),
 }
 
 #[derive(Debug)]
 pub(super) struct HomeConnection {
     conn: Connection,
-    phase: Phase,
+    role: Role,
 }
 
 impl Home {
@@ -63,7 +63,7 @@ impl Home {
                 match listener.accept(turn.cx.net()) {
                     Ok(Some((stream, peer))) => accepted.push((stream, peer, addr)),
                     Ok(None) => break,
-                    // That of a connection that is gone already: the next one may be in order.
+                    // The connection is gone already: the next one may be in order.
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     // No descriptors or memory.
                     Err(error) => {
@@ -100,7 +100,7 @@ impl Home {
             id,
             Box::new(HomeConnection {
                 conn: Connection::new(id, stream, peer, listener),
-                phase: Phase::Handshake,
+                role: Role::Unconnected,
             }),
         );
     }
@@ -111,7 +111,7 @@ impl Home {
         let connections = &self.connections;
         let is_unconnected = |id| {
             let known = connections.get(&id);
-            known.is_some_and(|c| c.phase == Phase::Handshake)
+            known.is_some_and(|c| c.role == Role::Unconnected)
         };
         let now = turn.cx.now();
         match self
@@ -170,7 +170,7 @@ impl Home {
                 break;
             }
         }
-        if let Phase::Admin(key) = connection.phase
+        if let Role::Admin(key) = connection.role
             && let Some(controller) = self.controllers.get_mut(&key)
         {
             unread |= !controller.put_answers(&mut connection.conn.out);
@@ -184,7 +184,7 @@ impl Home {
                 return Progress::Busy;
             }
         }
-        // Of room that the peer has to make an edge tells.
+        // An edge tells when the peer has made room.
         if unread && !connection.conn.is_blocked() {
             self.due.push(id);
         }
@@ -255,8 +255,8 @@ impl Home {
             digest.update(data);
             bytes[data_end..data_end + DIGEST_LEN] == digest.finish()
         };
-        match connection.phase {
-            Phase::Admin(key) => {
+        match connection.role {
+            Role::Admin(key) => {
                 let full = self.controllers.get_mut(&key).is_none_or(|controller| {
                     controller.events.forget(sqe.cid.get());
                     controller.is_admin_queue_full()
@@ -269,7 +269,7 @@ impl Home {
                 self.admin_command(key, &sqe, data, intact, turn);
                 Ok(None)
             }
-            Phase::Handshake => {
+            Role::Unconnected => {
                 let result = if intact {
                     self.connect(&connection.conn, &sqe, data, turn)
                 } else {
@@ -280,7 +280,7 @@ impl Home {
                 connection.conn.out.complete(cqe);
                 match result {
                     Ok(connected) if connected.qid == 0 => {
-                        connection.phase = Phase::Admin(connected.key);
+                        connection.role = Role::Admin(connected.key);
                         Ok(None)
                     }
                     Ok(connected) => Ok(Some(connected)),
@@ -319,11 +319,11 @@ impl Home {
             self.note_fault(Fault {
                 at: turn.cx.now(),
                 peer: connection.conn.peer,
-                qid: matches!(connection.phase, Phase::Admin(_)).then_some(0),
+                qid: matches!(connection.role, Role::Admin(_)).then_some(0),
                 reason,
             });
         }
-        if let Phase::Admin(key) = connection.phase {
+        if let Role::Admin(key) = connection.role {
             self.forget_controller(key, turn);
         }
         turn.lingering
@@ -333,7 +333,7 @@ impl Home {
     /// The time of a connection to send its Connect is over.
     pub(super) fn connect_overdue(&mut self, id: u64, turn: &mut HomeTurn<'_, '_>) {
         if let Some(c) = self.connections.get(&id)
-            && c.phase == Phase::Handshake
+            && c.role == Role::Unconnected
         {
             let end = End::Overdue("no ICReq and Connect within 10 s");
             if let Some(c) = self.connections.remove(&id) {

@@ -42,13 +42,13 @@ impl IoKind {
 /// What is done to an I/O.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::target) enum Injection {
-    /// It ends with this status, and nothing is read or written.
+    /// The I/O ends with this status, and nothing is read or written.
     Fail(Status),
-    /// It is held until [`Faults::resume`], and nothing is read or written before.
+    /// The I/O is held until [`Faults::resume`], and nothing is read or written before.
     Pend,
     /// A byte of its data is changed; that of an I/O without data is not.
     Corrupt(Corruption),
-    /// It is tried again a moment later, as if there had been no memory for it.
+    /// The I/O is tried again a moment later, as if there had been no memory for it.
     NoMemory,
 }
 
@@ -76,7 +76,7 @@ impl Corruption {
 struct Slot {
     /// How many more I/Os, and what: one word, so that no I/O sees half of a change.
     word: AtomicU64,
-    /// Of a [`Corruption`]. Set before the word.
+    /// The numbers of a [`Corruption`], set before the word.
     offset: AtomicU64,
     /// Other commands that the queue must hold. Set before the word.
     queue_depth: AtomicU64,

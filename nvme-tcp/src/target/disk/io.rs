@@ -146,12 +146,12 @@ impl Io {
         Self { id, op, data }
     }
 
-    /// Its name, to know it again when it is cancelled.
+    /// The name of the I/O, to know it again when it is cancelled.
     pub fn id(&self) -> IoId {
         self.id
     }
 
-    /// It has come to its end.
+    /// Ends the I/O.
     pub fn done(self, result: Result<(), Status>) -> Done {
         Done { io: self, result }
     }

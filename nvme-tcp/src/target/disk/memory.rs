@@ -252,7 +252,7 @@ impl Memory {
                 for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(line) {
                     *to = word.load(Ordering::Relaxed).to_ne_bytes();
                 }
-                out.extend_from_slice(bytes.get(..line.len() * 8).unwrap_or_default());
+                out.extend_from_slice(&bytes[..line.len() * 8]);
             }
         }
         Ok(())
@@ -336,7 +336,7 @@ fn words_of(bytes: u64) -> io::Result<usize> {
 }
 
 fn store_zeroes(mapping: &Mapping, from: usize, to: usize) {
-    for word in mapping.words().get(from..to).unwrap_or_default() {
+    for word in &mapping.words()[from..to] {
         // Reading first leaves memory that was never written untouched.
         if word.load(Ordering::Relaxed) != 0 {
             word.store(0, Ordering::Relaxed);

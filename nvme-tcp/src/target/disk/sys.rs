@@ -105,7 +105,7 @@ impl Drop for Mapping {
 pub(super) enum Space {
     /// Gives its space back; it reads as zeroes.
     Punch,
-    /// It reads as zeroes and keeps its space.
+    /// The range reads as zeroes and keeps its space.
     Zero,
 }
 

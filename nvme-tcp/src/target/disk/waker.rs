@@ -24,11 +24,11 @@ impl fmt::Debug for Doorbell {
 /// Has a channel polled soon, from any thread.
 #[derive(Debug, Clone)]
 pub struct Waker {
-    /// There is none in a simulation, and in tests of a disk by itself.
+    /// `None` in a simulation, and in tests of a disk by itself.
     doorbell: Option<Doorbell>,
     /// The channel's place on its reactor.
     channel: usize,
-    /// It was called since the last poll: one message is enough.
+    /// The waker was called since the last poll: one message is enough.
     called: Arc<AtomicBool>,
 }
 

@@ -32,7 +32,7 @@ pub(in crate::target) enum Scope {
     Host(Nqn, HostNqn),
 }
 
-/// Whose a command is.
+/// The owner of a command.
 #[derive(Debug, Clone)]
 pub(in crate::target) struct Owner {
     pub(in crate::target) subsystem: Nqn,
@@ -70,7 +70,7 @@ pub(in crate::target) struct CommandRef {
 struct Open {
     serial: u64,
     command: CommandRef,
-    /// Of its buffer.
+    /// Bytes of its buffer, and of the data in it.
     capacity: usize,
     len: usize,
     since: Time,
@@ -106,10 +106,19 @@ struct Seat {
     lies: u64,
     /// When it is looked whether it still answers.
     look_at: Time,
-    /// It has been woken since it was last polled.
+    /// The disk has been woken since it was last polled.
     is_awake: bool,
-    /// Its place is in [`Channels::active`].
+    /// The seat is listed in [`Channels::active`].
     is_active: bool,
+}
+
+#[inline]
+#[expect(
+    clippy::expect_used,
+    reason = "neither reactors nor I/Os in flight are as many as 32 bits count"
+)]
+fn count(number: usize) -> u32 {
+    u32::try_from(number).expect("a number of reactors or I/Os")
 }
 
 /// A removal that is answered when these I/Os are with no disk any more.
@@ -142,7 +151,7 @@ pub(in crate::target) struct Channels {
 impl Channels {
     pub(in crate::target) fn new(reactor: usize, doorbell: Option<Doorbell>) -> Self {
         Self {
-            reactor: u32::try_from(reactor).unwrap_or(u32::MAX),
+            reactor: count(reactor),
             doorbell,
             seats: Vec::new(),
             active: Vec::new(),
@@ -161,7 +170,7 @@ impl Channels {
         self.owners.insert(key, owner);
     }
 
-    /// That controller has gone, with all its queues.
+    /// A controller has gone, with all its queues.
     pub(in crate::target) fn leave(&mut self, key: ControllerKey) {
         self.gone.insert(key);
         self.forget_gone();
@@ -255,7 +264,7 @@ impl Channels {
 
     /// A disk's thread has something to tell.
     pub(in crate::target) fn wake(&mut self, at: usize) {
-        // It may have been closed meanwhile.
+        // The disk may have been closed meanwhile.
         if let Some(Some(seat)) = self.seats.get_mut(at) {
             seat.is_awake = true;
             self.activate(at);
@@ -293,8 +302,7 @@ impl Channels {
             cancelled: false,
             removed: false,
         };
-        // There are never as many as 32 bits count.
-        let next = u32::try_from(seat.open.len()).unwrap_or(u32::MAX);
+        let next = count(seat.open.len());
         let place = seat.free.pop().unwrap_or(next);
         match seat.open.get_mut(place as usize) {
             Some(empty) => *empty = Some(open),
@@ -358,7 +366,7 @@ impl Channels {
             self.changed |= seat.has_changed();
         }
         self.in_flight -= 1;
-        // It is closed before anybody hears that a removal is over.
+        // The disk is closed before anybody hears that a removal is over.
         self.close_unused(at);
         self.note_end(serial);
         if self.gone.contains(&command.key) {
@@ -458,7 +466,7 @@ impl Channels {
                 let id = IoId(IoName {
                     serial: open.serial,
                     reactor: self.reactor,
-                    place: u32::try_from(place).unwrap_or(u32::MAX),
+                    place: count(place),
                 });
                 if let Some(done) = seat.channel.cancel(id) {
                     answers.extend(self.take_back(at, done, pool, now));

@@ -21,7 +21,7 @@ pub(in crate::target) const RANGES_MAX: usize = dsm::MAX_RANGES as usize;
 pub(in crate::target) struct View {
     /// The channel of its disk.
     pub(in crate::target) channel: usize,
-    /// Of its disk.
+    /// What its disk can do.
     pub(in crate::target) capabilities: Capabilities,
     /// Log2 of the block size in bytes.
     pub(in crate::target) block_shift: u8,
@@ -69,7 +69,7 @@ pub(in crate::target) enum Plan {
     Read {
         offset: u64,
         len: u64,
-        /// Its disk reads in place.
+        /// The disk reads in place.
         in_place: bool,
     },
     /// Wait for this many bytes from the host, then see [`op`].
@@ -78,7 +78,7 @@ pub(in crate::target) enum Plan {
         /// Where they go if they are there already: they are those of a write, and its disk writes in place.
         in_place: Option<InPlace>,
     },
-    /// It needs no data: see [`op`].
+    /// The command needs no data: see [`op`].
     Nothing,
 }
 

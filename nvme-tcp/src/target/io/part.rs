@@ -29,12 +29,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// One controller on this reactor.
 #[derive(Debug)]
 struct IoController {
-    /// Its host's number in the books of the staging memory.
+    /// The host's number in the books of the staging memory.
     host: usize,
     namespaces: Namespaces,
     /// Places of its queues.
     queues: Vec<usize>,
-    /// Of queues that are closed.
+    /// Sums over queues that are closed.
     closed: QpairCounters,
 }
 
@@ -43,7 +43,7 @@ struct IoController {
 struct Seat {
     key: ControllerKey,
     queue: Box<IoQueue>,
-    /// Its place is in [`IoPart::polled`].
+    /// The seat is listed in [`IoPart::polled`].
     is_polled: bool,
 }
 
@@ -70,7 +70,7 @@ pub(in crate::target) struct IoPart {
     pub(in crate::target) told: Vec<IoEvent>,
     /// I/O queues since the start.
     qpairs: u64,
-    /// Of queues that are closed.
+    /// Sums over queues that are closed.
     closed: QpairCounters,
     closed_staging_waits: u64,
 }
@@ -129,7 +129,7 @@ impl IoPart {
                 admin_cid,
             } => {
                 let aborted = self.place_of(key, qid).is_some_and(|place| {
-                    // Its answer is to be sent.
+                    // The answer is to be sent.
                     self.poll_at(place);
                     self.abort(place, cid, turn.cx.now())
                 });
@@ -222,7 +222,7 @@ impl IoPart {
             } = answer.command;
             match self.seats.get_mut(queue) {
                 Some(Some(seat)) if seat.queue.conn.id == connection => {
-                    seat.queue.on_answer(answer, &mut self.pool, now);
+                    seat.queue.on_answer(answer);
                     self.poll_at(queue);
                 }
                 _ => self.pool.give(client, answer.data, now),
@@ -271,7 +271,8 @@ impl IoPart {
 
     /// Has the next poll look at the queue that a token names; it may be gone.
     pub(in crate::target) fn wake(&mut self, place: u64) {
-        self.poll_at(usize::try_from(place).unwrap_or(usize::MAX));
+        #[expect(clippy::expect_used, reason = "tokens are made of places")]
+        self.poll_at(usize::try_from(place).expect("the place of a queue"));
     }
 
     fn poll_at(&mut self, place: usize) {
@@ -433,7 +434,7 @@ impl IoPart {
 
     /// Takes a queue apart.
     fn bury(&mut self, mut queue: Box<IoQueue>, end: End, turn: &mut Turn<'_, '_>) {
-        // It has left its place, so that its buffers go back to the pool.
+        // The queue has left its place, so that its buffers go back to the pool.
         let connection = queue.conn.id;
         self.cancel(|of| of.connection == connection, false, turn);
         queue.release(&mut self.pool, turn.cx.now());

@@ -5,7 +5,7 @@ use crate::spec::Cqe;
 use crate::spec::pdu::{C2hData, CapsuleResp, flags};
 use crate::spec::status::Status;
 use crate::stream::TxQueue;
-use crate::target::conn::connection::Outgoing;
+use crate::target::conn::connection::{Outgoing, wire_len};
 
 /// Most data in one C2HData PDU, in bytes: half of what the send queue holds, so that sending one and
 /// reading the next overlap.
@@ -19,7 +19,7 @@ static ZEROES: [u8; 4096] = [0; 4096];
 
 /// Where the data of a read comes from.
 pub(in crate::target) enum Source<F> {
-    /// There is none but zeroes.
+    /// Nothing but zeroes.
     Zeroes,
     /// Appends so many bytes from this offset on to what is to be sent.
     Stored(F),
@@ -80,8 +80,8 @@ impl ReadCursor {
         while self.done < self.len {
             let n = self.left().min(CHUNK);
             let last = n == self.left();
-            // Both casts are of at most CHUNK.
-            let len = usize::try_from(n).unwrap_or(0);
+            #[expect(clippy::expect_used, reason = "it is at most CHUNK")]
+            let len = usize::try_from(n).expect("the length of a chunk");
             let (inline, segments) = if matches!(source, Source::Zeroes) {
                 (OVERHEAD, TxQueue::zero_segments(len) + 2)
             } else {
@@ -95,9 +95,12 @@ impl ReadCursor {
                 (true, true) => flags::LAST_PDU,
                 (true, false) => flags::LAST_PDU | flags::SUCCESS,
             };
-            let done = u32::try_from(self.done).unwrap_or(u32::MAX);
-            let datal = u32::try_from(n).unwrap_or(u32::MAX);
-            let header = C2hData::new(self.cid, done, datal, end);
+            #[expect(
+                clippy::expect_used,
+                reason = "no command has more data than 32 bits count"
+            )]
+            let done = u32::try_from(self.done).expect("an offset within the data of a command");
+            let header = C2hData::new(self.cid, done, wire_len(len), end);
             let response = (last && respond).then_some(cqe);
             let framing = out.framing;
             match source {
@@ -139,7 +142,7 @@ fn put_stored(
     }
     if layout.ddgst {
         let mut digest = DataDigest::new();
-        digest.update(out.get(data_start..).unwrap_or_default());
+        digest.update(&out[data_start..]);
         out.extend_from_slice(&digest.finish());
     }
     if let Some(cqe) = response {

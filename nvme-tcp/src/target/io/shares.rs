@@ -42,14 +42,14 @@ struct Host {
     /// Connections that hold or want any.
     active: usize,
     held: usize,
-    /// Its connections that wait, in turn.
+    /// Connections of the host that wait, in turn.
     waiting: VecDeque<usize>,
 }
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stand {
-    /// It wants nothing.
+    /// The connection wants nothing.
     Content,
     /// For so many bytes, since then.
     Waiting(usize, Time),
@@ -148,7 +148,7 @@ impl Shares {
         host
     }
 
-    /// That controller, or one of the connections, is gone.
+    /// A controller, or one of the connections, is gone.
     pub(in crate::target) fn leave(&mut self, host: usize) {
         let of = self.host(host);
         of.users -= 1;
@@ -230,7 +230,7 @@ impl Shares {
         if !matches!(self.client(client).stand, Stand::Invited(_)) {
             return false;
         }
-        // It need not be told.
+        // The connection need not be told.
         let place = self.client(client).place;
         self.woken.retain(|&woken| woken != place);
         self.accept(client)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pollux_reactor::Time;
 
+use crate::target::conn::connection::wire_len;
 use crate::target::disk::Buffer;
 use crate::target::io::TRANSFER_MAX;
 use crate::target::io::shares::{HostName, Shares};
@@ -106,11 +107,8 @@ impl StagingPool {
         if self.shares.held() + self.free_bytes + len > STAGING_BYTES {
             return;
         }
-        let size = size_of(u32::try_from(len).unwrap_or(TRANSFER_MAX));
-        if let Some(kept) = self.free.get_mut(size) {
-            kept.push(bytes);
-            self.free_bytes += len;
-        }
+        self.free[size_of(wire_len(len))].push(bytes);
+        self.free_bytes += len;
     }
 
     /// A buffer of this connection, with so many bytes of memory, does not come back.

@@ -69,7 +69,7 @@ fn save_subsystem(state: &State, subsystem: &SubsystemStatus, calls: &mut Vec<Va
         calls.push(entry("nvmf_subsystem_add_host", params));
     }
     for namespace in &subsystem.namespaces {
-        // Those that the command line made are made by it again.
+        // The command line makes its namespaces again by itself.
         let Some(bdev) = state.disks.used_by(&subsystem.nqn, namespace.nsid) else {
             continue;
         };

@@ -40,7 +40,7 @@ struct State {
     target: TargetHandle,
     /// Parameters of `nvmf_create_transport`, once it was called.
     transport: Option<Map<String, Value>>,
-    /// It came with a command line, which cannot give it parameters; that method still can.
+    /// The transport came with a command line, which cannot give it parameters; that method still can.
     transport_is_default: bool,
     /// Listeners of the discovery subsystem.
     discovery_listeners: Vec<SocketAddr>,
@@ -195,7 +195,7 @@ fn forward_removal(
     let reply = move |answer| match answer {
         Err(TargetError::Timeout) => {
             responder.answer(Err(error(TargetError::Timeout)));
-            // It goes on all the same. Whoever asks for it again, without a limit, hears of its end.
+            // The removal goes on all the same. Whoever asks for it again, without a limit, hears of its end.
             target.request(again, move |_| {
                 mail.run(move |state| drop(gone(state, Ok(Removed))));
             });

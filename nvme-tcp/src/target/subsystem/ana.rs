@@ -92,9 +92,11 @@ impl AnaGroups {
         for (group, nsid) in members {
             by_group.entry(group).or_default().push(nsid);
         }
+        #[expect(clippy::expect_used, reason = "a group is at most ANA_GROUP_MAX")]
+        let groups = u16::try_from(by_group.len()).expect("the number of groups");
         let mut log = AnaLogHeader {
             chgcnt: self.change_count.into(),
-            ngrps: u16::try_from(by_group.len()).unwrap_or(u16::MAX).into(),
+            ngrps: groups.into(),
             rsvd10: [0; 6],
         }
         .as_bytes()
@@ -103,15 +105,11 @@ impl AnaGroups {
             if groups_only {
                 nsids.clear();
             }
+            #[expect(clippy::expect_used, reason = "an NSID is at most NAMESPACES_MAX")]
+            let members = u32::try_from(nsids.len()).expect("the number of namespaces");
             let change_count = self.groups.get(&group).map_or(0, |g| g.change_count);
             log.extend_from_slice(
-                AnaGroupDescriptor::new(
-                    group,
-                    u32::try_from(nsids.len()).unwrap_or(u32::MAX),
-                    change_count,
-                    self.state(group),
-                )
-                .as_bytes(),
+                AnaGroupDescriptor::new(group, members, change_count, self.state(group)).as_bytes(),
             );
             for nsid in nsids {
                 log.extend_from_slice(&nsid.to_le_bytes());

@@ -60,7 +60,8 @@ impl Namespace {
         Ok(Self {
             backend: config.backend.clone(),
             disk,
-            block_shift: u8::try_from(block_size.trailing_zeros()).unwrap_or(9),
+            // At most 16, so nothing is cut off.
+            block_shift: block_size.ilog2().to_le_bytes()[0],
             blocks: bytes / u64::from(block_size),
             uuid,
             nguid: config.nguid.unwrap_or_else(|| uuid.into_bytes()),
@@ -151,7 +152,7 @@ mod tests {
         assert_eq!(default_uuid(&nqn, 1, &null), uuid);
         assert_ne!(default_uuid(&nqn, 2, &null), uuid);
         assert_ne!(default_uuid(&other, 1, &null), uuid);
-        // Its data is gone with a restart, but it is the same namespace to a host that waits for it.
+        // The data is gone with a restart, but this is the same namespace to a host that waits for it.
         assert_eq!(
             default_uuid(&nqn, 1, &memory),
             default_uuid(&nqn, 1, &memory)

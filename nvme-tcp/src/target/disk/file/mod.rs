@@ -295,7 +295,7 @@ impl OpenFile {
         let mut buffer = [0; PIECE_LEN];
         let mut at = offset;
         for piece in data.chunks(PIECE_LEN) {
-            let stored = buffer.get_mut(..piece.len()).unwrap_or_default();
+            let stored = &mut buffer[..piece.len()];
             let result = self.file.read_exact_at(stored, at);
             result.map_err(|error| self.read_failed(at, &error))?;
             if stored != piece {
@@ -322,10 +322,8 @@ impl OpenFile {
         }
         let mut at = offset;
         while at < offset + len {
-            let piece = (offset + len - at).min(PIECE_LEN as u64);
-            // At most a piece.
-            let piece = ZEROES.get(..usize::try_from(piece).unwrap_or(PIECE_LEN));
-            let piece = piece.unwrap_or(&ZEROES);
+            let left = usize::try_from(offset + len - at).unwrap_or(usize::MAX);
+            let piece = &ZEROES[..left.min(PIECE_LEN)];
             let result = self.file.write_all_at(piece, at);
             result.map_err(|error| self.write_failed("zeroing", at, &error))?;
             at += piece.len() as u64;

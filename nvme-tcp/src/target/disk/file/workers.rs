@@ -75,9 +75,9 @@ struct Worker {
 /// The states of a thread.
 mod state {
     pub(super) const NONE: u8 = 0;
-    /// It looks for work before it sleeps.
+    /// The thread looks for work before it sleeps.
     pub(super) const AWAKE: u8 = 1;
-    /// It sleeps, or is about to.
+    /// The thread sleeps, or is about to.
     pub(super) const ASLEEP: u8 = 2;
 }
 

@@ -63,11 +63,7 @@ impl IoQueue {
         let Some(&slot) = self.waiting.front() else {
             return false;
         };
-        let Some(command) = self.table.get_mut(slot) else {
-            debug_assert!(false, "a command that waits is in the table");
-            self.waiting.pop_front();
-            return false;
-        };
+        let command = self.table.command(slot);
         let (sqe, len) = (command.sqe, command.sqe.sgl.length.get());
         let Some(buffer) = serving.pool.take(self.client, len, cx.now()) else {
             return false;
@@ -84,17 +80,19 @@ impl IoQueue {
             asked_at: cx.now(),
         });
         serving.pool.awaited += 1;
-        // A queue has at most 65,536 entries.
-        let ttag = u16::try_from(slot).unwrap_or(u16::MAX);
+        #[expect(clippy::expect_used, reason = "a queue has at most 65,536 entries")]
+        let ttag = u16::try_from(slot).expect("a place in the table");
         self.conn.out.request_data(sqe.cid.get(), ttag, len);
         true
     }
 
     /// Checks the H2CData header at the start of the receive buffer.
     pub(in crate::target) fn begin_data(&mut self, frame: &Frame) -> Result<(), End> {
-        let Ok((header, _)) = H2cData::read_from_prefix(self.conn.rx.data()) else {
-            return Ok(());
-        };
+        #[expect(
+            clippy::expect_used,
+            reason = "framing says that it is there, and its length was waited for"
+        )]
+        let (header, _) = H2cData::read_from_prefix(self.conn.rx.data()).expect("a header");
         let slot = usize::from(header.ttag.get());
         let (datao, datal) = (header.datao.get(), header.datal.get());
         let checked = match self.table.receiving(slot) {
@@ -128,19 +126,19 @@ impl IoQueue {
         let Some(mut incoming) = self.incoming else {
             return true;
         };
-        let Some((_, buffer, receiving)) = self.table.receiving(incoming.slot) else {
-            debug_assert!(false, "data comes for a command that has asked for it");
-            self.incoming = None;
-            return true;
-        };
+        #[expect(
+            clippy::expect_used,
+            reason = "the header was checked, and the command stays until its data is there"
+        )]
+        let (_, buffer, receiving) = self
+            .table
+            .receiving(incoming.slot)
+            .expect("a command that has asked for data");
         let data = self.conn.rx.data();
-        let data = data.get(..incoming.left).unwrap_or(data);
-        let n = data.len();
+        let n = data.len().min(incoming.left);
         if n > 0 {
             let start = receiving.received;
-            if let Some(to) = buffer.get_mut(start..start + n) {
-                to.copy_from_slice(data);
-            }
+            buffer[start..start + n].copy_from_slice(&data[..n]);
             self.conn.rx.consume(n);
             receiving.take(n, buffer, &mut incoming);
             self.data_in += n as u64;
@@ -247,8 +245,7 @@ impl Receiving {
     pub(in crate::target) fn take(&mut self, n: usize, buffer: &Buffer, incoming: &mut Incoming) {
         let start = self.received;
         if incoming.ddgst {
-            let new = buffer.get(start..start + n).unwrap_or_default();
-            incoming.digest.update(new);
+            incoming.digest.update(&buffer[start..start + n]);
         }
         self.received += n;
         incoming.left -= n;

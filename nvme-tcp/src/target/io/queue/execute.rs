@@ -6,6 +6,7 @@ use crate::spec::Sqe;
 use crate::spec::opcode::nvm;
 use crate::spec::sqe::NSID_ALL;
 use crate::spec::status::Status;
+use crate::target::conn::connection::wire_len;
 use crate::target::disk::{Buffer, Op};
 use crate::target::io::channels::{Answer, Channels, CommandRef};
 use crate::target::io::command::{Namespaces, namespace, op};
@@ -85,12 +86,8 @@ impl IoQueue {
     ) {
         let mut buffer = Buffer::default();
         if len > 0 {
-            // A capsule holds far less than 32 bits count.
-            let size = u32::try_from(len).unwrap_or(u32::MAX);
-            buffer = serving.pool.take_at_once(self.client, size);
-            if let Some(data) = self.conn.rx.data().get(start..start + len) {
-                buffer.copy_from_slice(data);
-            }
+            buffer = serving.pool.take_at_once(self.client, wire_len(len));
+            buffer.copy_from_slice(&self.conn.rx.data()[start..start + len]);
         }
         let slot = self.table.insert(*sqe, buffer, Stage::Waiting);
         self.hand_to_disk(slot, serving, cx);
@@ -103,9 +100,7 @@ impl IoQueue {
         serving: &mut Serving<'_>,
         cx: &mut Context<'_>,
     ) {
-        let Some(command) = self.table.get_mut(slot) else {
-            return;
-        };
+        let command = self.table.command(slot);
         let (opcode, nsid) = (command.sqe.opcode, command.sqe.nsid.get());
         if opcode == nvm::FLUSH && nsid == NSID_ALL {
             self.flush_all(slot, serving, cx);
@@ -151,7 +146,7 @@ impl IoQueue {
         };
         let Serving { channels, pool, .. } = serving;
         if let Some(answer) = channels.submit(channel, command, io, pool, cx) {
-            self.on_answer(answer, pool, cx.now());
+            self.on_answer(answer);
         }
     }
 
@@ -159,13 +154,11 @@ impl IoQueue {
     #[cold]
     fn flush_all(&mut self, slot: usize, serving: &mut Serving<'_>, cx: &mut Context<'_>) {
         let namespaces = serving.namespaces;
-        if let Some(command) = self.table.get_mut(slot) {
-            command.stage = Stage::OnDisk {
-                // One more, so that it does not end before all have been asked.
-                missing: namespaces.iter().count() + 1,
-                result: Ok(()),
-            };
-        }
+        self.table.command(slot).stage = Stage::OnDisk {
+            // One more, so that it does not end before all have been asked.
+            missing: namespaces.iter().count() + 1,
+            result: Ok(()),
+        };
         for (nsid, view) in namespaces.iter() {
             let io = (Op::Flush, Buffer::default());
             self.submit(slot, (nsid, view.channel), io, serving, cx);
@@ -174,29 +167,17 @@ impl IoQueue {
     }
 
     /// A disk has answered for one of this queue's commands.
-    pub(in crate::target) fn on_answer(
-        &mut self,
-        answer: Answer,
-        pool: &mut StagingPool,
-        now: Time,
-    ) {
+    pub(in crate::target) fn on_answer(&mut self, answer: Answer) {
         let Answer {
             command: CommandRef { slot, .. },
             result,
             data,
             removed,
         } = answer;
-        let Some(command) = self.table.get_mut(slot) else {
-            debug_assert!(
-                false,
-                "a command stays in the table until its disks have answered"
-            );
-            pool.give(self.client, data, now);
-            return;
-        };
+        let command = self.table.command(slot);
         let result = match command.sqe.opcode {
             _ if !removed => result,
-            // It goes on without the namespace that has gone.
+            // The flush goes on without the namespace that has gone.
             nvm::FLUSH if command.sqe.nsid == NSID_ALL => Ok(()),
             nvm::READ => Err(Status::INVALID_NAMESPACE.with_dnr()),
             _ if result == Err(Status::ABORTED_BY_REQUEST) => {
@@ -209,13 +190,8 @@ impl IoQueue {
     }
 
     fn on_part(&mut self, slot: usize, part: Result<(), Status>) {
-        let Some(InFlight {
-            stage: Stage::OnDisk { missing, result },
-            ..
-        }) = self.table.get_mut(slot)
-        else {
-            debug_assert!(false, "an answer for a command that is with no disk");
-            return;
+        let Stage::OnDisk { missing, result } = &mut self.table.command(slot).stage else {
+            unreachable!("an answer for a command that is with no disk");
         };
         *result = result.and(part);
         *missing -= 1;
@@ -227,10 +203,8 @@ impl IoQueue {
 
     /// A command is to be answered when there is room for that.
     pub(in crate::target) fn ended(&mut self, slot: usize, result: Result<(), Status>) {
-        if let Some(command) = self.table.get_mut(slot) {
-            command.stage = Stage::Ended { result, sent: 0 };
-            self.ended.push_back(slot);
-        }
+        self.table.command(slot).stage = Stage::Ended { result, sent: 0 };
+        self.ended.push_back(slot);
     }
 
     /// Answers the first command that has ended. Returns whether there was room for all of it.
@@ -244,15 +218,13 @@ impl IoQueue {
             return true;
         };
         let (flow_control, done) = (self.flow_control, self.cqe(0, Status::SUCCESS));
-        let Some(InFlight {
+        let InFlight {
             sqe,
             data,
             stage: Stage::Ended { result, sent },
-        }) = self.table.get_mut(slot)
+        } = self.table.command(slot)
         else {
-            debug_assert!(false, "a command that has ended is in the table");
-            self.ended.pop_front();
-            return true;
+            unreachable!("a command that is to be answered has ended");
         };
         let (sqe, result) = (*sqe, *result);
         if sqe.opcode == nvm::READ && result.is_ok() {
@@ -263,9 +235,9 @@ impl IoQueue {
             let cursor = ReadCursor::new(sqe.cid.get(), sqe.nsid.get(), 0, data.len() as u64);
             let mut cursor = cursor.resumed(*sent);
             let read = |offset, len: usize, out: &mut Vec<u8>| {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                let piece = data.get(start..).and_then(|rest| rest.get(..len));
-                out.extend_from_slice(piece.unwrap_or_default());
+                #[expect(clippy::expect_used, reason = "the cursor stays within the data")]
+                let start = usize::try_from(offset).expect("an offset within the data");
+                out.extend_from_slice(&data[start..start + len]);
                 Ok(())
             };
             let mut source = Source::Stored(read);
@@ -293,9 +265,8 @@ impl IoQueue {
         }
         *busy = true;
         self.ended.pop_front();
-        if let Some(command) = self.table.remove(slot) {
-            pool.give(self.client, command.data, now);
-        }
+        let command = self.table.remove(slot);
+        pool.give(self.client, command.data, now);
         true
     }
 
@@ -315,31 +286,29 @@ impl IoQueue {
             return false;
         };
         let Serving { channels, pool, .. } = serving;
-        match self.table.get_mut(slot).map(|command| &command.stage) {
-            Some(Stage::Waiting) => {
-                self.waiting.retain(|&waiting| waiting != slot);
-                if self.waiting.is_empty() {
-                    pool.shares.withdraw(self.client, now);
-                }
+        let stage = &self.table.command(slot).stage;
+        if matches!(stage, Stage::Waiting) {
+            self.waiting.retain(|&waiting| waiting != slot);
+            if self.waiting.is_empty() {
+                pool.shares.withdraw(self.client, now);
             }
-            Some(Stage::OnDisk { .. }) => {
-                let connection = self.conn.id;
-                let of = |c: &CommandRef| c.connection == connection && c.slot == slot;
-                let mut answers = Vec::new();
-                channels.cancel(of, false, &mut answers, (pool, now));
-                for answer in answers {
-                    self.on_answer(answer, pool, now);
-                }
-                if self.ended.back() != Some(&slot) {
-                    return false;
-                }
-                self.ended.pop_back();
+        } else if matches!(stage, Stage::OnDisk { .. }) {
+            let connection = self.conn.id;
+            let of = |c: &CommandRef| c.connection == connection && c.slot == slot;
+            let mut answers = Vec::new();
+            channels.cancel(of, false, &mut answers, (pool, now));
+            for answer in answers {
+                self.on_answer(answer);
             }
-            _ => return false,
+            if self.ended.back() != Some(&slot) {
+                return false;
+            }
+            self.ended.pop_back();
+        } else {
+            return false;
         }
-        if let Some(command) = self.table.remove(slot) {
-            pool.give(self.client, command.data, now);
-        }
+        let command = self.table.remove(slot);
+        pool.give(self.client, command.data, now);
         self.complete(cid, Err(Status::ABORTED_BY_REQUEST), 0);
         true
     }

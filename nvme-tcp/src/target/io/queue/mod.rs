@@ -57,7 +57,7 @@ pub(in crate::target) struct IoQueue {
     sqhd: u16,
     /// Commands that are taken and not answered.
     pub(in crate::target) table: Table,
-    /// Their places: those that wait for a buffer, and those that are to be answered.
+    /// Places in the table of commands that wait for a buffer, and of commands that are to be answered.
     pub(in crate::target) waiting: VecDeque<usize>,
     pub(in crate::target) ended: VecDeque<usize>,
     pub(in crate::target) oldest: Option<Oldest>,
@@ -65,16 +65,16 @@ pub(in crate::target) struct IoQueue {
     pub(in crate::target) untaken: Option<Time>,
     /// Bytes of data that were asked for and came.
     pub(in crate::target) data_in: u64,
-    /// Its number in the books of the staging memory.
+    /// The queue's number in the books of the staging memory.
     pub(in crate::target) client: usize,
     pub(in crate::target) incoming: Option<Incoming>,
     /// A large read in place.
     pub(in crate::target) reading: Option<ReadCursor>,
     /// When a poll last found something to do.
     busy_at: Time,
-    /// Of its timers and of its stream's edges on the reactor that serves it.
+    /// Token of its stream's edges on the reactor that serves it.
     pub(in crate::target) token: u64,
-    /// Its place on that reactor.
+    /// The place of the queue on that reactor.
     pub(in crate::target) place: usize,
     pub(in crate::target) staging_waits: u64,
     pub(in crate::target) counters: QpairCounters,
@@ -199,9 +199,7 @@ impl IoQueue {
             && let Some((_, buffer, receiving)) = self.table.receiving(incoming.slot)
         {
             let start = receiving.received;
-            let direct = buffer
-                .get_mut(start..start + incoming.left)
-                .unwrap_or_default();
+            let direct = &mut buffer[start..start + incoming.left];
             let taken = self.conn.rx.fill_direct(&mut self.conn.stream, direct);
             let (n, behind) = match taken {
                 Ok(n) => n,
@@ -274,10 +272,10 @@ impl IoQueue {
     /// More in-capsule data than IOCCSZ allows: the command gets its status, the connection ends.
     #[cold]
     fn oversized_capsule(&mut self) -> End {
-        if let Ok((capsule, _)) = CapsuleCmd::read_from_prefix(self.conn.rx.data()) {
-            let status = Status::SGL_OFFSET_INVALID.with_dnr();
-            self.complete(capsule.sqe.cid.get(), Err(status), 0);
-        }
+        #[expect(clippy::expect_used, reason = "framing waits for the header")]
+        let (capsule, _) = CapsuleCmd::read_from_prefix(self.conn.rx.data()).expect("a header");
+        let status = Status::SGL_OFFSET_INVALID.with_dnr();
+        self.complete(capsule.sqe.cid.get(), Err(status), 0);
         self.conn.fault(ProtocolError::new(
             Fes::LIMIT_EXCEEDED,
             "more in-capsule data than IOCCSZ allows",
@@ -293,16 +291,18 @@ impl IoQueue {
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let bytes = self.conn.rx.data();
-        let Ok((capsule, _)) = CapsuleCmd::read_from_prefix(bytes) else {
-            return Ok(());
-        };
+        #[expect(
+            clippy::expect_used,
+            reason = "framing says that it is there, and its length was waited for"
+        )]
+        let (capsule, _) = CapsuleCmd::read_from_prefix(bytes).expect("a whole capsule");
         let sqe = capsule.sqe;
         let data_end = frame.data_offset + frame.data_len;
-        let data = bytes.get(frame.data_offset..data_end).unwrap_or_default();
+        let data = &bytes[frame.data_offset..data_end];
         let intact = !frame.ddgst || {
             let mut digest = DataDigest::new();
             digest.update(data);
-            bytes.get(data_end..data_end + DIGEST_LEN) == Some(&digest.finish())
+            bytes[data_end..data_end + DIGEST_LEN] == digest.finish()
         };
         if self.table.len() >= usize::from(self.entries) {
             return Err(self.conn.fault(ProtocolError::sequence(

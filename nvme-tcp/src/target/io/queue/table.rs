@@ -11,17 +11,17 @@ use crate::target::disk::Buffer;
 /// How far a command has come.
 #[derive(Debug)]
 pub(in crate::target) enum Stage {
-    /// It waits for a buffer.
+    /// The command waits for a buffer.
     Waiting,
-    /// Its data was asked for.
+    /// The data was asked for.
     Receiving(Receiving),
-    /// It is with its disk; a flush of all namespaces is with several.
+    /// The command is with its disk; a flush of all namespaces is with several.
     OnDisk {
         /// Answers that are missing.
         missing: usize,
         result: Result<(), Status>,
     },
-    /// It is to be answered, and so many bytes of its data have been queued.
+    /// The command is to be answered, and so many bytes of its data have been queued.
     Ended {
         result: Result<(), Status>,
         sent: u64,
@@ -43,7 +43,7 @@ pub(in crate::target) struct Receiving {
 #[derive(Debug)]
 pub(in crate::target) struct InFlight {
     pub(in crate::target) sqe: Sqe,
-    /// Its data, unless a disk has it.
+    /// The data, unless a disk has it.
     pub(in crate::target) data: Buffer,
     pub(in crate::target) stage: Stage,
 }
@@ -72,24 +72,34 @@ impl Table {
         slot
     }
 
-    pub(in crate::target) fn remove(&mut self, slot: usize) -> Option<InFlight> {
-        let command = self.slots.get_mut(slot)?.take()?;
+    /// Takes a command out that is in the table.
+    #[expect(
+        clippy::expect_used,
+        reason = "places come from the table, and a command stays until it is answered"
+    )]
+    pub(in crate::target) fn remove(&mut self, slot: usize) -> InFlight {
+        let command = self.slots[slot].take().expect("a command in flight");
         self.free.push(slot);
-        Some(command)
+        command
     }
 
+    /// A command that is in the table.
     #[inline]
-    pub(in crate::target) fn get_mut(&mut self, slot: usize) -> Option<&mut InFlight> {
-        self.slots.get_mut(slot)?.as_mut()
+    #[expect(
+        clippy::expect_used,
+        reason = "places come from the table, and a command stays until it is answered"
+    )]
+    pub(in crate::target) fn command(&mut self, slot: usize) -> &mut InFlight {
+        self.slots[slot].as_mut().expect("a command in flight")
     }
 
-    /// The command whose data comes under this transfer tag.
+    /// The command whose data comes under this transfer tag, if any: a host may make one up.
     #[inline]
     pub(in crate::target) fn receiving(
         &mut self,
         slot: usize,
     ) -> Option<(&Sqe, &mut Buffer, &mut Receiving)> {
-        match self.get_mut(slot)? {
+        match self.slots.get_mut(slot)?.as_mut()? {
             InFlight {
                 sqe,
                 data,

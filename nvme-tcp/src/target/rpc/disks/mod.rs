@@ -422,7 +422,7 @@ pub(super) fn delete(
         }) => (nqn.clone(), *nsid),
     };
     let request = TargetRequest::remove_namespace(nqn, nsid);
-    // It is gone afterwards, whoever removed it.
+    // The namespace is gone afterwards, whoever removed it.
     let gone = move |state: &mut State, _| remove(state, &name);
     forward_removal(state, call, (request, limit), gone)
 }
