@@ -9,8 +9,9 @@ use pollux_nvme_tcp::spec::{Cqe, SglDescriptor, Sqe};
 use super::{
     At, DATAL, Expect, FLAGS, HLEN, PDO, PLEN, Row, SEQUENCE, Stage, TYPE, icreq, row, term_req,
 };
-use crate::broken::{Spoil, noise, pdu};
+use crate::broken::{Spoil, pdu};
 use crate::client::write_by_r2t;
+use pollux_nvme_tcp::testing::pattern;
 
 /// Headers on an I/O queue.
 pub fn table() -> Vec<Row> {
@@ -181,7 +182,7 @@ pub fn table() -> Vec<Row> {
             capsule.cut(len)
         }),
         io("noise after a command", TYPE, |_| {
-            noise(70_000, 11).with(0, &[0x77])
+            pattern(70_000, 11).with(0, &[0x77])
         }),
         Row {
             slowly: true,

@@ -19,7 +19,9 @@ use pollux_nvme_tcp::target::{
 use pollux_reactor::{Context, Group, Idle, Progress, Running, Sender, Service, mailbox};
 use zerocopy::FromBytes;
 
-use crate::broken::{Checked, DEADLINE, Wire, noise, pdu};
+use crate::broken::wire::{DEADLINE, Wire};
+use crate::broken::{Checked, pdu};
+use pollux_nvme_tcp::testing::pattern;
 
 /// What the host under test is asked to do.
 pub enum Order {
@@ -120,7 +122,7 @@ impl Host {
             && io.is_ready()
             && io.outstanding() == 0
         {
-            io.submit(blocks(nvm::WRITE, CHECK_LBA, noise(CHECK_LEN, *seed)))
+            io.submit(blocks(nvm::WRITE, CHECK_LBA, pattern(CHECK_LEN, *seed)))
                 .unwrap();
         }
         let sent = io.transmit(&mut |_| ());
@@ -321,7 +323,7 @@ impl TestHost {
         if !completed.outcome.is_success() {
             return Err(format!("{:?}", completed.outcome));
         }
-        if completed.request.buffer != noise(CHECK_LEN, self.rounds) {
+        if completed.request.buffer != pattern(CHECK_LEN, self.rounds) {
             return Err("what is read is not what was written".into());
         }
         Ok(())

@@ -10,7 +10,7 @@ use pollux_nvme_tcp::spec::Sqe;
 use pollux_nvme_tcp::spec::log::lid;
 use pollux_nvme_tcp::spec::opcode::admin;
 
-use crate::broken::DEADLINE;
+use crate::broken::wire::DEADLINE;
 use crate::device::{Lie, Reply, is_property_get, selector};
 
 /// How bringing up a controller ends.

@@ -4,13 +4,9 @@
 //! Each row of the tables is one connection that was in order up to its stage and then sends the bytes of
 //! the row. What is expected follows from NVMe/TCP 1.1, 3.6 (FES and FEI of the TermReq; of several wrong
 //! header fields the first is named), NVMe Base 2.1, 6 (Connect, properties) and 4.2.3 (status codes).
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod broken;
-#[path = "broken/client.rs"]
-mod client;
-#[path = "broken/to_target/mod.rs"]
-mod to_target;
+use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pollux_nvme_tcp::pdu::TxFraming;
 use pollux_nvme_tcp::spec::fabrics::{CNTLID_DYNAMIC, PropertySet, property};
@@ -20,137 +16,145 @@ use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::pdu::{CapsuleCmd, Icreq, PduType};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Sqe};
+use pollux_nvme_tcp::testing::{Initiator, Options, Pdu, host_nqn, pattern};
 
-use broken::table::{report, run_all, wrong_header_digest};
-use broken::{Checked, DEADLINE, Received, check_term_req, describe, noise, pdu};
-use client::{
-    Client, Healthy, TestTarget, completion, host_nqn, invalid_parameter, succeeded, write_by_r2t,
+use crate::broken::table::{report, run_all, wrong_header_digest};
+use crate::broken::wire::{Received, Wire};
+use crate::broken::{Checked, check_term_req, pdu};
+use crate::client::{
+    Healthy, TestTarget, begin_write, digests, invalid_parameter, succeeded, write_by_r2t,
 };
-use to_target::{At, Expect, Row, Stage, WRITE_LEN, identify, log_page, table};
+use crate::to_target::{At, Expect, Row, Stage, WRITE_LEN, identify, log_page, table};
+
+/// A panic of `step` as a text, so that the row is named in which it happened.
+fn checked<T>(step: impl FnOnce() -> T) -> Checked<T> {
+    catch_unwind(AssertUnwindSafe(step)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.unwrap_or_else(|| format!("{:?}", panic.downcast_ref::<&str>()))
+    })
+}
 
 /// A connection in the stage of its row.
-fn bring_up(row: &Row, target: &TestTarget, healthy: &Healthy, qid: u16) -> Checked<(Client, At)> {
-    let mut client = match row.stage {
-        Stage::Admin => Client::admin(target.addr, &target.nqn, 0)?.0,
-        _ => Client::open(target.addr)?,
-    };
+fn bring_up(row: &Row, target: &TestTarget, healthy: &Healthy, qid: u16) -> (Initiator, At) {
+    let none = Options::default();
+    let mut client = Initiator::open(target.addr);
     let mut write = (0, 0);
-    let entries = if row.stage == Stage::SmallQueue {
-        4
-    } else {
-        32
-    };
     match row.stage {
-        Stage::Tcp | Stage::Admin => {}
-        Stage::Initialized(dgst) => client.initialize(dgst)?,
+        Stage::Tcp => {}
+        Stage::Admin => {
+            client.initialize(none);
+            client.enable(&target.nqn, none);
+        }
+        Stage::Initialized(dgst) => client.initialize(digests(dgst)),
         Stage::Io(dgst) | Stage::Writing(dgst) => {
-            client.initialize(dgst)?;
-            client.connect(qid, entries, healthy.cntlid, &target.nqn)?;
+            client.initialize(digests(dgst));
+            client.join(&target.nqn, healthy.cntlid, qid, 32, none);
         }
         Stage::SmallQueue => {
-            client.initialize(0)?;
-            client.connect(qid, entries, healthy.cntlid, &target.nqn)?;
+            client.initialize(none);
+            client.join(&target.nqn, healthy.cntlid, qid, 4, none);
         }
     }
     if let Stage::Writing(_) = row.stage {
-        write = client.begin_write(WRITE_LEN)?;
+        write = begin_write(&mut client, WRITE_LEN);
     }
     let at = At {
         cid: client.new_cid(),
-        framing: client.framing,
+        framing: client.tx,
         write,
         cntlid: healthy.cntlid,
         nqn: target.nqn.clone(),
         closed_nqn: target.closed_nqn.clone(),
     };
-    Ok((client, at))
+    (client, at)
 }
 
-/// What comes next but R2Ts, which some rows provoke.
-fn next(client: &mut Client) -> Checked<Received> {
-    loop {
-        let received = client.wire.next()?;
-        if received.pdu_type() != Some(PduType::R2T) {
-            return Ok(received);
-        }
-    }
+/// What comes next but R2Ts, which some rows provoke; nothing if the connection has ended.
+fn next(client: &mut Initiator) -> Option<Pdu> {
+    std::iter::from_fn(|| client.try_receive()).find(|pdu| pdu.frame.pdu_type != PduType::R2T)
 }
 
-fn expect_term(client: &mut Client, expected: (u16, u32), offending: &[u8]) -> Checked<()> {
-    match next(client)? {
-        Received::Pdu(bytes) if bytes.first() == Some(&PduType::C2H_TERM_REQ.0) => {
-            check_term_req(&bytes, PduType::C2H_TERM_REQ, expected, offending)?;
-        }
-        other => return Err(format!("{} instead of C2HTermReq", describe(&other))),
-    }
+/// Says that nothing more will be sent.
+fn end_sending(client: &Initiator) {
+    // Fails only if the connection is over already.
+    let _ = client.stream.shutdown(Shutdown::Write);
+}
+
+/// The end, with nothing before it.
+fn expect_end(client: &mut Initiator) {
+    assert_eq!(client.try_receive(), None);
+}
+
+fn expect_term(client: &mut Initiator, expected: (u16, u32), offending: &[u8]) {
+    let pdu = next(client).expect("the end instead of C2HTermReq");
+    assert_eq!(pdu.frame.pdu_type, PduType::C2H_TERM_REQ, "{pdu:02x?}");
+    check_term_req(&pdu.bytes, PduType::C2H_TERM_REQ, expected, offending).unwrap();
     // The host that gets a TermReq closes; then so does the target, with nothing more to say.
-    client.wire.finish();
-    client.wire.expect_end()
+    end_sending(client);
+    expect_end(client);
 }
 
 /// The next completion: that of the row's command, or of the write that its data belongs to.
-fn expect_status(client: &mut Client, at: &At, expected: Status) -> Checked<Cqe> {
-    let cqe = match next(client)? {
-        Received::Pdu(bytes) if bytes.first() == Some(&PduType::CAPSULE_RESP.0) => {
-            completion(&bytes)?
-        }
-        other => return Err(format!("{} instead of {expected}", describe(&other))),
-    };
-    if cqe.cid.get() != at.cid && cqe.cid.get() != at.write.0 {
-        return Err(format!("a completion of command {:#x}", cqe.cid));
-    }
-    if cqe.status().code() != expected.code() {
-        return Err(format!("{} instead of {expected}", cqe.status()));
-    }
-    Ok(cqe)
+fn expect_status(client: &mut Initiator, at: &At, expected: Status) -> Cqe {
+    let cqe = next(client).expect("the end instead of a completion").cqe();
+    let cid = cqe.cid.get();
+    assert!(
+        cid == at.cid || cid == at.write.0,
+        "a completion of {cid:#x}"
+    );
+    let status = cqe.status();
+    assert_eq!(status.code(), expected.code(), "{status}, not {expected}");
+    cqe
 }
 
 /// Shows that a connection is as good as before.
-fn goes_on(client: &mut Client, stage: Stage, target: &TestTarget) -> Checked<()> {
+fn goes_on(client: &mut Initiator, stage: Stage, target: &TestTarget) {
+    let none = Options::default();
     match stage {
-        Stage::Tcp => {
-            client.wire.expect(PduType::ICRESP)?;
-            client.connect(0, 32, CNTLID_DYNAMIC, &target.nqn)?;
+        Stage::Tcp | Stage::Initialized(_) => {
+            if stage == Stage::Tcp {
+                assert_eq!(client.receive().frame.pdu_type, PduType::ICRESP);
+                client.rx.initialized = true;
+            }
+            succeeded(&client.connect(0, 32, CNTLID_DYNAMIC, &target.nqn, none));
         }
-        Stage::Initialized(_) => {
-            client.connect(0, 32, CNTLID_DYNAMIC, &target.nqn)?;
-        }
-        Stage::Admin => succeeded(&client.command(Sqe::new(admin::KEEP_ALIVE, 0), &[])?.0)?,
+        Stage::Admin => succeeded(&client.command(Sqe::new(admin::KEEP_ALIVE, 0), &[]).0),
         Stage::Io(_) | Stage::Writing(_) | Stage::SmallQueue => {
-            succeeded(&client.command(Sqe::new(nvm::FLUSH, 1), &[])?.0)?;
+            succeeded(&client.command(Sqe::new(nvm::FLUSH, 1), &[]).0);
         }
     }
-    Ok(())
 }
 
-fn run(row: &Row, target: &TestTarget, healthy: &Healthy, qid: u16) -> Checked<()> {
-    let (mut client, at) = bring_up(row, target, healthy, qid)?;
-    let offending = row.send(&mut client.wire, &at)?;
+fn run(row: &Row, target: &TestTarget, healthy: &Healthy, qid: u16) {
+    let (mut client, at) = bring_up(row, target, healthy, qid);
+    let offending = row.send(&at, |bytes| {
+        client.send_raw(bytes);
+        Ok(())
+    });
+    let offending = offending.unwrap();
     match row.expect {
         Expect::Term(fes, fei) => expect_term(&mut client, (fes, fei), &offending),
         Expect::HeaderDigest => {
-            expect_term(&mut client, wrong_header_digest(&offending), &offending)
+            expect_term(&mut client, wrong_header_digest(&offending), &offending);
         }
         Expect::StatusThenTerm(status, fes, fei) => {
-            expect_status(&mut client, &at, status)?;
-            expect_term(&mut client, (fes, fei), &offending)
+            expect_status(&mut client, &at, status);
+            expect_term(&mut client, (fes, fei), &offending);
         }
-        Expect::Closed => client.wire.expect_end(),
+        Expect::Closed => expect_end(&mut client),
         Expect::Cut => {
-            client.wire.finish();
-            client.wire.expect_end()
+            end_sending(&client);
+            expect_end(&mut client);
         }
         Expect::Status(status) => {
-            expect_status(&mut client, &at, status)?;
-            goes_on(&mut client, row.stage, target)
+            expect_status(&mut client, &at, status);
+            goes_on(&mut client, row.stage, target);
         }
         Expect::Invalid(in_data, offset) => {
             let (status, detail) = invalid_parameter(in_data, offset);
-            let cqe = expect_status(&mut client, &at, status)?;
-            if cqe.dw0() != detail {
-                return Err(format!("dword 0 {:#x} instead of {detail:#x}", cqe.dw0()));
-            }
-            goes_on(&mut client, row.stage, target)
+            let cqe = expect_status(&mut client, &at, status);
+            assert_eq!(cqe.dw0(), detail);
+            goes_on(&mut client, row.stage, target);
         }
         Expect::GoesOn => goes_on(&mut client, row.stage, target),
     }
@@ -179,8 +183,8 @@ fn broken_bytes_end_as_the_specification_says_and_disturb_nobody() {
         .filter(|row| !matches!(row.expect, Expect::GoesOn));
     assert!(broken.count() >= 60);
     let target = TestTarget::start();
-    let mut healthy = Healthy::connect(&target).unwrap();
-    healthy.check().unwrap();
+    let mut healthy = Healthy::connect(&target);
+    healthy.check();
     let rows = table.iter().zip((2..=120).cycle()).map(|(row, qid)| {
         let name = format!("{} ({:?})", row.name, row.stage);
         (name, (row, qid))
@@ -188,8 +192,8 @@ fn broken_bytes_end_as_the_specification_says_and_disturb_nobody() {
     let mut failures = run_all(
         rows,
         &mut healthy,
-        |(row, qid), healthy| run(row, &target, healthy, qid),
-        Healthy::check,
+        |(row, qid), healthy| checked(|| run(row, &target, healthy, qid)),
+        |healthy| checked(|| healthy.check()),
     );
     if let Err(what) = wait_for_the_ends(&target) {
         failures.push(what);
@@ -211,9 +215,9 @@ fn broken_bytes_end_as_the_specification_says_and_disturb_nobody() {
 #[test]
 fn changed_bytes_of_a_valid_exchange_disturb_nobody() {
     let target = TestTarget::start();
-    let mut healthy = Healthy::connect(&target).unwrap();
+    let mut healthy = Healthy::connect(&target);
     for seed in 0..300 {
-        let changes = noise(32, seed);
+        let changes = pattern(32, seed);
         let digests = changes[0] & 3;
         let framing = TxFraming {
             hdgst: digests & 1 != 0,
@@ -252,27 +256,21 @@ fn changed_bytes_of_a_valid_exchange_disturb_nobody() {
             let place = usize::from(u16::from_le_bytes([change[0], change[1]])) % exchange.len();
             exchange[place % 1600] ^= change[2];
         }
-        let mut client = Client::open(target.addr).unwrap();
-        client.wire.send(&exchange).unwrap();
-        client.wire.finish();
-        loop {
-            match client.wire.next() {
-                Ok(Received::Pdu(_)) => {}
-                Ok(Received::End) => break,
-                Err(what) => panic!("seed {seed}, within {DEADLINE:?}: {what}"),
-            }
-        }
-        healthy
-            .check()
-            .unwrap_or_else(|what| panic!("after seed {seed}: {what}"));
+        let row = checked(|| {
+            let mut client = Initiator::open(target.addr);
+            client.send_raw(&exchange);
+            end_sending(&client);
+            // Whatever the target understood, what it says are PDUs, and it comes to an end.
+            let mut wire = Wire::new(client.stream)?;
+            while wire.next()? != Received::End {}
+            Ok(())
+        });
+        row.flatten()
+            .unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        checked(|| healthy.check()).unwrap_or_else(|what| panic!("after seed {seed}: {what}"));
     }
     wait_for_the_ends(&target).unwrap();
-    assert!(
-        healthy
-            .admin
-            .command(Sqe::new(admin::KEEP_ALIVE, 0), &[])
-            .is_ok()
-    );
+    succeeded(&healthy.admin.command(Sqe::new(admin::KEEP_ALIVE, 0), &[]).0);
     assert_eq!(
         target.status().subsystems[1].controllers[0].hostnqn,
         host_nqn()

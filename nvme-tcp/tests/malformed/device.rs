@@ -14,7 +14,8 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Sqe};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::broken::{Checked, Received};
+use crate::broken::Checked;
+use crate::broken::wire::Received;
 use crate::peer::{Peer, nqn};
 
 /// What a command is answered with.

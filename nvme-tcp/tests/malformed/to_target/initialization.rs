@@ -6,7 +6,8 @@ use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{CapsuleCmd, H2cData, Icresp, PduType, flags};
 
 use super::{Expect, FLAGS, HLEN, PLEN, Row, SEQUENCE, Stage, TYPE, field, icreq, row, term_req};
-use crate::broken::{Spoil, bare, noise, pdu};
+use crate::broken::{Spoil, bare, pdu};
+use pollux_nvme_tcp::testing::pattern;
 
 /// Before ICReq.
 pub fn table() -> Vec<Row> {
@@ -56,7 +57,9 @@ pub fn table() -> Vec<Row> {
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x00".to_vec()
         }),
         tcp("zeroes", HLEN, || vec![0; 256]),
-        tcp("64 KiB of noise", TYPE, || noise(65536, 3).with(0, &[0x5f])),
+        tcp("64 KiB of noise", TYPE, || {
+            pattern(65536, 3).with(0, &[0x5f])
+        }),
         tcp("HLEN 127", HLEN, || icreq().hlen(127)),
         tcp("HLEN 0", HLEN, || icreq().hlen(0)),
         tcp("HLEN 255", HLEN, || icreq().hlen(255)),

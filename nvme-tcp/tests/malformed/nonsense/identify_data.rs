@@ -8,8 +8,9 @@ use pollux_nvme_tcp::spec::status::Status;
 use zerocopy::IntoBytes;
 
 use super::{Nonsense, Outlook, identify, nonsense, property_get};
-use crate::broken::{Spoil, noise};
+use crate::broken::Spoil;
 use crate::device::{Reply, cap, identify_controller, identify_namespace, nsids};
+use pollux_nvme_tcp::testing::pattern;
 
 const CNTLID: Range<usize> = 78..80;
 const SUBNQN: Range<usize> = 768..1024;
@@ -192,7 +193,7 @@ pub fn table() -> Vec<Nonsense> {
             vec![3, 0, 0, 0]
         }),
         descriptors("descriptors: noise", Usable(1, 0), || {
-            noise(4096, 4).with(0, &[9])
+            pattern(4096, 4).with(0, &[9])
         }),
         descriptors("descriptors: one beyond the end", Usable(1, 0), || {
             let mut data = vec![0xee; 4096];

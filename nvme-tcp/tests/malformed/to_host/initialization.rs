@@ -7,7 +7,8 @@ use pollux_nvme_tcp::spec::pdu::{Icreq, PduType, flags};
 use super::{
     Expect, FLAGS, HLEN, PLEN, Row, SEQUENCE, Stage, TERMINATED, TYPE, field, icresp, row, term_req,
 };
-use crate::broken::{Spoil, bare, noise, pdu};
+use crate::broken::{Spoil, bare, pdu};
+use pollux_nvme_tcp::testing::pattern;
 
 /// Instead of ICResp.
 pub fn table() -> Vec<Row> {
@@ -92,7 +93,7 @@ pub fn table() -> Vec<Row> {
             b"SSH-2.0-OpenSSH_9.2p1\r\n".to_vec()
         }),
         first("zeroes", TYPE, || vec![0; 4096]),
-        first("noise", TYPE, || noise(65536, 5).with(0, &[0xd5])),
+        first("noise", TYPE, || pattern(65536, 5).with(0, &[0xd5])),
         first("nothing", Expect::Cut, Vec::new),
         first("1 byte", Expect::Cut, || icresp().cut(1)),
         first("8 bytes", Expect::Cut, || icresp().cut(8)),

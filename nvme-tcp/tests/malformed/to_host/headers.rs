@@ -10,7 +10,8 @@ use super::{
     At, DATAL, Expect, FLAGS, HLEN, PDO, PLEN, Row, SEQUENCE, Stage, TERMINATED, TYPE, icresp, row,
     term_req,
 };
-use crate::broken::{Spoil, noise, pdu};
+use crate::broken::{Spoil, pdu};
+use pollux_nvme_tcp::testing::pattern;
 
 /// Headers that no request makes right.
 pub fn table() -> Vec<Row> {
@@ -144,6 +145,6 @@ pub fn table() -> Vec<Row> {
         both("PLEN only for the data digest", PLEN, |at| {
             at.all(LAST).plen(32)
         }),
-        plain("noise", TYPE, |_| noise(300_000, 9).with(0, &[0xc3])),
+        plain("noise", TYPE, |_| pattern(300_000, 9).with(0, &[0xc3])),
     ]
 }

@@ -5,17 +5,6 @@
 //! then sends the bytes of the row. What is expected follows from NVMe/TCP 1.1, 3.6 (FES and FEI of the
 //! TermReq; of several wrong header fields the first is named) and from NVMe Base 2.1, 3.5 (bringing a
 //! controller up) and 8.1.1 (ANA).
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod broken;
-#[path = "broken/device.rs"]
-mod device;
-#[path = "broken/nonsense/mod.rs"]
-mod nonsense;
-#[path = "broken/peer.rs"]
-mod peer;
-#[path = "broken/to_host/mod.rs"]
-mod to_host;
 
 use std::thread;
 
@@ -27,12 +16,14 @@ use pollux_nvme_tcp::spec::features::fid;
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{PduType, flags};
 
-use broken::table::{report, run_all, wrong_header_digest};
-use broken::{Checked, Received, check_term_req, describe, noise};
-use device::serve;
-use nonsense::{Nonsense, Outlook};
-use peer::{Event, Events, Order, Peer, TestHost};
-use to_host::{At, Expect, READ_LEN, Row, SHORT, Stage, WRITE_LEN, icresp, row};
+use crate::broken::table::{report, run_all, wrong_header_digest};
+use crate::broken::wire::{Received, describe};
+use crate::broken::{Checked, check_term_req};
+use crate::device::serve;
+use crate::nonsense::{Nonsense, Outlook};
+use crate::peer::{Event, Events, Order, Peer, TestHost};
+use crate::to_host::{At, Expect, READ_LEN, Row, SHORT, Stage, WRITE_LEN, icresp, row};
+use pollux_nvme_tcp::testing::pattern;
 
 fn request(stage: Stage) -> Option<Request> {
     let block =
@@ -188,7 +179,7 @@ fn expect_term(
 
 fn run(row: &Row, host: &TestHost) -> Checked<()> {
     let (mut peer, events, at) = bring_up(row, host)?;
-    let offending = row.send(&mut peer.wire, &at)?;
+    let offending = row.send(&at, |bytes| peer.wire.send(bytes))?;
     match row.expect {
         Expect::Term(fes, fei) => expect_term(&mut peer, &events, (fes, fei), &offending),
         Expect::HeaderDigest => {
@@ -247,7 +238,7 @@ fn goes_on(host: &TestHost, peer: &mut Peer, events: &Events) -> Checked<()> {
 
 #[test]
 fn broken_bytes_end_as_the_specification_says_and_disturb_nobody() {
-    let table = to_host::table();
+    let table = crate::to_host::table();
     let broken = table
         .iter()
         .filter(|row| !matches!(row.expect, Expect::Ready));
@@ -274,7 +265,7 @@ fn changed_bytes_of_valid_answers_disturb_nobody() {
     let mut host = TestHost::start();
     host.check().unwrap();
     for seed in 0..300u64 {
-        let changes = noise(32, seed);
+        let changes = pattern(32, seed);
         let stage = match changes[0] % 8 {
             0 => Stage::Icresp,
             1 => Stage::Connect,
@@ -381,7 +372,7 @@ fn judge(host: &TestHost, events: &Events, outlook: &Outlook) -> Checked<()> {
 fn nonsense_in_admin_answers_is_refused_or_made_do_with() {
     let mut host = TestHost::start();
     host.check().unwrap();
-    let table = nonsense::table();
+    let table = crate::nonsense::table();
     let count = table.len();
     let rows = table.into_iter().map(|row| (row.name.to_owned(), row));
     let failures = run_all(

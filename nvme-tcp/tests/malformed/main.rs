@@ -1,0 +1,17 @@
+//! Host and target get broken bytes over TCP: that connection ends, or that command fails, as the specification says, and
+//! no other connection notices.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
+mod broken;
+mod client;
+mod device;
+mod host;
+mod nonsense;
+mod peer;
+mod target;
+mod to_host;
+mod to_target;
