@@ -16,6 +16,7 @@ use crate::target::admin::controller::{
 };
 use crate::target::admin::events::AERS_MAX;
 use crate::target::conn::connection::{IN_CAPSULE_MAX, wire_len};
+use crate::target::io::command::COMMANDS;
 use crate::target::subsystem::ana::{ANA_GROUP_MAX, ANATT_SECS};
 use crate::target::subsystem::{NAMESPACES_MAX, Namespace, Subsystem};
 
@@ -73,7 +74,7 @@ pub(in crate::target) fn controller(
     id.cntrltype = ctrl::CNTRLTYPE_IO;
     id.nn = subsystem.config.max_namespaces.into();
     id.mnan = subsystem.config.max_namespaces.into();
-    id.oncs = (ctrl::ONCS_COMPARE | ctrl::ONCS_DATASET_MANAGEMENT | ctrl::ONCS_WRITE_ZEROES).into();
+    id.oncs = COMMANDS.iter().fold(0, |oncs, c| oncs | c.oncs).into();
     id.vwc = ctrl::VWC_PRESENT | ctrl::VWC_FLUSH_ALL_SUPPORTED;
     id.oaes = event::ENABLE_NAMESPACE.into();
     if subsystem.config.ana_reporting {

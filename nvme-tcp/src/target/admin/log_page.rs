@@ -8,9 +8,10 @@ use crate::spec::identify::ascii_field;
 use crate::spec::log::{
     CommandEffectsLog, ErrorLogEntry, FirmwareSlotLog, LID_SUPPORTED_LEN, SmartLog, effects, lid,
 };
-use crate::spec::opcode::{FABRICS, admin, nvm};
+use crate::spec::opcode::{FABRICS, admin};
 use crate::target::admin::controller::{Controller, ERROR_LOG_ENTRIES};
 use crate::target::admin::identify::FIRMWARE;
+use crate::target::io::command::COMMANDS;
 use crate::target::status::QpairCounters;
 use crate::target::subsystem::Subsystem;
 use crate::target::zeroed;
@@ -121,23 +122,13 @@ pub(in crate::target) fn command_effects() -> Vec<u8> {
         admin::KEEP_ALIVE,
         FABRICS,
     ];
-    const READING: [u8; 3] = [nvm::READ, nvm::COMPARE, nvm::FLUSH];
-    const WRITING: [u8; 3] = [nvm::WRITE, nvm::WRITE_ZEROES, nvm::DATASET_MANAGEMENT];
     let mut log: Box<CommandEffectsLog> = zeroed();
     for opcode in ADMIN {
-        if let Some(entry) = log.acs.get_mut(usize::from(opcode)) {
-            *entry = effects::CSUPP.into();
-        }
+        log.acs[usize::from(opcode)] = effects::CSUPP.into();
     }
-    for (opcodes, bits) in [
-        (READING, effects::CSUPP),
-        (WRITING, effects::CSUPP | effects::LBCC),
-    ] {
-        for opcode in opcodes {
-            if let Some(entry) = log.iocs.get_mut(usize::from(opcode)) {
-                *entry = bits.into();
-            }
-        }
+    for command in COMMANDS {
+        let changes = if command.writes { effects::LBCC } else { 0 };
+        log.iocs[usize::from(command.opcode)] = (effects::CSUPP | changes).into();
     }
     log.as_bytes().to_vec()
 }

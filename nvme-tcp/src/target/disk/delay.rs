@@ -1,13 +1,13 @@
 //! A disk over a disk that makes its answers late.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pollux_reactor::{Rng, Time};
 
-use super::{Capabilities, Disk, DiskChannel, DiskContext, DiskRef, Done, Io, IoId, Op, Opening};
+use super::stacked::Layer;
+use super::{DiskChannel, DiskContext, Done, Io, IoId, Op};
 
 /// Which of the [`Latencies`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,64 +76,19 @@ impl Latencies {
     }
 }
 
-/// The disk. An I/O is carried out by the base at once, and handed back late.
-#[derive(Debug)]
-pub(in crate::target) struct Delay {
-    name: String,
-    base: DiskRef,
-    latencies: Arc<Latencies>,
-}
-
-impl Delay {
-    pub(in crate::target) fn new(name: String, base: DiskRef, latencies: Arc<Latencies>) -> Self {
-        Self {
-            name,
-            base,
-            latencies,
-        }
-    }
-}
-
-impl Disk for Delay {
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.base.bytes()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            in_place: false,
-            reads_zeroes: false,
-            ..self.base.capabilities()
-        }
-    }
-
-    fn open(&self, opening: Opening) -> Box<dyn DiskChannel> {
+impl Layer for Latencies {
+    fn open(self: Arc<Self>, base: Box<dyn DiskChannel>) -> Box<dyn DiskChannel> {
         Box::new(DelayChannel {
-            base: self.base.open(opening),
-            latencies: Arc::clone(&self.latencies),
+            base,
+            latencies: self,
             below: Vec::new(),
             held: Vec::new(),
             from_base: Vec::new(),
         })
     }
-
-    fn resize(&self, bytes: u64) -> io::Result<()> {
-        self.base.resize(bytes)
-    }
-
-    fn failure(&self) -> Option<io::Error> {
-        self.base.failure()
-    }
-
-    fn errors(&self) -> u64 {
-        self.base.errors()
-    }
 }
 
+/// An I/O is carried out by the base at once, and handed back late.
 #[derive(Debug)]
 struct DelayChannel {
     base: Box<dyn DiskChannel>,
@@ -167,6 +122,7 @@ impl DiskChannel for DelayChannel {
             let id = late.io.id();
             let at = self.below.iter().position(|(below, _)| *below == id);
             let latency = at.map(|at| self.below.swap_remove(at).1);
+            // Whoever looks into the books of I/Os finds out that it was not handed in.
             self.held.push((cx.now + latency.unwrap_or_default(), late));
         }
         loop {

@@ -1,13 +1,13 @@
 //! A disk over a disk with injected faults, for tests of hosts.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pollux_reactor::Time;
 
-use super::{Capabilities, Disk, DiskChannel, DiskContext, DiskRef, Done, Io, IoId, Op, Opening};
+use super::stacked::Layer;
+use super::{DiskChannel, DiskContext, Done, Io, IoId, Op};
 use crate::spec::status::Status;
 
 /// After this time an I/O that there was no memory for is tried again.
@@ -197,59 +197,17 @@ impl Faults {
     }
 }
 
-/// The disk.
-#[derive(Debug)]
-pub(in crate::target) struct ErrorDisk {
-    name: String,
-    base: DiskRef,
-    faults: Arc<Faults>,
-}
-
-impl ErrorDisk {
-    pub(in crate::target) fn new(name: String, base: DiskRef, faults: Arc<Faults>) -> Self {
-        Self { name, base, faults }
-    }
-}
-
-impl Disk for ErrorDisk {
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.base.bytes()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            in_place: false,
-            reads_zeroes: false,
-            ..self.base.capabilities()
-        }
-    }
-
-    fn open(&self, opening: Opening) -> Box<dyn DiskChannel> {
+impl Layer for Faults {
+    fn open(self: Arc<Self>, base: Box<dyn DiskChannel>) -> Box<dyn DiskChannel> {
         Box::new(ErrorChannel {
-            base: self.base.open(opening),
-            faults: Arc::clone(&self.faults),
+            base,
+            faults: self,
             open: 0,
             pending: Vec::new(),
             again: Vec::new(),
             corrupted: Vec::new(),
             from_base: Vec::new(),
         })
-    }
-
-    fn resize(&self, bytes: u64) -> io::Result<()> {
-        self.base.resize(bytes)
-    }
-
-    fn failure(&self) -> Option<io::Error> {
-        self.base.failure()
-    }
-
-    fn errors(&self) -> u64 {
-        self.base.errors()
     }
 }
 
@@ -356,8 +314,9 @@ impl DiskChannel for ErrorChannel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::disk::Backend;
+    use crate::target::disk::stacked::Stacked;
     use crate::target::disk::tests::Bench;
+    use crate::target::disk::{Backend, DiskRef};
 
     const READ: Op = Op::Read { offset: 0 };
     const WRITE: Op = Op::Write {
@@ -369,7 +328,7 @@ mod tests {
     fn faulty(base: DiskRef) -> (DiskRef, Arc<Faults>) {
         let faults = Arc::new(Faults::default());
         (
-            DiskRef::new(ErrorDisk::new("errors".into(), base, Arc::clone(&faults))),
+            DiskRef::new(Stacked::new("errors".into(), base, Arc::clone(&faults))),
             faults,
         )
     }

@@ -45,6 +45,7 @@ mod io;
 mod machine;
 mod memory;
 mod null;
+mod stacked;
 mod sys;
 mod waker;
 
@@ -61,9 +62,10 @@ pub use self::io::{Buffer, Done, Io, IoId, Op, Range};
 pub(in crate::target) use self::waker::Doorbell;
 pub use self::waker::{Opening, Waker};
 
-pub(super) use self::delay::{Delay, Latencies, Latency};
-pub(super) use self::error::{Corruption, ErrorDisk, Faults, Injection, IoKind};
+pub(super) use self::delay::{Latencies, Latency};
+pub(super) use self::error::{Corruption, Faults, Injection, IoKind};
 pub(super) use self::io::IoName;
+pub(super) use self::stacked::Stacked;
 pub(super) use self::sys::note_cores;
 
 use crate::spec::status::Status;

@@ -147,7 +147,15 @@ fn a_file_keeps_what_was_written() {
 #[test]
 fn disks_over_a_disk_are_that_disk() {
     let base = DiskRef::open(&Backend::Memory { bytes: 65536 }).unwrap();
-    let errors = DiskRef::new(ErrorDisk::new("errors".into(), base, Arc::default()));
+    let errors = DiskRef::new(Stacked::new(
+        "errors".into(),
+        base,
+        Arc::<Faults>::default(),
+    ));
     let latencies = Arc::new(Latencies::new(0, 0, 0, 0));
-    exercise(&DiskRef::new(Delay::new("delay".into(), errors, latencies)));
+    exercise(&DiskRef::new(Stacked::new(
+        "delay".into(),
+        errors,
+        latencies,
+    )));
 }

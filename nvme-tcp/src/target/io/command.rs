@@ -2,6 +2,7 @@
 
 use zerocopy::transmute;
 
+use crate::spec::identify::ctrl;
 use crate::spec::log::AnaState;
 use crate::spec::nvm::{DatasetRange, dsm};
 use crate::spec::opcode::nvm;
@@ -15,6 +16,34 @@ use crate::target::disk::{Capabilities, Op, Range};
 const RANGE_LEN: usize = size_of::<DatasetRange>();
 /// Most ranges of a Dataset Management command.
 pub(in crate::target) const RANGES_MAX: usize = dsm::MAX_RANGES as usize;
+
+/// A command that I/O queues carry out, as Identify Controller and the Commands Supported and Effects log tell of it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::target) struct IoCommand {
+    pub(in crate::target) opcode: u8,
+    /// Blocks may change by it.
+    pub(in crate::target) writes: bool,
+    /// The command's bit of ONCS; zero for what every controller can.
+    pub(in crate::target) oncs: u16,
+}
+
+/// All of them. What [`plan`] and [`op`] do not know is not in here, and the other way round.
+pub(in crate::target) const COMMANDS: [IoCommand; 6] = [
+    command(nvm::FLUSH, false, 0),
+    command(nvm::WRITE, true, 0),
+    command(nvm::READ, false, 0),
+    command(nvm::COMPARE, false, ctrl::ONCS_COMPARE),
+    command(nvm::WRITE_ZEROES, true, ctrl::ONCS_WRITE_ZEROES),
+    command(nvm::DATASET_MANAGEMENT, true, ctrl::ONCS_DATASET_MANAGEMENT),
+];
+
+const fn command(opcode: u8, writes: bool, oncs: u16) -> IoCommand {
+    IoCommand {
+        opcode,
+        writes,
+        oncs,
+    }
+}
 
 /// A namespace as one controller's queues on this reactor see it.
 #[derive(Debug, Clone)]
@@ -277,4 +306,23 @@ fn ranges(sqe: &Sqe, data: &[u8], view: &View) -> Result<Vec<Range>, Status> {
         ranges.clear();
     }
     Ok(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_is_what_is_carried_out() {
+        let mut told: Vec<u8> = COMMANDS.iter().map(|command| command.opcode).collect();
+        let known = (0..=u8::MAX).filter(|&opcode| {
+            let mut sqe = Sqe::new(opcode, 1);
+            sqe.flags = Sqe::PSDT_SGL;
+            let refused = Err(Status::INVALID_OPCODE.with_dnr());
+            plan(&sqe, &Namespaces::default()) != refused
+        });
+        let known: Vec<u8> = known.collect();
+        told.sort_unstable();
+        assert_eq!(told, known);
+    }
 }

@@ -12,7 +12,7 @@ use super::{EINVAL, ENODEV, Kind, NamedDisk, uuid_of};
 use crate::spec::status::Status;
 use crate::target::control::request::TargetRequest;
 use crate::target::disk::{
-    Corruption, Delay, DiskRef, ErrorDisk, Faults, Injection, IoKind, Latencies, Latency,
+    Corruption, DiskRef, Faults, Injection, IoKind, Latencies, Latency, Stacked,
 };
 use crate::target::error::TargetError;
 use crate::target::rpc::namespaces::take_uuid;
@@ -73,7 +73,7 @@ pub(in crate::target::rpc) fn delay_create(state: &mut State, call: &mut Call<St
     let latencies = Arc::new(latencies);
     let shown = name.clone();
     add(state, (base, name.clone(), uuid), |base, disk| {
-        let disk = DiskRef::new(Delay::new(shown, disk, Arc::clone(&latencies)));
+        let disk = DiskRef::new(Stacked::new(shown, disk, Arc::clone(&latencies)));
         (Kind::Delay { base, latencies }, disk)
     })?;
     Ok(Answer::Now(name.into()))
@@ -110,7 +110,7 @@ pub(in crate::target::rpc) fn error_create(state: &mut State, call: &mut Call<St
     let shown = name.clone();
     add(state, (base, name, uuid), |base, disk| {
         let faults = Arc::new(Faults::default());
-        let disk = DiskRef::new(ErrorDisk::new(shown, disk, Arc::clone(&faults)));
+        let disk = DiskRef::new(Stacked::new(shown, disk, Arc::clone(&faults)));
         (Kind::Error { base, faults }, disk)
     })?;
     Ok(Answer::Now(true.into()))
