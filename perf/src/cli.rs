@@ -9,6 +9,7 @@ use crate::compare::CompareArgs;
 use crate::disturb::DisturbArgs;
 use crate::floor::FloorArgs;
 use crate::merge::MergeArgs;
+use crate::plots::ReportArgs;
 use crate::run::RunArgs;
 use crate::serve::ServeArgs;
 
@@ -69,6 +70,8 @@ enum Command {
     Compare(CompareArgs),
     /// Make one result of those of several processes, machines or turns, without loss
     Merge(MergeArgs),
+    /// Draw results as one HTML page, or a plot as SVG
+    Report(ReportArgs),
     /// Be managed by JSON-RPC, and run the workload on all volumes when perform_tests is called
     Serve(ServeArgs),
 }
@@ -86,6 +89,8 @@ pub enum Invocation {
     Compare(CompareArgs),
     /// Results as one.
     Merge(MergeArgs),
+    /// Results drawn.
+    Report(ReportArgs),
     /// Managed by JSON-RPC.
     Serve(Box<ServeArgs>),
 }
@@ -112,6 +117,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
         Some(Command::Disturb(disturb)) => Ok(Invocation::Disturb(disturb)),
         Some(Command::Compare(compare)) => Ok(Invocation::Compare(compare)),
         Some(Command::Merge(merge)) => Ok(Invocation::Merge(merge)),
+        Some(Command::Report(report)) => Ok(Invocation::Report(report)),
         Some(Command::Serve(serve)) => {
             serve.check().map_err(Exit::Usage)?;
             Ok(Invocation::Serve(Box::new(serve)))
@@ -410,7 +416,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        for command in ["floor", "disturb", "compare", "merge", "serve"] {
+        for command in ["floor", "disturb", "compare", "merge", "report", "serve"] {
             let shown = |line: &[&str]| match args(line) {
                 Err(Exit::Shown(text)) => text,
                 other => panic!("{line:?}: {other:?}"),
