@@ -8,6 +8,9 @@ const WIDTH: f64 = 860.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 18.0;
 const TOP: f64 = 22.0;
+/// Names of marks stand above each other in so many rows at most.
+const ROWS_MAX: usize = 4;
+const ROW: f64 = 11.0;
 const BOTTOM: f64 = 42.0;
 
 /// How values become places.
@@ -84,16 +87,20 @@ pub struct Chart {
     x: Axis,
     y: Axis,
     height: f64,
+    top: f64,
     body: String,
 }
 
 impl Chart {
-    /// Axes and grid.
-    pub fn new(x: Axis, y: Axis, height: f64) -> Self {
+    /// Axes and grid, with `rows` for the names of marks.
+    pub fn new(x: Axis, y: Axis, height: f64, rows: usize) -> Self {
+        let top = TOP + ROW * (rows.clamp(1, ROWS_MAX) - 1) as f64;
+        let height = height + top - TOP;
         let mut chart = Self {
             x,
             y,
             height,
+            top,
             body: String::new(),
         };
         let (right, bottom) = (WIDTH - RIGHT, height - BOTTOM);
@@ -112,7 +119,7 @@ impl Chart {
             let place = chart.x(tick);
             let _ = write!(
                 body,
-                "<line class=\"grid\" x1=\"{place:.1}\" x2=\"{place:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/><text class=\"tick\" text-anchor=\"middle\" x=\"{place:.1}\" y=\"{:.1}\">{}</text>",
+                "<line class=\"grid\" x1=\"{place:.1}\" x2=\"{place:.1}\" y1=\"{top:.1}\" y2=\"{bottom}\"/><text class=\"tick\" text-anchor=\"middle\" x=\"{place:.1}\" y=\"{:.1}\">{}</text>",
                 bottom + 16.0,
                 escape(&(x.label)(tick))
             );
@@ -134,7 +141,7 @@ impl Chart {
 
     fn y(&self, value: f64) -> f64 {
         let bottom = self.height - BOTTOM;
-        bottom - self.y.scale.place(value) * (bottom - TOP)
+        bottom - self.y.scale.place(value) * (bottom - self.top)
     }
 
     /// A line through points; `None` interrupts it.
@@ -179,14 +186,14 @@ impl Chart {
     /// A moment in which something happened.
     pub fn mark(&mut self, colour: Option<usize>, x: f64, mark: &Mark<'_>) {
         let place = self.x(x);
-        let bottom = self.height - BOTTOM;
+        let (top, bottom) = (self.top, self.height - BOTTOM);
         let _ = write!(
             self.body,
-            "<g class=\"mark {} {}\"><title>{}</title><line x1=\"{place:.1}\" x2=\"{place:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/><text text-anchor=\"middle\" x=\"{place:.1}\" y=\"{:.1}\">{}</text></g>",
+            "<g class=\"mark {} {}\"><title>{}</title><line x1=\"{place:.1}\" x2=\"{place:.1}\" y1=\"{top:.1}\" y2=\"{bottom}\"/><text text-anchor=\"middle\" x=\"{place:.1}\" y=\"{:.1}\">{}</text></g>",
             mark.class,
             colour.map_or_else(String::new, |colour| format!("c{}", colour % COLOURS)),
             escape(mark.title),
-            TOP - 4.0,
+            top - 4.0 - ROW * (mark.row % ROWS_MAX) as f64,
             escape(mark.name)
         );
     }
@@ -227,6 +234,8 @@ pub struct Mark<'a> {
     pub name: &'a str,
     /// Shown under the pointer.
     pub title: &'a str,
+    /// Rows of names below its own.
+    pub row: usize,
 }
 
 /// A text as markup has it.

@@ -39,8 +39,10 @@ pub fn figures(runs: &[Run]) -> Vec<Figure> {
     figures
 }
 
+/// A single curve is the one that the page is about.
 fn labels(runs: &[Run]) -> Vec<String> {
-    runs.iter().map(|run| run.label.clone()).collect()
+    let several = runs.iter().filter(|_| runs.len() > 1);
+    several.map(|run| run.label.clone()).collect()
 }
 
 /// The axis runs to the highest percentile that one sample is above.
@@ -77,7 +79,7 @@ fn percentiles(runs: &[Run]) -> Figure {
         title: "latency",
         label: latency_label,
     };
-    let mut chart = Chart::new(x, y, HEIGHT);
+    let mut chart = Chart::new(x, y, HEIGHT, 1);
     for (index, curve) in curves.iter().enumerate() {
         chart.curve(index, curve);
     }
@@ -97,8 +99,15 @@ fn over_time(runs: &[Run], plot: Plot) -> Option<Figure> {
             .map(|p99| p99.max(1) as f64),
         _ => Some(point.iops()),
     };
-    let points = || runs.iter().flat_map(|run| &run.series);
-    let values: Vec<f64> = points().filter_map(value).collect();
+    // The rest of an interval at the end of a run says nothing of rates.
+    let lengths = runs
+        .iter()
+        .flat_map(|run| &run.series)
+        .map(Interval::seconds);
+    let least_seconds = lengths.fold(0.0, f64::max) / 5.0;
+    let long = |point: &&Interval| point.seconds() >= least_seconds;
+    let points = runs.iter().flat_map(|run| run.series.iter().filter(long));
+    let values: Vec<f64> = points.filter_map(value).collect();
     if values.is_empty() {
         return None;
     }
@@ -116,11 +125,11 @@ fn over_time(runs: &[Run], plot: Plot) -> Option<Figure> {
             label: rate_label,
         },
     };
-    let mut chart = Chart::new(time_axis(runs), y, HEIGHT);
+    let mut chart = Chart::new(time_axis(runs), y, HEIGHT, runs.len());
     for (index, run) in runs.iter().enumerate() {
         let mut curve = Vec::new();
         let mut before_ns = 0;
-        for point in &run.series {
+        for point in run.series.iter().filter(long) {
             if point.start_ns > before_ns {
                 curve.push(None);
             }
@@ -162,7 +171,7 @@ fn paths(runs: &[Run], index: usize, run: &Run) -> Option<Figure> {
         title: "share of the I/Os in each interval",
         label: |share| format!("{share:.0} %"),
     };
-    let mut chart = Chart::new(time_axis(runs), y, HEIGHT_OF_PATHS);
+    let mut chart = Chart::new(time_axis(runs), y, HEIGHT_OF_PATHS, 1);
     for (path, name) in run.paths.iter().enumerate() {
         let steps: Vec<Step> = run
             .series
@@ -219,6 +228,7 @@ fn mark_events(chart: &mut Chart, runs: &[Run], only: Option<usize>) {
                 class: event.class,
                 name: &name,
                 title: &title,
+                row: if only.is_some() { 0 } else { index },
             };
             // One run's marks need no colour of their own.
             let colour = (runs.len() > 1 && only.is_none()).then_some(index);
