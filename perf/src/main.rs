@@ -14,6 +14,7 @@ mod ending;
 mod errors;
 mod fio;
 mod floor;
+mod help;
 mod load;
 mod machine;
 mod merge;

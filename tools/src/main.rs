@@ -48,7 +48,12 @@ impl std::fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    // Help that fits a screen is the short one.
+    let mut args: Vec<_> = std::env::args_os().collect();
+    if let Some(last) = args.last_mut().filter(|last| *last == "--help") {
+        *last = "-h".into();
+    }
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         // `pollux` alone asks for nothing: the help tells what there is.
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
