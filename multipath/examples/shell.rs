@@ -9,9 +9,9 @@ use std::io::BufRead;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use pollux_multipath::{Application, AttachRequest, Completion, Host, Io, Op, PollGroup};
-use pollux_nvme_tcp::host::HostIdentity;
-use pollux_reactor::{Context, Group, Idle, Progress};
+use pollux_multipath::{
+    Application, AttachRequest, Completion, Context, Group, Host, Idle, Io, Op, PollGroup, Progress,
+};
 
 /// A command, as it was typed.
 struct Line(String);
@@ -110,12 +110,12 @@ impl Application for Shell {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut group = Group::new();
     let after = Duration::from_micros(100);
-    let reactor = group.add_reactor(None, Idle::Park { after });
+    group.add_reactor(None, Idle::Park { after });
     let (answers, answer) = channel();
     let app = move |_| Shell {
         answers: answers.clone(),
     };
-    let host = Host::install(&mut group, HostIdentity::random(), reactor, &[reactor], app);
+    let host = Host::builder().install(&mut group, app);
     let running = group.start()?;
     for path in std::env::args().skip(1) {
         let mut request = AttachRequest::new("disk", path.parse()?);
@@ -125,7 +125,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("ok");
     for line in std::io::stdin().lock().lines() {
-        host.tell(0, Line(line?));
+        host.tell(0, Line(line?))
+            .map_err(|_| "the host has stopped")?;
         println!("{}", answer.recv()?);
     }
     host.shut_down()?;

@@ -4,9 +4,9 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::sync::mpsc::{Sender, channel};
 
-use pollux_multipath::{Application, AttachRequest, Host, Io, Op, PollGroup};
-use pollux_nvme_tcp::host::HostIdentity;
-use pollux_reactor::{Context, Group, Idle, Progress};
+use pollux_multipath::{
+    Application, AttachRequest, Context, Group, Host, Idle, Io, Op, PollGroup, Progress,
+};
 
 /// Runs on the I/O reactor, beside the queue pairs.
 struct WriteThenRead(Sender<Result<String, String>>);
@@ -67,16 +67,16 @@ fn main() -> ExitCode {
 
 fn run(paths: &[String]) -> Result<String, Box<dyn Error>> {
     let mut group = Group::new();
-    let reactor = group.add_reactor(None, Idle::Yield);
+    group.add_reactor(None, Idle::Yield);
     let (sender, result) = channel();
     let app = move |_| WriteThenRead(sender.clone());
-    let host = Host::install(&mut group, HostIdentity::random(), reactor, &[reactor], app);
+    let host = Host::builder().install(&mut group, app);
     let running = group.start()?;
     let outcome: Result<String, Box<dyn Error>> = (|| {
         for path in paths {
             host.attach(AttachRequest::new("disk", path.parse()?))?;
         }
-        host.tell(0, ());
+        host.tell(0, ()).map_err(|()| "the host has stopped")?;
         Ok(result.recv()??)
     })();
     let end = host.shut_down();

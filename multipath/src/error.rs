@@ -7,6 +7,7 @@ use pollux_nvme_tcp::spec::status::Status;
 
 /// Why an I/O failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum IoError {
     /// The controller completed it with an error that is not retried, or was retried often enough.
     #[error("{0}")]
@@ -31,6 +32,7 @@ pub enum IoError {
 
 /// What has ended an I/O that was fenced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EndedEarly {
     /// Its submitter has aborted it.
     #[error("aborted")]
@@ -48,6 +50,7 @@ pub enum EndedEarly {
 
 /// Why a volume has no path left that could be waited for (rule B7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum NoPath {
     /// The volume has no path at all.
     NoPaths,
@@ -78,6 +81,7 @@ impl fmt::Display for NoPath {
 
 /// Why an I/O was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SubmitError {
     /// No such volume.
     #[error("no such volume")]
@@ -92,6 +96,7 @@ pub enum SubmitError {
 
 /// Why a request failed; nothing has changed then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum HostError {
     /// The controller could not be connected or brought up.
     #[error("{transport}: {error}")]

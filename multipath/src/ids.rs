@@ -17,6 +17,7 @@ pub struct ControllerId {
 
 /// A volume as its users see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VolumeInfo {
     /// Its identity in messages.
     pub id: VolumeId,

@@ -1,6 +1,74 @@
 //! One volume over several NVMe paths.
 //!
-//! A [`Host`] puts a control service on one reactor and an I/O service on each I/O reactor. Control owns
+//! This is the one crate that a program names which embeds Pollux: reactors ([`Group`], [`Simulation`]), the host, and
+//! the [`target`] with its disks are all here. [`spec`] has the standard's structures, [`reactor`] what else reactors offer,
+//! such as the JSON-RPC server that [`rpc`] registers the host's methods with.
+//!
+//! A target with one namespace in memory, and a host that writes a block of it and reads it back:
+//!
+//! ```
+//! use std::sync::mpsc::{Sender, channel};
+//!
+//! use pollux_multipath::target::{self, Backend, NamespaceConfig, SubsystemConfig};
+//! use pollux_multipath::{
+//!     Application, AttachRequest, Context, Group, Host, Idle, Io, Nqn, Op, PollGroup, Progress, TransportId,
+//! };
+//!
+//! /// Runs on the I/O reactor, beside the queue pairs.
+//! struct WriteThenRead(Sender<Vec<u8>>);
+//!
+//! impl Application for WriteThenRead {
+//!     /// What it is told to write.
+//!     type Message = u8;
+//!
+//!     fn on_message(&mut self, byte: u8, group: &mut PollGroup, _: &mut Context<'_>) {
+//!         let volume = group.volumes().next().expect("one was attached").id;
+//!         let write = Io::new(Op::Write, 7, 1, vec![byte; 512]);
+//!         group.submit(volume, write).expect("a block within the volume");
+//!     }
+//!
+//!     fn poll(&mut self, group: &mut PollGroup, _: &mut Context<'_>) -> Progress {
+//!         let Some(done) = group.next_completion() else {
+//!             return Progress::Idle;
+//!         };
+//!         done.result.expect("the target is there");
+//!         if done.io.op == Op::Write {
+//!             let read = Io::new(Op::Read, 7, 1, done.io.buffer);
+//!             group.submit(done.volume, read).expect("the same block");
+//!         } else {
+//!             let _ = self.0.send(done.io.buffer);
+//!         }
+//!         Progress::Busy
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut group = Group::new();
+//! let reactor = group.add_reactor(None, Idle::Yield);
+//! let target = target::install(&mut group, &[reactor]);
+//! let (sender, read) = channel();
+//! let host = Host::builder().install(&mut group, move |_| WriteThenRead(sender.clone()));
+//! let running = group.start()?;
+//!
+//! let nqn: Nqn = "nqn.2014-08.org.example:disk1".parse()?;
+//! target.create_subsystem(SubsystemConfig::new(nqn.clone()))?;
+//! target.add_namespace(&nqn, NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512))?;
+//! let addr = target.add_listener(&nqn, "127.0.0.1:0".parse()?)?;
+//!
+//! host.attach(AttachRequest::new("disk0", TransportId { addr, subnqn: nqn, hostnqn: None }))?;
+//! host.tell(0, b'*').map_err(|_| "the mailbox is full")?;
+//! assert_eq!(read.recv()?, [b'*'; 512]);
+//! assert_eq!(host.volume("disk0n1").status()?.blocks, 2048);
+//!
+//! host.shut_down()?;
+//! running.stop();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! A [`Host`] has a control service on one reactor and an I/O service on each I/O reactor. Control owns
 //! the controllers: admin queues, ANA logs, ANATT timers, reconnects. Each I/O reactor owns, in plain
 //! memory, one queue pair per controller and a copy of every path's state; an
 //! [`Application`] runs beside them on the same thread and submits through its [`PollGroup`].
@@ -39,17 +107,24 @@ pub use command::{Completion, Io, Op};
 pub use counters::{CounterReset, OpCounters, PathCounters};
 pub use error::{EndedEarly, HostError, IoError, NoPath, SubmitError};
 pub use histogram::{HistogramLayout, LatencyHistogram};
-pub use host::{Host, HostHandle};
+pub use host::{Host, HostBuilder, VolumeHandle};
 pub use ids::{ControllerId, VolumeId, VolumeInfo};
 pub use io::{Aborting, Application, IoMessage, PollGroup};
 pub use options::{AttachOptions, Fencing, FencingMode, Mode, Recovery};
 pub use policy::{Policy, Selector};
-pub use pollux_nvme_tcp::host::{FaultChange, InjectedFault};
+pub use pollux_nvme_tcp::host::{Digests, FaultChange, HostIdentity, InjectedFault};
+pub use pollux_nvme_tcp::spec::log::AnaState;
+pub use pollux_nvme_tcp::spec::nqn::Nqn;
+pub use pollux_nvme_tcp::spec::status::Status;
+pub use pollux_nvme_tcp::{spec, target};
+pub use pollux_reactor as reactor;
+pub use pollux_reactor::{Context, Executor, Group, Idle, Progress, Running, Simulation, Time};
 pub use request::{
-    AttachRequest, Attached, AttachedVolume, ControllerChange, DiscoveryRequest, HostRequest, Reply,
+    AttachRequest, Attached, ControllerChange, DiscoveryRequest, HostRequest, Reply,
 };
 pub use status::{
     ControllerStatus, DiscoveryStatus, FenceStatus, NotAttached, Notification, NotificationKind,
-    PathEvent, PathEventKind, PathStatus, ReactorCounters, ReactorVolumeStatus, VolumeStatus,
+    PathEvent, PathEventKind, PathStatus, PathView, ReactorCounters, ReactorVolumeStatus,
+    VolumeStatus,
 };
 pub use transport_id::{TransportId, TransportIdError};

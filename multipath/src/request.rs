@@ -7,7 +7,7 @@ use pollux_nvme_tcp::host::{Completed, FaultChange, Request};
 use crate::counters::CounterReset;
 use crate::error::HostError;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
-use crate::ids::VolumeId;
+use crate::ids::VolumeInfo;
 use crate::options::AttachOptions;
 use crate::policy::Policy;
 use crate::status::{
@@ -43,22 +43,10 @@ impl AttachRequest {
 
 /// What an attach led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Attached {
     /// The volumes that the controller is a path of now.
-    pub volumes: Vec<AttachedVolume>,
-}
-
-/// A volume that an attached controller is a path of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttachedVolume {
-    /// Its identity in messages.
-    pub volume: VolumeId,
-    /// Its name.
-    pub name: String,
-    /// Size in blocks.
-    pub blocks: u64,
-    /// Block size in bytes.
-    pub block_size: u32,
+    pub volumes: Vec<VolumeInfo>,
 }
 
 /// Follows a discovery service and those that it refers to: attaches what they list, under
@@ -90,6 +78,7 @@ pub enum ControllerChange {
 }
 
 /// A request with the way its answer takes.
+#[non_exhaustive]
 pub enum HostRequest {
     /// Connect a controller.
     Attach(Box<AttachRequest>, Reply<Attached>),

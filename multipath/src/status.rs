@@ -1,5 +1,6 @@
 //! What can be asked of a host: volumes, paths, controllers, and what happened to them (rule B13).
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::transport_id::TransportId;
 
 /// What one I/O reactor has done with its queue pairs since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct ReactorCounters {
     /// Turns.
     pub polls: u64,
@@ -33,9 +35,10 @@ pub struct ReactorCounters {
     pub timeouts: u64,
 }
 
-/// One path as one reactor sees it at the moment of the question.
+/// One path as one reactor computes it at the moment of the question.
 #[derive(Debug, Clone)]
-pub struct PathStatus {
+#[non_exhaustive]
+pub struct PathView {
     /// The path's controller.
     pub controller: ControllerId,
     /// The next submission on this reactor could go here (rule B13.2). Implies `connected` and
@@ -62,16 +65,33 @@ pub struct PathStatus {
     pub longest_silence: Duration,
     /// Counters.
     pub counters: PathCounters,
-    /// Controller identifier (CNTLID); filled in by control.
+}
+
+/// One path as a reactor sees it, with what only control knows. What the reactor computed can be read as if it stood here.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PathStatus {
+    /// What the reactor computed.
+    pub view: PathView,
+    /// Controller identifier (CNTLID).
     pub cntlid: u16,
-    /// Where the controller is; filled in by control.
-    pub transport: Option<Arc<TransportId>>,
-    /// Time until ANATT runs out, if it runs; filled in by control (rule B4.5).
+    /// Where the controller is.
+    pub transport: Arc<TransportId>,
+    /// Time until ANATT runs out, if it runs (rule B4.5).
     pub anatt_remaining: Option<Duration>,
+}
+
+impl Deref for PathStatus {
+    type Target = PathView;
+
+    fn deref(&self) -> &PathView {
+        &self.view
+    }
 }
 
 /// Writes that a lost controller may still execute, and what stays behind them (rule B14).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FenceStatus {
     /// Writes in doubt, also those that were ended early: their blocks stay fenced.
     pub writes: usize,
@@ -81,9 +101,11 @@ pub struct FenceStatus {
     pub remaining: Duration,
 }
 
-/// One volume as one reactor sees it.
+/// One volume as one reactor sees it. `P` is [`PathView`] on the reactor itself, and [`PathStatus`] once control has
+/// completed it.
 #[derive(Debug, Clone)]
-pub struct ReactorVolumeStatus {
+#[non_exhaustive]
+pub struct ReactorVolumeStatus<P = PathStatus> {
     /// The volume.
     pub volume: VolumeId,
     /// I/O reactor, counted from 0.
@@ -99,11 +121,12 @@ pub struct ReactorVolumeStatus {
     /// How often I/O came back with which error, also where it was retried.
     pub errors: Vec<(Status, u64)>,
     /// The paths, in attach order.
-    pub paths: Vec<PathStatus>,
+    pub paths: Vec<P>,
 }
 
 /// One volume.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct VolumeStatus {
     /// Its name, `<controller name>n<nsid>`.
     pub name: String,
@@ -129,6 +152,7 @@ pub struct VolumeStatus {
 
 /// One controller.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ControllerStatus {
     /// The name it was attached under.
     pub name: String,
@@ -156,6 +180,7 @@ pub struct ControllerStatus {
 
 /// A discovery service that is followed.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct DiscoveryStatus {
     /// Its name.
     pub name: String,
@@ -175,6 +200,7 @@ pub struct DiscoveryStatus {
 
 /// Something that is tried again and again.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NotAttached {
     /// Where it should be.
     pub transport: TransportId,
@@ -186,6 +212,7 @@ pub struct NotAttached {
 
 /// Something that happened to a volume as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Notification {
     /// Counts from 0.
     pub id: u64,
@@ -197,6 +224,7 @@ pub struct Notification {
 
 /// What can happen to a volume as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NotificationKind {
     /// Its first path was added.
     Added,
@@ -208,6 +236,7 @@ pub enum NotificationKind {
 
 /// Something that happened to a path.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PathEvent {
     /// When control saw it, by the reactor's clock.
     pub at: Time,
@@ -221,6 +250,7 @@ pub struct PathEvent {
 
 /// What can happen to a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PathEventKind {
     /// It was added.
     Added(AnaState),

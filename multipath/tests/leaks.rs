@@ -18,7 +18,6 @@ use pollux_multipath::{
     Application, AttachOptions, AttachRequest, ControllerChange, Host, HostError, Op, PollGroup,
     TransportId,
 };
-use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
 use pollux_reactor::{Context, Group, Idle, Progress};
@@ -142,7 +141,7 @@ fn live(w: &mut World) -> (String, String) {
     let controller = w.controller(1).controller;
     w.detach(None).unwrap();
     (
-        format!("{:?}", attached.volumes[0].volume),
+        format!("{:?}", attached.volumes[0].id),
         format!("{controller:?}"),
     )
 }
@@ -224,13 +223,10 @@ fn descriptors_are_closed() {
     let mut group = Group::new();
     let reactors = [0; 2].map(|_| group.add_reactor(None, Idle::Yield));
     let handle = target::install(&mut group, &reactors[..1]);
-    let host = Host::install(
-        &mut group,
-        HostIdentity::random(),
-        reactors[1],
-        &reactors,
-        |_| Onlooker,
-    );
+    let host = Host::builder()
+        .control(reactors[1])
+        .io(&reactors)
+        .install(&mut group, |_| Onlooker);
     let running = group.start().unwrap();
     handle
         .call(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())))

@@ -7,8 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use pollux_multipath::{
-    Application, AttachRequest, Completion, Host, HostHandle, Io, Op, PollGroup, Recovery,
-    TransportId,
+    Application, AttachRequest, Completion, Host, Io, Op, PollGroup, Recovery, TransportId,
 };
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
@@ -119,7 +118,7 @@ fn expect_progress(reports: &Receiver<Result<(), String>>) {
 }
 
 /// Waits until both reactors see the paths so: the address; current, connected, accessible.
-fn await_paths(host: &HostHandle<bool>, wanted: &[(SocketAddr, [bool; 3])]) {
+fn await_paths(host: &Host<bool>, wanted: &[(SocketAddr, [bool; 3])]) {
     let mut seen = Vec::new();
     // Far longer than anything of this takes.
     for _ in 0..500_000 {
@@ -129,7 +128,7 @@ fn await_paths(host: &HostHandle<bool>, wanted: &[(SocketAddr, [bool; 3])]) {
                 .iter()
                 .map(|p| {
                     assert!(!p.current || p.connected && p.accessible, "{p:?}");
-                    let addr = p.transport.as_ref().unwrap().addr;
+                    let addr = p.transport.addr;
                     (addr, [p.current, p.connected, p.accessible])
                 })
                 .collect::<Vec<_>>()
@@ -151,19 +150,17 @@ fn io_goes_on_whatever_happens_to_one_of_two_paths() {
     let target = target::install(&mut group, &reactors);
     let (report, reports) = channel();
     let identity = HostIdentity::random();
-    let host = Host::install(
-        &mut group,
-        identity,
-        reactors[0],
-        &reactors,
-        move |reactor| Writer {
+    let host = Host::builder()
+        .identity(identity)
+        .control(reactors[0])
+        .io(&reactors)
+        .install(&mut group, move |reactor| Writer {
             reactor,
             running: false,
             outstanding: 0,
             done: 0,
             report: report.clone(),
-        },
-    );
+        });
     let running = group.start().unwrap();
     target
         .call(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())))
@@ -193,7 +190,7 @@ fn io_goes_on_whatever_happens_to_one_of_two_paths() {
     attach(one);
     attach(two);
     for reactor in 0..2 {
-        assert!(host.tell(reactor, true));
+        assert!(host.tell(reactor, true).is_ok());
     }
     const UP: [bool; 3] = [true, true, true];
     const SPARE: [bool; 3] = [false, true, true];
@@ -229,7 +226,7 @@ fn io_goes_on_whatever_happens_to_one_of_two_paths() {
         attach(two);
     }
     for reactor in 0..2 {
-        assert!(host.tell(reactor, false));
+        assert!(host.tell(reactor, false).is_ok());
     }
     let mut ended = 0;
     while ended < 2 {

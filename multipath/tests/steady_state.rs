@@ -10,7 +10,7 @@ use std::sync::mpsc::{Sender, channel};
 use pollux_multipath::{
     Application, AttachRequest, Host, Io, IoError, Op, Policy, PollGroup, Selector, TransportId,
 };
-use pollux_nvme_tcp::host::{Digests, HostIdentity};
+use pollux_nvme_tcp::host::Digests;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
 use pollux_reactor::{Context, Group, Idle, Progress};
@@ -127,18 +127,15 @@ fn run(paths: usize, mixed: bool, digests: Digests) -> Counted {
     let handle = target::install(&mut group, &[reactor]);
     let reactor = group.add_reactor(None, Idle::Yield);
     let (report, counted) = channel();
-    let host = Host::install(
-        &mut group,
-        HostIdentity::random(),
-        reactor,
-        &[reactor],
-        move |_| Load {
+    let host = Host::builder()
+        .control(reactor)
+        .io(&[reactor])
+        .install(&mut group, move |_| Load {
             done: 0,
             mixed,
             base: (0, 0),
             report: report.clone(),
-        },
-    );
+        });
     let running = group.start().unwrap();
     let nqn = Nqn::new("nqn.2014-08.org.example:disk1").unwrap();
     handle
@@ -172,7 +169,7 @@ fn run(paths: usize, mixed: bool, digests: Digests) -> Counted {
         request.options.policy = Policy::ActiveActive(Selector::RoundRobin { min_io: 1 });
         host.attach(request).unwrap();
     }
-    assert!(host.tell(0, ()));
+    assert!(host.tell(0, ()).is_ok());
     let counted = counted.recv().unwrap();
     running.stop();
     counted

@@ -14,7 +14,6 @@ use std::time::Duration;
 use pollux_multipath::{
     Application, AttachRequest, Completion, Host, Io, Op, PollGroup, TransportId,
 };
-use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
 use pollux_reactor::{Context, Edges, Group, Idle, Opened, Progress, Stream, StreamWrapper};
@@ -191,16 +190,13 @@ fn a_stream_from_outside_carries_a_host_and_a_target() {
         let reactors = [0; 3].map(|_| group.add_reactor(None, idle));
         let target = target::install(&mut group, &reactors[..2]);
         let (done, ended) = channel();
-        let host = Host::install(
-            &mut group,
-            HostIdentity::random(),
-            reactors[2],
-            &reactors[1..],
-            move |_| Verify {
+        let host = Host::builder()
+            .control(reactors[2])
+            .io(&reactors[1..])
+            .install(&mut group, move |_| Verify {
                 outstanding: 0,
                 done: done.clone(),
-            },
-        );
+            });
         let running = group.start().unwrap();
         let nqn = Nqn::new("nqn.2014-08.org.example:disk1").unwrap();
         target
@@ -229,7 +225,7 @@ fn a_stream_from_outside_carries_a_host_and_a_target() {
         host.attach(AttachRequest::new("Nvme0", transport)).unwrap();
         // One after the other: they use the same blocks.
         for reactor in 0..2 {
-            assert!(host.tell(reactor, ()));
+            assert!(host.tell(reactor, ()).is_ok());
             let end = ended.recv_timeout(PATIENCE);
             assert_eq!(end, Ok(Ok(())), "reactor {reactor}, {idle:?}");
         }

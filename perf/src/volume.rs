@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pollux_multipath::{AttachRequest, Attached, ControllerId, HostHandle, HostRequest, VolumeId};
+use pollux_multipath::{AttachRequest, Attached, ControllerId, Host, HostRequest, VolumeId};
 use pollux_reactor::Running;
 
 use crate::errors::{Interrupted, Usage};
@@ -40,7 +40,7 @@ pub struct Volume {
 }
 
 /// Ends all connections and threads of a host in order; after a signal with less patience.
-pub fn end(host: &HostHandle<JobMessage>, running: Running, stop: &AtomicBool) {
+pub fn end(host: &Host<JobMessage>, running: Running, stop: &AtomicBool) {
     host.shut_down_within(match stop.load(Ordering::Relaxed) {
         true => SHUTDOWN_AFTER_SIGNAL,
         false => SHUTDOWN_MAX,
@@ -51,7 +51,7 @@ pub fn end(host: &HostHandle<JobMessage>, running: Running, stop: &AtomicBool) {
 
 /// Attaches a controller; a signal ends the waiting, and the attach with its host.
 pub fn attach_or_stop(
-    host: &HostHandle<JobMessage>,
+    host: &Host<JobMessage>,
     request: AttachRequest,
     stop: &AtomicBool,
 ) -> anyhow::Result<Attached> {
@@ -80,7 +80,7 @@ pub fn attach_or_stop(
 
 /// The volume of namespace `nsid`, or the first one of a host; it must have `paths_wanted` paths.
 pub fn volume(
-    host: &HostHandle<JobMessage>,
+    host: &Host<JobMessage>,
     paths_wanted: usize,
     nsid: Option<u32>,
 ) -> anyhow::Result<Volume> {

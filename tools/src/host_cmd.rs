@@ -84,7 +84,11 @@ pub fn run(args: &HostArgs) -> anyhow::Result<()> {
     if let Some(nqn) = &args.hostnqn {
         identity.nqn = nqn.clone();
     }
-    let host = Host::install(&mut group, identity, 0, &reactors, |_| Onlooker);
+    let host = Host::builder()
+        .identity(identity)
+        .control(0)
+        .io(&reactors)
+        .install(&mut group, |_| Onlooker);
     let mut methods = Methods::new();
     multipath::rpc::register(&mut methods, host.clone());
     let stop = signals.handle();

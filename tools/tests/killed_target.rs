@@ -12,7 +12,6 @@ use std::time::Duration;
 use pollux_multipath::{
     Application, AttachRequest, Host, Io, Op, PollGroup, Recovery, TransportId,
 };
-use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::{Context, Group, Idle, Progress};
 
@@ -176,18 +175,15 @@ fn kill_under_load(namespace: &str) -> Seen {
     let mut group = Group::new();
     let reactor = group.add_reactor(None, Idle::Yield);
     let (report, reports) = channel();
-    let host = Host::install(
-        &mut group,
-        HostIdentity::random(),
-        reactor,
-        &[reactor],
-        move |_| Verify {
+    let host = Host::builder()
+        .control(reactor)
+        .io(&[reactor])
+        .install(&mut group, move |_| Verify {
             seen: Seen::default(),
             started: false,
             finishing: false,
             report: report.clone(),
-        },
-    );
+        });
     let running = group.start().unwrap();
     for &addr in &ports {
         let subnqn = Nqn::new(NQN).unwrap();
@@ -206,11 +202,11 @@ fn kill_under_load(namespace: &str) -> Seen {
         host.attach(request).unwrap();
     }
     let progress = |more: u64| {
-        assert!(host.tell(0, Ask::Report));
+        assert!(host.tell(0, Ask::Report).is_ok());
         let goal = wait(&reports).completed + more;
         // Far more questions than a minute has room for.
         for _ in 0..100_000_000 {
-            assert!(host.tell(0, Ask::Report));
+            assert!(host.tell(0, Ask::Report).is_ok());
             let seen = wait(&reports);
             if seen.completed >= goal {
                 return;
@@ -225,7 +221,7 @@ fn kill_under_load(namespace: &str) -> Seen {
         target = Some(Target::start(&ports, namespace));
         progress(2000);
     }
-    assert!(host.tell(0, Ask::Finish));
+    assert!(host.tell(0, Ask::Finish).is_ok());
     let seen = wait(&reports);
     assert_eq!(seen.submitted, seen.completed, "{seen:?}");
     host.shut_down().unwrap();

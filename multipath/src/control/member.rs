@@ -12,10 +12,10 @@ use super::journal;
 use super::lifecycle::Lifecycle;
 use super::retry::Retries;
 use super::shared::Shared;
-use crate::ids::{ControllerId, VolumeId};
+use crate::ids::{ControllerId, VolumeId, VolumeInfo};
 use crate::options::AttachOptions;
 use crate::path_state::PathState;
-use crate::request::{AttachRequest, Attached, AttachedVolume, Reply};
+use crate::request::{AttachRequest, Attached, Reply};
 use crate::status::PathEventKind;
 use crate::transport_id::TransportId;
 
@@ -170,19 +170,12 @@ impl Member {
     }
 
     /// The volumes that it is a path of.
-    pub fn volumes(&self, shared: &Shared) -> Vec<AttachedVolume> {
+    pub fn volumes(&self, shared: &Shared) -> Vec<VolumeInfo> {
         let volumes = self
             .paths
             .iter()
             .filter_map(|p| shared.volumes.get(p.volume));
-        volumes
-            .map(|v| AttachedVolume {
-                volume: v.info.id,
-                name: v.info.name.clone(),
-                blocks: v.info.blocks,
-                block_size: v.info.block_size(),
-            })
-            .collect()
+        volumes.map(|v| v.info.clone()).collect()
     }
 
     /// It is a controller of its subsystem at this time.

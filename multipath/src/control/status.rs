@@ -11,7 +11,8 @@ use crate::ids::VolumeId;
 use crate::io::{Call, PollGroup, ToIo};
 use crate::request::Reply;
 use crate::status::{
-    ControllerStatus, DiscoveryStatus, ReactorCounters, ReactorVolumeStatus, VolumeStatus,
+    ControllerStatus, DiscoveryStatus, PathStatus, PathView, ReactorCounters, ReactorVolumeStatus,
+    VolumeStatus,
 };
 use crate::transport_id::TransportId;
 
@@ -73,19 +74,10 @@ impl Control {
     }
 
     /// The reactors' snapshots, with what only control knows.
-    fn volume_status(&self, parts: Vec<Vec<ReactorVolumeStatus>>) -> Vec<VolumeStatus> {
+    fn volume_status(&self, parts: Vec<Vec<ReactorVolumeStatus<PathView>>>) -> Vec<VolumeStatus> {
         let now = self.shared.now;
-        let mut parts: Vec<ReactorVolumeStatus> = parts.into_iter().flatten().collect();
-        for part in &mut parts {
-            for path in &mut part.paths {
-                if let Some(member) = self.members.get(path.controller) {
-                    path.cntlid = member.cntlid;
-                    path.transport = Some(Arc::clone(&member.transport));
-                    let of_member = member.paths.iter().find(|p| p.volume == part.volume);
-                    path.anatt_remaining = of_member.and_then(|p| p.anatt_remaining(now));
-                }
-            }
-        }
+        let parts = parts.into_iter().flatten();
+        let mut parts: Vec<_> = parts.map(|part| self.complete(part)).collect();
         self.shared
             .volumes
             .iter()
@@ -104,6 +96,36 @@ impl Control {
                 events: volume.events.iter().cloned().collect(),
             })
             .collect()
+    }
+
+    /// A reactor's snapshot of a volume, with what only control knows. A path whose controller went away while the
+    /// reactors were asked counts as removed.
+    fn complete(&self, part: ReactorVolumeStatus<PathView>) -> ReactorVolumeStatus {
+        let mut removed = part.removed;
+        let mut paths = Vec::new();
+        for view in part.paths {
+            let Some(member) = self.members.get(view.controller) else {
+                removed.add(&view.counters);
+                continue;
+            };
+            let path = member.paths.iter().find(|p| p.volume == part.volume);
+            paths.push(PathStatus {
+                cntlid: member.cntlid,
+                transport: Arc::clone(&member.transport),
+                anatt_remaining: path.and_then(|p| p.anatt_remaining(self.shared.now)),
+                view,
+            });
+        }
+        ReactorVolumeStatus {
+            volume: part.volume,
+            reactor: part.reactor,
+            waiting: part.waiting,
+            no_path_since: part.no_path_since,
+            fenced: part.fenced,
+            removed,
+            errors: part.errors,
+            paths,
+        }
     }
 
     pub(super) fn controllers(&self) -> Vec<ControllerStatus> {

@@ -15,6 +15,16 @@ pub trait Application: 'static {
     /// Takes a message.
     fn on_message(&mut self, message: Self::Message, group: &mut PollGroup, cx: &mut Context<'_>);
 
+    /// A timer is due that this application has set by [`Context::set_timer`]; as [`Service::on_timer`].
+    ///
+    /// # Panics
+    ///
+    /// Unless it is implemented: an application that sets timers says what they are for.
+    fn on_timer(&mut self, token: u64, group: &mut PollGroup, cx: &mut Context<'_>) {
+        let _ = (group, cx);
+        unreachable!("timer {token} was set by an application that awaits none");
+    }
+
     /// Called once a turn, between receiving and sending: take completions, submit I/O. All that is
     /// submitted in one turn leaves with one send per connection.
     fn poll(&mut self, group: &mut PollGroup, cx: &mut Context<'_>) -> Progress;
@@ -50,6 +60,10 @@ impl<A: Application> Service for IoService<A> {
                     .on_message(message, &mut self.poll_group, cx);
             }
         }
+    }
+
+    fn on_timer(&mut self, token: u64, cx: &mut Context<'_>) {
+        self.application.on_timer(token, &mut self.poll_group, cx);
     }
 
     fn deadline(&self) -> Option<Time> {

@@ -121,6 +121,14 @@ impl<M> IoMessage<M> {
         Self(IoMessageKind::Application(message))
     }
 
+    /// What a mailbox has given back.
+    pub(crate) fn into_application(self) -> M {
+        match self.0 {
+            IoMessageKind::Application(message) => message,
+            IoMessageKind::Control(_) => unreachable!("a message for the application was sent"),
+        }
+    }
+
     pub(crate) fn control(message: ToIo) -> Self {
         Self(IoMessageKind::Control(message))
     }

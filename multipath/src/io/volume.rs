@@ -18,7 +18,7 @@ use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::ids::{ControllerId, VolumeInfo};
 use crate::path_state::PathState;
 use crate::policy::Policy;
-use crate::status::{PathStatus, ReactorVolumeStatus};
+use crate::status::{PathView, ReactorVolumeStatus};
 
 /// How long I/O of a volume waits for a path before control is told, which says so in the log.
 pub(crate) const STALL_TOLD_AFTER: Duration = Duration::from_secs(1);
@@ -252,13 +252,13 @@ impl Volume {
         reactor: usize,
         now: Time,
         links: &[Option<Box<Link>>],
-    ) -> ReactorVolumeStatus {
+    ) -> ReactorVolumeStatus<PathView> {
         let view = |i: usize| self.paths[i].candidate(links);
         let paths = self
             .paths
             .iter()
             .enumerate()
-            .map(|(index, path)| PathStatus {
+            .map(|(index, path)| PathView {
                 controller: path.controller,
                 current: self.selection.is_current(index, self.paths.len(), view),
                 connected: link_of(links, path.controller).is_some_and(Link::is_connected),
@@ -272,9 +272,6 @@ impl Volume {
                 longest_silence: link_of(links, path.controller)
                     .map_or(Duration::ZERO, Link::longest_silence),
                 counters: path.counters,
-                cntlid: 0,
-                transport: None,
-                anatt_remaining: None,
             })
             .collect();
         ReactorVolumeStatus {

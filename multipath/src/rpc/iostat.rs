@@ -123,12 +123,9 @@ pub(super) fn paths(state: &mut State, call: &mut Call<State>) -> Outcome {
         let mut sums: Vec<(ControllerId, Arc<TransportId>, PathCounters)> = Vec::new();
         let paths = volumes.iter().flat_map(|v| &v.reactors);
         for path in paths.flat_map(|part| &part.paths) {
-            let Some(transport) = &path.transport else {
-                continue;
-            };
             match sums.iter_mut().find(|(id, ..)| *id == path.controller) {
                 Some((_, _, sum)) => sum.add(&path.counters),
-                None => sums.push((path.controller, Arc::clone(transport), path.counters)),
+                None => sums.push((path.controller, Arc::clone(&path.transport), path.counters)),
             }
         }
         let stats: Vec<Value> = sums

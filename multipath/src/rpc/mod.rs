@@ -28,7 +28,7 @@ use serde_json::Value;
 
 use self::options::Options;
 use crate::error::HostError;
-use crate::host::HostHandle;
+use crate::host::Host;
 use crate::request::{HostRequest, Reply};
 
 /// Ticks of the clock that times and latencies are told in.
@@ -51,7 +51,7 @@ struct State {
 type SendRequest = Box<dyn Fn(HostRequest) -> Result<(), HostRequest> + Send>;
 
 /// Adds the host's methods, which act on `host`. They may run on any reactor.
-pub fn register<M: Send + 'static>(methods: &mut Methods, host: HostHandle<M>) {
+pub fn register<M: Send + 'static>(methods: &mut Methods, host: Host<M>) {
     let state = State {
         host: Box::new(move |request| host.request(request)),
         options: Options::default(),

@@ -285,10 +285,7 @@ pub(super) fn set(state: &mut State, call: &mut Call<State>) -> Outcome {
                         -1,
                         "RPC not permitted with nvme controllers already attached",
                     )),
-                    Ok(_) => {
-                        apply(state, options);
-                        Ok(Value::Bool(true))
-                    }
+                    Ok(_) => apply(state, options).map(Value::Bool),
                 });
             });
         });
@@ -297,13 +294,18 @@ pub(super) fn set(state: &mut State, call: &mut Call<State>) -> Outcome {
     Ok(Answer::Later)
 }
 
-fn apply(state: &mut State, options: Options) {
-    if let Some(count) = options.retry_count {
-        let limit = u32::try_from(count).ok();
-        let _ = (state.host)(HostRequest::SetRetryLimit(limit));
-    }
-    if let Some(disabled) = options.disable_auto_failback {
-        let _ = (state.host)(HostRequest::SetFailback(!disabled));
+/// Takes options over.
+fn apply(state: &mut State, options: Options) -> Result<bool, RpcError> {
+    let limit = options.retry_count.map(|count| u32::try_from(count).ok());
+    let failback = options.disable_auto_failback.map(|disabled| !disabled);
+    let requests = [
+        limit.map(HostRequest::SetRetryLimit),
+        failback.map(HostRequest::SetFailback),
+    ];
+    for request in requests.into_iter().flatten() {
+        (state.host)(request)
+            .map_err(|_| RpcError::internal("the host has stopped, or has too much to do"))?;
     }
     state.options = options.or(&state.options);
+    Ok(true)
 }

@@ -37,7 +37,7 @@ pub(super) fn io_paths(state: &mut State, call: &mut Call<State>) -> Outcome {
                 let Some((paths, waiting, fenced)) = groups.get_mut(part.reactor) else {
                     continue;
                 };
-                let shown = part.paths.iter().filter_map(|p| show(&volume.name, p));
+                let shown = part.paths.iter().map(|p| show(&volume.name, p));
                 paths.extend(shown);
                 waiting.insert(volume.name.clone(), part.waiting.into());
                 if let Some(fence) = part.fenced {
@@ -64,16 +64,14 @@ pub(super) fn io_paths(state: &mut State, call: &mut Call<State>) -> Outcome {
     })
 }
 
-/// `None`: its controller went away while the reactors were asked.
-fn show(volume: &str, path: &PathStatus) -> Option<Value> {
-    let transport = path.transport.as_ref()?;
-    Some(json!({
+fn show(volume: &str, path: &PathStatus) -> Value {
+    json!({
         "bdev_name": volume,
         "cntlid": path.cntlid,
         "current": path.current,
         "connected": path.connected,
         "accessible": path.accessible,
-        "transport": address::show_plain(transport),
+        "transport": address::show_plain(&path.transport),
         "pollux": {
             "ana_state": ana_name(path.ana_state),
             "ana_group": path.ana_group,
@@ -85,7 +83,7 @@ fn show(volume: &str, path: &PathStatus) -> Option<Value> {
             "longest_silence_ms": millis(path.longest_silence.as_millis()),
             "errors": path.counters.errors,
         },
-    }))
+    })
 }
 
 fn millis(ms: u128) -> u64 {

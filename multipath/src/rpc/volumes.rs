@@ -55,16 +55,16 @@ fn show(volume: &VolumeStatus) -> Value {
         .first()
         .into_iter()
         .flat_map(|part| &part.paths)
-        .filter_map(|path| {
-            Some(json!({
-                "trid": address::show(path.transport.as_ref()?),
+        .map(|path| {
+            json!({
+                "trid": address::show(&path.transport),
                 "ctrlr_data": {"cntlid": path.cntlid, "ana_reporting": path.ana_group != 0},
                 "ns_data": {
                     "id": volume.nsid,
                     "ana_state": ana_name(path.ana_state),
                     "anagrpid": path.ana_group,
                 },
-            }))
+            })
         })
         .collect();
     let (selector, min_io) = policy::parts(volume.policy);

@@ -35,7 +35,7 @@ fn each_name_has_its_volumes_and_each_further_attach_adds_a_path() {
         let found: Vec<_> = attached
             .volumes
             .iter()
-            .map(|v| (v.name.clone(), v.blocks, v.block_size))
+            .map(|v| (v.name.clone(), v.blocks, v.block_size()))
             .collect();
         assert_eq!(
             found,
@@ -58,11 +58,7 @@ fn each_name_has_its_volumes_and_each_further_attach_adds_a_path() {
             .position(|n| volume.name.starts_with(&format!("{n}n")));
         let index = u16::try_from(index.unwrap()).unwrap();
         for reactor in &volume.reactors {
-            let ports: Vec<_> = reactor
-                .paths
-                .iter()
-                .map(|p| p.transport.as_ref().unwrap().addr)
-                .collect();
+            let ports: Vec<_> = reactor.paths.iter().map(|p| p.transport.addr).collect();
             assert_eq!(ports, [addr(index), addr(index + 3)], "{}", volume.name);
         }
     }

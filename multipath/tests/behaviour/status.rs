@@ -125,7 +125,7 @@ fn status_tells_the_state_of_every_path() {
         assert_eq!((first.ana_state, first.ana_group), (AnaState::OPTIMIZED, 1));
         assert!(!first.log_pending && !first.anatt_expired);
         assert_eq!(first.anatt_remaining, None);
-        assert_eq!(first.transport.unwrap().addr, addr(0));
+        assert_eq!(first.transport.addr, addr(0));
         assert_ne!(first.cntlid, second.cntlid);
         assert_ne!(first.epoch, 0);
     }

@@ -148,10 +148,7 @@ impl World {
         let status = self.status();
         let mut reactors = status[0].reactors.iter();
         let view = reactors.find(|r| r.reactor == reactor).expect("its answer");
-        let mut found = view
-            .paths
-            .iter()
-            .filter(|p| p.transport.as_ref().unwrap().addr == addr(path));
+        let mut found = view.paths.iter().filter(|p| p.transport.addr == addr(path));
         found.next().expect("such a path").clone()
     }
 }

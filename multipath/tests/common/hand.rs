@@ -61,7 +61,7 @@ impl World {
             .or_default()
             .push_back((volume, io));
         drop(hand);
-        assert!(self.host.tell(reactor, ()));
+        assert!(self.host.tell(reactor, ()).is_ok());
         id
     }
 
@@ -71,7 +71,7 @@ impl World {
         let mut to_abort = hand.borrow_mut();
         to_abort.to_abort.entry(reactor).or_default().push(id);
         drop(to_abort);
-        assert!(self.host.tell(reactor, ()));
+        assert!(self.host.tell(reactor, ()).is_ok());
         let said = || hand.borrow().aborting.contains_key(&id);
         assert!(self.sim.run_until(Duration::from_secs(1), said));
         hand.borrow().aborting[&id]

@@ -19,10 +19,9 @@ use std::time::Duration;
 
 use pollux_multipath::{
     Application, AttachOptions, AttachRequest, Attached, Completion, ControllerChange,
-    ControllerStatus, Host, HostError, HostHandle, HostRequest, Io, Op, PollGroup, Recovery,
-    TransportId, VolumeId, VolumeStatus,
+    ControllerStatus, Host, HostError, HostRequest, Io, Op, PollGroup, Recovery, TransportId,
+    VolumeId, VolumeStatus,
 };
-use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
@@ -227,7 +226,7 @@ pub fn addr(path: u16) -> SocketAddr {
 pub struct World {
     pub sim: Simulation,
     pub target: TargetHandle,
-    pub host: HostHandle<()>,
+    pub host: Host<()>,
     pub seen: Shared<Seen>,
     pub on: Shared<bool>,
     pub hand: Shared<Hand>,
@@ -259,7 +258,10 @@ impl World {
         let hand = Shared::new(Hand::default());
         let (all_seen, switch, hands) = (seen.clone(), on.clone(), hand.clone());
         let pump = move |i| Pump::new(i, depth, all_seen.clone(), switch.clone(), hands.clone());
-        let host = Host::install(&mut sim, HostIdentity::random(), control, &reactors, pump);
+        let host = Host::builder()
+            .control(control)
+            .io(&reactors)
+            .install(&mut sim, pump);
         let tap = Rc::new(RefCell::new(Tap::default()));
         let wire = tapped.then(|| {
             let (sender, receiver) = mailbox(16);
@@ -408,7 +410,7 @@ impl World {
                     .iter()
                     .map(|p| {
                         assert!(!p.current || p.connected && p.accessible, "B13.2: {p:?}");
-                        let port = p.transport.as_ref().unwrap().addr.port() - 4420;
+                        let port = p.transport.addr.port() - 4420;
                         (port, p.current, p.connected, p.accessible)
                     })
                     .collect()

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pollux_multipath::{Application, Host, PollGroup, rpc};
-use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
@@ -48,9 +47,10 @@ impl World {
         let second = group.add_reactor(None, idle);
         let target = target::install(&mut group, &[first]);
         let io = [first, second];
-        let host = Host::install(&mut group, HostIdentity::random(), second, &io, |_| {
-            Onlooker
-        });
+        let host = Host::builder()
+            .control(second)
+            .io(&io)
+            .install(&mut group, |_| Onlooker);
         let mut methods = Methods::new();
         rpc::register(&mut methods, host);
         let socket = socket(&format!("host-{name}"));

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use pollux_multipath::{
-    AttachOptions, AttachRequest, Host, HostHandle, Policy, ReactorVolumeStatus, Recovery,
-    VolumeStatus,
+    AttachOptions, AttachRequest, Host, Policy, ReactorVolumeStatus, Recovery, VolumeStatus,
 };
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_reactor::rpc::{Client, Methods, Server};
@@ -107,7 +106,7 @@ pub struct Bench {
     /// The target.
     pub embedded: Embedded,
     /// The host.
-    pub host: HostHandle<JobMessage>,
+    pub host: Host<JobMessage>,
     /// Sends the target requests at planned times, from the target's own reactor.
     pub pacer: Sender<Pace>,
     socket: PathBuf,
@@ -164,7 +163,11 @@ impl Bench {
         let paced = handle.clone();
         group.add_service(target, receiver, move || Pacer::new(paced));
         let identity = HostIdentity::random();
-        let host = Host::install(&mut group, identity, control, &io, |_| Jobs::new());
+        let host = Host::builder()
+            .identity(identity)
+            .control(control)
+            .io(&io)
+            .install(&mut group, |_| Jobs::new());
         let socket = socket_path();
         let mut methods = Methods::new();
         pollux_multipath::rpc::register(&mut methods, host.clone());
@@ -240,7 +243,7 @@ impl Bench {
 
     /// Tells the jobs of an I/O reactor something.
     pub fn tell(&self, reactor: usize, message: JobMessage) -> anyhow::Result<()> {
-        if !self.host.tell(reactor, message) {
+        if self.host.tell(reactor, message).is_err() {
             bail!("I/O reactor {reactor} takes no messages any more");
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use pollux_multipath::{
-    Application, Completion, ControllerId, Io, IoError, Op, PathStatus, PollGroup, SubmitError,
+    Application, Completion, ControllerId, Io, IoError, Op, PathView, PollGroup, SubmitError,
     VolumeId,
 };
 use pollux_nvme_tcp::spec::status::Status;
@@ -320,7 +320,7 @@ impl Running {
             if status.volume != self.volume {
                 continue;
             }
-            let usable = |path: &PathStatus| path.connected && path.accessible;
+            let usable = |path: &PathView| path.connected && path.accessible;
             self.waiting = match status.paths.iter().any(usable) {
                 true => 0,
                 false => status.waiting as u64,
@@ -351,7 +351,7 @@ fn is_compare_failure(status: Status) -> bool {
     Status::new(status.sct(), status.sc()) == Status::COMPARE_FAILURE
 }
 
-fn state_name(path: &PathStatus) -> &'static str {
+fn state_name(path: &PathView) -> &'static str {
     if !path.connected {
         return "disconnected";
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
-use pollux_multipath::{AttachOptions, AttachRequest, Host, HostHandle, Policy, TransportId};
+use pollux_multipath::{AttachOptions, AttachRequest, Host, Policy, TransportId};
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
 use pollux_reactor::{Group, Idle, Running};
 
@@ -32,7 +32,7 @@ pub struct Session {
     pub policy: Policy,
     /// The subsystem.
     pub subnqn: String,
-    host: HostHandle<JobMessage>,
+    host: Host<JobMessage>,
     running: Running,
     jobs: usize,
     packets: Option<PacketFile>,
@@ -60,7 +60,11 @@ impl Session {
         if let Some(nqn) = &args.hostnqn {
             identity.nqn = nqn.clone();
         }
-        let host = Host::install(&mut group, identity, control, &reactors, |_| Jobs::new());
+        let host = Host::builder()
+            .identity(identity)
+            .control(control)
+            .io(&reactors)
+            .install(&mut group, |_| Jobs::new());
         let running = group.start().context("starting the reactors")?;
 
         let prepared = target
@@ -103,7 +107,7 @@ impl Session {
 
     /// Tells a job something.
     pub fn send(&self, job: usize, message: JobMessage) -> anyhow::Result<()> {
-        if !self.host.tell(job, message) {
+        if self.host.tell(job, message).is_err() {
             bail!("I/O reactor {job} takes no messages any more");
         }
         Ok(())
@@ -130,7 +134,7 @@ fn policy(args: &RunArgs) -> Policy {
 
 fn attach(
     args: &RunArgs,
-    host: &HostHandle<JobMessage>,
+    host: &Host<JobMessage>,
     transports: &[TransportId],
     stop: &AtomicBool,
 ) -> anyhow::Result<Volume> {

@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::Context;
-use pollux_multipath::{self as multipath, Host, HostHandle};
+use pollux_multipath::{self as multipath, Host};
 use pollux_nvme_tcp::host::{self, HostIdentity};
 use pollux_reactor::logging::{self, Logging};
 use pollux_reactor::rpc::{
@@ -42,7 +42,7 @@ enum Command {
 
 /// The reactors with the host on them.
 struct Bench {
-    host: HostHandle<JobMessage>,
+    host: Host<JobMessage>,
     /// A bit mask for each reactor.
     core_masks: Vec<u64>,
     keep_going: bool,
@@ -93,7 +93,11 @@ fn start(
         .collect();
     let control = *reactors.first().context("no reactor")?;
     let identity = HostIdentity::random();
-    let host = Host::install(&mut group, identity, control, &reactors, |_| Jobs::new());
+    let host = Host::builder()
+        .identity(identity)
+        .control(control)
+        .io(&reactors)
+        .install(&mut group, |_| Jobs::new());
     let mut methods = Methods::new();
     multipath::rpc::register(&mut methods, host.clone());
     methods::register(&mut methods, args.orders(), commands.clone());

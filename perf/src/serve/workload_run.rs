@@ -230,7 +230,7 @@ impl Bench {
     }
 
     fn tell(&self, reactor: usize, message: JobMessage) -> Result<(), Failure> {
-        if self.host.tell(reactor, message) {
+        if self.host.tell(reactor, message).is_ok() {
             return Ok(());
         }
         Err(Failure::Run(format!(

@@ -21,7 +21,7 @@ use crate::command::{Completion, Io, Op};
 use crate::error::{IoError, SubmitError};
 use crate::ids::{ControllerId, VolumeId, VolumeInfo};
 use crate::messages::{ControlMessage, FromIo};
-use crate::status::{ReactorCounters, ReactorVolumeStatus};
+use crate::status::{PathView, ReactorCounters, ReactorVolumeStatus};
 
 /// Retries that are counted (rule B6), unless set otherwise.
 const RETRY_LIMIT_DEFAULT: u32 = 3;
@@ -116,7 +116,7 @@ impl PollGroup {
     }
 
     /// Status of every volume at this moment (rule B13).
-    pub fn status(&self) -> Vec<ReactorVolumeStatus> {
+    pub fn status(&self) -> Vec<ReactorVolumeStatus<PathView>> {
         self.volumes
             .iter()
             .flatten()
