@@ -38,7 +38,7 @@ pub struct HostBuilder {
 }
 
 /// A volume of a host, by its name. It need not be there: its methods answer [`HostError::NotFound`] as long as it is not.
-/// They block, as those of [`Host`].
+/// Methods block, as those of [`Host`].
 #[derive(Clone)]
 pub struct VolumeHandle {
     control: ControlSender,

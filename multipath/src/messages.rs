@@ -48,7 +48,7 @@ pub(crate) enum FromIo {
         writes: usize,
         time: Duration,
     },
-    /// They wait no more.
+    /// Fenced writes of the controller wait no more.
     FenceOver {
         volume: VolumeId,
         controller: ControllerId,

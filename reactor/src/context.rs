@@ -16,7 +16,7 @@ pub(crate) struct Core {
     pub(crate) rng: Rng,
     pub(crate) stop: bool,
     pub(crate) counters: Counters,
-    /// Of each seat.
+    /// Counters of the service of each seat.
     pub(crate) services: Vec<ServiceCounters>,
     pub(crate) started: Time,
     /// `None` in a simulation.

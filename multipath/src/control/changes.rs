@@ -51,7 +51,7 @@ impl Control {
                 None => not_found(name),
             });
         }
-        // Of a whole name, those that are as wanted already are passed over.
+        // With a whole name, controllers that are as wanted already are passed over.
         let chosen = self.members.ids(|m| {
             let is_disabled = m.lifecycle() == Lifecycle::Disabled;
             is_meant(m) && is_disabled == (change == ControllerChange::Enable)

@@ -34,7 +34,7 @@ struct Found {
     transport: TransportId,
     group: String,
     state: FoundState,
-    /// Of attaches that have failed one after the other.
+    /// Attaches that have failed one after the other.
     retries: Retries,
 }
 

@@ -39,7 +39,7 @@ pub(super) struct DiscoveryService {
     pub log: Option<Vec<Record>>,
     /// What of it names no address that can be connected to, as it was told last.
     unusable: Vec<String>,
-    /// Of connections that came to no log, one after the other.
+    /// Connections that came to no log, one after the other.
     pub retries: Retries,
 }
 
@@ -167,7 +167,9 @@ impl DiscoveryService {
         let is_news = self.retries.failed(reason);
         let delay = self.retries.delay(request.options.recovery);
         if is_news {
-            journal::discovery_lost(&request.name, self, delay);
+            #[expect(clippy::expect_used, reason = "what has failed has its reason")]
+            let why = self.retries.reason().expect("a try has just failed");
+            journal::discovery_lost(&request.name, self.addr, why, delay);
         }
         self.at = now + delay;
         is_first

@@ -6,7 +6,6 @@ use std::time::Duration;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::Time;
 
-use super::discovery_service::DiscoveryService;
 use super::lifecycle::Lifecycle;
 use super::member::Member;
 use super::members::Members;
@@ -122,9 +121,7 @@ pub(super) fn left_out(member: &Member, left_out: &[(u32, String)]) {
 }
 
 /// A discovery service cannot be reached or read, for the first time or for another reason than before.
-pub(super) fn discovery_lost(name: &str, service: &DiscoveryService, delay: Duration) {
-    let why = service.retries.reason().unwrap_or_default();
-    let addr = service.addr;
+pub(super) fn discovery_lost(name: &str, addr: SocketAddr, why: &str, delay: Duration) {
     log::warn!(target: LOG_FLAG, "discovery {name} {addr}: {why}; next try in {delay:.0?}");
 }
 

@@ -14,7 +14,7 @@ pub(super) enum Until {
 }
 
 struct Waiter {
-    /// Those that are not there yet.
+    /// Controllers that are not there yet.
     missing: Vec<ControllerId>,
     until: Until,
     /// What the first that did not get there says.

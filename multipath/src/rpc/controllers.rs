@@ -28,7 +28,7 @@ pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
     })
 }
 
-/// Those whose first connection stands.
+/// Controllers whose first connection stands.
 fn attached(controllers: &[ControllerStatus]) -> impl Iterator<Item = &ControllerStatus> {
     controllers.iter().filter(|c| c.state != "connecting")
 }

@@ -23,7 +23,7 @@ impl Params {
         }
     }
 
-    /// Those that were not taken yet.
+    /// Parameters that were not taken yet.
     pub fn values(&self) -> &Map<String, Value> {
         &self.values
     }
