@@ -26,6 +26,8 @@ struct Member {
     started: bool,
     /// Its last turn was idle and nothing has happened since that could give it work.
     quiet: bool,
+    /// It has no turn before this time.
+    still_until: Time,
 }
 
 /// Runs reactors in one thread with nothing left to chance: order, randomness, network and clock all follow from one
@@ -79,6 +81,7 @@ impl Simulation {
             counters: Counters::default(),
             started: false,
             quiet: false,
+            still_until: Time::ZERO,
         });
         index
     }
@@ -122,6 +125,20 @@ impl Simulation {
     /// The network's knobs.
     pub fn network(&mut self) -> &mut SimNetwork {
         &mut self.network
+    }
+
+    /// Gives a reactor no turn for the virtual time `duration`, as if the system had taken its core away; messages, timers and
+    /// bytes wait for it. The last call counts: a duration of zero ends it.
+    ///
+    /// # Panics
+    ///
+    /// If `reactor` is not an index that [`Simulation::add_reactor`] returned.
+    pub fn stand_still(&mut self, reactor: usize, duration: Duration) {
+        let until = self.now + duration;
+        match self.members.get_mut(reactor) {
+            Some(member) => member.still_until = until,
+            None => panic!("there is no reactor {reactor} in this simulation"),
+        }
     }
 
     /// Gives one reactor, drawn from those that may have something to do, a turn. When there is none, the clock jumps to
@@ -207,7 +224,9 @@ impl Simulation {
                 member.quiet &= !due && !reactor.has_messages();
             }
         }
-        let runnable = |member: &&Member| member.reactor.is_some() && !member.quiet;
+        let runnable = |member: &&Member| {
+            member.reactor.is_some() && !member.quiet && member.still_until <= now
+        };
         let count = self.members.iter().filter(runnable).count();
         if count == 0 {
             return match self.next_deadline() {
@@ -235,6 +254,9 @@ impl Simulation {
         let Some(reactor) = &mut member.reactor else {
             return Progress::Idle;
         };
+        if member.still_until > self.now {
+            return Progress::Idle;
+        }
         if !member.started {
             member.started = true;
             reactor.start(self.now);
@@ -263,9 +285,15 @@ impl Simulation {
     }
 
     fn next_deadline(&mut self) -> Option<Time> {
+        let now = self.now;
         self.members
             .iter_mut()
-            .filter_map(|member| member.reactor.as_mut()?.next_deadline())
+            .filter_map(|member| match &mut member.reactor {
+                // There may be more for it than timers when it has turns again.
+                Some(_) if member.still_until > now => Some(member.still_until),
+                Some(reactor) => reactor.next_deadline(),
+                None => None,
+            })
             .chain(self.network.next_deadline())
             .min()
     }

@@ -313,3 +313,16 @@ fn a_service_needs_a_reactor() {
     let seconds = Vec::new();
     sim.add_service(reactor + 1, mailbox(1).1, || Alarm { seconds, fired });
 }
+
+#[test]
+fn a_reactor_that_stands_still_has_no_turn_while_others_have() {
+    let mut pair = Pair::new(9, Temper::Hot, 10);
+    pair.sim.network().set_latency(MILLI);
+    // The server was added first.
+    pair.sim.stand_still(0, 50 * MILLI);
+    let Some(Outcome::Echoed { at, .. }) = pair.outcome() else {
+        panic!("not echoed");
+    };
+    let spent = at - Time::ZERO;
+    assert!(spent >= 50 * MILLI && spent < 53 * MILLI, "{spent:?}");
+}

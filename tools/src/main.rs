@@ -8,6 +8,7 @@ mod manage;
 mod paths_cmd;
 mod probe;
 mod rpc_cmd;
+mod sim;
 mod target_args;
 mod target_cmd;
 
@@ -33,6 +34,7 @@ enum Command {
     Identify(Box<identify_cmd::IdentifyArgs>),
     Discover(Box<discover_cmd::DiscoverArgs>),
     Ana(Box<ana_cmd::AnaArgs>),
+    Sim(sim::SimArgs),
 }
 
 /// What was asked for makes no sense: exit code 2. Every other error is exit code 1.
@@ -48,12 +50,7 @@ impl std::fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 fn main() -> ExitCode {
-    // Help that fits a screen is the short one.
-    let mut args: Vec<_> = std::env::args_os().collect();
-    if let Some(last) = args.last_mut().filter(|last| *last == "--help") {
-        *last = "-h".into();
-    }
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // `pollux` alone asks for nothing: the help tells what there is.
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -77,6 +74,7 @@ fn main() -> ExitCode {
         Command::Identify(args) => identify_cmd::run(&args),
         Command::Discover(args) => discover_cmd::run(&args),
         Command::Ana(args) => ana_cmd::run(&args),
+        Command::Sim(args) => sim::run_command(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,76 @@
+//! Makes a plan that fails smaller, for as long as it breaks the same rule.
+
+use super::plan::{Plan, Shape};
+use super::run::run;
+
+/// The smallest plan that was found in `tries` runs.
+pub fn shrink(plan: &Plan, rule: &'static str, tries: u32) -> Plan {
+    let mut shrinking = Shrinking {
+        best: plan.clone(),
+        rule,
+        left: tries,
+    };
+    loop {
+        let before = shrinking.best.clone();
+        shrinking.events();
+        shrinking.shape();
+        if shrinking.best == before || shrinking.left == 0 {
+            return shrinking.best;
+        }
+    }
+}
+
+struct Shrinking {
+    best: Plan,
+    rule: &'static str,
+    left: u32,
+}
+
+impl Shrinking {
+    fn attempt(&mut self, plan: Plan) -> bool {
+        if self.left == 0 || plan == self.best {
+            return false;
+        }
+        self.left -= 1;
+        let broken = run(&plan, false).violation;
+        let fails = broken.is_some_and(|violation| violation.rule == self.rule);
+        if fails {
+            self.best = plan;
+        }
+        fails
+    }
+
+    /// Leaves events out: half of them, a quarter, one by one.
+    fn events(&mut self) {
+        let mut piece = self.best.events.len().div_ceil(2);
+        while piece > 0 {
+            let mut at = 0;
+            while at < self.best.events.len() {
+                let mut plan = self.best.clone();
+                let end = (at + piece).min(plan.events.len());
+                plan.events.drain(at..end);
+                if !self.attempt(plan) {
+                    at += piece;
+                }
+            }
+            piece /= 2;
+        }
+    }
+
+    /// Makes what can be simple so.
+    fn shape(&mut self) {
+        let mut simple = Shape::SIMPLE;
+        let simple: Vec<u32> = simple.fields().into_iter().map(|(_, v)| *v).collect();
+        for (index, simple) in simple.into_iter().enumerate() {
+            let mut plan = self.best.clone();
+            if let Some((name, value)) = plan.shape.fields().get_mut(index) {
+                // Without the fence the rules are others.
+                if ["fencing", "cqt_ms"].contains(name) {
+                    continue;
+                }
+                **value = simple;
+            }
+            self.attempt(plan);
+        }
+    }
+}
