@@ -45,6 +45,7 @@ pub(crate) enum FromIo {
     Fenced {
         volume: VolumeId,
         controller: ControllerId,
+        incarnation: u32,
         writes: usize,
         time: Duration,
     },

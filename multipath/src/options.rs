@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{CommandTimeout, Digests};
+use pollux_nvme_tcp::host::{CommandTimeout, Controller, Digests};
 
 use crate::error::HostError;
 use crate::policy::Policy;
@@ -87,7 +87,8 @@ pub struct Fencing {
 /// When writes in doubt are fenced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FencingMode {
-    /// Where the controller reports a CQT above 0 (Identify Controller bytes 387:386), or one is set.
+    /// Where the controller reports a CQT above 0 (Identify Controller bytes 387:386) or supports Cross-Controller Reset
+    /// (CCRL, byte 1807), or a CQT is set.
     #[default]
     Auto,
     /// With every controller; a CQT must be set.
@@ -110,7 +111,33 @@ impl FencingMode {
     }
 }
 
-const FENCING_NEEDS_KATO: &str = "fencing needs a keep-alive timeout above 0: without one a lost controller is never known to have ended";
+const FENCING_NEEDS_KATO: &str = "fencing needs a keep-alive timeout above 0: without one a lost controller is never known to have ended; \
+     set one (keep_alive_timeout_ms), or turn fencing off (fencing: off), at the risk that an old write comes back over a newer one";
+
+/// What a controller says of itself that counts for fencing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Reported {
+    /// Any command counts as a sign of life (CTRATT.TBKAS).
+    pub traffic_based: bool,
+    /// Command Quiesce Time in ms.
+    pub cqt_ms: u16,
+    /// Granularity of the keep-alive timeout, in 100 ms: the controller rounds up to it (KAS).
+    pub kas: u16,
+    /// It supports Cross-Controller Reset.
+    pub resets_others: bool,
+}
+
+impl Reported {
+    /// What this controller says. One that does not say has nothing that outlasts it.
+    pub fn by<U>(controller: &Controller<U>) -> Reported {
+        Reported {
+            traffic_based: controller.counts_traffic(),
+            cqt_ms: controller.identify().map_or(0, |id| id.cqt.get()),
+            kas: controller.identify().map_or(0, |id| id.kas.get()),
+            resets_others: controller.resets_others(),
+        }
+    }
+}
 
 impl Fencing {
     /// Checks the combination with a keep-alive timeout.
@@ -123,24 +150,23 @@ impl Fencing {
                 "fencing 'always' needs the command quiesce time (cqt_ms)",
             ));
         }
-        self.time(keep_alive_ms, false, 0).map(|_| ())
+        self.time(keep_alive_ms, Reported::default()).map(|_| ())
     }
 
-    /// How long a write is fenced after the loss of a controller that counts all traffic as a sign of life, or does
-    /// not, and reports this CQT in ms: 2 or 3 x KATO + CQT. `None`: not at all.
+    /// How long a write is fenced after the loss of a controller that says this of itself: 2 x KATO, 3 x with traffic-based
+    /// keep-alive, + CQT. `None`: not at all.
     ///
     /// # Errors
     /// Says why it can't be.
     pub(crate) fn time(
         &self,
         keep_alive_ms: u32,
-        traffic_based: bool,
-        reported_ms: u16,
+        reported: Reported,
     ) -> Result<Option<Duration>, HostError> {
         let cqt = self.cqt.unwrap_or_default();
-        let cqt = cqt.max(Duration::from_millis(reported_ms.into()));
+        let cqt = cqt.max(Duration::from_millis(reported.cqt_ms.into()));
         let on = match self.mode {
-            FencingMode::Auto => !cqt.is_zero(),
+            FencingMode::Auto => !cqt.is_zero() || reported.resets_others,
             FencingMode::Always => true,
             FencingMode::Off => false,
         };
@@ -150,8 +176,9 @@ impl Fencing {
         if keep_alive_ms == 0 {
             return Err(HostError::Invalid(FENCING_NEEDS_KATO));
         }
-        let times = if traffic_based { 3 } else { 2 };
-        let kato = Duration::from_millis(keep_alive_ms.into());
+        let times = if reported.traffic_based { 3 } else { 2 };
+        let unit = (u64::from(reported.kas) * 100).max(1);
+        let kato = Duration::from_millis(u64::from(keep_alive_ms).next_multiple_of(unit));
         Ok(Some(kato * times + cqt))
     }
 }
@@ -227,7 +254,12 @@ mod tests {
         let ms = Duration::from_millis;
         let time = |mode, cqt: Option<u64>, kato, traffic, reported| {
             let cqt = cqt.map(ms);
-            Fencing { mode, cqt }.time(kato, traffic, reported)
+            let reported = Reported {
+                traffic_based: traffic,
+                cqt_ms: reported,
+                ..Reported::default()
+            };
+            Fencing { mode, cqt }.time(kato, reported)
         };
         use FencingMode::{Always, Auto, Off};
         assert_eq!(time(Auto, None, 4000, false, 0), Ok(None));
@@ -238,6 +270,16 @@ mod tests {
         assert_eq!(time(Auto, Some(50), 4000, false, 70), Ok(Some(ms(8070))));
         assert_eq!(time(Always, Some(0), 1000, false, 0), Ok(Some(ms(2000))));
         assert_eq!(time(Off, Some(50), 4000, false, 70), Ok(None));
+        // What supports Cross-Controller Reset is fenced as well, and a controller that counts in seconds rounds up.
+        let reported = Reported {
+            kas: 10,
+            resets_others: true,
+            ..Reported::default()
+        };
+        let auto = Fencing::default();
+        assert_eq!(auto.time(4000, reported), Ok(Some(ms(8000))));
+        assert_eq!(auto.time(1100, reported), Ok(Some(ms(4000))));
+        assert!(auto.time(0, reported).is_err());
         for mode in [Auto, Always] {
             let text = time(mode, Some(50), 0, false, 0).unwrap_err().to_string();
             assert!(text.contains("keep-alive timeout"), "{text}");

@@ -1,5 +1,6 @@
 //! What can be asked of a host: volumes, paths, controllers, and what happened to them (rule B13).
 
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -306,6 +307,23 @@ pub enum PathEventKind {
         /// The I/O reactor.
         reactor: usize,
     },
+    /// Another controller of the subsystem was asked to reset this one, which is lost (rule B14.6).
+    ResetAsked {
+        /// Where it is.
+        by: SocketAddr,
+    },
+    /// It has: nothing that was sent to this one can be executed any more.
+    Reset {
+        /// Where it is.
+        by: SocketAddr,
+    },
+    /// It has not: the fence lasts for its time, unless yet another one does it.
+    ResetRefused {
+        /// Where it is.
+        by: SocketAddr,
+        /// What it has answered.
+        why: String,
+    },
     /// The controller was lost.
     Lost(String),
     /// The controller's connections were closed on request: because it is reset, disabled or so.
@@ -348,6 +366,9 @@ impl std::fmt::Display for PathEventKind {
                 )
             }
             Self::FenceOver { reactor } => write!(f, "fence over on I/O reactor {reactor}"),
+            Self::ResetAsked { by } => write!(f, "reset asked for by way of {by}"),
+            Self::Reset { by } => write!(f, "reset by way of {by}"),
+            Self::ResetRefused { by, why } => write!(f, "not reset by way of {by}: {why}"),
             Self::Closed(why) => write!(f, "{why} on request"),
             Self::Lost(why) => write!(f, "lost: {why}"),
             Self::Reconnected => f.write_str("reconnected"),

@@ -55,6 +55,7 @@ impl Asker {
             | ControllerEvent::Namespaces
             | ControllerEvent::DiscoveryLog
             | ControllerEvent::Overdue(_)
+            | ControllerEvent::CrossControllerResetLog
             | ControllerEvent::AbortFailed(_) => {
                 return;
             }

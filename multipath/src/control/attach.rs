@@ -7,7 +7,7 @@ use super::Control;
 use super::member::{AttachAsker, Member};
 use crate::error::HostError;
 use crate::ids::ControllerId;
-use crate::options::Mode;
+use crate::options::{Mode, Reported};
 use crate::request::{AttachRequest, Attached};
 use crate::transport_id::TransportId;
 
@@ -136,10 +136,9 @@ impl Control {
                 needed,
             });
         }
-        // A controller that does not say has nothing that outlasts it.
-        let cqt = controller.identify().map_or(0, |id| id.cqt.get());
         let options = &member.options;
-        options.fencing.time(options.keep_alive_ms, false, cqt)?;
+        let reported = Reported::by(controller);
+        options.fencing.time(options.keep_alive_ms, reported)?;
         let mut others = self.members.group(&member.group).filter(|m| m.id != id);
         let twin = others
             .clone()

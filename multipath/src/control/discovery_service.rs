@@ -190,6 +190,7 @@ impl DiscoveryService {
             | ControllerEvent::Ana
             | ControllerEvent::Namespaces
             | ControllerEvent::Overdue(_)
+            | ControllerEvent::CrossControllerResetLog
             | ControllerEvent::AbortFailed(_) => false,
         }
     }

@@ -68,9 +68,13 @@ impl Control {
             FromIo::Fenced {
                 volume,
                 controller,
+                incarnation,
                 writes,
                 time,
             } => {
+                let until = self.shared.now + time;
+                let lost = (controller, incarnation);
+                self.shared.resets.fenced(lost, volume, until);
                 self.with(controller, |member, shared| {
                     let kind = PathEventKind::Fenced {
                         reactor,

@@ -43,6 +43,10 @@ pub(super) fn path_event(member: &Member, volume: &str, kind: &PathEventKind) {
         | PathEventKind::Reconnected
         | PathEventKind::CommandTimeout { .. }
         | PathEventKind::AnaNotice => {}
+        // Told of the controller that was lost.
+        PathEventKind::ResetAsked { .. }
+        | PathEventKind::Reset { .. }
+        | PathEventKind::ResetRefused { .. } => {}
         PathEventKind::Fenced { .. } => log::warn!(target: LOG_FLAG, "{volume} {addr}: {kind}"),
         PathEventKind::FenceOver { .. } => {
             log::info!(target: LOG_FLAG, "{volume} {addr}: {kind}");
@@ -65,6 +69,14 @@ pub(super) fn path_event(member: &Member, volume: &str, kind: &PathEventKind) {
         PathEventKind::Applied { .. } | PathEventKind::AnaStatus { .. } => {
             log::trace!(target: LOG_FLAG, "{volume} {addr}: {kind}");
         }
+    }
+}
+
+/// A controller that was lost with writes in doubt is to be reset by another one.
+pub(super) fn reset(name: &str, addr: SocketAddr, kind: &PathEventKind) {
+    match kind {
+        PathEventKind::ResetRefused { .. } => log::warn!(target: LOG_FLAG, "{name} {addr}: {kind}"),
+        _ => log::info!(target: LOG_FLAG, "{name} {addr}: {kind}"),
     }
 }
 

@@ -35,6 +35,7 @@ mod paths;
 mod reactors;
 mod recovery;
 mod requests;
+mod resets;
 mod retry;
 mod shared;
 mod slots;
@@ -146,6 +147,10 @@ impl Control {
                 let kind = PathEventKind::CommandTimeout { reactor, commands };
                 member.record_all(&kind, shared);
             }
+            ControllerEvent::CrossControllerResetLog => {
+                let now = shared.now;
+                shared.resets.announced(member.id, now);
+            }
             // What could not be aborted is ended with its connection (rule B9.1).
             ControllerEvent::AbortFailed(status) => {
                 let step = "Abort";
@@ -196,6 +201,7 @@ impl Control {
         self.shared.now = cx.now();
         let mut progress = self.poll_controllers();
         progress = progress.or(self.look_at_left_out());
+        progress = progress.or(self.follow_resets());
         progress = progress.or(self.poll_discoveries(cx));
         while let Some(answered) = self.gather.next_answered() {
             answered(self);
@@ -228,6 +234,7 @@ impl Control {
         let deadline = members
             .chain(self.discovery_deadline())
             .chain(awaited)
+            .chain(self.shared.resets.deadline())
             .min();
         deadline.unwrap_or(Time::MAX)
     }

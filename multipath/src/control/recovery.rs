@@ -13,6 +13,7 @@ use super::shared::Shared;
 use crate::error::HostError;
 use crate::ids::ControllerId;
 use crate::io::ToIo;
+use crate::options::Reported;
 use crate::request::Attached;
 use crate::status::PathEventKind;
 
@@ -63,13 +64,16 @@ impl Member {
         let traffic = (controller.counts_traffic() && !keep_alive.is_zero())
             // With this and the half of KATO after which Keep Alive is sent there is a quarter to spare.
             .then_some(keep_alive / 4);
-        let cqt = controller.identify().map_or(0, |id| id.cqt.get());
         let options = &self.options;
         let fence = options
             .fencing
-            .time(options.keep_alive_ms, controller.counts_traffic(), cqt)
+            .time(options.keep_alive_ms, Reported::by(controller))
             .ok()
             .flatten();
+        if let Some(impacted) = controller.instance().filter(|_| fence.is_some()) {
+            let now = shared.now;
+            shared.resets.connected(self, impacted, now);
+        }
         // A controller that does not say has no delays.
         let retry_delays = controller.identify().map_or([0; 3], |identify| {
             [
@@ -151,6 +155,7 @@ impl Member {
         if self.attach.is_some() {
             return self.fail_attach(error, shared);
         }
+        self.note_loss(shared);
         self.controller = None;
         self.queues_ready = 0;
         shared.cancel_admin(self.id);
@@ -181,6 +186,20 @@ impl Member {
         }
     }
 
+    /// What was sent by the connection that there was may still be executed for as long as its fence lasts.
+    fn note_loss(&self, shared: &mut Shared) {
+        let fence = self.controller.as_ref().and_then(|controller| {
+            let options = &self.options;
+            let reported = Reported::by(controller);
+            let fence = options.fencing.time(options.keep_alive_ms, reported);
+            fence.ok().flatten()
+        });
+        if let Some(fence) = fence {
+            let until = shared.now + fence;
+            shared.resets.lost((self.id, self.incarnation), until);
+        }
+    }
+
     /// The connection is gone, on all reactors: the log that a new one reads decides afresh.
     fn connection_gone(&mut self, recovering: bool, shared: &mut Shared) {
         for path in &mut self.paths {
@@ -198,6 +217,7 @@ impl Member {
     /// An attach has failed: the member goes, whoever asked is told why, everything else is as it was.
     pub fn fail_attach(&mut self, error: HostError, shared: &mut Shared) {
         journal::not_attached(self, &error);
+        self.note_loss(shared);
         if let Some(mut controller) = self.controller.take() {
             controller.close();
         }
@@ -217,6 +237,7 @@ impl Member {
         if self.lifecycle() == Lifecycle::Stopping {
             return;
         }
+        self.note_loss(shared);
         self.remove_paths(shared);
         match self.attach.take() {
             Some(asker) => {
@@ -264,6 +285,7 @@ impl Member {
         shared.cancel_admin(self.id);
         shared.settle(self.id, Err(error));
         self.enter(Lifecycle::Disabled);
+        self.note_loss(shared);
         self.controller = None;
         self.lost_at = None;
         self.connection_gone(false, shared);

@@ -11,6 +11,7 @@ use pollux_reactor::Time;
 use super::discovery::AttachResult;
 use super::member::AttachAsker;
 use super::reactors::Reactors;
+use super::resets::Resets;
 use super::volumes::Volumes;
 use super::waiters::{Until, Waiters};
 use crate::error::HostError;
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     pub volumes: Volumes,
     /// Grows with every path state that is sent out.
     epoch: u64,
+    /// What is done about writes in doubt.
+    pub resets: Resets,
     /// A volume has gone, and a namespace that was left out because of it may be one now.
     pub look_at_left_out: bool,
     /// Requests that are answered when controllers have come to where they should be.
@@ -45,6 +48,7 @@ impl Shared {
             reactors,
             volumes: Volumes::default(),
             epoch: 0,
+            resets: Resets::default(),
             look_at_left_out: false,
             waiters: Waiters::default(),
             admin: BTreeMap::new(),
@@ -100,9 +104,12 @@ impl Shared {
     pub fn on_admin(&mut self, completed: Completed<u64>) {
         let outcome = completed.outcome;
         let (request, number) = completed.request.replace(());
+        let completed = Completed { request, outcome };
         // Not there: its controller was lost, which has answered it.
-        if let Some((_, reply)) = self.admin.remove(&number) {
-            reply(Ok(Completed { request, outcome }));
+        if let Some(completed) = self.resets.take_answer(number, completed)
+            && let Some((_, reply)) = self.admin.remove(&number)
+        {
+            reply(Ok(completed));
         }
     }
 

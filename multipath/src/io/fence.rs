@@ -6,8 +6,8 @@
 //! here until its time is over (NVMe base specification 2.1, communication loss: 2 x KATO, 3 x with traffic-based
 //! keep-alive, + CQT). The blocks of a write in doubt stay fenced even if the I/O itself has ended, by an abort or a
 //! deadline. A connection made again to the same controller is no end of the old association that the specification
-//! promises for what is under way, so it ends no fence. Proof that a controller is gone would end its doubts as their
-//! time does, by [`Fence::release`].
+//! promises for what is under way, so it ends no fence. A reset of the lost controller by another one of its subsystem
+//! does, at once ([`Fence::reset`]).
 //!
 //! This orders what one reactor was given. Writes of several reactors have no order among them until one has ended,
 //! and no fenced write has; only the blocks of an I/O that was ended early are open to other reactors.
@@ -29,10 +29,14 @@ pub(crate) struct Fence {
     behind: Vec<IoRequest>,
 }
 
+/// One connection of a controller: a reset ends what was sent by that one.
+pub(crate) type Connection = (ControllerId, u32);
+
 /// A write that may still be executed.
 #[derive(Debug)]
 struct Doubt {
     controller: ControllerId,
+    incarnation: u32,
     blocks: Range<u64>,
     until: Time,
     /// Control has given the controller up as well: only from then on it hears nothing more of the host.
@@ -58,25 +62,26 @@ impl Fence {
     }
 
     /// Takes a write in doubt; it goes on once `until` has come.
-    pub fn add(&mut self, controller: ControllerId, until: Time, mut request: IoRequest) {
+    pub fn add(&mut self, lost: Connection, until: Time, mut request: IoRequest) {
         request.user.in_doubt = true;
-        self.add_doubt(controller, until, blocks(&request.user), Some(request));
+        self.add_doubt(lost, until, blocks(&request.user), Some(request));
     }
 
     /// As [`add`](Self::add), of a write whose submitter gets it back.
-    pub fn add_ended(&mut self, controller: ControllerId, until: Time, io: &InFlight) {
-        self.add_doubt(controller, until, blocks(io), None);
+    pub fn add_ended(&mut self, lost: Connection, until: Time, io: &InFlight) {
+        self.add_doubt(lost, until, blocks(io), None);
     }
 
     fn add_doubt(
         &mut self,
-        controller: ControllerId,
+        (controller, incarnation): Connection,
         until: Time,
         blocks: Range<u64>,
         request: Option<IoRequest>,
     ) {
         self.doubts.push(Doubt {
             controller,
+            incarnation,
             blocks,
             until,
             given_up: false,
@@ -111,6 +116,15 @@ impl Fence {
             if doubt.controller == controller && !doubt.given_up {
                 doubt.given_up = true;
                 doubt.until = doubt.until.max(until);
+            }
+        }
+    }
+
+    /// That connection of the controller is proved to be no more: its doubts are over.
+    pub fn reset(&mut self, lost: Connection, now: Time) {
+        for doubt in &mut self.doubts {
+            if (doubt.controller, doubt.incarnation) == lost {
+                doubt.until = now;
             }
         }
     }
@@ -164,12 +178,13 @@ impl Fence {
         in_doubt.chain(&self.behind)
     }
 
-    /// How many writes of a controller have come since this was asked last, and for how long they are fenced.
-    pub fn untold(&mut self, controller: ControllerId, now: Time) -> Option<(usize, Duration)> {
+    /// How many writes of a connection have come since this was asked last, and for how long they are fenced.
+    pub fn untold(&mut self, lost: Connection, now: Time) -> Option<(usize, Duration)> {
         let doubts = self.doubts.iter_mut();
         let mut writes = 0;
         let mut until = now;
-        for doubt in doubts.filter(|d| d.controller == controller && !d.told) {
+        let is_of = |d: &Doubt| (d.controller, d.incarnation) == lost;
+        for doubt in doubts.filter(|d| is_of(d) && !d.told) {
             doubt.told = true;
             writes += 1;
             until = until.max(doubt.until);

@@ -28,6 +28,11 @@ pub(crate) enum ToIo {
         /// How long a command may be executed after the controller was lost (rule B14); `None`: no fencing.
         fence: Option<Duration>,
     },
+    /// Nothing that was sent by this connection of the controller can be executed any more (rule B14.6).
+    EndFence {
+        controller: ControllerId,
+        incarnation: u32,
+    },
     /// All of the controller is in place: its paths may carry I/O.
     Enable {
         controller: ControllerId,

@@ -13,6 +13,7 @@ mod attach;
 #[path = "../common/mod.rs"]
 mod common;
 mod completions;
+mod cross_controller_reset;
 mod deadlines;
 mod failover;
 mod faults;

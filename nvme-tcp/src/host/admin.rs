@@ -1,7 +1,10 @@
 //! Admin and Fabrics commands as [`Command`]s.
 
 use super::request::{Command, Request, Transfer};
+use crate::spec::cross_controller_reset::{Impacted, LSP_REMOVE_COMPLETED};
+use crate::spec::log::lid;
 use crate::spec::opcode;
+use crate::spec::sqe::NSID_ALL;
 
 /// Builds the admin commands that a host sends.
 #[derive(Debug)]
@@ -76,6 +79,26 @@ impl AdminCommand {
     pub fn abort(queue_id: u16, cid: u16) -> Request {
         let cdw10 = u32::from(queue_id) | u32::from(cid) << 16;
         no_data(admin(opcode::admin::ABORT, 0, [cdw10, 0, 0, 0, 0, 0]))
+    }
+
+    /// Cross-Controller Reset of another controller of this host (NVMe Base 2.3, 5.4.3).
+    pub fn cross_controller_reset(impacted: Impacted) -> Request {
+        let sqe = impacted.to_sqe();
+        let cdw = [
+            sqe.cdw10, sqe.cdw11, sqe.cdw12, sqe.cdw13, sqe.cdw14, sqe.cdw15,
+        ];
+        no_data(admin(sqe.opcode, 0, cdw.map(|dword| dword.get())))
+    }
+
+    /// Get Log Page of the Cross-Controller Reset log: `length` bytes (a multiple of 4) of it. What it tells of resets
+    /// that have ended is told once.
+    pub fn cross_controller_reset_log(length: usize) -> Request {
+        let lid = lid::CROSS_CONTROLLER_RESET;
+        let mut request = Self::get_log_page(lid, NSID_ALL, 0, length, false);
+        if let Some(cdw10) = request.command.cdw.first_mut() {
+            *cdw10 |= u32::from(LSP_REMOVE_COMPLETED) << 8;
+        }
+        request
     }
 
     /// Property Get of 4 or 8 bytes (NVMe Base 2.1, 6.5).

@@ -113,6 +113,7 @@ impl ProbeService {
             | ControllerEvent::Namespaces
             | ControllerEvent::DiscoveryLog
             | ControllerEvent::Overdue(_)
+            | ControllerEvent::CrossControllerResetLog
             | ControllerEvent::AbortFailed(_) => {}
         }
     }

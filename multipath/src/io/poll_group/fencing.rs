@@ -35,17 +35,19 @@ impl PollGroup {
         time: Duration,
     ) {
         let until = self.now + time;
+        let incarnation = link_mut(&mut self.links, controller).map_or(0, |link| link.incarnation);
+        let lost = (controller, incarnation);
         request.user.in_doubt = true;
         let Some(volume) = volume_mut(&mut self.volumes, request.user.volume) else {
             return self.end(request, IoError::Removed);
         };
         self.fence_at = self.fence_at.min(until);
         let error = match request.user.unwanted {
-            Unwanted::No => return volume.fence.add(controller, until, request),
+            Unwanted::No => return volume.fence.add(lost, until, request),
             Unwanted::Overdue => IoError::Deadline,
             Unwanted::Aborted => ABORTED,
         };
-        volume.fence.add_ended(controller, until, &request.user);
+        volume.fence.add_ended(lost, until, &request.user);
         self.end(request, error);
     }
 
@@ -92,6 +94,14 @@ impl PollGroup {
         }
     }
 
+    /// A controller was reset: what it was sent by that connection goes on.
+    pub(super) fn end_fence(&mut self, controller: ControllerId, incarnation: u32) {
+        for volume in self.volumes.iter_mut().flatten() {
+            volume.fence.reset((controller, incarnation), self.now);
+        }
+        self.end_fences();
+    }
+
     /// Lets go on what no controller can execute any more.
     #[cold]
     pub(super) fn end_fences(&mut self) {
@@ -119,15 +129,20 @@ impl PollGroup {
 
     /// Tells control how much of a controller that was lost is fenced, for the history.
     pub(super) fn tell_fenced(&mut self, controller: ControllerId) {
+        let Some(link) = link_mut(&mut self.links, controller) else {
+            return;
+        };
+        let incarnation = link.incarnation;
         for slot in 0..self.volumes.len() {
             let Some(Some(volume)) = self.volumes.get_mut(slot) else {
                 continue;
             };
             let id = volume.info.id;
-            if let Some((writes, time)) = volume.fence.untold(controller, self.now) {
+            if let Some((writes, time)) = volume.fence.untold((controller, incarnation), self.now) {
                 self.post(FromIo::Fenced {
                     volume: id,
                     controller,
+                    incarnation,
                     writes,
                     time,
                 });

@@ -48,6 +48,10 @@ impl PollGroup {
                     self.report(controller, incarnation, News::Lost(error));
                 }
             }
+            ToIo::EndFence {
+                controller,
+                incarnation,
+            } => self.end_fence(controller, incarnation),
             ToIo::Enable { controller } => {
                 if let Some(link) = link_mut(&mut self.links, controller) {
                     link.enable();

@@ -116,6 +116,7 @@ impl<U> Controller<U> {
                 (NOTICE, 0x00) => wanted.namespaces = true,
                 (NOTICE, 0x03) => wanted.ana = true,
                 (NOTICE, 0xf0) => wanted.discovery = true,
+                (NOTICE, 0xf4) => wanted.resets = true,
                 _ => wanted.nothing = true,
             });
     }

@@ -170,6 +170,7 @@ impl<U> Controller<U> {
                     wanted.ana = true;
                     wanted.namespaces = true;
                     wanted.discovery = true;
+                    wanted.resets = true;
                 });
             }
         }
@@ -186,6 +187,10 @@ impl<U> Controller<U> {
             }
             if wanted.discovery && self.is_discovery() {
                 self.events.push_back(ControllerEvent::DiscoveryLog);
+            }
+            if wanted.resets {
+                self.events
+                    .push_back(ControllerEvent::CrossControllerResetLog);
             }
             if is_storm {
                 let remote = self.known.options.connect.remote;

@@ -71,6 +71,8 @@ pub enum ControllerEvent<U = ()> {
     Namespaces,
     /// The discovery log has changed.
     DiscoveryLog,
+    /// A Cross-Controller Reset that this controller was asked for has ended: its log tells how.
+    CrossControllerResetLog,
     /// A request of the owner's ended.
     Admin(Completed<U>),
     /// Admin commands, as many as this, have not been answered within the command timeout. The ones that wait for

@@ -10,6 +10,7 @@ use super::options::ControllerOptions;
 use crate::host::ana_log::AnaLog;
 use crate::host::namespaces::Namespace;
 use crate::host::queue_pair::ConnectOptions;
+use crate::spec::cross_controller_reset::Impacted;
 use crate::spec::fabrics::CNTLID_DYNAMIC;
 use crate::spec::identify::{IdentifyController, ctrl};
 use crate::spec::registers::{Cap, Vs};
@@ -118,6 +119,16 @@ impl Known {
     pub fn counts_traffic(&self) -> bool {
         self.identify()
             .is_some_and(|id| id.ctratt.get() & ctrl::CTRATT_TBKAS != 0)
+    }
+
+    /// See [`Controller::instance`](super::Controller::instance).
+    pub fn instance(&self) -> Option<Impacted> {
+        let id = self.identify()?;
+        (id.ciu != 0 && id.cirn.get() != 0).then_some(Impacted {
+            icid: self.cntlid,
+            ciu: id.ciu,
+            cirn: id.cirn.get(),
+        })
     }
 
     pub fn is_discovery(&self) -> bool {

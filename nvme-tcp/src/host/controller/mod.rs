@@ -30,6 +30,7 @@ use super::fault_injection::{FaultChange, FaultInjection};
 use super::namespaces::Namespace;
 use super::queue_pair::{ConnectOptions, Digests, QueueError, QueuePair, Rejected, RejectedReason};
 use super::request::{Completed, Request};
+use crate::spec::cross_controller_reset::Impacted;
 use crate::spec::identify::IdentifyController;
 use crate::spec::registers::{Cap, Vs};
 
@@ -217,6 +218,16 @@ impl<U> Controller<U> {
     /// True if any command counts as a sign of life of the host (CTRATT.TBKAS).
     pub fn counts_traffic(&self) -> bool {
         self.known.counts_traffic()
+    }
+
+    /// What this controller is called by a Cross-Controller Reset; `None` where it does not say.
+    pub fn instance(&self) -> Option<Impacted> {
+        self.known.instance()
+    }
+
+    /// True if it resets other controllers of its NVM subsystem on request.
+    pub fn resets_others(&self) -> bool {
+        self.identify().is_some_and(|id| id.ccrl > 0)
     }
 
     /// True for a discovery controller (CNTRLTYPE 2, or connected to the discovery NQN).

@@ -33,6 +33,8 @@ pub(super) struct Wanted {
     pub status: bool,
     /// Tell the owner that the discovery log has changed.
     pub discovery: bool,
+    /// Tell the owner that a Cross-Controller Reset has ended.
+    pub resets: bool,
     /// Nothing, but it is an answer to an AER all the same, and counts.
     pub nothing: bool,
 }

@@ -295,8 +295,8 @@ fn configuration(known: &Known) -> Cc {
 }
 
 /// The notices to be sent (Feature 0Bh; the bits stand as in OAES): attached namespace attribute 8,
-/// ANA change 11, discovery log 31.
+/// ANA change 11, Cross-Controller Reset completed 20, discovery log 31.
 fn wanted_events(known: &Known) -> u32 {
     let supported = known.identify().map_or(0, |id| id.oaes.get());
-    supported & (1 << 8 | 1 << 11 | 1 << 31)
+    supported & (1 << 8 | 1 << 11 | 1 << 20 | 1 << 31)
 }
