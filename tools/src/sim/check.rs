@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pollux_multipath::{
-    ControllerId, PathStatus, Policy, ReactorVolumeStatus, VolumeId, VolumeStatus,
-};
+use pollux_multipath::{ControllerId, PathStatus, ReactorVolumeStatus, VolumeId, VolumeStatus};
 use pollux_nvme_tcp::spec::log::AnaState;
 
 use super::book::Book;
@@ -34,13 +32,13 @@ impl Said {
     pub fn judge(&mut self, volumes: &[VolumeStatus], book: &mut Book) {
         for volume in volumes {
             for reactor in &volume.reactors {
-                self.judge_reactor(volume.policy, reactor, book);
+                self.judge_reactor(reactor, book);
             }
         }
         self.judge_submissions(volumes, book);
     }
 
-    fn judge_reactor(&mut self, policy: Policy, reactor: &ReactorVolumeStatus, book: &mut Book) {
+    fn judge_reactor(&mut self, reactor: &ReactorVolumeStatus, book: &mut Book) {
         for path in &reactor.paths {
             let is_accessible = path.ana_state.is_accessible() && !path.log_pending;
             if path.current && !(path.connected && path.accessible) {
@@ -60,10 +58,6 @@ impl Said {
         let available = || reactor.paths.iter().filter(|p| p.connected && p.accessible);
         let current = || reactor.paths.iter().filter(|p| p.current);
         let is_optimized = |path: &&PathStatus| path.ana_state == AnaState::OPTIMIZED;
-        if policy == Policy::ActivePassive && current().count() > 1 {
-            let what = format!("two paths are current: {:?}", reactor.paths);
-            book.violate(SELECTED, what);
-        }
         if available().any(|p| is_optimized(&p)) && !current().all(|p| is_optimized(&p)) {
             let what = format!("not the best class is current: {:?}", reactor.paths);
             book.violate(SELECTED, what);
