@@ -1,12 +1,11 @@
 //! The target's management methods, from the socket to the target and back.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-mod rpc_client;
-
 use pollux_nvme_tcp::target::{self, rpc};
+use pollux_nvme_tcp::testing::{ManagementClient, socket};
 use pollux_reactor::rpc::{Config, Methods, Server};
 use pollux_reactor::{Group, Idle, Running};
-use rpc_client::{Client, socket};
+
 use serde_json::{Value, json};
 
 const NQN: &str = "nqn.2014-08.org.example:disk";
@@ -15,7 +14,7 @@ const HOST: &str = "nqn.2014-08.org.example:host";
 /// A target on two reactors, and a client of its management.
 struct Managed {
     running: Option<Running>,
-    client: Client,
+    client: ManagementClient,
 }
 
 impl Managed {
@@ -38,7 +37,7 @@ impl Managed {
         let running = group.start().unwrap();
         Managed {
             running: Some(running),
-            client: Client::connect(&path),
+            client: ManagementClient::connect(&path),
         }
     }
 

@@ -7,6 +7,4 @@ mod controllers;
 mod discovery;
 mod faults;
 mod paths;
-#[path = "../../../nvme-tcp/tests/rpc_client/mod.rs"]
-mod rpc_client;
 mod world;

@@ -10,11 +10,10 @@ use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{
     self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
 };
+use pollux_nvme_tcp::testing::{ManagementClient, socket};
 use pollux_reactor::rpc::{Methods, Server};
 use pollux_reactor::{Context, Group, Idle, Progress, Running};
 use serde_json::{Value, json};
-
-use crate::rpc_client::{Client, socket};
 
 pub const NQN: &str = "nqn.2014-08.org.example:disk1";
 
@@ -34,7 +33,7 @@ pub struct World {
     pub listeners: Vec<SocketAddr>,
     socket: PathBuf,
     running: Option<Running>,
-    client: Client,
+    client: ManagementClient,
 }
 
 impl World {
@@ -74,7 +73,7 @@ impl World {
             .unwrap();
         let listeners = (0..2).map(|_| listen(&target, 0)).collect();
         World {
-            client: Client::connect(&socket),
+            client: ManagementClient::connect(&socket),
             target,
             listeners,
             socket,
@@ -88,7 +87,7 @@ impl World {
 
     /// Two calls at the same time, by two clients.
     pub fn both(&mut self, first: (&str, Value), second: (&str, Value)) -> [Value; 2] {
-        let mut other = Client::connect(&self.socket);
+        let mut other = ManagementClient::connect(&self.socket);
         std::thread::scope(|scope| {
             let first = scope.spawn(move || other.call(first.0, &first.1));
             let second = self.client.call(second.0, &second.1);

@@ -6,7 +6,8 @@
 //! * It is one connection: one command at a time by [`command`](Initiator::command), several by
 //!   [`submit`](Initiator::submit) and [`finish`](Initiator::finish), and any bytes by
 //!   [`send_raw`](Initiator::send_raw).
-//! * It panics where the target does what the specification forbids, and when nothing comes for long: it is for tests.
+//! * [`ManagementClient`] makes calls of JSON-RPC that must succeed, or must fail.
+//! * All of it panics where the target does what it must not do, and when nothing comes for long.
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -29,9 +30,11 @@
 
 mod initiator;
 mod lines;
+mod management;
 
 pub use initiator::{Initiator, Options, Pdu, host_nqn};
 pub use lines::{Line, Lines};
+pub use management::{ManagementClient, socket};
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

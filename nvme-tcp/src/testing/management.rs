@@ -1,24 +1,24 @@
-//! Calls of tests, also of the crates above, that must succeed or must fail.
+//! Calls of a program's management that must succeed or must fail.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use pollux_reactor::rpc::CallError;
 use serde_json::Value;
 
-/// An answer that takes longer is none.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::DEADLINE;
 
-/// Where a test's server may listen.
+/// Where the management of a test may listen, which no other test process has.
 pub fn socket(test: &str) -> PathBuf {
     std::env::temp_dir().join(format!("pollux-{}-{test}", std::process::id()))
 }
 
-pub struct Client(pollux_reactor::rpc::Client);
+/// A client whose calls end as the test expects.
+pub struct ManagementClient(pollux_reactor::rpc::Client);
 
-impl Client {
-    pub fn connect(socket: &Path) -> Client {
-        Client(pollux_reactor::rpc::Client::connect(socket, Some(PATIENCE)).unwrap())
+impl ManagementClient {
+    /// Connects to a Unix socket that somebody listens at.
+    pub fn connect(socket: &Path) -> Self {
+        Self(pollux_reactor::rpc::Client::connect(socket, Some(DEADLINE)).unwrap())
     }
 
     /// The result of a call that must succeed.
