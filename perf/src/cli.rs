@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::compare::CompareArgs;
 use crate::disturb::DisturbArgs;
 use crate::floor::FloorArgs;
+use crate::help;
 use crate::merge::MergeArgs;
+use crate::plots::ReportArgs;
 use crate::run::RunArgs;
 use crate::serve::ServeArgs;
 
@@ -35,10 +37,7 @@ apart. What has not ended after the run counts with its age; figures that it
 could still move are marked with >=.
 
 The live line goes to standard error, the report to standard output. Ctrl-C ends
-a run within two seconds, with its report; a second one ends it at once.
-
-Exit code: 0 all I/O succeeded; 1 an I/O failed or did not end, data was wrong,
-no connection; 2 usage; 130 interrupted by Ctrl-C, 143 by SIGTERM.";
+a run within two seconds, with its report; a second one ends it at once.";
 
 /// NVMe/TCP load over one volume with several paths.
 ///
@@ -69,6 +68,8 @@ enum Command {
     Compare(CompareArgs),
     /// Make one result of those of several processes, machines or turns, without loss
     Merge(MergeArgs),
+    /// Draw results as one HTML page, or a plot as SVG
+    Report(ReportArgs),
     /// Be managed by JSON-RPC, and run the workload on all volumes when perform_tests is called
     Serve(ServeArgs),
 }
@@ -86,6 +87,8 @@ pub enum Invocation {
     Compare(CompareArgs),
     /// Results as one.
     Merge(MergeArgs),
+    /// Results drawn.
+    Report(ReportArgs),
     /// Managed by JSON-RPC.
     Serve(Box<ServeArgs>),
 }
@@ -101,6 +104,20 @@ pub enum Exit {
 
 /// Reads and checks the command line; `args` starts with the program's name.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exit> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    let words: Vec<&str> = args.iter().skip(1).filter_map(|arg| arg.to_str()).collect();
+    match help::asked(&Cli::command(), &words, EXAMPLES) {
+        Some(Ok(text)) => return Err(Exit::Shown(text)),
+        Some(Err(unknown)) => return Err(Exit::Usage(unknown)),
+        None => {}
+    }
+    // Help that fits a screen is the short one.
+    if let ["help", _] = words[..] {
+        args.swap(1, 2);
+        args[2] = "-h".into();
+    } else if let Some(last) = args.last_mut().filter(|last| *last == "--help") {
+        *last = "-h".into();
+    }
     let cli = Cli::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Exit::Shown(error.render().to_string())
@@ -112,6 +129,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
         Some(Command::Disturb(disturb)) => Ok(Invocation::Disturb(disturb)),
         Some(Command::Compare(compare)) => Ok(Invocation::Compare(compare)),
         Some(Command::Merge(merge)) => Ok(Invocation::Merge(merge)),
+        Some(Command::Report(report)) => Ok(Invocation::Report(report)),
         Some(Command::Serve(serve)) => {
             serve.check().map_err(Exit::Usage)?;
             Ok(Invocation::Serve(Box::new(serve)))
@@ -170,7 +188,6 @@ mod tests {
 
     #[test]
     fn the_command_is_well_formed() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 
@@ -404,18 +421,40 @@ mod tests {
         for line in [&["--help"][..], &["help"]] {
             match args(line) {
                 Err(Exit::Shown(text)) => assert!(
-                    text.contains("Examples:") && text.contains("floor") && text.contains("130"),
+                    text.contains("Examples:")
+                        && text.contains("floor")
+                        && text.contains("130")
+                        && text.lines().count() <= 42,
                     "{text}"
                 ),
                 other => panic!("{other:?}"),
             }
         }
-        for command in ["floor", "disturb", "compare", "merge", "serve"] {
+        for topic in ["paths", "load", "output", "run", "examples"] {
+            match args(&["--help", topic]) {
+                Err(Exit::Shown(text)) => {
+                    let lines: Vec<&str> = text.lines().collect();
+                    assert!((5..=52).contains(&lines.len()), "{topic}: {}", lines.len());
+                    assert!(
+                        lines.iter().all(|line| line.chars().count() <= 85),
+                        "{text}"
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        match args(&["--help", "lode"]) {
+            Err(Exit::Usage(text)) => assert!(text.contains("'lode'") && text.contains("load")),
+            other => panic!("{other:?}"),
+        }
+        for command in ["floor", "disturb", "compare", "merge", "report", "serve"] {
             let shown = |line: &[&str]| match args(line) {
                 Err(Exit::Shown(text)) => text,
                 other => panic!("{line:?}: {other:?}"),
             };
             assert_eq!(shown(&["help", command]), shown(&[command, "--help"]));
+            let lines = shown(&[command, "--help"]).lines().count();
+            assert!(lines <= 45, "{command}: {lines} lines");
         }
     }
 }

@@ -12,11 +12,14 @@ mod disturb;
 mod embedded;
 mod ending;
 mod errors;
+mod fio;
 mod floor;
+mod help;
 mod load;
 mod machine;
 mod merge;
 mod output;
+mod plots;
 mod report;
 mod results;
 mod run;
@@ -76,11 +79,16 @@ fn perform(invocation: &Invocation, signals: &Signals) -> anyhow::Result<ExitCod
             let files = Files {
                 json: args.json.as_deref(),
                 hdr_log: args.hdr_log.as_deref(),
+                format: args.output_format,
             };
             measure(files, signals, || run::run(args, stop))
         }
         Invocation::Floor(args) => {
-            measure(Files::json(&args.json), signals, || floor::run(args, stop))
+            let files = Files {
+                format: args.output_format,
+                ..Files::json(&args.json)
+            };
+            measure(files, signals, || floor::run(args, stop))
         }
         Invocation::Disturb(args) => measure(Files::json(&args.json), signals, || {
             disturb::run(args, &signals.stop)
@@ -89,9 +97,11 @@ fn perform(invocation: &Invocation, signals: &Signals) -> anyhow::Result<ExitCod
             let files = Files {
                 json: args.json.as_deref(),
                 hdr_log: args.hdr_log.as_deref(),
+                format: args.output_format,
             };
             measure(files, signals, || merge::run(args))
         }
+        Invocation::Report(args) => plots::run(args),
         Invocation::Compare(args) => compare::run(args, signals),
         Invocation::Serve(args) => serve::run(args, stop),
     }

@@ -4,8 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ValueEnum;
 use serde_json::Value;
 
+use crate::errors::Usage;
+use crate::fio::fio;
 use crate::output::Output;
 use crate::signals::Signals;
 
@@ -28,6 +31,18 @@ pub trait Results {
     fn interrupted(&self) -> bool;
 }
 
+/// `--output-format`: what goes to standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people
+    #[default]
+    Table,
+    /// One object, as --json writes it
+    Json,
+    /// One object as fio writes it (json+)
+    Fio,
+}
+
 /// Where the results go beside the terminal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Files<'a> {
@@ -35,6 +50,8 @@ pub struct Files<'a> {
     pub json: Option<&'a Path>,
     /// The log of histograms.
     pub hdr_log: Option<&'a Path>,
+    /// What goes to standard output.
+    pub format: OutputFormat,
 }
 
 impl<'a> Files<'a> {
@@ -43,7 +60,7 @@ impl<'a> Files<'a> {
         let json = path.as_deref();
         Self {
             json,
-            hdr_log: None,
+            ..Self::default()
         }
     }
 }
@@ -62,6 +79,14 @@ pub fn measure<R: Results>(
         .json
         .map(|path| Output::new("--json", path))
         .transpose()?;
+    let to_programs = files.format != OutputFormat::Table;
+    if to_programs && json.as_ref().is_some_and(Output::is_stdout) {
+        return Err(Usage(
+            "--json - and --output-format both want standard output: allowed is one of them"
+                .to_owned(),
+        )
+        .into());
+    }
     let log = files
         .hdr_log
         .map(|path| Output::new("--hdr-log", path))
@@ -70,10 +95,16 @@ pub fn measure<R: Results>(
     // A reader that went away does not make the run a failure.
     let _ = match &json {
         Some(json) if json.is_stdout() => write!(std::io::stderr(), "{}", report.table()),
+        _ if to_programs => write!(std::io::stderr(), "{}", report.table()),
         _ => write!(std::io::stdout(), "{}", report.table()),
     };
     // A file that cannot be written does not keep the other from being.
     let logged = log.map_or(Ok(()), |log| log.write_text(&report.hdr_log()));
+    match files.format {
+        OutputFormat::Table => {}
+        OutputFormat::Json => Output::Stdout.write(&report.json())?,
+        OutputFormat::Fio => Output::Stdout.write(&fio(&report.json()))?,
+    }
     json.map_or(Ok(()), |json| json.write(&report.json()))?;
     logged?;
     Ok(if report.failures() > 0 {

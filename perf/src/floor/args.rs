@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::cores::CoreList;
+use crate::results::OutputFormat;
 use crate::values::{DEPTH_MAX, parse_one_size, parse_run_time};
 
 /// Options of `floor`, checked.
@@ -38,6 +39,10 @@ pub struct FloorArgs {
     /// Write the results as one JSON object; - is standard output, and the report then goes to standard error
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// What goes to standard output; what is for people then goes to standard error
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output_format: OutputFormat,
 }
 
 /// `floor -w`

@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::results::OutputFormat;
+
 const EXAMPLES: &str = "\
 Examples:
   pollux-perf -t 1 --json a.json
   pollux-perf -t 1 --json b.json
   pollux-perf merge a.json b.json
+  pollux-perf merge a.json --output-format fio > fio.json
   pollux-perf merge a.json b.json --json both.json --hdr-log both.hlog
 
 Results that ran at the same time add up; those that ran one after the other
@@ -33,6 +36,10 @@ pub struct MergeArgs {
     /// Write the merged result as one JSON object; - is standard output, and the table then goes to standard error
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// What goes to standard output; what is for people then goes to standard error
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output_format: OutputFormat,
 
     /// Write the latencies of each interval as an HdrHistogram log (V2, nanoseconds)
     #[arg(long, value_name = "FILE")]

@@ -11,6 +11,7 @@ use pollux_nvme_tcp::spec::nqn::Nqn;
 use crate::cores::CoreList;
 use crate::embedded::{EmbeddedNamespace, parse_namespace};
 use crate::load::{Distribution, Mix, Process, Rate, Workload};
+use crate::results::OutputFormat;
 use crate::size::{IoSizes, human_bytes};
 use crate::values::{BUFFER_BYTES_MAX, DEPTH_MAX, parse_io_timeout, parse_run_time, parse_seconds};
 
@@ -169,19 +170,29 @@ pub struct RunArgs {
     pub cores: Option<CoreList>,
 
     /// Write the results as one JSON object; - is standard output, and the report then goes to standard error
-    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
 
+    /// What goes to standard output; what is for people then goes to standard error
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        help_heading = "Output"
+    )]
+    pub output_format: OutputFormat,
+
     /// Seconds between two points of the series in the results, 0.01 to 1
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_interval, help_heading = "Run")]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_interval, help_heading = "Output")]
     pub interval: Duration,
 
     /// Write the latencies of each interval as an HdrHistogram log (V2, nanoseconds)
-    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub hdr_log: Option<PathBuf>,
 
     /// Write what the connections carry as packets, for wireshark and tshark. The run is slower for it
-    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub pcap: Option<PathBuf>,
 
     /// The embedded target's namespace: memory:SIZE or null:SIZE
