@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::bench::BenchArgs;
 use crate::compare::CompareArgs;
 use crate::disturb::DisturbArgs;
 use crate::floor::FloorArgs;
@@ -66,6 +67,8 @@ enum Command {
     Disturb(DisturbArgs),
     /// Tell whether one result is worse than another: by saved results, or live
     Compare(CompareArgs),
+    /// Run the jobs of a file, and tell whether they are worse than a saved baseline
+    Bench(BenchArgs),
     /// Make one result of those of several processes, machines or turns, without loss
     Merge(MergeArgs),
     /// Draw results as one HTML page, or a plot as SVG
@@ -85,6 +88,8 @@ pub enum Invocation {
     Disturb(DisturbArgs),
     /// Two results.
     Compare(CompareArgs),
+    /// A suite.
+    Bench(BenchArgs),
     /// Results as one.
     Merge(MergeArgs),
     /// Results drawn.
@@ -128,6 +133,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
         Some(Command::Floor(floor)) => Ok(Invocation::Floor(floor)),
         Some(Command::Disturb(disturb)) => Ok(Invocation::Disturb(disturb)),
         Some(Command::Compare(compare)) => Ok(Invocation::Compare(compare)),
+        Some(Command::Bench(bench)) => Ok(Invocation::Bench(bench)),
         Some(Command::Merge(merge)) => Ok(Invocation::Merge(merge)),
         Some(Command::Report(report)) => Ok(Invocation::Report(report)),
         Some(Command::Serve(serve)) => {
@@ -142,7 +148,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
 }
 
 /// clap explains over several lines: the first paragraph says what is wrong, some of the others what was meant.
-fn in_one_line(text: &str) -> String {
+pub fn in_one_line(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let mut paragraphs = text.split("\n\n").map(|paragraph| {
         let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();

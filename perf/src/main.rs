@@ -4,6 +4,7 @@
 // The objects of results have many members.
 #![recursion_limit = "256"]
 
+mod bench;
 mod cli;
 mod clock;
 mod compare;
@@ -102,6 +103,7 @@ fn perform(invocation: &Invocation, signals: &Signals) -> anyhow::Result<ExitCod
             measure(files, signals, || merge::run(args))
         }
         Invocation::Report(args) => plots::run(args),
+        Invocation::Bench(args) => bench::run(args, signals),
         Invocation::Compare(args) => compare::run(args, signals),
         Invocation::Serve(args) => serve::run(args, stop),
     }

@@ -15,9 +15,11 @@ use std::sync::atomic::Ordering;
 use anyhow::Context;
 
 pub use self::args::CompareArgs;
+pub use self::gate::Gates;
 use self::live::{CONFIDENCE, Live};
 use self::sample::{Sample, other_surroundings};
-use self::verdict::{Comparison, Samples, Verdict, judge};
+pub use self::verdict::{Comparison, Verdict};
+use self::verdict::{Samples, judge};
 use crate::load::random_seed;
 use crate::output::Output;
 use crate::results::EXIT_FAILURE;
@@ -61,11 +63,18 @@ pub fn run(args: &CompareArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
     if signals.stop.load(Ordering::Relaxed) {
         return Ok(ExitCode::from(signals.exit_code()));
     }
-    Ok(match comparison.verdict() {
-        Verdict::Passed => ExitCode::SUCCESS,
-        Verdict::Failed => ExitCode::from(EXIT_FAILURE),
-        Verdict::Undecided => ExitCode::from(EXIT_UNDECIDED),
-    })
+    Ok(comparison.verdict().exit_code())
+}
+
+impl Verdict {
+    /// For scripts.
+    pub fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Passed => ExitCode::SUCCESS,
+            Self::Failed => ExitCode::from(EXIT_FAILURE),
+            Self::Undecided => ExitCode::from(EXIT_UNDECIDED),
+        }
+    }
 }
 
 fn live(args: &CompareArgs, seed: u64, signals: &Signals) -> anyhow::Result<Comparison> {
@@ -92,15 +101,30 @@ fn saved(args: &CompareArgs, seed: u64) -> anyhow::Result<Comparison> {
             .collect()
     };
     let (base, new) = (read(&args.base)?, read(&args.new)?);
+    compare(&base, &new, &args.fail_on, seed, args.force)
+}
+
+/// Compares results of which there is one at least on each side.
+///
+/// # Errors
+///
+/// [`crate::errors::Usage`] for results of different workloads, unless `force` is set; a result that lacks something.
+pub fn compare(
+    base: &[Saved],
+    new: &[Saved],
+    gates: &Gates,
+    seed: u64,
+    force: bool,
+) -> anyhow::Result<Comparison> {
     let mut doubts = Vec::new();
-    for other in base.iter().chain(&new).skip(1) {
-        for doubt in same_workload(&base[0], other, args.force, "compared")? {
+    for other in base.iter().chain(new).skip(1) {
+        for doubt in same_workload(&base[0], other, force, "compared")? {
             if !doubts.contains(&doubt) {
                 doubts.push(doubt);
             }
         }
     }
-    for (side, results) in [("base", &base), ("new", &new)] {
+    for (side, results) in [("base", base), ("new", new)] {
         let failures: u64 = results.iter().map(|result| result.failures).sum();
         if failures > 0 {
             doubts.push(format!("{failures} I/Os of {side} failed or did not end"));
@@ -111,10 +135,10 @@ fn saved(args: &CompareArgs, seed: u64) -> anyhow::Result<Comparison> {
         doubts.push("the samples are parts of few runs: what differs from run to run is not seen; --live, or four results and more of each side".to_owned());
     }
     let block = Samples {
-        base: samples(&base, each)?,
-        new: samples(&new, each)?,
+        base: samples(base, each)?,
+        new: samples(new, each)?,
     };
-    let mut comparison = judge(&[block], &args.fail_on, CONFIDENCE, seed);
+    let mut comparison = judge(&[block], gates, CONFIDENCE, seed);
     comparison.doubts = doubts;
     comparison.surroundings = other_surroundings(&base[0], &new[0]);
     Ok(comparison)
