@@ -52,7 +52,7 @@ fn the_same_scenario_has_the_same_trace_everywhere() {
     assert_eq!(trace(&by_jobs[0]), trace(&by_jobs[1]));
 }
 
-/// Every scenario that is kept: each was a fault, of the product or of the simulator.
+/// Every scenario that is kept: faults that were found, and what is worth running each time.
 #[test]
 fn pinned_scenarios_break_no_rule() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");

@@ -5,21 +5,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pollux_reactor::{Progress, Stream};
+use zerocopy::FromBytes;
 
 use crate::pdu::{DataDigest, Frame, ProtocolError};
 use crate::spec::pdu::{CapsuleCmd, DIGEST_LEN, Fes, PduType};
 use crate::spec::status::Status;
 use crate::target::conn::connection::{Connection, End, IN_CAPSULE_MAX};
-use crate::target::control::Home;
-use crate::target::control::HomeTurn;
 use crate::target::control::admission::Verdict;
-use crate::target::control::handshake::{Connected, Refusal};
+use crate::target::control::handshake::{self, Connected, Refusal};
+use crate::target::control::{Home, HomeTurn};
 use crate::target::io::ControllerKey;
 use crate::target::io::message::IoMessage;
 use crate::target::io::queue::IoQueue;
 use crate::target::status::Fault;
 use crate::target::token;
-use zerocopy::FromBytes;
 
 /// Time from accept to an accepted Connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -204,9 +203,7 @@ impl Home {
                 break;
             };
             match frame.pdu_type {
-                PduType::ICREQ => {
-                    crate::target::control::handshake::initialize(&mut connection.conn, &frame)?
-                }
+                PduType::ICREQ => handshake::initialize(&mut connection.conn, &frame)?,
                 PduType::CAPSULE_CMD => {
                     if frame.data_len > IN_CAPSULE_MAX {
                         return Err(connection.conn.fault(ProtocolError::new(
@@ -276,7 +273,7 @@ impl Home {
                     let reason = "the capsule's data digest is wrong";
                     Err(Refusal::new(Status::TRANSIENT_TRANSPORT_ERROR, reason))
                 };
-                let cqe = crate::target::control::handshake::connect_response(&sqe, &result);
+                let cqe = handshake::connect_response(&sqe, &result);
                 connection.conn.out.complete(cqe);
                 match result {
                     Ok(connected) if connected.qid == 0 => {

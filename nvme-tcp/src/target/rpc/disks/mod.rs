@@ -165,10 +165,25 @@ impl Disks {
         disk.map(|d| d.name.as_str())
     }
 
-    pub(super) fn add(&mut self, disk: NamedDisk) -> Outcome {
-        let name = disk.name.clone();
+    /// Adds a disk that is open and that nobody uses yet; without a UUID it gets the one that follows from its name.
+    pub(super) fn add(
+        &mut self,
+        name: String,
+        kind: Kind,
+        disk: DiskRef,
+        block_size: u32,
+        uuid: Option<Uuid>,
+    ) -> Outcome {
         self.notify("bdev_register", &name);
-        self.list.push(disk);
+        self.list.push(NamedDisk {
+            uuid: uuid.unwrap_or_else(|| default_uuid(&kind, &name)),
+            name: name.clone(),
+            kind,
+            disk,
+            block_size,
+            user: None,
+            over: None,
+        });
         Ok(Answer::Now(name.into()))
     }
 
@@ -303,16 +318,7 @@ pub(super) fn malloc_create(state: &mut State, call: &mut Call<State>) -> Outcom
     disks.check_new(&name)?;
     let bytes = size(blocks, block_size)?;
     let disk = open(&Backend::Memory { bytes })?;
-    let kind = Kind::Malloc;
-    disks.add(NamedDisk {
-        uuid: uuid.unwrap_or_else(|| default_uuid(&kind, &name)),
-        name,
-        kind,
-        disk,
-        block_size,
-        user: None,
-        over: None,
-    })
+    disks.add(name, Kind::Malloc, disk, block_size, uuid)
 }
 
 pub(super) fn null_create(state: &mut State, call: &mut Call<State>) -> Outcome {
@@ -329,16 +335,7 @@ pub(super) fn null_create(state: &mut State, call: &mut Call<State>) -> Outcome 
     state.disks.check_new(&name)?;
     let bytes = size(blocks, block_size)?;
     let disk = open(&Backend::Null { bytes })?;
-    let kind = Kind::Null;
-    state.disks.add(NamedDisk {
-        uuid: uuid.unwrap_or_else(|| default_uuid(&kind, &name)),
-        name,
-        kind,
-        disk,
-        block_size,
-        user: None,
-        over: None,
-    })
+    state.disks.add(name, Kind::Null, disk, block_size, uuid)
 }
 
 /// Opens a file or device for as many whole blocks as it holds.
@@ -376,16 +373,9 @@ pub(super) fn aio_create(state: &mut State, call: &mut Call<State>) -> Outcome {
     state.disks.check_new(&name)?;
     let block_size = block_size.unwrap_or(512);
     let disk = open_file(&path, block_size, shared)?;
-    let kind = Kind::Aio { path, shared };
-    state.disks.add(NamedDisk {
-        uuid: uuid.unwrap_or_else(|| default_uuid(&kind, &name)),
-        name,
-        kind,
-        disk,
-        block_size,
-        user: None,
-        over: None,
-    })
+    state
+        .disks
+        .add(name, Kind::Aio { path, shared }, disk, block_size, uuid)
 }
 
 pub(super) fn of_kind<'a>(

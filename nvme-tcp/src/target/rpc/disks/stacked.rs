@@ -43,15 +43,7 @@ fn add(
         let bytes = kind.product().bytes().chain(name.bytes());
         uuid_of(bytes.chain(base_uuid.into_bytes()))
     });
-    disks.add(NamedDisk {
-        name,
-        kind,
-        disk,
-        block_size,
-        uuid,
-        user: None,
-        over: None,
-    })?;
+    disks.add(name, kind, disk, block_size, Some(uuid))?;
     Ok(())
 }
 
