@@ -8,11 +8,12 @@ pub struct VolumeId {
     pub(crate) generation: u16,
 }
 
-/// A controller that the host is or was connected to; as [`VolumeId`] never the same twice.
+/// A controller that the host is or was connected to; as [`VolumeId`] never the same twice. Ids are ordered as the
+/// controllers were attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ControllerId {
-    pub(crate) slot: u16,
     pub(crate) generation: u32,
+    pub(crate) slot: u16,
 }
 
 /// A volume as its users see it.

@@ -56,8 +56,8 @@ pub(crate) struct Selection {
     /// `active_passive` with automatic failback off stays on the path in use.
     failback: bool,
     preferred: Option<usize>,
-    /// The path that carried the last I/O.
-    last: usize,
+    /// The path that carried the last I/O, if it is still there.
+    last: Option<usize>,
     /// I/Os that `last` still gets before round-robin goes on.
     credit: u32,
 }
@@ -68,7 +68,7 @@ impl Selection {
             policy,
             failback: true,
             preferred: None,
-            last: usize::MAX,
+            last: None,
             credit: 0,
         }
     }
@@ -88,15 +88,27 @@ impl Selection {
         self.preferred = path;
     }
 
-    /// A path was taken out of the table: places behind it move up.
+    /// A path was put into the table at this place: those from there on moved down.
+    pub fn path_added(&mut self, path: usize) {
+        for place in [&mut self.preferred, &mut self.last].into_iter().flatten() {
+            if *place >= path {
+                *place += 1;
+            }
+        }
+    }
+
+    /// A path was taken out of the table: those behind it moved up.
     pub fn path_removed(&mut self, path: usize) {
-        self.preferred = match self.preferred {
-            Some(p) if p == path => None,
-            Some(p) if p > path => Some(p - 1),
-            other => other,
-        };
-        self.last = usize::MAX;
-        self.credit = 0;
+        for place in [&mut self.preferred, &mut self.last] {
+            *place = match *place {
+                Some(p) if p == path => None,
+                Some(p) if p > path => Some(p - 1),
+                other => other,
+            };
+        }
+        if self.last.is_none() {
+            self.credit = 0;
+        }
     }
 
     /// The path that the next I/O goes to; `None` if none of the `count` paths is available.
@@ -106,13 +118,16 @@ impl Selection {
         let chosen = match self.policy {
             Policy::ActivePassive => self.passive_choice(count, optimized, &path),
             Policy::ActiveActive(Selector::RoundRobin { min_io }) => {
-                if self.credit > 0 && self.last < count && in_class(path(self.last), optimized) {
-                    self.credit -= 1;
-                    Some(self.last)
-                } else {
-                    self.credit = min_io.max(1) - 1;
-                    self.after_last(count)
-                        .find(|&i| in_class(path(i), optimized))
+                match self.last.filter(|&last| in_class(path(last), optimized)) {
+                    Some(last) if self.credit > 0 => {
+                        self.credit -= 1;
+                        Some(last)
+                    }
+                    _ => {
+                        self.credit = min_io.max(1) - 1;
+                        self.after_last(count)
+                            .find(|&i| in_class(path(i), optimized))
+                    }
                 }
             }
             Policy::ActiveActive(Selector::QueueDepth) => self
@@ -120,7 +135,7 @@ impl Selection {
                 .filter(|&i| in_class(path(i), optimized))
                 .min_by_key(|&i| path(i).outstanding),
         }?;
-        self.last = chosen;
+        self.last = Some(chosen);
         Some(chosen)
     }
 
@@ -146,18 +161,17 @@ impl Selection {
         optimized: bool,
         path: &impl Fn(usize) -> Candidate,
     ) -> Option<usize> {
-        let usable = |i: usize| i < count && in_class(path(i), optimized);
-        if !self.failback && usable(self.last) {
-            return Some(self.last);
-        }
-        self.preferred
-            .filter(|&i| usable(i))
-            .or_else(|| (0..count).find(|&i| usable(i)))
+        let usable = |i: &usize| in_class(path(*i), optimized);
+        let in_use = if self.failback { None } else { self.last };
+        in_use
+            .filter(usable)
+            .or_else(|| self.preferred.filter(usable))
+            .or_else(|| (0..count).find(usable))
     }
 
     /// All paths, beginning behind the last one used: ties go round.
     fn after_last(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
-        let start = if self.last < count { self.last + 1 } else { 0 };
+        let start = self.last.map_or(0, |last| last + 1);
         (start..count).chain(0..start)
     }
 }
@@ -310,6 +324,36 @@ mod tests {
             Some(0),
             "no longer the best class"
         );
+    }
+
+    /// B5.2: the path in use and the preferred one are paths, wherever they stand in the table by now.
+    #[test]
+    fn paths_that_come_and_go_move_neither_the_path_in_use_nor_the_preferred_one() {
+        let mut table = vec![candidate(3), candidate(3)];
+        let mut selection = Selection {
+            failback: false,
+            ..Selection::new(Policy::ActivePassive)
+        };
+        table[0].available = false;
+        assert_eq!(selection.pick(2, |i| table[i]), Some(1));
+        table[0].available = true;
+        table.insert(0, candidate(3));
+        selection.path_added(0);
+        assert_eq!(selection.pick(3, |i| table[i]), Some(2), "one before it");
+        table.push(candidate(3));
+        selection.path_added(3);
+        assert_eq!(selection.pick(4, |i| table[i]), Some(2), "one behind it");
+        table.remove(0);
+        selection.path_removed(0);
+        assert_eq!(selection.pick(3, |i| table[i]), Some(1), "one less");
+        selection.set_failback(true);
+        selection.set_preferred(Some(2));
+        table.insert(1, candidate(3));
+        selection.path_added(1);
+        assert_eq!(selection.pick(4, |i| table[i]), Some(3), "preferred");
+        table.remove(3);
+        selection.path_removed(3);
+        assert_eq!(selection.pick(3, |i| table[i]), Some(0), "gone");
     }
 
     /// B5.3

@@ -159,7 +159,10 @@ impl Volume {
             let taken = self.paths.iter().fold(PathSet::EMPTY, taken);
             let name = PathSet::name(self.last_name, taken);
             self.last_name = name;
-            self.paths.push(Path::new(controller, name, state));
+            // Attach order is what selection goes by (rule B5.2), whichever connection is there first.
+            let place = self.paths.partition_point(|p| p.controller < controller);
+            self.paths.insert(place, Path::new(controller, name, state));
+            self.selection.path_added(place);
         }
     }
 
@@ -495,5 +498,18 @@ mod tests {
         v.remove_path(id(1));
         v.add_path(id(1), state(2, AnaState::OPTIMIZED));
         assert!(v.paths.iter().all(|path| !failed.has(path.name)));
+    }
+    /// B5.2: paths stand in attach order, whichever controller was connected first and whatever place it has.
+    #[test]
+    fn paths_stand_in_attach_order() {
+        let (mut v, mut links) = volume(AnaState::OPTIMIZED);
+        let id = |slot, generation| ControllerId { slot, generation };
+        for controller in [id(1, 4), id(3, 2), id(2, 3)] {
+            links.resize_with(4, || None);
+            links[usize::from(controller.slot)] = Some(Box::new(Link::new(controller)));
+            v.add_path(controller, state(1, AnaState::OPTIMIZED));
+        }
+        let order: Vec<_> = v.paths.iter().map(|p| p.controller.generation).collect();
+        assert_eq!(order, [1, 2, 3, 4]);
     }
 }
