@@ -72,6 +72,8 @@ pub(crate) struct Control {
     discoveries: Vec<Discovery>,
     /// Nothing is due before this time.
     due: Time,
+    /// The last turn found nothing to do: unless something arrives or is due, the next one will not either.
+    is_settled: bool,
 }
 
 impl Control {
@@ -91,6 +93,7 @@ impl Control {
             awaited: Vec::new(),
             discoveries: Vec::new(),
             due: Time::ZERO,
+            is_settled: false,
         }
     }
 
@@ -160,26 +163,29 @@ impl Control {
         });
     }
 
-    /// Polls every controller and takes its events.
+    /// Polls every controller and takes their events.
     fn poll_controllers(&mut self) -> Progress {
-        let mut progress = Progress::Idle;
+        let now = self.shared.now;
+        let (mut progress, mut has_events) = (Progress::Idle, false);
+        for member in self.members.iter_mut() {
+            if let Some(controller) = &mut member.controller {
+                progress = progress.or(controller.poll(now));
+                has_events |= controller.has_events();
+            }
+        }
+        if !has_events {
+            return progress;
+        }
         let mut n = 0;
         while let Some(id) = self.members.nth(n) {
-            let now = self.shared.now;
-            self.with(id, |member, _| {
-                if let Some(controller) = &mut member.controller {
-                    progress = progress.or(controller.poll(now));
-                }
-            });
             let next = |m: &mut Member| m.controller.as_mut().and_then(Controller::next_event);
             while let Some(event) = self.members.get_mut(id).and_then(next) {
                 self.on_event(id, event);
-                progress = Progress::Busy;
             }
             // If it was forgotten, the next one is in its place.
             n += usize::from(self.members.nth(n) == Some(id));
         }
-        progress
+        Progress::Busy
     }
 
     /// Namespaces that did not fit a volume may be volumes of their own when one has gone.
@@ -199,7 +205,11 @@ impl Control {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Progress {
         self.shared.now = cx.now();
+        let is_due = self.shared.now >= self.due;
         let mut progress = self.poll_controllers();
+        if self.is_settled && progress == Progress::Idle && !is_due && self.discoveries.is_empty() {
+            return Progress::Idle;
+        }
         progress = progress.or(self.look_at_left_out());
         progress = progress.or(self.follow_resets());
         progress = progress.or(self.poll_discoveries(cx));
@@ -207,7 +217,6 @@ impl Control {
             answered(self);
             progress = Progress::Busy;
         }
-        let is_due = self.shared.now >= self.due;
         if is_due {
             for id in self.members.ids(|_| true).into_iter().rev() {
                 self.with(id, |member, shared| member.do_what_is_due(shared, cx));
@@ -221,10 +230,11 @@ impl Control {
         }
         self.finish_shutdown();
         // How the attaches of discoveries have ended is taken up in the next turn, which must come.
-        match self.shared.attach_results.is_empty() {
-            true => progress,
-            false => Progress::Busy,
+        if !self.shared.attach_results.is_empty() {
+            progress = Progress::Busy;
         }
+        self.is_settled = !is_due && progress == Progress::Idle;
+        progress
     }
 
     /// When something is due next.

@@ -200,8 +200,8 @@ fn a_namespace_that_comes_back_is_a_new_volume() {
     }
 }
 
-/// B3.6: a namespace that vanishes on one controller only takes that path along and nothing else; its I/O goes by the
-/// other one.
+/// B3.6, B5.2: a namespace that vanishes on one controller only takes that path along and nothing else; its I/O goes by
+/// the other one. When it is back, the path has its place in attach order again.
 #[test]
 fn a_namespace_that_vanishes_behind_one_controller_takes_one_path() {
     let mut w = world(905, 2, 2, 4);
@@ -218,7 +218,7 @@ fn a_namespace_that_vanishes_behind_one_controller_takes_one_path() {
     w.expect_progress(20);
     w.tap.borrow_mut().on_data = None;
     w.resize_namespace(1, 4100);
-    w.expect_paths(&[(1, T, T, T), (0, F, T, T)]);
+    w.expect_paths(&[(0, T, T, T), (1, F, T, T)]);
     w.expect_progress(20);
     w.finish();
 }

@@ -338,6 +338,12 @@ impl<U> Controller<U> {
         self.end(QueueError::HostClosed.into());
     }
 
+    /// Whether something happened that [`next_event`](Self::next_event) tells.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// What happened, in order.
     pub fn next_event(&mut self) -> Option<ControllerEvent<U>> {
         self.events.pop_front()
