@@ -1,9 +1,10 @@
 //! The command line: one subcommand each for what can be measured, and one-line errors.
 
 use std::ffi::OsString;
+use std::fs;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
 use crate::compare::CompareArgs;
@@ -12,7 +13,8 @@ use crate::floor::FloorArgs;
 use crate::help;
 use crate::merge::MergeArgs;
 use crate::plots::ReportArgs;
-use crate::run::RunArgs;
+use crate::profile::Profile;
+use crate::run::{JobArgs, RunArgs};
 use crate::serve::ServeArgs;
 
 const EXAMPLES: &str = "\
@@ -80,8 +82,8 @@ enum Command {
 /// What was asked for.
 #[derive(Debug)]
 pub enum Invocation {
-    /// The benchmark.
-    Run(Box<RunArgs>),
+    /// The benchmark: jobs that run at the same time, at least one.
+    Run(Vec<JobArgs>),
     /// Bare TCP.
     Floor(FloorArgs),
     /// I/O under disturbances.
@@ -123,12 +125,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
     } else if let Some(last) = args.last_mut().filter(|last| *last == "--help") {
         *last = "-h".into();
     }
-    let cli = Cli::try_parse_from(args).map_err(|error| match error.kind() {
+    let unread = |error: clap::Error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Exit::Shown(error.render().to_string())
         }
         _ => Exit::Usage(in_one_line(&error.render().to_string())),
-    })?;
+    };
+    let matches = Cli::command().try_get_matches_from(args).map_err(unread)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(unread)?;
     match cli.command {
         Some(Command::Floor(floor)) => Ok(Invocation::Floor(floor)),
         Some(Command::Disturb(disturb)) => Ok(Invocation::Disturb(disturb)),
@@ -140,11 +144,22 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exi
             serve.check().map_err(Exit::Usage)?;
             Ok(Invocation::Serve(Box::new(serve)))
         }
-        None => {
-            cli.run.check().map_err(Exit::Usage)?;
-            Ok(Invocation::Run(Box::new(cli.run)))
-        }
+        None => jobs(cli.run, &matches)
+            .map(Invocation::Run)
+            .map_err(Exit::Usage),
     }
+}
+
+/// The one job of the command line, or those of its profile.
+fn jobs(args: RunArgs, matches: &ArgMatches) -> Result<Vec<JobArgs>, String> {
+    let Some(path) = &args.profile else {
+        args.check()?;
+        let name = args.workload.name().to_owned();
+        return Ok(vec![JobArgs { name, args }]);
+    };
+    let shown = path.display();
+    let text = fs::read_to_string(path).map_err(|error| format!("--profile '{shown}': {error}"))?;
+    Profile::parse_together(&text, matches).map_err(|error| format!("'{shown}': {error}"))
 }
 
 /// clap explains over several lines: the first paragraph says what is wrong, some of the others what was meant.
@@ -187,7 +202,7 @@ mod tests {
 
     fn run(line: &[&str]) -> RunArgs {
         match args(line) {
-            Ok(Invocation::Run(run)) => *run,
+            Ok(Invocation::Run(mut jobs)) => jobs.remove(0).args,
             other => panic!("{line:?}: {other:?}"),
         }
     }
@@ -206,7 +221,8 @@ mod tests {
         assert_eq!(run.time, Duration::from_secs(10));
         assert_eq!(run.connect_timeout, Duration::from_secs(10));
         assert_eq!(run.policy, PolicyName::ActivePassive);
-        assert_eq!(run.namespace, EmbeddedNamespace::Memory(64 << 20));
+        assert_eq!(run.namespaces, [EmbeddedNamespace::Memory(64 << 20)]);
+        assert_eq!((run.numjobs, run.qpairs), (1, 1));
         assert!(run.transports.is_empty() && !run.no_failover && run.seed.is_none());
     }
 
@@ -393,6 +409,25 @@ mod tests {
             (&["flor"], &["'flor'", "tip: ", "'floor'"]),
             (&["--nsid", "0"], &["'0'"]),
             (&["--nsid", "3"], &["3", "namespace 1"]),
+            (&["--nsid", "1,x,"], &["''", "all"]),
+            (
+                &[
+                    "--namespace",
+                    "null:1m",
+                    "--namespace",
+                    "null:1m",
+                    "--nsid",
+                    "3",
+                ],
+                &["3", "1 to 2"],
+            ),
+            (&["-q", "2", "-P", "3"], &["-q 2", "-P 3"]),
+            (&["--numjobs", "0"], &["'0'", "1..=1024"]),
+            (
+                &["--numjobs", "1024", "-q", "1024", "-o", "1m"],
+                &["1024", "4096 MiB"],
+            ),
+            (&["--profile", "/nowhere.toml"], &["/nowhere.toml"]),
             (&["compare", "a"], &["NEW"]),
             (
                 &["compare", "a", "b", "--fail-on", "p98:+1%"],

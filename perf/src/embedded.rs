@@ -1,5 +1,5 @@
-//! The target in this process, for a run without addresses: one namespace behind two listeners on loopback, and the
-//! failover that happens to its first path.
+//! The target in this process, for a run without addresses: namespaces behind two listeners on loopback, and the
+//! failover that happens to the first path.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -82,19 +82,24 @@ impl Embedded {
         target::install(group, &[reactor])
     }
 
-    /// Sets up subsystem, namespace and listeners of a target that runs.
-    pub fn configure(handle: TargetHandle, namespace: EmbeddedNamespace) -> anyhow::Result<Self> {
+    /// Sets up subsystem, namespaces and listeners of a target that runs.
+    pub fn configure(
+        handle: TargetHandle,
+        namespaces: &[EmbeddedNamespace],
+    ) -> anyhow::Result<Self> {
         let nqn = Nqn::new(SUBSYSTEM_NQN).context("the embedded target's name")?;
-        let backend = match namespace {
-            EmbeddedNamespace::Memory(bytes) => Backend::Memory { bytes },
-            EmbeddedNamespace::Null(bytes) => Backend::Null { bytes },
-        };
         handle
             .create_subsystem(SubsystemConfig::new(nqn.clone()))
             .context("creating the embedded subsystem")?;
-        handle
-            .add_namespace(&nqn, NamespaceConfig::new(backend, BLOCK_SIZE))
-            .context("adding the embedded namespace")?;
+        for &namespace in namespaces {
+            let backend = match namespace {
+                EmbeddedNamespace::Memory(bytes) => Backend::Memory { bytes },
+                EmbeddedNamespace::Null(bytes) => Backend::Null { bytes },
+            };
+            handle
+                .add_namespace(&nqn, NamespaceConfig::new(backend, BLOCK_SIZE))
+                .with_context(|| format!("adding the embedded namespace {namespace}"))?;
+        }
         let mut listeners = Vec::new();
         for state in STATES {
             let addr = handle

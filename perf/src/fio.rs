@@ -1,6 +1,6 @@
 //! A result as fio writes one with `--output-format=json+`, for programs that read that.
 //!
-//! The names mean what they mean there. A run is one job. There is one latency, so `slat_ns` is empty, and `clat_ns` and
+//! The names mean what they mean there. A run is one job, or as many as it had. There is one latency, so `slat_ns` is empty, and `clat_ns` and
 //! `lat_ns` are the same. Of runs that mix operations the latencies are of all together, under `mixed`, as with fio's
 //! `unified_rw_reporting`; `read` and `write` then have counts and rates only. What is not measured, as processor time,
 //! is 0.
@@ -22,6 +22,43 @@ pub fn fio(object: &Value) -> Value {
     let began = object["began_unix_seconds"].as_f64().unwrap_or(0.0);
     let seconds = object["seconds"].as_f64().unwrap_or(0.0);
     let ended = began + seconds;
+    let jobs: Vec<Value> = match object["jobs"].as_array().map(Vec::as_slice) {
+        None | Some([]) => vec![job(object, "pollux-perf")],
+        Some(several) => several
+            .iter()
+            .map(|own| {
+                // What is not of one job alone is that of the run; its series is of all of them, so there is none.
+                let mut whole = object.clone();
+                whole["series"] = Value::Null;
+                for (name, value) in own.as_object().into_iter().flatten() {
+                    if name != "options" {
+                        whole[name] = value.clone();
+                    } else if let Some(all) = whole[name].as_object_mut() {
+                        all.extend(value.as_object().into_iter().flatten().map(owned));
+                    }
+                }
+                job(&whole, own["name"].as_str().unwrap_or("unknown"))
+            })
+            .collect(),
+    };
+    json!({
+        "fio version": format!("pollux-perf-{}", object["version"].as_str().unwrap_or("unknown")),
+        "timestamp": rounded(ended),
+        "timestamp_ms": rounded(ended * 1e3),
+        "time": "",
+        "global options": {},
+        "jobs": jobs,
+        "disk_util": [],
+    })
+}
+
+fn owned((name, value): (&String, &Value)) -> (String, Value) {
+    (name.clone(), value.clone())
+}
+
+/// An entry of `jobs`.
+fn job(object: &Value, name: &str) -> Value {
+    let seconds = object["seconds"].as_f64().unwrap_or(0.0);
     let text = object["histogram"].as_str().unwrap_or_default();
     let latency = decode(text).unwrap_or_else(|_| latency_histogram());
     let count = |name: &str| object[name].as_u64().unwrap_or(0);
@@ -46,7 +83,7 @@ pub fn fio(object: &Value) -> Value {
         section(object, ios, share, own)
     };
     let mut job = Map::from_iter([
-        ("jobname".to_owned(), "pollux-perf".into()),
+        ("jobname".to_owned(), name.into()),
         ("groupid".to_owned(), 0.into()),
         (
             "error".to_owned(),
@@ -54,7 +91,7 @@ pub fn fio(object: &Value) -> Value {
         ),
         ("eta".to_owned(), 0.into()),
         ("elapsed".to_owned(), rounded(seconds.ceil()).into()),
-        ("job options".to_owned(), job_options(object)),
+        ("job options".to_owned(), job_options(object, name)),
         ("read".to_owned(), direction(reads)),
         ("write".to_owned(), direction(writes)),
         ("trim".to_owned(), direction(trims)),
@@ -77,31 +114,27 @@ pub fn fio(object: &Value) -> Value {
     if let Value::Object(rest) = rest {
         job.extend(rest);
     }
-    json!({
-        "fio version": format!("pollux-perf-{}", object["version"].as_str().unwrap_or("unknown")),
-        "timestamp": rounded(ended),
-        "timestamp_ms": rounded(ended * 1e3),
-        "time": "",
-        "global options": {},
-        "jobs": [job],
-        "disk_util": [],
-    })
+    job.into()
 }
 
 /// fio's names for what was run; its values are texts.
-fn job_options(object: &Value) -> Value {
+fn job_options(object: &Value, name: &str) -> Value {
     let options = &object["options"];
     let sizes = match &options["io_size"] {
         Value::Array(sizes) => sizes.iter().filter_map(Value::as_u64).collect(),
         size => Vec::from_iter(size.as_u64()),
     };
+    let cores = object["cores"]["host"].as_array();
+    let numjobs = cores.map_or(1, |cores| cores.len() as u64)
+        * options["numjobs"].as_u64().unwrap_or(1)
+        * options["volumes"].as_u64().unwrap_or(1);
     let mut found = json!({
-        "name": "pollux-perf",
+        "name": name,
         "ioengine": "pollux",
         "rw": options["workload"].as_str().unwrap_or("unknown"),
         "bs": sizes.first().map_or_else(|| "unknown".to_owned(), u64::to_string),
         "iodepth": options["depth"].as_u64().unwrap_or(0).to_string(),
-        "numjobs": object["cores"]["host"].as_array().map_or(1, Vec::len).to_string(),
+        "numjobs": numjobs.to_string(),
         "runtime": rounded(object["seconds"].as_f64().unwrap_or(0.0)).to_string(),
     });
     if sizes.len() > 1 {
@@ -261,6 +294,31 @@ mod tests {
             (&job["job options"]["iodepth"], job.get("mixed")),
             (&json!("8"), None)
         );
+    }
+
+    #[test]
+    fn several_jobs_are_entries_of_their_own() {
+        let mut result = object(3);
+        result["seconds"] = json!(1.0);
+        result["options"] = json!({"seed": 7});
+        let job = |name: &str, depth: u64| {
+            json!({
+                "name": name, "options": {"depth": depth, "workload": "randread"}, "reads": 500,
+                "writes": 0, "operations": {"read": 500}, "histogram": object(1)["histogram"],
+            })
+        };
+        result["jobs"] = json!([job("a", 1), job("b", 2)]);
+        let fio = fio(&result);
+        for (place, name, depth) in [(0, "a", "1"), (1, "b", "2")] {
+            let job = &fio["jobs"][place];
+            assert_eq!(
+                (&job["jobname"], &job["read"]["total_ios"]),
+                (&json!(name), &json!(500))
+            );
+            assert_eq!(job["job options"]["iodepth"], depth);
+            assert_eq!(job["job options"]["randseed"], "7");
+            assert_eq!(job["read"]["clat_ns"]["percentile"]["99.000000"], 1_000);
+        }
     }
 
     #[test]

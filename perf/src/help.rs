@@ -20,9 +20,10 @@ Usage: pollux-perf [OPTIONS]
   -w, --workload NAME     randread [default], randwrite, randrw, read, write, rw,
                           verify;  -M PERCENT is the share of reads
   -o, --io-size SIZE      4k [default], 512-1m, 4k:70,64k:30
-  -q, --depth N           I/Os in flight on each reactor [default: 32]
+  -q, --depth N           I/Os in flight of each job [default: 32]
   -t, --time SECONDS      how long [default: 10]; --ramp-time is left out
   -m, --cores CORES       of the I/O reactors: 0x3, or 0,2-3
+      --profile FILE      several jobs at once; also --nsid all and --numjobs N
       --rate IOPS         open loop: latency counts from when an I/O was due
       --policy NAME       active_passive [default] or active_active
       --json FILE         the result for programs; --output-format json, fio

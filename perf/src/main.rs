@@ -21,6 +21,7 @@ mod machine;
 mod merge;
 mod output;
 mod plots;
+mod profile;
 mod report;
 mod results;
 mod run;
@@ -76,13 +77,14 @@ fn fail(code: u8, message: &str) -> ExitCode {
 fn perform(invocation: &Invocation, signals: &Signals) -> anyhow::Result<ExitCode> {
     let stop = &*signals.stop;
     match invocation {
-        Invocation::Run(args) => {
+        Invocation::Run(jobs) => {
+            let args = &jobs[0].args;
             let files = Files {
                 json: args.json.as_deref(),
                 hdr_log: args.hdr_log.as_deref(),
                 format: args.output_format,
             };
-            measure(files, signals, || run::run(args, stop))
+            measure(files, signals, || run::run(jobs, stop))
         }
         Invocation::Floor(args) => {
             let files = Files {

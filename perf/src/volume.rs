@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use pollux_multipath::{AttachRequest, Attached, ControllerId, Host, HostRequest, VolumeId};
 use pollux_reactor::Running;
 
-use crate::errors::{Interrupted, Usage};
+use crate::errors::Interrupted;
 use crate::load::JobMessage;
 
 /// The longest that a peer may take to be told good-bye.
@@ -21,14 +21,15 @@ const SHUTDOWN_AFTER_SIGNAL: Duration = Duration::from_millis(500);
 /// The longest that a signal waits to be noticed.
 const NOTICE: Duration = Duration::from_millis(50);
 
-/// The volume under test.
+/// A volume under test.
+#[derive(Debug)]
 pub struct Volume {
+    /// Its name: that of its controllers, `n`, and its namespace identifier.
+    pub name: String,
     /// Its identity in messages.
     pub id: VolumeId,
     /// Its namespace identifier.
     pub nsid: u32,
-    /// The other namespaces that could have been taken.
-    pub others: Vec<u32>,
     /// Size in blocks.
     pub blocks: u64,
     /// Bytes of a block.
@@ -78,61 +79,49 @@ pub fn attach_or_stop(
     }
 }
 
-/// The volume of namespace `nsid`, or the first one of a host; it must have `paths_wanted` paths.
-pub fn volume(
-    host: &Host<JobMessage>,
-    paths_wanted: usize,
-    nsid: Option<u32>,
-) -> anyhow::Result<Volume> {
-    let mut volumes = host.volumes()?;
-    volumes.sort_by_key(|volume| volume.nsid);
+/// The volumes of the group of controllers of this name, by NSID.
+pub fn volumes(host: &Host<JobMessage>, name: &str) -> anyhow::Result<Vec<Volume>> {
     let controllers = host.controllers()?;
-    let nsids: Vec<u32> = volumes.iter().map(|volume| volume.nsid).collect();
-    let volume = match nsid {
-        None => volumes.first().context("no namespace was found")?,
-        Some(nsid) => volumes
-            .iter()
-            .find(|volume| volume.nsid == nsid)
-            .ok_or_else(|| {
-                let there: Vec<String> = nsids.iter().map(u32::to_string).collect();
-                Usage(format!(
-                    "--nsid {nsid} is not there: allowed are {}",
-                    there.join(", ")
-                ))
-            })?,
-    };
-    let ids = volume
-        .reactors
-        .first()
-        .map(|reactor| reactor.paths.as_slice());
-    let mut paths = Vec::new();
-    let mut addresses = Vec::new();
-    for path in ids.unwrap_or_default() {
-        let controller = controllers
-            .iter()
-            .find(|controller| controller.controller == path.controller)
-            .context("a path without a controller")?;
-        paths.push((path.controller, controller.transport.addr.to_string()));
-        addresses.push(controller.transport.addr);
+    let mut found = Vec::new();
+    for status in host.volumes()? {
+        if status.name != format!("{name}n{}", status.nsid) {
+            continue;
+        }
+        let first = status.reactors.first();
+        let mut volume = Volume {
+            name: status.name,
+            id: status.volume,
+            nsid: status.nsid,
+            blocks: status.blocks,
+            block_size: status.block_size,
+            paths: Vec::new(),
+            addresses: Vec::new(),
+        };
+        for path in first.map_or(&[][..], |reactor| &reactor.paths) {
+            let controller = controllers
+                .iter()
+                .find(|controller| controller.controller == path.controller)
+                .context("a path without a controller")?;
+            let address = controller.transport.addr;
+            volume.paths.push((path.controller, address.to_string()));
+            volume.addresses.push(address);
+        }
+        found.push(volume);
     }
-    if paths.len() != paths_wanted {
-        bail!(
-            "the volume {} has {} of {} paths: namespaces that differ between the addresses do not make one volume",
-            volume.name,
-            paths.len(),
-            paths_wanted
-        );
+    found.sort_by_key(|volume| volume.nsid);
+    Ok(found)
+}
+
+impl Volume {
+    /// It must have so many paths.
+    pub fn check_paths(&self, wanted: usize) -> anyhow::Result<()> {
+        let paths = self.paths.len();
+        if paths != wanted {
+            bail!(
+                "the volume {} has {paths} of {wanted} paths: namespaces that differ between the addresses do not make one volume",
+                self.name
+            );
+        }
+        Ok(())
     }
-    Ok(Volume {
-        id: volume.volume,
-        nsid: volume.nsid,
-        others: nsids
-            .into_iter()
-            .filter(|&nsid| nsid != volume.nsid)
-            .collect(),
-        blocks: volume.blocks,
-        block_size: volume.block_size,
-        paths,
-        addresses,
-    })
 }

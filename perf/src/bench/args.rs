@@ -23,7 +23,9 @@ A profile has a table for each job; [global] holds for all of them:
 
 Keys are the long options of pollux-perf, and fio's names: bs, iodepth, rw,
 rwmixread, runtime, ramp_time, rate_iops, random_distribution. A list repeats an
-option (transport = [\"traddr:...\", \"traddr:...\"]); true sets a switch.
+option (transport = [\"traddr:...\", \"traddr:...\"]); true sets a switch. nsid = [1, 3]
+or \"all\" are the volumes of a job. pollux-perf --profile FILE runs the jobs at the
+same time, without loops and fail_on.
 
 A gate (fail_on) is failed when the whole confidence interval is beyond it, and
 passed when none of it is. With four runs of each job or more on both sides each

@@ -1,24 +1,24 @@
 //! `pollux-perf bench`: the jobs of a profile in turns, each compared with the baseline's of its name.
 
 mod args;
-mod profile;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::slice;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
 pub use self::args::BenchArgs;
-use self::profile::{Profile, ProfileJob};
 use crate::compare::{Comparison, Verdict, compare};
 use crate::errors::{Interrupted, Usage};
 use crate::load::random_seed;
 use crate::output::Output;
+use crate::profile::{Profile, ProfileJob};
 use crate::results::{EXIT_FAILURE, Results};
 use crate::run;
 use crate::saved::Saved;
@@ -33,6 +33,12 @@ const BASELINE_VERSION: u64 = 1;
 struct Measured<'a> {
     job: &'a ProfileJob,
     runs: Vec<Saved>,
+}
+
+impl Measured<'_> {
+    fn name(&self) -> &str {
+        &self.job.job.name
+    }
 }
 
 /// Runs the suite, and shows what it came to.
@@ -66,11 +72,11 @@ pub fn run(args: &BenchArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
     let mut comparisons = Vec::new();
     let seed = args.seed.unwrap_or_else(random_seed);
     for job in &measured {
-        let base = baseline.as_ref().and_then(|jobs| find(jobs, &job.job.name));
+        let base = baseline.as_ref().and_then(|jobs| find(jobs, job.name()));
         comparisons.push(match base {
             Some(base) => Some(
                 compare(base, &job.runs, &job.job.fail_on, seed, args.force)
-                    .with_context(|| format!("job {}", job.job.name))?,
+                    .with_context(|| format!("job {}", job.name()))?,
             ),
             None => None,
         });
@@ -78,9 +84,9 @@ pub fn run(args: &BenchArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
     let mut text = table(&measured);
     for (job, comparison) in measured.iter().zip(&comparisons) {
         if let Some(comparison) = comparison {
-            let _ = write!(text, "\n{}: {}", job.job.name, comparison.table());
+            let _ = write!(text, "\n{}: {}", job.name(), comparison.table());
         } else if baseline.is_some() {
-            let _ = writeln!(text, "\n{}: the baseline does not have it", job.job.name);
+            let _ = writeln!(text, "\n{}: the baseline does not have it", job.name());
         }
     }
     // A job without a counterpart is no proof that nothing is worse.
@@ -145,8 +151,9 @@ fn measure<'a>(profile: &'a Profile, signals: &Signals) -> anyhow::Result<Vec<Me
                 interrupted = true;
                 break 'all;
             }
-            let name = &measured.job.name;
-            let report = run::run(&measured.job.args, &signals.stop)
+            let job = &measured.job.job;
+            let name = &job.name;
+            let report = run::run(slice::from_ref(job), &signals.stop)
                 .with_context(|| format!("job {name}"))?;
             if report.interrupted() {
                 // Half a run is not one that others are compared with.
@@ -187,7 +194,7 @@ fn table(measured: &[Measured<'_>]) -> String {
         let _ = writeln!(
             out,
             "  {:<24}{:>5}{:>13}{:>10.0}{:>11}{:>11}",
-            job.job.name,
+            job.name(),
             job.runs.len(),
             grouped(rounded(iops)),
             bytes / f64::from(1 << 20),
@@ -211,7 +218,7 @@ fn baseline_object(measured: &[Measured<'_>]) -> Value {
     };
     let jobs = measured.iter();
     let jobs: Map<String, Value> = jobs
-        .map(|job| (job.job.name.clone(), runs(job).into()))
+        .map(|job| (job.name().to_owned(), runs(job).into()))
         .collect();
     json!({ "kind": "bench", "baseline_version": BASELINE_VERSION, "jobs": jobs })
 }
@@ -227,7 +234,7 @@ fn verdicts(
         .map(|(job, comparison)| {
             let comparison = comparison.as_ref().map(Comparison::json);
             let value = json!({ "runs": job.runs.len(), "comparison": comparison });
-            (job.job.name.clone(), value)
+            (job.name().to_owned(), value)
         })
         .collect();
     json!({

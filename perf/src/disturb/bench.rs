@@ -176,7 +176,7 @@ impl Bench {
         server.install(&mut group, control);
         let running = group.start().context("starting the reactors")?;
         // From here on, dropping what runs ends it.
-        let embedded = Embedded::configure(handle, NAMESPACE)?;
+        let embedded = Embedded::configure(handle, &[NAMESPACE])?;
         Ok(Self {
             embedded,
             host,
@@ -222,7 +222,11 @@ impl Bench {
 
     /// The volume, which must have `paths` paths.
     pub fn volume(&self, paths: usize) -> anyhow::Result<Volume> {
-        volume::volume(&self.host, paths, None)
+        let volumes = volume::volumes(&self.host, NAME)?;
+        let volume = volumes.into_iter().next();
+        let volume = volume.context("no namespace was found")?;
+        volume.check_paths(paths)?;
+        Ok(volume)
     }
 
     /// A client of the management interface.

@@ -86,6 +86,7 @@ pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
             "response_bytes": exchange.response,
             "buffer_bytes": buffer,
         }),
+        jobs: Vec::new(),
         submitted: stats.total.ios(),
         completed: stats.total.ios(),
         paths: vec![PathReport {

@@ -77,7 +77,7 @@ pub struct Collected {
     pub span_ns: (u64, u64),
     /// What was read once more at the end, under `verify`.
     pub verified: Option<Verified>,
-    /// Socket calls of the queue pairs since the start, until the job was drained.
+    /// Socket calls of all queue pairs of its poll group since the start, until the job was drained.
     pub socket_calls: u64,
     /// State of each path, in the order of [`Start::paths`].
     pub states: Vec<&'static str>,
@@ -87,8 +87,9 @@ pub struct Collected {
     pub backlog: Option<Backlog>,
 }
 
-/// The application: the jobs of one reactor, of which no two are on the same volume.
+/// The application: the jobs of one poll group.
 pub struct Jobs {
+    /// In the order of their numbers.
     running: Vec<Running>,
 }
 
@@ -124,6 +125,11 @@ impl Jobs {
             running: Vec::new(),
         }
     }
+
+    fn find(&mut self, job: usize) -> Option<&mut Running> {
+        let place = self.running.binary_search_by_key(&job, |r| r.job).ok()?;
+        self.running.get_mut(place)
+    }
 }
 
 impl Application for Jobs {
@@ -132,9 +138,16 @@ impl Application for Jobs {
     fn on_message(&mut self, message: JobMessage, group: &mut PollGroup, cx: &mut Context<'_>) {
         let now_ns = cx.now().as_nanos();
         match message {
-            JobMessage::Start(start) => self.running.push(Running::new(*start, group)),
+            JobMessage::Start(start) => {
+                let (job, latest) = (start.plan.job, self.running.last());
+                assert!(
+                    latest.is_none_or(|latest| latest.job < job),
+                    "jobs are started in the order of their numbers"
+                );
+                self.running.push(Running::new(*start, group));
+            }
             JobMessage::Collect { job, empty } => {
-                if let Some(running) = self.running.iter_mut().find(|r| r.job == job) {
+                if let Some(running) = self.find(job) {
                     running.collect(empty, group, now_ns);
                 }
             }
@@ -162,7 +175,7 @@ impl Application for Jobs {
             progress = Progress::Busy;
             let job = job_of(completion.io.user);
             // One that nobody knows is of a job that was forgotten; one that was closed has counted it already.
-            if let Some(running) = self.running.iter_mut().find(|r| r.job == job)
+            if let Some(running) = self.find(job)
                 && !running.closed
             {
                 running.complete(completion, now_ns);

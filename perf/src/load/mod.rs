@@ -19,7 +19,7 @@ use pollux_multipath::Op;
 
 #[cfg(test)]
 pub use self::arrivals::unit;
-pub use self::arrivals::{Backlog, Process, Rate};
+pub use self::arrivals::{Arrivals, Backlog, Process, Rate};
 pub use self::check::Verified;
 pub use self::distribution::Distribution;
 pub use self::job::{Collected, JobMessage, Jobs, News, Start};
@@ -27,7 +27,6 @@ pub use self::mix::Mix;
 pub use self::plan::{Plan, Work, plans, random_seed};
 pub use self::workload::{Operation, Workload};
 
-use self::arrivals::Arrivals;
 use self::check::Verify;
 use self::ledger::Ledger;
 use self::pattern::Pattern;

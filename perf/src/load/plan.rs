@@ -3,7 +3,7 @@
 use crate::errors::Usage;
 use crate::size::{IoSizes, human_bytes};
 
-use super::arrivals::{Arrivals, Rate};
+use super::arrivals::Arrivals;
 use super::distribution::Distribution;
 use super::mix::Mix;
 use super::workload::{Shape, Workload, regions};
@@ -39,7 +39,7 @@ pub fn random_seed() -> u64 {
     RandomState::new().hash_one(()) >> 32
 }
 
-/// What all jobs of a run do.
+/// What jobs that are alike do.
 #[derive(Clone, Debug)]
 pub struct Work<'a> {
     /// What to do.
@@ -58,8 +58,6 @@ pub struct Work<'a> {
     pub mix: Option<Mix>,
     /// Where random I/Os go.
     pub distribution: Distribution,
-    /// How often I/Os are due; `None`: as often as there is room.
-    pub rate: Option<Rate>,
 }
 
 impl<'a> Work<'a> {
@@ -74,12 +72,11 @@ impl<'a> Work<'a> {
             ios: None,
             mix: None,
             distribution: Distribution::Uniform,
-            rate: None,
         }
     }
 }
 
-/// Checks the options against a volume and makes a plan for each of its jobs.
+/// Checks the options against a volume and makes a plan for each of its jobs, all of them in a closed loop.
 pub fn plans(
     args: &Work<'_>,
     volume_blocks: u64,
@@ -133,9 +130,7 @@ pub fn plans(
         ios: args.ios,
         seed: seed.wrapping_add(job as u64),
         pattern_seed: seed,
-        arrivals: args
-            .rate
-            .map(|rate| Arrivals::new(rate, job, jobs, seed.wrapping_add(job as u64))),
+        arrivals: None,
     };
     Ok(regions.into_iter().enumerate().map(plan).collect())
 }

@@ -135,6 +135,7 @@ fn merge(results: &[Saved], force: bool) -> anyhow::Result<Merged> {
         "command": std::env::args().collect::<Vec<_>>(),
         "began_unix_seconds": first,
         "options": common(&all("options")),
+        "jobs": merged_jobs(results, seconds)?,
         "seconds": seconds,
         "iops": sums.ios as f64 / seconds,
         "bytes_per_sec": sums.bytes / seconds,
@@ -242,6 +243,66 @@ impl Sums {
 fn count(results: &[Saved], name: &str) -> u64 {
     let counts = results.iter().filter_map(|r| r.object[name].as_u64());
     counts.fold(0, u64::saturating_add)
+}
+
+/// Jobs of the same name as one; workloads that are the same have the same jobs.
+fn merged_jobs(results: &[Saved], seconds: f64) -> anyhow::Result<Vec<Value>> {
+    let jobs = |result: &Saved| result.object["jobs"].as_array().cloned();
+    let each: Vec<Vec<Value>> = results
+        .iter()
+        .map(|r| jobs(r).unwrap_or_default())
+        .collect();
+    let Some(first) = each.first() else {
+        return Ok(Vec::new());
+    };
+    let mut merged = Vec::new();
+    for job in first {
+        let parts = each.iter().flatten().filter(|p| p["name"] == job["name"]);
+        let mut latency = latency_histogram();
+        for part in parts.clone() {
+            let text = part["histogram"]
+                .as_str()
+                .context("a job without histogram")?;
+            let own = decode(text).map_err(anyhow::Error::msg)?;
+            latency
+                .add(&own)
+                .ok()
+                .context("a histogram beyond an hour")?;
+        }
+        let sum = |name: &str| {
+            let counts = parts.clone().filter_map(|part| part[name].as_u64());
+            counts.fold(0, u64::saturating_add)
+        };
+        let rate = |name: &str| -> f64 {
+            let whole = |result: &Saved, part: &Value| {
+                let lasted = result.object["seconds"].as_f64().unwrap_or(0.0);
+                part[name].as_f64().unwrap_or(0.0) * lasted
+            };
+            let pairs = results.iter().zip(&each);
+            let own = pairs.flat_map(|(result, parts)| {
+                let same = parts.iter().filter(|p| p["name"] == job["name"]);
+                same.map(|part| whole(result, part))
+            });
+            own.sum::<f64>() / seconds
+        };
+        let all: Vec<Value> = parts.clone().map(|p| p["operations"].clone()).collect();
+        let open: Vec<Value> = parts.clone().map(|p| p["open_loop"].clone()).collect();
+        merged.push(json!({
+            "name": job["name"],
+            "options": job["options"],
+            "iops": rate("iops"),
+            "bytes_per_sec": rate("bytes_per_sec"),
+            "reads": sum("reads"),
+            "writes": sum("writes"),
+            "operations": added(&all),
+            "errors": sum("errors"),
+            "miscompares": sum("miscompares"),
+            "latency_ns": latency_json(&LatencySummary::of(&latency)),
+            "open_loop": open_loop(&open),
+            "histogram": encode(&latency),
+        }));
+    }
+    Ok(merged)
 }
 
 /// The members of objects that all have alike; what differs is `null`.

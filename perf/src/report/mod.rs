@@ -11,7 +11,9 @@ pub use self::table::{Rates, write_latency, write_rates};
 use crate::load::{Backlog, Rate, Verified};
 use crate::machine::Machine;
 use crate::results::Results;
-use crate::stats::{Interval, LatencySummary, PathIos, RunStats, encode, hdr_log, latency_json};
+use crate::stats::{
+    Interval, JobStats, LatencySummary, PathIos, RunStats, encode, hdr_log, latency_json,
+};
 
 /// Of the JSON object; `perf/schema` says what it has. It grows with every change that a reader has to know of.
 pub const SCHEMA_VERSION: u64 = 1;
@@ -38,6 +40,8 @@ pub struct Report {
     pub kind: &'static str,
     /// The options that make the number, for the JSON object.
     pub options: Value,
+    /// Each job, of several that ran at the same time.
+    pub jobs: Vec<JobReport>,
     /// All counters.
     pub stats: RunStats,
     /// First submission, in the clock of the statistics.
@@ -76,6 +80,21 @@ pub struct Report {
     pub began: SystemTime,
     /// What was measured, for the reader who wants to repeat it.
     pub target: Value,
+}
+
+/// One of several jobs and what it did.
+#[derive(Debug)]
+pub struct JobReport {
+    /// What it is called.
+    pub name: String,
+    /// What it did, in a few words.
+    pub what: String,
+    /// The options that make its workload.
+    pub options: Value,
+    /// Its counters, but for gaps and events.
+    pub stats: JobStats,
+    /// How it was loaded, in an open loop.
+    pub open_loop: Option<OpenLoop>,
 }
 
 /// Load that does not wait for what it loads.
@@ -130,21 +149,56 @@ impl Report {
         self.submitted.saturating_sub(self.completed)
     }
 
-    /// How many of each operation succeeded, where there were any.
-    fn operations(&self) -> Value {
-        let total = &self.stats.total;
-        let counts = Op::ALL.map(|op| (op.name(), total.count_of(op)));
-        let there = counts.into_iter().filter(|(_, count)| *count > 0);
-        Value::Object(
-            there
-                .map(|(name, count)| (name.to_owned(), count.into()))
-                .collect(),
-        )
-    }
-
     fn latency(&self) -> LatencySummary {
         let total = &self.stats.total;
         LatencySummary::with_unfinished(&total.latency, &total.unfinished)
+    }
+}
+
+/// How many of each operation succeeded, where there were any.
+fn operations(stats: &JobStats) -> Value {
+    let counts = Op::ALL.map(|op| (op.name(), stats.count_of(op)));
+    let there = counts.into_iter().filter(|(_, count)| *count > 0);
+    Value::Object(
+        there
+            .map(|(name, count)| (name.to_owned(), count.into()))
+            .collect(),
+    )
+}
+
+impl OpenLoop {
+    fn json(self) -> Value {
+        json!({
+            "rate_iops": self.rate.iops,
+            "arrivals": self.rate.process.name(),
+            "backlog_max": self.backlog.most,
+            "backlog_end": self.backlog.now,
+        })
+    }
+}
+
+impl JobReport {
+    fn latency(&self) -> LatencySummary {
+        LatencySummary::with_unfinished(&self.stats.latency, &self.stats.unfinished)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "for display")]
+    fn json(&self, seconds: f64) -> Value {
+        let stats = &self.stats;
+        json!({
+            "name": self.name,
+            "options": self.options,
+            "iops": stats.ios() as f64 / seconds,
+            "bytes_per_sec": stats.bytes as f64 / seconds,
+            "reads": stats.reads,
+            "writes": stats.writes,
+            "operations": operations(stats),
+            "errors": stats.errors,
+            "miscompares": stats.miscompares,
+            "latency_ns": latency_json(&self.latency()),
+            "open_loop": self.open_loop.map(OpenLoop::json),
+            "histogram": encode(&stats.latency),
+        })
     }
 }
 
@@ -218,12 +272,13 @@ impl Results for Report {
             "command": std::env::args().collect::<Vec<_>>(),
             "began_unix_seconds": self.began.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
             "options": self.options,
+            "jobs": self.jobs.iter().map(|job| job.json(self.seconds())).collect::<Vec<_>>(),
             "seconds": self.seconds(),
             "iops": self.iops(),
             "bytes_per_sec": self.bytes_per_sec(),
             "reads": total.reads,
             "writes": total.writes,
-            "operations": self.operations(),
+            "operations": operations(total),
             "compares_differing": total.differing,
             "errors": total.errors,
             "miscompares": total.miscompares,
@@ -254,12 +309,7 @@ impl Results for Report {
             "cores": { "host": self.host_cores, "target": self.target_core },
             "machine": self.machine.json(),
             "target": self.target,
-            "open_loop": self.open_loop.map(|open| json!({
-                "rate_iops": open.rate.iops,
-                "arrivals": open.rate.process.name(),
-                "backlog_max": open.backlog.most,
-                "backlog_end": open.backlog.now,
-            })),
+            "open_loop": self.open_loop.map(OpenLoop::json),
             "ramp": self.ramp.map(|ramp| json!({
                 "seconds": ramp.time.as_secs_f64(),
                 "failures": ramp.failures,

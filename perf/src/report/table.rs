@@ -98,6 +98,9 @@ impl Report {
         )?;
         let failed = LatencySummary::of(&total.failed_latency);
         write_latency(out, &self.latency(), &failed)?;
+        if !self.jobs.is_empty() {
+            self.write_jobs(out)?;
+        }
         self.write_paths(out)?;
         writeln!(out)?;
         paragraph(
@@ -131,6 +134,49 @@ impl Report {
             );
         }
         self.write_verdict(out);
+        Ok(())
+    }
+
+    /// A row for each of several jobs, and what each did.
+    #[expect(clippy::cast_precision_loss, reason = "for display")]
+    fn write_jobs(&self, out: &mut String) -> std::fmt::Result {
+        const WIDTH: usize = 16;
+        writeln!(
+            out,
+            "\n  {:<WIDTH$}{:>12}{:>10}{:>10}{:>10}{:>10}{:>8}",
+            "job", "IOPS", "MiB/s", "p50", "p99", "p99.9", "failed"
+        )?;
+        let shown = |ns: Option<u64>| ns.map_or_else(|| "n/a".to_owned(), duration);
+        for job in &self.jobs {
+            let latency = job.latency();
+            let seconds = self.seconds();
+            let mut name = job.name.clone();
+            if name.chars().count() >= WIDTH {
+                paragraph(out, "  ", &name);
+                name.clear();
+            }
+            let [p50, _, p99, p999, ..] = latency.percentiles().map(|(_, ns)| shown(ns));
+            writeln!(
+                out,
+                "  {name:<WIDTH$}{:>12}{:>10.1}{p50:>10}{p99:>10}{p999:>10}{:>8}",
+                grouped(rounded(job.stats.ios() as f64 / seconds)),
+                mib(job.stats.bytes as f64 / seconds),
+                grouped(job.stats.errors + job.stats.miscompares),
+            )?;
+        }
+        for job in &self.jobs {
+            let mut text = format!("{}: {}", job.name, job.what);
+            if let Some(open) = job.open_loop {
+                let _ = write!(
+                    text,
+                    ", {} I/Os a second due ({}), {} at most not started",
+                    grouped(open.rate.iops),
+                    open.rate.process.name(),
+                    grouped(open.backlog.most)
+                );
+            }
+            paragraph(out, "  ", &text);
+        }
         Ok(())
     }
 

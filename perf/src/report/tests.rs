@@ -35,6 +35,7 @@ fn report() -> Report {
         title: "randread 4 KiB, depth 32".to_owned(),
         kind: "run",
         options: json!({ "depth": 32 }),
+        jobs: Vec::new(),
         stats,
         start_ns: 1_000 * MS,
         end_ns: 3_000 * MS,

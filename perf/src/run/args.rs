@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use pollux_multipath::{Fencing, FencingMode, Selector, TransportId, TransportIdError};
 use pollux_nvme_tcp::spec::nqn::Nqn;
 
+use super::choice::Choice;
 use crate::cores::CoreList;
 use crate::embedded::{EmbeddedNamespace, parse_namespace};
 use crate::load::{Distribution, Mix, Process, Rate, Workload};
@@ -16,10 +17,10 @@ use crate::size::{IoSizes, human_bytes};
 use crate::values::{BUFFER_BYTES_MAX, DEPTH_MAX, parse_io_timeout, parse_run_time, parse_seconds};
 
 /// Options of the benchmark, checked.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// A path: 'trtype:TCP adrfam:IPv4 traddr:ADDR trsvcid:PORT subnqn:NQN', where ADDR may be the name of a host;
-    /// repeat it for more paths to one volume
+    /// repeat it for more paths, and for more subsystems
     #[arg(
         short = 'r',
         long = "transport",
@@ -57,9 +58,13 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Paths")]
     pub sq_flow_control: bool,
 
-    /// Namespace to use, if the subsystem has several [default: the first one]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=0xffff_fffe), help_heading = "Paths")]
-    pub nsid: Option<u32>,
+    /// Namespaces to use: a list (1,3), volumes by name, or all; each has jobs of its own [default: the first one]
+    #[arg(long, value_name = "LIST", help_heading = "Paths")]
+    pub nsid: Option<Choice>,
+
+    /// Queue pairs of each reactor on each path; -q is shared out among them [default: 1]
+    #[arg(short = 'P', long, value_name = "N", default_value_t = 1, hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=64), help_heading = "Paths")]
+    pub qpairs: u32,
 
     /// Host NQN to connect with
     #[arg(long, value_name = "NQN", help_heading = "Paths")]
@@ -86,9 +91,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=3_600_000), help_heading = "Paths")]
     pub cqt: Option<u32>,
 
-    /// I/Os kept in flight on each reactor
+    /// I/Os that each job keeps in flight
     #[arg(short = 'q', long, alias = "iodepth", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)), help_heading = "Workload")]
     pub depth: u32,
+
+    /// Jobs that are alike, on each reactor and volume
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = "Workload")]
+    pub numjobs: u32,
 
     /// I/O size (4k), or a uniform mix of a list (512,4k,64k) or of the doublings in a range (512-1m), or sizes with
     /// weights (4k:70,64k:30)
@@ -134,8 +143,8 @@ pub struct RunArgs {
     )]
     pub random_distribution: Option<Distribution>,
 
-    /// Open loop: so many I/Os per second are due whatever became of those before, on all reactors together; latency
-    /// counts from when an I/O was due
+    /// Open loop: so many I/Os per second are due whatever became of those before, of all jobs that are alike together;
+    /// latency counts from when an I/O was due
     #[arg(long, visible_alias = "rate-iops", alias = "rate_iops", value_name = "IOPS", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Workload")]
     pub rate: Option<u64>,
 
@@ -153,7 +162,7 @@ pub struct RunArgs {
     #[arg(long, alias = "ramp_time", value_name = "SECONDS", value_parser = parse_ramp_time, help_heading = "Workload")]
     pub ramp_time: Option<Duration>,
 
-    /// Stop after this many I/Os on each reactor, if that comes before the time is up
+    /// Each job stops after this many I/Os, if that comes before the time is up
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Workload")]
     pub ios: Option<u64>,
 
@@ -164,6 +173,11 @@ pub struct RunArgs {
     /// Seed of offsets, mixes and patterns [default: a new one each time, printed in the report]
     #[arg(long, value_name = "N", help_heading = "Workload")]
     pub seed: Option<u64>,
+
+    /// Jobs in a file, which run at the same time; options given here hold for all of them. 'pollux-perf bench' runs them
+    /// one after the other, and its help says how to write one
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub profile: Option<PathBuf>,
 
     /// Cores of the I/O reactors: a mask (0x3) or a list (0,2-3) [default: the last core there is]
     #[arg(short = 'm', long, value_name = "CORES", help_heading = "Run")]
@@ -195,9 +209,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub pcap: Option<PathBuf>,
 
-    /// The embedded target's namespace: memory:SIZE or null:SIZE
-    #[arg(long, value_name = "KIND:SIZE", default_value = "memory:64m", value_parser = parse_namespace, conflicts_with = "transports", help_heading = "Run")]
-    pub namespace: EmbeddedNamespace,
+    /// The embedded target's namespace: memory:SIZE or null:SIZE; repeat it for more
+    #[arg(long = "namespace", value_name = "KIND:SIZE", default_value = "memory:64m", value_parser = parse_namespace, conflicts_with = "transports", help_heading = "Run")]
+    pub namespaces: Vec<EmbeddedNamespace>,
 
     /// Leave the embedded target's paths alone
     #[arg(long, help_heading = "Run")]
@@ -290,21 +304,23 @@ impl RunArgs {
                 "--min-io {min_io} has no meaning here: allowed with --policy active_active and --selector round_robin"
             ));
         }
-        if let (Some(nsid), true) = (self.nsid, self.transports.is_empty())
-            && nsid != 1
-        {
+        if self.depth < self.qpairs {
             return Err(format!(
-                "--nsid {nsid} is not there: the embedded target has namespace 1 only"
+                "-q {} with -P {} leaves queue pairs without I/O: allowed are at least as many I/Os as queue pairs",
+                self.depth, self.qpairs
             ));
         }
         if self.transports.is_empty() {
             self.check_embedded()?;
         }
-        let reactors = self
-            .cores
-            .as_ref()
-            .map_or(1, |cores| cores.cores().len() as u64);
-        let buffers = u64::from(self.depth) * u64::from(self.io_size.max()) * reactors;
+        self.check_buffers(self.cores.as_ref().map_or(1, |cores| cores.cores().len()))
+    }
+
+    /// Of so many times the jobs of one reactor and volume.
+    pub fn check_buffers(&self, times: usize) -> Result<(), String> {
+        let jobs = u64::from(self.numjobs).saturating_mul(times as u64);
+        let each = u64::from(self.depth) * u64::from(self.io_size.max());
+        let buffers = each.saturating_mul(jobs);
         if buffers > BUFFER_BYTES_MAX {
             return Err(format!(
                 "-q {} with -o {} needs {} MiB of buffers: allowed are {} MiB",
@@ -317,6 +333,11 @@ impl RunArgs {
         Ok(())
     }
 
+    /// It reads and does nothing else.
+    pub fn only_reads(&self) -> bool {
+        matches!(self.workload, Workload::Read | Workload::RandRead)
+    }
+
     /// How often I/Os are due, in an open loop.
     pub fn rate(&self) -> Option<Rate> {
         let process = self.arrivals;
@@ -324,7 +345,20 @@ impl RunArgs {
     }
 
     fn check_embedded(&self) -> Result<(), String> {
-        let bytes = self.namespace.bytes();
+        let there = self.namespaces.len();
+        let mut nsids = self.nsid.iter().flat_map(Choice::nsids);
+        if let Some(nsid) = nsids.find(|nsid| *nsid as usize > there) {
+            let there = if there == 1 {
+                "namespace 1 only".to_owned()
+            } else {
+                format!("namespaces 1 to {there}, one for each --namespace")
+            };
+            return Err(format!(
+                "--nsid {nsid} is not there: the embedded target has {there}"
+            ));
+        }
+        let smallest = self.namespaces.iter().map(|namespace| namespace.bytes());
+        let bytes = smallest.min().unwrap_or(0);
         if u64::from(self.io_size.max()) > bytes {
             return Err(format!(
                 "-o {} is larger than the namespace: allowed are sizes up to {}",
@@ -332,8 +366,9 @@ impl RunArgs {
                 human_bytes(bytes)
             ));
         }
-        if self.workload == Workload::Verify && matches!(self.namespace, EmbeddedNamespace::Null(_))
-        {
+        let is_null =
+            |namespace: &EmbeddedNamespace| matches!(namespace, EmbeddedNamespace::Null(_));
+        if self.workload == Workload::Verify && self.namespaces.iter().any(is_null) {
             return Err(
                 "-w verify cannot work on a null namespace: allowed is --namespace memory:SIZE"
                     .to_owned(),

@@ -2,6 +2,8 @@
 
 mod args;
 mod capture;
+mod choice;
+mod jobs;
 mod live;
 mod reported;
 mod session;
@@ -10,27 +12,33 @@ mod watch;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
+use anyhow::Context as _;
+
 pub use self::args::{PolicyName, RunArgs};
+pub use self::jobs::JobArgs;
+use self::jobs::seated;
 pub use self::live::LiveLine;
 use self::session::Session;
 use self::watch::Watch;
 use crate::cores::Placement;
 use crate::embedded::Failover;
 use crate::errors::Usage;
-use crate::load::{JobMessage, Start, Work, Workload, plans, random_seed};
+use crate::load::{JobMessage, Start, Workload, random_seed};
 use crate::report::Report;
 
-/// Runs the benchmark and reports it. `stop` ends it early.
-pub fn run(args: &RunArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
+/// Runs jobs at the same time and reports them. `stop` ends them early.
+pub fn run(jobs: &[JobArgs], stop: &AtomicBool) -> anyhow::Result<Report> {
+    let args = &jobs.first().context("no job")?.args;
     let available = pollux_reactor::available_cores();
     let placement = Placement::new(args.cores.as_ref(), &available).map_err(Usage)?;
-    let session = Session::start(args, &placement, stop)?;
-    let result = measure(args, &session, &placement, available, stop);
+    let session = Session::start(jobs, &placement, stop)?;
+    let result = measure(jobs, args, &session, &placement, available, stop);
     session.end(stop);
     result
 }
 
 fn measure(
+    jobs: &[JobArgs],
     args: &RunArgs,
     session: &Session,
     placement: &Placement,
@@ -38,38 +46,31 @@ fn measure(
     stop: &AtomicBool,
 ) -> anyhow::Result<Report> {
     let seed = args.seed.unwrap_or_else(random_seed);
-    let work = Work {
-        workload: args.workload,
-        read_share: args.read_share,
-        io_size: &args.io_size,
-        stride: args.stride,
-        depth: args.depth,
-        ios: args.ios,
-        mix: args.mix.clone(),
-        distribution: args.random_distribution.unwrap_or_default(),
-        rate: args.rate(),
-    };
-    let volume = &session.volume;
-    let plans = plans(
-        &work,
-        volume.blocks,
-        volume.block_size,
-        session.jobs(),
+    let seated = seated(
+        jobs,
+        &session.places,
+        &session.volumes,
+        session.poll_groups(),
         seed,
     )?;
+    let verifies = jobs.iter().any(|job| job.args.workload == Workload::Verify);
     let (news_sender, news) = mpsc::channel();
-    let mut watch = Watch::new(session, news, args.workload);
-    for plan in plans {
-        let job = plan.job;
+    let seats = seated.iter().map(|(seat, _)| *seat).collect();
+    let mut watch = Watch::new(session, news, seats, jobs.len(), verifies);
+    let paths = session.paths.iter();
+    let paths: Vec<_> = paths
+        .map(|path| (path.controller, path.address.to_string()))
+        .collect();
+    for (seat, plan) in seated {
         let start = Start {
             plan,
-            volume: session.volume.id,
-            paths: session.volume.paths.clone(),
-            io_timeout: args.io_timeout,
+            volume: session.volumes[seat.volume].id,
+            paths: paths.clone(),
+            io_timeout: jobs[seat.asked].args.io_timeout,
             stop_on_error: false,
             news: news_sender.clone(),
         };
-        session.send(job, JobMessage::Start(Box::new(start)))?;
+        session.send(seat.poll_group, JobMessage::Start(Box::new(start)))?;
     }
     drop(news_sender);
     let failover = match &session.embedded {
@@ -87,11 +88,11 @@ fn measure(
         stop,
     )?;
     watch.drain("waiting for what is in flight", stop)?;
-    if args.workload == Workload::Verify && !stop.load(Ordering::Relaxed) && watch.all_drained() {
+    if verifies && !stop.load(Ordering::Relaxed) && watch.all_drained() {
         watch.sweep(stop)?;
     }
     watch.close()?;
     watch.live.clear();
     let interrupted = stop.load(Ordering::Relaxed);
-    Ok(watch.report(args, placement, available, seed, interrupted))
+    Ok(watch.report(jobs, placement, available, seed, interrupted))
 }

@@ -1,28 +1,29 @@
 //! What a run came to: the watch's counters with all that a reader needs to judge and to repeat it.
 
 use hdrhistogram::Histogram;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::RunArgs;
+use super::jobs::JobArgs;
 use super::watch::{JobView, Watch};
 use crate::cores::Placement;
 use crate::load::Backlog;
 use crate::machine::{self, Machine};
-use crate::report::{OpenLoop, PathReport, Report};
+use crate::report::{JobReport, OpenLoop, PathReport, Report};
 use crate::stats::Interval;
 use crate::text::{grouped, rounded};
-use crate::volume::Volume;
 
 impl Watch<'_> {
     /// Ends the watch.
     pub fn report(
         self,
-        args: &RunArgs,
+        jobs: &[JobArgs],
         placement: &Placement,
         available: Vec<usize>,
         seed: u64,
         interrupted: bool,
     ) -> Report {
+        let args = &jobs[0].args;
         let machine = Machine::read(available);
         let mut doubts = machine.doubts();
         if self.session.embedded.is_some() && placement.shared {
@@ -30,19 +31,20 @@ impl Watch<'_> {
         } else {
             doubts.extend(machine::interrupted(machine::preemptions(), args.time));
         }
-        let volume = &self.session.volume;
         let states = self.states();
         let ios = &self.stats.total.paths;
-        let paths = volume.addresses.iter().enumerate();
+        let paths = self.session.paths.iter().enumerate();
         let paths = paths
-            .map(|(index, address)| PathReport {
-                traddr: address.ip().to_string(),
-                trsvcid: address.port().to_string(),
+            .map(|(index, path)| PathReport {
+                traddr: path.address.ip().to_string(),
+                trsvcid: path.address.port().to_string(),
                 ios: ios.get(index).copied().unwrap_or_default(),
-                ana_state: states.get(index).copied().unwrap_or("unknown").to_owned(),
+                ana_state: match states.get(index).copied() {
+                    None | Some("") => "unknown".to_owned(),
+                    Some(state) => state.to_owned(),
+                },
             })
             .collect();
-        let reactors = self.jobs.len();
         let spans = self.jobs.iter().map(|job| {
             let (start_ns, end_ns) = job.span_ns;
             let start_ns = job.left_out.0.unwrap_or(start_ns);
@@ -51,28 +53,21 @@ impl Watch<'_> {
         let start_ns = spans.clone().map(|span| span.0).min().unwrap_or(0);
         let end_ns = spans.map(|span| span.1).max().unwrap_or(0);
         let series: Vec<Interval> = self.series_until(end_ns);
-        let open_loop = args.rate().map(|rate| {
-            let backlogs = self.jobs.iter().filter_map(|job| job.backlog);
-            let backlog = backlogs.fold(Backlog::default(), |sum, part| Backlog {
-                most: sum.most + part.most,
-                now: sum.now + part.now,
-            });
-            OpenLoop { rate, backlog }
-        });
-        let ios_per_sec =
-            self.stats.total.ios() as f64 * 1e9 / end_ns.saturating_sub(start_ns).max(1) as f64;
-        doubts.extend(open_loop.and_then(|open| not_reached(open, ios_per_sec)));
-        let calm = self.stats.total.events.is_empty() && open_loop.is_none();
+        let seconds = end_ns.saturating_sub(start_ns).max(1) as f64 / 1e9;
+        let open_loops: Vec<Option<OpenLoop>> = jobs
+            .iter()
+            .enumerate()
+            .map(|(asked, job)| self.open_loop(asked, &job.args))
+            .collect();
+        for (asked, open) in open_loops.iter().enumerate() {
+            let iops = self.asked[asked].ios() as f64 / seconds;
+            doubts.extend(open.and_then(|open| not_reached(open, iops)));
+        }
+        let open_loop = together(&open_loops);
+        let calm = self.stats.total.events.is_empty() && open_loops.iter().all(Option::is_none);
         doubts.extend(calm.then(|| still_warming_up(&series)).flatten());
         doubts.extend(too_few(&self.stats.total.latency));
-        let target = json!({
-            "embedded": self.session.embedded.is_some(),
-            "subnqn": self.session.subnqn,
-            "addresses": volume.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "nsid": volume.nsid,
-            "volume_blocks": volume.blocks,
-            "block_size": volume.block_size,
-        });
+        let target = self.target();
         let sum = |part: fn(&JobView) -> u64| self.jobs.iter().map(part).sum();
         let verified = self.jobs.iter().filter_map(|job| job.verified);
         let verified = verified.reduce(|mut sum, part| {
@@ -80,47 +75,10 @@ impl Watch<'_> {
             sum
         });
         Report {
-            title: format!(
-                "{} {}, depth {}{}, {} path{}, {}, seed {seed}{}",
-                args.workload.name(),
-                args.io_size,
-                args.depth,
-                if reactors > 1 {
-                    format!(" on each of {reactors} reactors")
-                } else {
-                    String::new()
-                },
-                volume.paths.len(),
-                if volume.paths.len() == 1 { "" } else { "s" },
-                self.session.policy,
-                namespace_in_words(volume),
-            ),
+            title: self.title(jobs, placement.host.len(), seed),
             kind: "run",
-            options: json!({
-                "workload": args.workload.name(),
-                "read_share": args.read_share,
-                "mix": args.mix.as_ref().map(ToString::to_string),
-                "random_distribution": args.random_distribution.map(|d| d.to_string()),
-                "io_size_weights": args.io_size.weights(),
-                "rate_iops": args.rate,
-                "arrivals": args.rate.map(|_| args.arrivals.name()),
-                "ios": args.ios,
-                "namespace": self.session.embedded.is_some().then(|| args.namespace.to_string()),
-                "depth": args.depth,
-                "io_size": args.io_size.bytes(),
-                "stride": args.stride,
-                "policy": self.session.policy.to_string(),
-                "hdgst": args.hdgst,
-                "ddgst": args.ddgst,
-                "require_digests": args.require_digests,
-                "sq_flow_control": args.sq_flow_control,
-                "seed": seed,
-                "nsid": volume.nsid,
-                "io_timeout_seconds": args.io_timeout.map(|limit| limit.as_secs_f64()),
-                "embedded_target": self.session.embedded.is_some(),
-                "volume_blocks": volume.blocks,
-                "block_size": volume.block_size,
-            }),
+            options: self.options(jobs, seed),
+            jobs: self.job_reports(jobs, &open_loops),
             start_ns,
             end_ns,
             submitted: sum(|job| job.account.0 - job.left_out.1),
@@ -128,7 +86,7 @@ impl Watch<'_> {
             verified,
             interrupted,
             waited: self.waited,
-            socket_calls: Some(sum(|job| job.socket_calls.saturating_sub(job.left_out.2))),
+            socket_calls: Some(self.socket_calls()),
             stats: self.stats,
             paths,
             host_cores: placement.host.clone(),
@@ -142,6 +100,192 @@ impl Watch<'_> {
             target,
         }
     }
+}
+
+impl Watch<'_> {
+    /// What a job was due to do, if it was in an open loop.
+    fn open_loop(&self, asked: usize, args: &RunArgs) -> Option<OpenLoop> {
+        let own = self.jobs.iter().filter(|job| job.seat.asked == asked);
+        let backlogs = own.filter_map(|job| job.backlog);
+        let backlog = backlogs.fold(Backlog::default(), |sum, part| Backlog {
+            most: sum.most + part.most,
+            now: sum.now + part.now,
+        });
+        args.rate().map(|rate| OpenLoop { rate, backlog })
+    }
+
+    /// The run in one line.
+    fn title(&self, jobs: &[JobArgs], reactors: usize, seed: u64) -> String {
+        let session = self.session;
+        let args = &jobs[0].args;
+        let mut title = match jobs {
+            [one] => {
+                let mut title = in_words(&one.args);
+                if reactors > 1 {
+                    title += &format!(" on each of {reactors} reactors");
+                }
+                title
+            }
+            _ => format!("{} jobs", jobs.len()),
+        };
+        let mut add = |text: String| title = format!("{title}, {text}");
+        if args.qpairs > 1 {
+            add(format!("{} queue pairs of a reactor", args.qpairs));
+        }
+        let volumes = self.volumes_used();
+        if volumes.len() > 1 {
+            add(format!("{} volumes", volumes.len()));
+        }
+        let paths = session.paths.len();
+        add(format!("{paths} path{}", if paths == 1 { "" } else { "s" }));
+        add(session.policy.to_string());
+        if let ([one], others @ 1..) = (&volumes[..], session.volumes.len() - 1) {
+            let nsid = session.volumes[*one].nsid;
+            add(format!(
+                "namespace {nsid} of {} (--nsid takes another)",
+                others + 1
+            ));
+        }
+        add(format!("seed {seed}"));
+        title
+    }
+
+    /// The volumes that a job works on.
+    fn volumes_used(&self) -> Vec<usize> {
+        let mut used: Vec<usize> = self.session.places.iter().flatten().copied().collect();
+        used.sort_unstable();
+        used.dedup();
+        used
+    }
+
+    /// What was measured.
+    fn target(&self) -> Value {
+        let session = self.session;
+        let used = self.volumes_used();
+        let volumes = used.iter().map(|&place| {
+            let volume = &session.volumes[place];
+            json!({
+                "name": volume.name,
+                "nsid": volume.nsid,
+                "blocks": volume.blocks,
+                "block_size": volume.block_size,
+            })
+        });
+        let first = &session.volumes[used[0]];
+        let addresses = session.paths.iter().map(|path| path.address.to_string());
+        json!({
+            "embedded": session.embedded.is_some(),
+            "subnqn": session.subnqns.join(" "),
+            "addresses": addresses.collect::<Vec<_>>(),
+            "nsid": first.nsid,
+            "volume_blocks": first.blocks,
+            "block_size": first.block_size,
+            "volumes": volumes.collect::<Vec<_>>(),
+        })
+    }
+
+    /// What makes the workload: of the only job, or of each of several.
+    fn options(&self, jobs: &[JobArgs], seed: u64) -> Value {
+        let args = &jobs[0].args;
+        let session = self.session;
+        let first = &session.volumes[session.places[0][0]];
+        let namespaces = args.namespaces.iter().map(ToString::to_string);
+        let namespaces = namespaces.collect::<Vec<_>>().join(",");
+        let mut options = json!({
+            "namespace": session.embedded.is_some().then_some(namespaces),
+            "qpairs": args.qpairs,
+            "policy": session.policy.to_string(),
+            "hdgst": args.hdgst,
+            "ddgst": args.ddgst,
+            "require_digests": args.require_digests,
+            "sq_flow_control": args.sq_flow_control,
+            "seed": seed,
+            "nsid": first.nsid,
+            "embedded_target": session.embedded.is_some(),
+            "volume_blocks": first.blocks,
+            "block_size": first.block_size,
+        });
+        match jobs {
+            [one] => {
+                let own = job_options(&one.args, session.places[0].len());
+                if let (Some(all), Value::Object(own)) = (options.as_object_mut(), own) {
+                    all.extend(own);
+                }
+            }
+            _ => {
+                let each = jobs.iter().zip(&session.places).map(|(job, places)| {
+                    let mut own = job_options(&job.args, places.len());
+                    own["name"] = job.name.clone().into();
+                    own
+                });
+                options["jobs"] = each.collect();
+            }
+        }
+        options
+    }
+
+    /// What each job came to, where there are several.
+    fn job_reports(&self, jobs: &[JobArgs], open_loops: &[Option<OpenLoop>]) -> Vec<JobReport> {
+        if jobs.len() == 1 {
+            return Vec::new();
+        }
+        let each = jobs.iter().zip(&self.session.places).zip(open_loops);
+        each.zip(&self.asked)
+            .map(|(((job, places), open_loop), stats)| JobReport {
+                name: job.name.clone(),
+                what: in_words(&job.args),
+                options: job_options(&job.args, places.len()),
+                stats: stats.clone(),
+                open_loop: *open_loop,
+            })
+            .collect()
+    }
+}
+
+/// What a job does.
+fn in_words(args: &RunArgs) -> String {
+    let mut text = format!(
+        "{} {}, depth {}",
+        args.workload.name(),
+        args.io_size,
+        args.depth
+    );
+    if args.numjobs > 1 {
+        text += &format!(" in each of {} jobs", args.numjobs);
+    }
+    text
+}
+
+/// What makes the workload of a job on so many volumes.
+fn job_options(args: &RunArgs, volumes: usize) -> Value {
+    json!({
+        "workload": args.workload.name(),
+        "read_share": args.read_share,
+        "mix": args.mix.as_ref().map(ToString::to_string),
+        "random_distribution": args.random_distribution.map(|d| d.to_string()),
+        "io_size_weights": args.io_size.weights(),
+        "rate_iops": args.rate,
+        "arrivals": args.rate.map(|_| args.arrivals.name()),
+        "ios": args.ios,
+        "depth": args.depth,
+        "numjobs": args.numjobs,
+        "volumes": volumes,
+        "io_size": args.io_size.bytes(),
+        "stride": args.stride,
+        "io_timeout_seconds": args.io_timeout.map(|limit| limit.as_secs_f64()),
+    })
+}
+
+/// The load of all jobs, if all were in an open loop.
+fn together(open_loops: &[Option<OpenLoop>]) -> Option<OpenLoop> {
+    let all: Option<Vec<OpenLoop>> = open_loops.iter().copied().collect();
+    let sum = |mut sum: OpenLoop, part: OpenLoop| {
+        sum.rate.iops += part.rate.iops;
+        sum.backlog.most += part.backlog.most;
+        sum.backlog.now += part.backlog.now;
+        sum
+    };
+    all?.into_iter().reduce(sum)
 }
 
 /// The load was not what was asked for.
@@ -180,18 +324,6 @@ fn too_few(latency: &Histogram<u64>) -> Option<String> {
     (1..1_000)
         .contains(&count)
         .then(|| format!("{count} I/Os are too few for the high percentiles"))
-}
-
-/// Which one it is, where there are several.
-fn namespace_in_words(volume: &Volume) -> String {
-    match volume.others.len() {
-        0 => String::new(),
-        others => format!(
-            ", namespace {} of {} (--nsid takes another)",
-            volume.nsid,
-            others + 1
-        ),
-    }
 }
 
 #[cfg(test)]

@@ -1,46 +1,75 @@
 //! The system around the jobs: reactors, the embedded target if there is one, the host, and its paths.
 
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
-use pollux_multipath::{AttachOptions, AttachRequest, Host, Policy, TransportId};
+use pollux_multipath::{AttachOptions, AttachRequest, ControllerId, Host, Policy, TransportId};
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
 use pollux_reactor::{Group, Idle, Running};
 
 use super::capture::PacketFile;
+use super::choice::Choice;
+use super::jobs::JobArgs;
 use super::{PolicyName, RunArgs};
 use crate::clock::now;
 use crate::cores::Placement;
 use crate::embedded::Embedded;
 use crate::load::{JobMessage, Jobs};
-use crate::volume::{self, Volume, attach_or_stop, volume};
+use crate::volume::{self, Volume, attach_or_stop, volumes};
 
-/// Name of the group of controllers; the volume is this with `n` and the NSID.
+/// Name of the group of controllers of the first subsystem; a volume is this with `n` and the NSID.
 const NAME: &str = "perf";
 
 /// Entries of an I/O queue: room for the depth, within what targets commonly grant.
 const QUEUE_SIZE_MIN: u16 = 32;
 const QUEUE_SIZE_MAX: u16 = 1024;
 
-/// Everything that runs, with one volume attached over all paths.
+/// Everything that runs, with all volumes attached over all paths.
 pub struct Session {
-    /// The volume.
-    pub volume: Volume,
+    /// The volumes that there are.
+    pub volumes: Vec<Volume>,
+    /// Of each job that was asked for: the volumes it works on.
+    pub places: Vec<Vec<usize>>,
+    /// The paths of all volumes that are worked on, in attach order.
+    pub paths: Vec<Path>,
     /// The target in this process, if there is one.
     pub embedded: Option<Embedded>,
-    /// How the volume selects paths.
+    /// How volumes select paths.
     pub policy: Policy,
-    /// The subsystem.
-    pub subnqn: String,
+    /// The subsystems.
+    pub subnqns: Vec<String>,
     host: Host<JobMessage>,
     running: Running,
-    jobs: usize,
+    poll_groups: usize,
     packets: Option<PacketFile>,
+}
+
+/// A controller, and where it is.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// Its identity in messages.
+    pub controller: ControllerId,
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+/// Paths that have one subsystem in common.
+struct Subsystem {
+    /// Of its controllers.
+    name: String,
+    subnqn: String,
+    transports: Vec<TransportId>,
 }
 
 impl Session {
     /// Starts the reactors and attaches all paths within the connect timeout.
-    pub fn start(args: &RunArgs, placement: &Placement, stop: &AtomicBool) -> anyhow::Result<Self> {
+    pub fn start(
+        jobs: &[JobArgs],
+        placement: &Placement,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<Self> {
+        let args = &jobs.first().context("no job")?.args;
         let mut group = Group::new();
         let packets = args.pcap.as_deref().map(PacketFile::create).transpose()?;
         if let Some(packets) = &packets {
@@ -60,33 +89,42 @@ impl Session {
         if let Some(nqn) = &args.hostnqn {
             identity.nqn = nqn.clone();
         }
+        // A poll group has a queue pair on each path.
+        let poll_groups: Vec<usize> = reactors
+            .iter()
+            .flat_map(|&reactor| std::iter::repeat_n(reactor, args.qpairs as usize))
+            .collect();
         let host = Host::builder()
             .identity(identity)
             .control(control)
-            .io(&reactors)
+            .io(&poll_groups)
             .install(&mut group, |_| Jobs::new());
         let running = group.start().context("starting the reactors")?;
 
         let prepared = target
-            .map(|handle| Embedded::configure(handle, args.namespace))
+            .map(|handle| Embedded::configure(handle, &args.namespaces))
             .transpose()
             .and_then(|embedded| {
                 let transports = match &embedded {
                     Some(embedded) => embedded.transports(),
                     None => args.transports.clone(),
                 };
-                let volume = attach(args, &host, &transports, stop)?;
-                Ok((embedded, transports[0].subnqn.to_string(), volume))
+                let subsystems = subsystems(&transports);
+                attach(jobs, &host, &subsystems, stop)?;
+                let (volumes, places) = chosen(jobs, &host, &subsystems)?;
+                Ok((embedded, subsystems, volumes, places))
             });
         match prepared {
-            Ok((embedded, subnqn, volume)) => Ok(Self {
-                subnqn,
-                volume,
+            Ok((embedded, subsystems, volumes, places)) => Ok(Self {
+                paths: all_paths(&volumes, &places),
+                subnqns: subsystems.into_iter().map(|s| s.subnqn).collect(),
+                volumes,
+                places,
                 embedded,
                 policy: policy(args),
                 host,
                 running,
-                jobs: reactors.len(),
+                poll_groups: poll_groups.len(),
                 packets,
             }),
             Err(error) => {
@@ -100,15 +138,15 @@ impl Session {
         }
     }
 
-    /// Jobs, one for each I/O reactor.
-    pub fn jobs(&self) -> usize {
-        self.jobs
+    /// How many there are: for each core as many as it has queue pairs on a path.
+    pub fn poll_groups(&self) -> usize {
+        self.poll_groups
     }
 
-    /// Tells a job something.
-    pub fn send(&self, job: usize, message: JobMessage) -> anyhow::Result<()> {
-        if self.host.tell(job, message).is_err() {
-            bail!("I/O reactor {job} takes no messages any more");
+    /// Tells the jobs of a poll group something.
+    pub fn send(&self, poll_group: usize, message: JobMessage) -> anyhow::Result<()> {
+        if self.host.tell(poll_group, message).is_err() {
+            bail!("poll group {poll_group} takes no messages any more");
         }
         Ok(())
     }
@@ -132,44 +170,126 @@ fn policy(args: &RunArgs) -> Policy {
     Policy::ActiveActive(counted.unwrap_or(selector))
 }
 
-fn attach(
-    args: &RunArgs,
-    host: &Host<JobMessage>,
-    transports: &[TransportId],
-    stop: &AtomicBool,
-) -> anyhow::Result<Volume> {
-    let deadline = now() + args.connect_timeout;
-    let depth = u16::try_from(args.depth).unwrap_or(u16::MAX);
+/// The subsystems of the paths, in the order in which they are first named.
+fn subsystems(transports: &[TransportId]) -> Vec<Subsystem> {
+    let mut found: Vec<Subsystem> = Vec::new();
     for transport in transports {
-        let options = AttachOptions {
-            digests: Digests {
-                header: args.hdgst,
-                data: args.ddgst,
-            },
-            require_digests: args.require_digests,
-            sq_flow_control: args.sq_flow_control,
-            keep_alive_ms: args.kato,
-            queue_size: depth
-                .saturating_add(1)
-                .clamp(QUEUE_SIZE_MIN, QUEUE_SIZE_MAX),
-            connect_timeout: deadline.saturating_duration_since(now()),
-            fencing: args.fencing(),
-            policy: policy(args),
-            ..AttachOptions::default()
-        };
-        let mut transport = transport.clone();
-        if transport.hostnqn.is_none() {
-            transport.hostnqn.clone_from(&args.hostnqn);
-        }
-        let request = AttachRequest {
-            name: NAME.to_owned(),
-            transport: transport.clone(),
-            options,
-        };
-        let attached = attach_or_stop(host, request, stop)?;
-        if attached.volumes.is_empty() {
-            bail!("{transport} has no active namespace");
+        let subnqn = transport.subnqn.to_string();
+        match found.iter_mut().find(|known| known.subnqn == subnqn) {
+            Some(known) => known.transports.push(transport.clone()),
+            None => found.push(Subsystem {
+                name: match found.len() {
+                    0 => NAME.to_owned(),
+                    before => format!("{NAME}{}", before + 1),
+                },
+                subnqn,
+                transports: vec![transport.clone()],
+            }),
         }
     }
-    volume(host, transports.len(), args.nsid)
+    found
+}
+
+fn attach(
+    jobs: &[JobArgs],
+    host: &Host<JobMessage>,
+    subsystems: &[Subsystem],
+    stop: &AtomicBool,
+) -> anyhow::Result<()> {
+    let args = &jobs.first().context("no job")?.args;
+    let deadline = now() + args.connect_timeout;
+    for subsystem in subsystems {
+        for transport in &subsystem.transports {
+            let options = AttachOptions {
+                digests: Digests {
+                    header: args.hdgst,
+                    data: args.ddgst,
+                },
+                require_digests: args.require_digests,
+                sq_flow_control: args.sq_flow_control,
+                keep_alive_ms: args.kato,
+                queue_size: queue_size(jobs),
+                connect_timeout: deadline.saturating_duration_since(now()),
+                fencing: args.fencing(),
+                policy: policy(args),
+                ..AttachOptions::default()
+            };
+            let mut transport = transport.clone();
+            if transport.hostnqn.is_none() {
+                transport.hostnqn.clone_from(&args.hostnqn);
+            }
+            let request = AttachRequest {
+                name: subsystem.name.clone(),
+                transport: transport.clone(),
+                options,
+            };
+            let attached = attach_or_stop(host, request, stop)?;
+            if attached.volumes.is_empty() {
+                bail!("{transport} has no active namespace");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Room for what all jobs of a poll group have in flight; of all namespaces nobody knows yet how many there are.
+fn queue_size(jobs: &[JobArgs]) -> u16 {
+    let in_flight = jobs.iter().map(|JobArgs { args, .. }| {
+        let volumes = match &args.nsid {
+            None | Some(Choice::First) => 1,
+            Some(Choice::Listed(listed)) => listed.len() as u64,
+            Some(Choice::All) => u64::from(QUEUE_SIZE_MAX),
+        };
+        let depth = u64::from(args.depth.div_ceil(args.qpairs));
+        depth * u64::from(args.numjobs) * volumes
+    });
+    let entries = in_flight.sum::<u64>().saturating_add(1);
+    u16::try_from(entries)
+        .unwrap_or(u16::MAX)
+        .clamp(QUEUE_SIZE_MIN, QUEUE_SIZE_MAX)
+}
+
+/// All volumes, and those that each job works on.
+fn chosen(
+    jobs: &[JobArgs],
+    host: &Host<JobMessage>,
+    subsystems: &[Subsystem],
+) -> anyhow::Result<(Vec<Volume>, Vec<Vec<usize>>)> {
+    let mut all = Vec::new();
+    let mut paths_wanted = Vec::new();
+    for subsystem in subsystems {
+        let own = volumes(host, &subsystem.name)?;
+        paths_wanted.extend(own.iter().map(|_| subsystem.transports.len()));
+        all.extend(own);
+    }
+    if all.is_empty() {
+        bail!("no namespace was found");
+    }
+    let named: Vec<(&str, u32)> = all.iter().map(|v| (v.name.as_str(), v.nsid)).collect();
+    let mut places = Vec::new();
+    for job in jobs {
+        let choice = job.args.nsid.clone().unwrap_or_default();
+        let own = choice.among(&named)?;
+        for &place in &own {
+            all[place].check_paths(paths_wanted[place])?;
+        }
+        places.push(own);
+    }
+    Ok((all, places))
+}
+
+fn all_paths(volumes: &[Volume], places: &[Vec<usize>]) -> Vec<Path> {
+    let mut paths: Vec<Path> = Vec::new();
+    for volume in places.iter().flatten().map(|&place| &volumes[place]) {
+        for (&(controller, _), &address) in volume.paths.iter().zip(&volume.addresses) {
+            if !paths.iter().any(|known| known.controller == controller) {
+                paths.push(Path {
+                    controller,
+                    address,
+                });
+            }
+        }
+    }
+    paths.sort_by_key(|path| path.controller);
+    paths
 }

@@ -1,17 +1,19 @@
 //! The main thread's view of a run: counters collected once a second, the end awaited.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::bail;
 
+use super::jobs::Seat;
 use super::live::{LiveLine, Moment};
 use super::session::Session;
 use crate::clock::{now, wall};
 use crate::embedded::{Embedded, Failover};
 use crate::ending::Ending;
-use crate::load::{Backlog, Collected, JobMessage, News, Verified, Workload};
+use crate::load::{Backlog, Collected, JobMessage, News, Verified};
 use crate::report::Ramp;
 use crate::stats::{Interval, JobStats, LatencySummary, RunStats};
 
@@ -27,6 +29,8 @@ pub struct Watch<'a> {
     news: mpsc::Receiver<News>,
     pub jobs: Vec<JobView>,
     pub stats: RunStats,
+    /// Of each job that was asked for.
+    pub asked: Vec<JobStats>,
     /// What the latest interval added, and the latest second.
     latest: JobStats,
     second: JobStats,
@@ -43,8 +47,9 @@ pub struct Watch<'a> {
     pub waited: Duration,
 }
 
-/// The latest from one job.
+/// The latest from one job that runs.
 pub struct JobView {
+    pub seat: Seat,
     /// The counters that the job does not have at the moment.
     spare: Option<Box<JobStats>>,
     drained: bool,
@@ -61,8 +66,15 @@ pub struct JobView {
 }
 
 impl<'a> Watch<'a> {
-    pub fn new(session: &'a Session, news: mpsc::Receiver<News>, workload: Workload) -> Self {
-        let view = || JobView {
+    pub fn new(
+        session: &'a Session,
+        news: mpsc::Receiver<News>,
+        seats: Vec<Seat>,
+        asked: usize,
+        verify: bool,
+    ) -> Self {
+        let view = |seat| JobView {
+            seat,
             spare: Some(Box::new(JobStats::new())),
             drained: false,
             account: (0, 0),
@@ -76,7 +88,8 @@ impl<'a> Watch<'a> {
             left_out: (None, 0, 0),
         };
         Self {
-            jobs: (0..session.jobs()).map(|_| view()).collect(),
+            jobs: seats.into_iter().map(view).collect(),
+            asked: (0..asked).map(|_| JobStats::new()).collect(),
             session,
             news,
             stats: RunStats::new(),
@@ -88,7 +101,7 @@ impl<'a> Watch<'a> {
             ramp: None,
             began: wall(),
             live: LiveLine::new(),
-            verify: workload == Workload::Verify,
+            verify,
             waited: Duration::ZERO,
         }
     }
@@ -159,6 +172,7 @@ impl<'a> Watch<'a> {
         self.stats.total.first_error = total.first_error;
         self.series.clear();
         self.second.clear();
+        self.asked.iter_mut().for_each(JobStats::clear);
         for job in &mut self.jobs {
             job.left_out = (Some(job.at_ns), job.account.1, job.socket_calls);
             job.backlog = None;
@@ -211,7 +225,7 @@ impl<'a> Watch<'a> {
     }
 
     fn send_all(&self, message: impl Fn() -> JobMessage) -> anyhow::Result<()> {
-        (0..self.jobs.len()).try_for_each(|job| self.session.send(job, message()))
+        (0..self.session.poll_groups()).try_for_each(|group| self.session.send(group, message()))
     }
 
     pub fn all_drained(&self) -> bool {
@@ -257,7 +271,9 @@ impl<'a> Watch<'a> {
         self.stats.merge(&stats);
         self.latest.add_counts(&stats);
         let view = &mut self.jobs[job];
+        self.asked[view.seat.asked].add_counts(&stats);
         *view = JobView {
+            seat: view.seat,
             spare: Some(stats),
             drained: view.drained,
             account,
@@ -290,8 +306,9 @@ impl<'a> Watch<'a> {
             if let Some(mut spare) = self.jobs[job].spare.take() {
                 // Here rather than on the reactor.
                 spare.clear();
-                self.session
-                    .send(job, JobMessage::Collect { job, empty: spare })?;
+                let poll_group = self.jobs[job].seat.poll_group;
+                let collect = JobMessage::Collect { job, empty: spare };
+                self.session.send(poll_group, collect)?;
             }
         }
         while self.jobs.iter().any(|job| job.spare.is_none()) {
@@ -341,16 +358,46 @@ impl<'a> Watch<'a> {
             p99_ns: LatencySummary::of(&self.second.latency).p99,
             failed: self.stats.total.errors + self.stats.total.miscompares,
             states: self.states(),
-            waiting: self.jobs.iter().map(|job| job.waiting).sum(),
+            waiting: self.waiting(),
         });
         self.second.clear();
     }
 
-    /// Of each path, what the first job sees; all are told the same within microseconds.
+    /// Of each path, what the first job on it sees; all are told the same within microseconds.
     pub fn states(&self) -> Vec<&'static str> {
-        self.jobs
-            .first()
-            .map(|job| job.states.clone())
-            .unwrap_or_default()
+        let paths = 0..self.session.paths.len();
+        paths
+            .map(|path| {
+                let mut seen = self.jobs.iter().filter_map(|job| job.states.get(path));
+                seen.find(|state| !state.is_empty()).copied().unwrap_or("")
+            })
+            .collect()
+    }
+
+    /// I/Os that wait for a path; jobs on one volume beside one poll group see the same.
+    fn waiting(&self) -> u64 {
+        self.sum_of_largest(
+            |job| (job.seat.poll_group, job.seat.volume),
+            |job| job.waiting,
+        )
+    }
+
+    /// Socket calls without those that were left out; jobs beside one poll group see the same.
+    pub fn socket_calls(&self) -> u64 {
+        let calls = |job: &JobView| job.socket_calls.saturating_sub(job.left_out.2);
+        self.sum_of_largest(|job| (job.seat.poll_group, 0), calls)
+    }
+
+    fn sum_of_largest(
+        &self,
+        place: impl Fn(&JobView) -> (usize, usize),
+        number: impl Fn(&JobView) -> u64,
+    ) -> u64 {
+        let mut largest = BTreeMap::new();
+        for job in &self.jobs {
+            let known = largest.entry(place(job)).or_insert(0);
+            *known = number(job).max(*known);
+        }
+        largest.values().sum()
     }
 }

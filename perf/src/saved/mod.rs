@@ -11,7 +11,7 @@ use crate::report::SCHEMA_VERSION;
 use crate::stats::{Interval, decode};
 
 /// Options that make a workload another one. A seed does not, nor does where it runs.
-const WORKLOAD: [&str; 12] = [
+const WORKLOAD: [&str; 16] = [
     "workload",
     "read_share",
     "mix",
@@ -24,7 +24,14 @@ const WORKLOAD: [&str; 12] = [
     "arrivals",
     "request_bytes",
     "response_bytes",
+    "jobs",
+    "numjobs",
+    "qpairs",
+    "volumes",
 ];
+
+/// Those of which there is one where nothing is said.
+const ONE_UNLESS_SAID: [&str; 3] = ["numjobs", "qpairs", "volumes"];
 
 /// A result that was saved.
 #[derive(Clone, Debug)]
@@ -118,8 +125,12 @@ impl Saved {
         };
         let (one, other) = (&self.object, &other.object);
         look("kind", &one["kind"], &other["kind"]);
+        let option = |object: &Value, name: &str| match &object["options"][name] {
+            Value::Null if ONE_UNLESS_SAID.contains(&name) => 1.into(),
+            value => value.clone(),
+        };
         for name in WORKLOAD {
-            look(name, &one["options"][name], &other["options"][name]);
+            look(name, &option(one, name), &option(other, name));
         }
         found
     }

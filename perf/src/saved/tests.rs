@@ -48,12 +48,16 @@ fn what_is_no_result_is_named() {
 #[test]
 fn other_workloads_are_told_from_other_surroundings() {
     let (one, mut other) = (object(1), object(1));
-    other["options"] = json!({"depth": 8, "seed": 2, "hdgst": true});
+    other["options"] = json!({"depth": 8, "seed": 2, "hdgst": true, "numjobs": 1, "qpairs": 1});
     let (one, same) = (saved(&one).unwrap(), saved(&other).unwrap());
     assert_eq!(one.differences(&same), Vec::<String>::new());
     let surroundings = same.surroundings(false);
     assert!(surroundings.contains(&("options.hdgst".to_owned(), json!(true))));
     assert!(!surroundings.iter().any(|(name, _)| name == "options.depth"));
     other["options"]["depth"] = json!(9);
-    assert_eq!(one.differences(&saved(&other).unwrap()), ["depth: 8 / 9"]);
+    other["options"]["numjobs"] = json!(2);
+    assert_eq!(
+        one.differences(&saved(&other).unwrap()),
+        ["depth: 8 / 9", "numjobs: 1 / 2"]
+    );
 }

@@ -1,25 +1,46 @@
 //! Jobs in a file. A key is a long option of the benchmark, so that whatever the command line checks is checked here; what
 //! is wrong is said with line and key.
+//!
+//! `bench` runs them one after the other. The benchmark runs them at the same time; what is not of one job alone then has to
+//! be the same in all of them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::ops::Range;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::cli::in_one_line;
 use crate::compare::Gates;
-use crate::run::RunArgs;
+use crate::run::{JobArgs, RunArgs};
 
 /// Runs of a job, unless the profile says otherwise: as many as make each of them a sample.
 const LOOPS: u32 = 4;
 const LOOPS_MAX: u32 = 1_000;
 /// What [`Gates`] are unless the profile says otherwise.
 const FAIL_ON: &str = "iops:-3%,p99:+5%";
-/// Options about a file, which the next run would replace.
-const LEFT_OUT: [&str; 4] = ["json", "output_format", "hdr_log", "pcap"];
+/// Options about a file, which the next run would replace, or which this one is.
+const LEFT_OUT: [&str; 5] = ["json", "output_format", "hdr_log", "pcap", "profile"];
+/// Options that jobs which run at the same time need not share.
+const OF_ONE_JOB: [&str; 13] = [
+    "nsid",
+    "io_timeout",
+    "depth",
+    "numjobs",
+    "io_size",
+    "workload",
+    "read_share",
+    "mix",
+    "random_distribution",
+    "rate",
+    "arrivals",
+    "ios",
+    "stride",
+];
 /// A key that is less like any that is known is not guessed at.
 const LIKENESS_MIN: f64 = 0.75;
 
@@ -33,32 +54,47 @@ pub struct Profile {
 /// One table of it.
 #[derive(Debug)]
 pub struct ProfileJob {
-    /// The table's name.
-    pub name: String,
-    /// Options, checked.
-    pub args: RunArgs,
+    /// The table's name and its options, checked.
+    pub job: JobArgs,
     /// How often it runs.
     pub loops: u32,
     /// What fails it.
     pub fail_on: Gates,
 }
 
+/// By the option's identifier: arguments as on a command line.
+type Options = BTreeMap<String, Vec<OsString>>;
+
 /// What a table says.
 #[derive(Clone, Debug, Default)]
 struct Settings {
-    /// By the option's identifier: arguments as on a command line.
-    options: BTreeMap<String, Vec<String>>,
+    options: Options,
     loops: Option<u32>,
     fail_on: Option<Gates>,
 }
 
 impl Profile {
-    /// Reads a profile.
+    /// Reads a profile whose jobs run one after the other.
     ///
     /// # Errors
     ///
     /// One line: which line of the text, which key, what is allowed.
     pub fn parse(text: &str) -> Result<Self, String> {
+        Self::read(text, &Options::new(), false)
+    }
+
+    /// Reads a profile whose jobs run at the same time. What the command line says holds for all of them, whatever the
+    /// profile says.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`parse`](Self::parse).
+    pub fn parse_together(text: &str, command_line: &ArgMatches) -> Result<Vec<JobArgs>, String> {
+        let profile = Self::read(text, &said(command_line), true)?;
+        Ok(profile.jobs.into_iter().map(|job| job.job).collect())
+    }
+
+    fn read(text: &str, command_line: &Options, together: bool) -> Result<Self, String> {
         let reader = Reader::new(text);
         let document = DeTable::parse(text).map_err(|error| {
             let at = error.span().unwrap_or_default();
@@ -86,6 +122,7 @@ impl Profile {
         }
         tables.sort_by_key(|(key, _)| key.span().start);
         let mut jobs = Vec::new();
+        let mut first: Option<(String, Settings)> = None;
         for (key, value) in tables {
             let table = value.get_ref().as_table().ok_or_else(|| {
                 let message = format!("job.{0} is a table: allowed is [job.{0}]", key.get_ref());
@@ -94,18 +131,29 @@ impl Profile {
             let mut settings = global.clone();
             let own = reader.settings(table)?;
             settings.options.extend(own.options);
+            settings.options.extend(command_line.clone());
             let name = key.get_ref().to_string();
+            match &first {
+                Some((before, known)) if together => known
+                    .shared_with(&settings)
+                    .map_err(|option| {
+                        let message = format!(
+                            "job {name}: jobs {before} and {name} run at the same time and need the same {option}: allowed is one for all, in [global]; 'pollux-perf bench' runs jobs one after the other"
+                        );
+                        reader.at(&key.span(), &message)
+                    })?,
+                _ => first = Some((name.clone(), settings.clone())),
+            }
             let args = reader
                 .args(&settings)
                 .map_err(|error| reader.at(&key.span(), &format!("job {name}: {error}")))?;
             jobs.push(ProfileJob {
-                args,
+                job: JobArgs { name, args },
                 loops: own.loops.or(global.loops).unwrap_or(LOOPS),
                 fail_on: match own.fail_on.or(global.fail_on.clone()) {
                     Some(gates) => gates,
                     None => FAIL_ON.parse()?,
                 },
-                name,
             });
         }
         if jobs.is_empty() {
@@ -113,6 +161,44 @@ impl Profile {
         }
         Ok(Self { jobs })
     }
+}
+
+impl Settings {
+    /// An option that is not of one job alone and not the same.
+    fn shared_with(&self, other: &Self) -> Result<(), String> {
+        let names = self.options.keys().chain(other.options.keys());
+        let mut shared = names.filter(|name| !OF_ONE_JOB.contains(&name.as_str()));
+        let differs = shared.find(|name| self.options.get(*name) != other.options.get(*name));
+        differs.map_or(Ok(()), |name| Err(name.clone()))
+    }
+}
+
+/// What was said on a command line, other than the name of the profile.
+fn said(command_line: &ArgMatches) -> Options {
+    let mut options = Options::new();
+    let command = RunArgs::augment_args(Command::new("job"));
+    for option in command.get_arguments() {
+        let id = option.get_id().as_str();
+        if command_line.value_source(id) != Some(ValueSource::CommandLine) || id == "profile" {
+            continue;
+        }
+        let long = option.get_long().unwrap_or_default();
+        let arguments = match option.get_action() {
+            ArgAction::SetTrue => vec![format!("--{long}").into()],
+            _ => command_line
+                .get_raw(id)
+                .into_iter()
+                .flatten()
+                .map(|value| {
+                    let mut argument = OsString::from(format!("--{long}="));
+                    argument.push(value);
+                    argument
+                })
+                .collect(),
+        };
+        options.insert(id.to_owned(), arguments);
+    }
+    options
 }
 
 /// The text and what its keys may be.
@@ -216,20 +302,29 @@ impl<'t> Reader<'t> {
     }
 
     /// An option with its value, as on a command line.
-    fn arguments(&self, option: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
+    fn arguments(
+        &self,
+        option: &Arg,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<Vec<OsString>, String> {
         let long = option.get_long().unwrap_or_default();
         let is_switch = matches!(option.get_action(), ArgAction::SetTrue);
         match (value.get_ref(), is_switch) {
-            (DeValue::Boolean(true), true) => Ok(vec![format!("--{long}")]),
+            (DeValue::Boolean(true), true) => Ok(vec![format!("--{long}").into()]),
             (DeValue::Boolean(false), true) => Ok(Vec::new()),
             (_, true) => Err("it is a switch: allowed are true and false".to_owned()),
             (DeValue::Array(values), false) if matches!(option.get_action(), ArgAction::Append) => {
                 let values = values.iter();
                 values
-                    .map(|value| Ok(format!("--{long}={}", self.scalar(value)?)))
+                    .map(|value| Ok(format!("--{long}={}", self.scalar(value)?).into()))
                     .collect()
             }
-            (_, false) => Ok(vec![format!("--{long}={}", self.scalar(value)?)]),
+            (DeValue::Array(values), false) if option.get_id() == "nsid" => {
+                let listed: Result<Vec<String>, String> =
+                    values.iter().map(|value| self.scalar(value)).collect();
+                Ok(vec![format!("--{long}={}", listed?.join(",")).into()])
+            }
+            (_, false) => Ok(vec![format!("--{long}={}", self.scalar(value)?).into()]),
         }
     }
 
@@ -274,79 +369,4 @@ fn nearest<'k>(key: &str, known: impl Iterator<Item = &'k str>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::load::Workload;
-
-    #[test]
-    fn jobs_have_what_is_global_and_what_is_their_own() {
-        let profile = Profile::parse(
-            "[global]\nruntime = 0.5\nbs = \"8k\"\nno_failover = true\nloops = 2\n\n[job.second]\nrw = \"randrw\"\nrwmixread = 70\niodepth = 1_6\n\n[job.first]\nbs = \"4k\"\nloops = 1\nfail_on = \"iops:-1%\"\nhdgst = false\nramp_time = 1\nrate_iops = 1000\n",
-        )
-        .unwrap();
-        let [second, first] = &profile.jobs[..] else {
-            panic!("{profile:?}");
-        };
-        assert_eq!((second.name.as_str(), second.loops), ("second", 2));
-        assert_eq!(second.args.time, Duration::from_millis(500));
-        assert_eq!(second.args.workload, Workload::RandRw);
-        assert_eq!((second.args.read_share, second.args.depth), (Some(70), 16));
-        assert!(second.args.no_failover && second.args.io_size.bytes() == [8192]);
-        assert_eq!(second.fail_on.0.len(), 2);
-        assert_eq!((first.name.as_str(), first.loops), ("first", 1));
-        assert_eq!(first.args.io_size.bytes(), [4096]);
-        assert!(!first.args.hdgst && first.args.rate.is_some());
-        assert_eq!(first.fail_on, "iops:-1%".parse().unwrap());
-    }
-
-    #[test]
-    fn what_is_wrong_is_said_with_line_and_key() {
-        for (text, wanted) in [
-            (
-                "[global]\niodetph = 4\n[job.a]",
-                &["line 2", "'iodetph'", "'iodepth'"][..],
-            ),
-            ("[job.a]\n\nbs = \"4x\"", &["line 3", "bs: ", "'4x'"]),
-            (
-                "[job.a]\nrw = \"randraed\"",
-                &["line 2", "rw: ", "'randread'"],
-            ),
-            (
-                "[job.a]\nbs = \"4k\"\nio_size = \"8k\"",
-                &["line 3", "io_size", "already"],
-            ),
-            (
-                "[job.a]\n[job.b]\nrwmixread = 70",
-                &["line 2", "job b", "randrw"],
-            ),
-            (
-                "[job.a]\narrivals = \"poisson\"",
-                &["line 1", "job a", "--rate"],
-            ),
-            ("[job.a]\nhdgst = 1", &["line 2", "hdgst", "true and false"]),
-            (
-                "[job.a]\nbs = true",
-                &["line 2", "bs", "string or a number"],
-            ),
-            ("[job.a]\njson = \"x\"", &["line 2", "'json'"]),
-            ("[job.a]\nloops = 0", &["line 2", "loops", "1 to 1000"]),
-            (
-                "[job.a]\nfail_on = \"p98:+1%\"",
-                &["line 2", "fail_on", "'p98'"],
-            ),
-            ("[jobs.a]\n", &["line 1", "'jobs'", "'job'"]),
-            ("job = 3", &["line 1", "[job.NAME]"]),
-            ("[job.a]\nbs = ", &["line 2"]),
-            ("[job.a]\nbs = 1\nbs = 2", &["line 3"]),
-            ("[global]\n", &["no job", "[job.randread]"]),
-        ] {
-            let error = Profile::parse(text).unwrap_err();
-            for part in wanted {
-                assert!(error.contains(part), "{text:?}: {part:?} in {error}");
-            }
-            assert!(!error.contains('\n'), "{error}");
-        }
-    }
-}
+mod tests;
