@@ -56,6 +56,12 @@ pub struct TargetArgs {
     #[arg(long, value_name = "BYTES", default_value = "512", value_parser = parse_block_size)]
     pub block_size: u32,
 
+    /// Command Quiesce Time that controllers report, in ms: nothing of a controller that is lost is executed later than 2
+    /// x KATO + CQT after its host has lost it, if disks end what they have within half of that time. Hosts that fence
+    /// writes count with it, and controllers of one host reset each other then. 0: none is reported. [default: 0]
+    #[arg(long, value_name = "MS")]
+    pub cqt: Option<u16>,
+
     /// Name of the subsystem.
     #[arg(long, default_value = "nqn.2026-01.io.pollux:target", value_parser = parse_nqn)]
     pub nqn: Nqn,

@@ -88,6 +88,10 @@ fn ask(handle: &TargetHandle, args: &TargetArgs, namespaces: Vec<NamespaceConfig
         let sender = sender.clone();
         move |answer| drop(sender.send(answer))
     };
+    if let Some(ms) = args.cqt {
+        let (told, request) = (told(), TargetRequest::set_quiesce_time(ms));
+        handle.request(request, move |answer| told(answer.map(|()| None)));
+    }
     if !args.is_empty() {
         let (told, config) = (told(), SubsystemConfig::new(nqn()));
         let request = TargetRequest::create_subsystem(config);

@@ -32,6 +32,10 @@ pub struct TargetStatus {
     pub refused_connects: u64,
     /// What a shortage of room for connections has cost since the start.
     pub admission: AdmissionCounters,
+    /// Command Quiesce Time that controllers report, in ms; 0: none.
+    pub cqt_ms: u16,
+    /// Whether a host may have several controllers of a subsystem by one listener.
+    pub duplicate_hosts: bool,
 }
 
 /// One subsystem.

@@ -7,6 +7,7 @@
 mod delay;
 mod errors;
 mod management;
+mod resets;
 mod stacked;
 mod staging;
 mod world;

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use pollux_nvme_tcp::spec::fabrics::CNTLID_DYNAMIC;
 use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Nqn, SglDescriptor, Sqe};
@@ -194,11 +195,27 @@ impl World {
             ddgst,
             ..Options::default()
         };
+        self.connect_by(options, entries)
+    }
+
+    pub fn connect_as(&mut self, options: Options) -> (Queue, Queue) {
+        self.connect_by(options, 128)
+    }
+
+    fn connect_by(&mut self, options: Options, entries: u32) -> (Queue, Queue) {
         let mut admin = self.open(options);
         admin.enable(&nqn(), options);
         let mut io = self.open(options);
         io.join(&nqn(), admin.cntlid, 1, entries, options);
         (admin, io)
+    }
+
+    /// The status of the Connect of one more admin queue, which is closed then.
+    pub fn try_connect(&mut self) -> Status {
+        let mut admin = self.open(Options::default());
+        let cqe = admin.connect(0, 32, CNTLID_DYNAMIC, &nqn(), Options::default());
+        admin.stream.close();
+        cqe.status()
     }
 
     /// One more I/O queue of a controller.

@@ -18,4 +18,5 @@ mod lying;
 #[path = "../../examples/own_disk/disk.rs"]
 mod own_disk;
 mod removals;
+mod resets;
 mod turns;

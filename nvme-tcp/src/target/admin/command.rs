@@ -1,5 +1,6 @@
 //! Commands on admin queues (NVMe Base 2.1, 5).
 
+use crate::spec::cross_controller_reset::{Impacted, LSP_REMOVE_COMPLETED};
 use crate::spec::identify::{CSI_NVM, IDENTIFY_LEN, IdentifyCdw10, IdentifyCdw11, cns};
 use crate::spec::log::{AnaLogHeader, GetLogPage, lid};
 use crate::spec::opcode::{DataDirection, FABRICS, admin, fctype};
@@ -41,7 +42,7 @@ pub(in crate::target) fn execute(
         return Err(Status::INVALID_FIELD.with_dnr());
     }
     if sqe.opcode == admin::KEEP_ALIVE {
-        return Ok(Outcome::Done(0));
+        return Ok(Outcome::KeepAlive);
     }
     if !controller.is_ready() {
         return Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr());
@@ -57,6 +58,9 @@ pub(in crate::target) fn execute(
             Outcome::Later
         }
         admin::ABORT => abort(controller, sqe),
+        admin::CROSS_CONTROLLER_RESET if config.resets_others() && subsystem.is_some() => {
+            Outcome::Reset(Impacted::from_sqe(sqe))
+        }
         _ => return Err(Status::INVALID_OPCODE.with_dnr()),
     };
     if let Outcome::Data(data) = &outcome {
@@ -106,7 +110,9 @@ fn log_page(
     let subsystem = config.subsystems.get(&controller.subnqn);
     let mut read = None;
     let log = match (get.lid, subsystem) {
-        (lid::SUPPORTED_LOG_PAGES, _) => log_page::supported(controller.is_discovery()),
+        (lid::SUPPORTED_LOG_PAGES, _) => {
+            log_page::supported(controller.is_discovery(), config.resets_others())
+        }
         (lid::ERROR_INFORMATION, _) => log_page::errors(controller),
         (lid::DISCOVERY, None) => {
             read = Some(Kind::Discovery);
@@ -126,7 +132,7 @@ fn log_page(
             });
         }
         (lid::FIRMWARE_SLOT, Some(_)) => log_page::firmware(),
-        (lid::COMMAND_EFFECTS, Some(_)) => log_page::command_effects(),
+        (lid::COMMAND_EFFECTS, Some(_)) => log_page::command_effects(config.resets_others()),
         (lid::CHANGED_NAMESPACE_LIST, Some(_)) => {
             read = Some(Kind::Namespace);
             identify::namespace_list(controller.changed_namespaces.iter().copied())
@@ -142,9 +148,16 @@ fn log_page(
             log.resize(log.len().max(len_max), 0);
             log
         }
+        (lid::CROSS_CONTROLLER_RESET, Some(_)) if config.resets_others() => {
+            read = Some(Kind::Reset);
+            controller.resets.bytes()
+        }
         _ => return Err(Status::INVALID_LOG_PAGE.with_dnr()),
     };
     let log = cut(log, get.offset, len)?;
+    if read == Some(Kind::Reset) && get.lsp & LSP_REMOVE_COMPLETED != 0 {
+        controller.resets.remove_completed(get.offset, len);
+    }
     if let Some(kind) = read.filter(|_| !get.rae) {
         controller.events.was_read(kind);
         if kind == Kind::Namespace {
@@ -193,12 +206,7 @@ fn identify_data(
     let invalid = Status::INVALID_FIELD.with_dnr();
     let structure = IdentifyCdw10::from_bits(sqe.cdw10.get()).cns();
     if structure == cns::CONTROLLER {
-        return Ok(identify::controller(
-            controller,
-            subsystem,
-            config.retry_delays,
-            identify::mdts_of(config.transfer_max),
-        ));
+        return Ok(identify::controller(controller, subsystem, config));
     }
     // A discovery controller has no namespaces.
     let subsystem = subsystem.ok_or(invalid)?;

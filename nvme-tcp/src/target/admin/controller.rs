@@ -7,6 +7,7 @@ use std::time::Duration;
 use pollux_reactor::{Time, TimerId};
 use zerocopy::FromZeros;
 
+use crate::spec::cross_controller_reset::Impacted;
 use crate::spec::fabrics::property;
 use crate::spec::log::ErrorLogEntry;
 use crate::spec::nqn::{HostNqn, Nqn};
@@ -14,6 +15,7 @@ use crate::spec::registers::{Cap, Cc, Csts, Vs};
 use crate::spec::status::Status;
 use crate::spec::{Cqe, Sqe};
 use crate::target::admin::events::AsyncEvents;
+use crate::target::admin::reset_log::ResetLog;
 use crate::target::conn::connection::Outgoing;
 use crate::target::io::ControllerKey;
 
@@ -29,6 +31,8 @@ pub(in crate::target) const ABORTS_MAX: u8 = 4;
 pub(in crate::target) const ERROR_LOG_ENTRIES: u8 = 64;
 /// Granularity of the keep-alive timeout in units of 100 ms.
 pub(in crate::target) const KAS: u16 = 10;
+/// Time added to a keep-alive timeout that has passed; less if a lease is over before.
+pub(in crate::target) const KEEP_ALIVE_GRACE: Duration = Duration::from_secs(1);
 
 /// Most data in one C2HData PDU on an admin queue.
 const ADMIN_CHUNK: usize = 64 * 1024;
@@ -68,8 +72,10 @@ pub(in crate::target) struct IoQueueEntry {
 }
 
 /// Where the keep-alive timer stands.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(in crate::target) struct KeepAlive {
+    /// When the timer was started anew.
+    pub(in crate::target) since: Time,
     pub(in crate::target) timer: Option<TimerId>,
     /// The timeout has passed; what arrives until the timer fires again still counts. Without that a host
     /// would be dropped after every stall of our own, with its command waiting in the socket.
@@ -81,6 +87,10 @@ pub(in crate::target) struct KeepAlive {
 pub(in crate::target) struct Controller {
     pub(in crate::target) key: ControllerKey,
     pub(in crate::target) cntlid: u16,
+    /// Its name for a Cross-Controller Reset, which another controller of the host is asked for.
+    pub(in crate::target) instance: Impacted,
+    /// Resets of others that it was asked for.
+    pub(in crate::target) resets: ResetLog,
     pub(in crate::target) subnqn: Nqn,
     pub(in crate::target) hostnqn: HostNqn,
     pub(in crate::target) hostid: [u8; 16],
@@ -205,6 +215,15 @@ impl Controller {
         let step = u64::from(KAS) * 100;
         (self.kato_ms > 0)
             .then(|| Duration::from_millis(u64::from(self.kato_ms).div_ceil(step) * step))
+    }
+
+    /// Until when reactors may serve it without another Keep Alive, where a CQT is promised; see
+    /// [`keep_alive`](crate::target::control::keep_alive).
+    pub(in crate::target) fn lease(&self, cqt: Duration) -> Time {
+        match self.keep_alive_timeout().filter(|_| !cqt.is_zero()) {
+            Some(timeout) => self.keep_alive.since + timeout + (cqt / 4).min(KEEP_ALIVE_GRACE),
+            None => Time::MAX,
+        }
     }
 
     /// Whether the host has as many commands outstanding as the admin queue has entries.

@@ -15,6 +15,8 @@ pub(in crate::target) enum Kind {
     Ana,
     Discovery,
     Health,
+    /// A Cross-Controller Reset that was asked for has ended.
+    Reset,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +35,10 @@ pub(in crate::target) struct AsyncEvents {
     /// The Asynchronous Event Configuration feature.
     pub(in crate::target) config: u32,
     requests: VecDeque<u16>,
-    states: [State; 4],
+    states: [State; 5],
 }
 
-const KINDS: [(Kind, u32, AsyncEvent); 4] = [
+const KINDS: [(Kind, u32, AsyncEvent); 5] = [
     (
         Kind::Namespace,
         event::ENABLE_NAMESPACE,
@@ -53,6 +55,11 @@ const KINDS: [(Kind, u32, AsyncEvent); 4] = [
         event::ENABLE_SMART_RELIABILITY,
         AsyncEvent::RELIABILITY_DEGRADED,
     ),
+    (
+        Kind::Reset,
+        event::ENABLE_CROSS_CONTROLLER_RESET,
+        AsyncEvent::CROSS_CONTROLLER_RESET_COMPLETED,
+    ),
 ];
 
 impl AsyncEvents {
@@ -62,9 +69,10 @@ impl AsyncEvents {
             config: event::ENABLE_NAMESPACE
                 | event::ENABLE_ANA
                 | event::ENABLE_DISCOVERY
-                | event::ENABLE_SMART_RELIABILITY,
+                | event::ENABLE_SMART_RELIABILITY
+                | event::ENABLE_CROSS_CONTROLLER_RESET,
             requests: VecDeque::new(),
-            states: [State::Quiet; 4],
+            states: [State::Quiet; 5],
         }
     }
 
@@ -116,7 +124,7 @@ impl AsyncEvents {
     /// Forgets requests and events: the controller was reset.
     pub(in crate::target) fn reset(&mut self) {
         self.requests.clear();
-        self.states = [State::Quiet; 4];
+        self.states = [State::Quiet; 5];
     }
 
     /// A request with the event that answers it.

@@ -33,7 +33,7 @@ pub(in crate::target) fn set(
         fid::ASYNC_EVENT_CONFIG => controller.events.config = value,
         fid::KEEP_ALIVE_TIMER => {
             controller.kato_ms = value;
-            return Ok(Outcome::KeepAliveSet);
+            return Ok(Outcome::KeepAlive);
         }
         _ if controller.is_discovery() => return Err(Status::INVALID_FIELD.with_dnr()),
         fid::NUMBER_OF_QUEUES => {

@@ -15,16 +15,17 @@ use crate::target::admin::controller::{
     ABORTS_MAX, Controller, ERROR_LOG_ENTRIES, KAS, QUEUE_ENTRIES_MAX, VERSION,
 };
 use crate::target::admin::events::AERS_MAX;
+use crate::target::admin::reset_log::RESETS_MAX;
 use crate::target::conn::connection::{IN_CAPSULE_MAX, wire_len};
 use crate::target::io::command::COMMANDS;
 use crate::target::subsystem::ana::{ANA_GROUP_MAX, ANATT_SECS};
-use crate::target::subsystem::{NAMESPACES_MAX, Namespace, Subsystem};
+use crate::target::subsystem::{Configuration, NAMESPACES_MAX, Namespace, Subsystem};
 
 /// MDTS counts in powers of two of this many bytes (CAP.MPSMIN).
 pub(in crate::target) const MDTS_UNIT: u32 = 4096;
 
 /// MDTS of a data length, a power of two of at least [`MDTS_UNIT`].
-pub(in crate::target) const fn mdts_of(bytes: u32) -> u8 {
+const fn mdts_of(bytes: u32) -> u8 {
     // At most 31, so nothing is cut off.
     (bytes / MDTS_UNIT).ilog2().to_le_bytes()[0]
 }
@@ -36,8 +37,7 @@ pub(in crate::target) const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
 pub(in crate::target) fn controller(
     controller: &Controller,
     subsystem: Option<&Subsystem>,
-    retry_delays: [u16; 3],
-    mdts: u8,
+    config: &Configuration,
 ) -> Vec<u8> {
     let mut id: Box<IdentifyController> = zeroed();
     id.sn = ascii_field(subsystem.map_or("POLLUX00000000000000", |s| &s.config.serial));
@@ -45,9 +45,9 @@ pub(in crate::target) fn controller(
     id.fr = ascii_field(FIRMWARE);
     id.cntlid = controller.cntlid.into();
     id.ver = VERSION.into_bits().into();
-    id.mdts = mdts;
+    id.mdts = mdts_of(config.transfer_max);
     id.ctratt = ctrl::CTRATT_HOST_ID_128.into();
-    let [crdt1, crdt2, crdt3] = retry_delays;
+    let [crdt1, crdt2, crdt3] = config.retry_delays;
     (id.crdt1, id.crdt2, id.crdt3) = (crdt1.into(), crdt2.into(), crdt3.into());
     id.acl_z = ABORTS_MAX - 1;
     id.aerl_z = AERS_MAX - 1;
@@ -76,9 +76,16 @@ pub(in crate::target) fn controller(
     id.mnan = subsystem.config.max_namespaces.into();
     id.oncs = COMMANDS.iter().fold(0, |oncs, c| oncs | c.oncs).into();
     id.vwc = ctrl::VWC_PRESENT | ctrl::VWC_FLUSH_ALL_SUPPORTED;
-    id.oaes = event::ENABLE_NAMESPACE.into();
+    let mut events = event::ENABLE_NAMESPACE;
+    if config.resets_others() {
+        events |= event::ENABLE_CROSS_CONTROLLER_RESET;
+        id.ciu = controller.instance.ciu;
+        id.cirn = controller.instance.cirn.into();
+        id.ccrl = RESETS_MAX;
+        id.cqt = config.cqt_ms.into();
+    }
     if subsystem.config.ana_reporting {
-        id.oaes = (event::ENABLE_NAMESPACE | event::ENABLE_ANA).into();
+        events |= event::ENABLE_ANA;
         id.cmic |= ctrl::CMIC_ANA_REPORTING;
         id.anatt = ANATT_SECS;
         id.anacap = ctrl::ANACAP_OPTIMIZED
@@ -89,6 +96,7 @@ pub(in crate::target) fn controller(
         id.anagrpmax = ANA_GROUP_MAX.into();
         id.nanagrpid = ANA_GROUP_MAX.into();
     }
+    id.oaes = events.into();
     id.as_bytes().to_vec()
 }
 

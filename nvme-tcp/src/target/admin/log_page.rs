@@ -30,8 +30,8 @@ const SUPPORTED: [u8; 7] = [
     lid::ANA,
 ];
 
-/// Supported Log Pages, LID 00h: bit 0 (LSUPP) of one dword per identifier.
-pub(in crate::target) fn supported(discovery: bool) -> Vec<u8> {
+/// Supported Log Pages, LID 00h: bit 0 (LSUPP) of one dword per identifier. `resets`: controllers reset others.
+pub(in crate::target) fn supported(discovery: bool, resets: bool) -> Vec<u8> {
     let mut log = vec![0; LID_SUPPORTED_LEN];
     let lids: &[u8] = if discovery {
         &[
@@ -42,7 +42,8 @@ pub(in crate::target) fn supported(discovery: bool) -> Vec<u8> {
     } else {
         &SUPPORTED
     };
-    for &lid in lids {
+    let resets = (resets && !discovery).then_some(&lid::CROSS_CONTROLLER_RESET);
+    for &lid in lids.iter().chain(resets) {
         if let Some(entry) = log.get_mut(usize::from(lid) * 4) {
             *entry = 1;
         }
@@ -110,8 +111,8 @@ pub(in crate::target) fn firmware() -> Vec<u8> {
     log.as_bytes().to_vec()
 }
 
-/// Commands Supported and Effects, LID 05h.
-pub(in crate::target) fn command_effects() -> Vec<u8> {
+/// Commands Supported and Effects, LID 05h. `resets`: controllers reset others.
+pub(in crate::target) fn command_effects(resets: bool) -> Vec<u8> {
     const ADMIN: [u8; 8] = [
         admin::GET_LOG_PAGE,
         admin::IDENTIFY,
@@ -123,7 +124,8 @@ pub(in crate::target) fn command_effects() -> Vec<u8> {
         FABRICS,
     ];
     let mut log: Box<CommandEffectsLog> = zeroed();
-    for opcode in ADMIN {
+    let resets = resets.then_some(admin::CROSS_CONTROLLER_RESET);
+    for opcode in ADMIN.into_iter().chain(resets) {
         log.acs[usize::from(opcode)] = effects::CSUPP.into();
     }
     for command in COMMANDS {

@@ -6,6 +6,9 @@ pub(in crate::target) mod events;
 pub(in crate::target) mod features;
 pub(in crate::target) mod identify;
 pub(in crate::target) mod log_page;
+pub(in crate::target) mod reset_log;
+
+use crate::spec::cross_controller_reset::Impacted;
 
 /// How a command went that did not fail.
 #[derive(Debug)]
@@ -17,11 +20,13 @@ pub(in crate::target) enum Outcome {
     /// The answer comes later.
     Later,
     /// Done; the keep-alive timer is to start anew.
-    KeepAliveSet,
+    KeepAlive,
     /// Done; the controller's queues are to go.
     Stopped,
     /// The answer is whether this reactor has aborted this command.
     Abort { reactor: usize, qid: u16, cid: u16 },
+    /// The answer is whether this other controller of the host was reset.
+    Reset(Impacted),
     /// The answer is this part of the SMART log, in bytes, which needs the counters of all reactors.
     Smart { offset: u64, len: usize },
 }

@@ -2,8 +2,11 @@
 //! have told what it takes.
 
 use crate::spec::Sqe;
+use crate::spec::cross_controller_reset::IMMEDIATE_RESET_SUCCESSFUL;
 use crate::spec::status::Status;
+use crate::target::admin::controller::Controller;
 use crate::target::admin::{Outcome, command, log_page};
+use crate::target::control::quiesce::Reset;
 use crate::target::control::{Home, HomeTurn};
 use crate::target::io::ControllerKey;
 use crate::target::io::message::{IoMessage, ReactorReport};
@@ -23,7 +26,6 @@ impl Home {
             return;
         };
         controller.last_seen = turn.cx.now();
-        controller.keep_alive.in_grace = false;
         controller.admin.commands += 1;
         controller.admin.sqhd = (controller.admin.sqhd + 1) % controller.admin.entries;
         let cid = sqe.cid.get();
@@ -40,15 +42,27 @@ impl Home {
             }
             Ok(Outcome::Data(data)) => controller.answer(cid, Status::SUCCESS, 0, data),
             Ok(Outcome::Later) => {}
-            Ok(Outcome::KeepAliveSet) => {
-                Self::start_keep_alive(controller, turn);
+            Ok(Outcome::KeepAlive) => {
                 controller.answer(cid, Status::SUCCESS, 0, Vec::new());
+                self.start_keep_alive(key, turn);
             }
             Ok(Outcome::Stopped) => {
-                for reactor in 0..turn.links.reactors() {
-                    turn.links.send_io(reactor, IoMessage::CloseQueues { key });
-                }
                 controller.answer(cid, Status::SUCCESS, 0, Vec::new());
+                self.controller_stopped(key, turn);
+            }
+            Ok(Outcome::Reset(impacted)) => {
+                let result = self.reset_another(key, cid, impacted, turn);
+                let Some(controller) = self.controllers.get_mut(&key) else {
+                    return;
+                };
+                match result {
+                    Ok(Reset::Done) => {
+                        let result = IMMEDIATE_RESET_SUCCESSFUL.into();
+                        controller.answer(cid, Status::SUCCESS, result, Vec::new());
+                    }
+                    Ok(Reset::Begun) => {}
+                    Err(status) => refuse(controller, sqe, status),
+                }
             }
             Ok(Outcome::Abort {
                 reactor,
@@ -69,12 +83,11 @@ impl Home {
                     home.answer_smart(key, cid, offset, len, &reports);
                 });
             }
-            Err(status) => {
-                controller.log_error(0, sqe, status);
-                controller.answer(cid, status.with_more(), 0, Vec::new());
-            }
+            Err(status) => refuse(controller, sqe, status),
         }
-        controller.deliver_events();
+        if let Some(controller) = self.controllers.get_mut(&key) {
+            controller.deliver_events();
+        }
     }
 
     /// Answers Get Log Page for the SMART log.
@@ -107,4 +120,10 @@ impl Home {
         }
         self.due.push(controller.admin.connection);
     }
+}
+
+/// A command fails.
+fn refuse(controller: &mut Controller, sqe: &Sqe, status: Status) {
+    controller.log_error(0, sqe, status);
+    controller.answer(sqe.cid.get(), status.with_more(), 0, Vec::new());
 }

@@ -393,6 +393,8 @@ impl Home {
             faults_total: self.faults_total,
             refused_connects: self.refused_connects,
             admission: self.admission.counters(),
+            cqt_ms: self.config.cqt_ms,
+            duplicate_hosts: self.config.duplicate_hosts,
         };
         let subsystems = self.config.subsystems.values().zip(&mut status.subsystems);
         for (subsystem, shown) in subsystems {

@@ -22,9 +22,11 @@ use crate::target::admin::controller::{
     AdminQueue, Controller, IO_QUEUES_MAX, IoQueueEntry, KeepAlive, QUEUE_ENTRIES_MAX,
 };
 use crate::target::admin::events::AsyncEvents;
+use crate::target::admin::reset_log::ResetLog;
 use crate::target::conn::connection::{Connection, End, MAXH2CDATA};
 use crate::target::control::Home;
 use crate::target::control::HomeTurn;
+use crate::target::control::quiesce;
 use crate::target::io::ControllerKey;
 use crate::target::io::channels::Owner;
 use crate::target::io::message::IoMessage;
@@ -280,6 +282,18 @@ impl Home {
                     "the host is not on the subsystem's list",
                 ));
             }
+            let is_twin = |c: &Controller| {
+                c.subnqn == wanted.subnqn
+                    && c.hostnqn == wanted.hostnqn
+                    && c.hostid == wanted.data.hostid
+                    && c.listener == listener
+            };
+            if !self.config.duplicate_hosts && self.controllers.values().any(is_twin) {
+                return Err(Refusal::new(
+                    Status::CONNECT_CONTROLLER_BUSY,
+                    "the host has a controller of the subsystem by this listener, and dup_host_policy is restrict_per_listener",
+                ));
+            }
             subsystem.new_cntlid(&used)
         };
         let cntlid = cntlid.ok_or_else(|| {
@@ -290,9 +304,12 @@ impl Home {
         })?;
         let key = ControllerKey(self.new_id());
         let now = turn.cx.now();
-        let mut controller = Controller {
+        let instance = quiesce::first_instance(cntlid, turn.cx.rng());
+        let controller = Controller {
             key,
             cntlid,
+            instance,
+            resets: ResetLog::default(),
             subnqn: wanted.subnqn,
             hostnqn: wanted.hostnqn,
             hostid: wanted.data.hostid,
@@ -314,7 +331,11 @@ impl Home {
             cc: Cc::new(),
             csts: Csts::new(),
             kato_ms,
-            keep_alive: KeepAlive::default(),
+            keep_alive: KeepAlive {
+                since: now,
+                timer: None,
+                in_grace: false,
+            },
             last_seen: now,
             created: now,
             events: AsyncEvents::new(),
@@ -329,9 +350,9 @@ impl Home {
             "{}: controller {cntlid} of {} for host {}",
             controller.admin.peer, controller.subnqn, controller.hostnqn
         );
-        Self::start_keep_alive(&mut controller, turn);
         self.open_views(&controller, turn);
         self.controllers.insert(key, controller);
+        self.start_keep_alive(key, turn);
         self.admin_qpairs += 1;
         Ok(Connected {
             key,

@@ -10,9 +10,10 @@ mod configure;
 mod connections;
 pub(in crate::target) mod handle;
 mod handshake;
-mod keep_alive;
+pub(in crate::target) mod keep_alive;
 pub(in crate::target) mod links;
 pub(in crate::target) mod message;
+mod quiesce;
 pub(in crate::target) mod request;
 mod sync;
 
@@ -31,6 +32,7 @@ use crate::target::control::admission::Admission;
 use crate::target::control::connections::HomeConnection;
 use crate::target::control::links::Links;
 use crate::target::control::message::HomeMessage;
+use crate::target::control::quiesce::{Ends, Of};
 use crate::target::control::sync::Removal;
 use crate::target::io::ControllerKey;
 use crate::target::io::message::{IoEvent, IoMessage};
@@ -68,6 +70,8 @@ pub(in crate::target) struct Home {
     pub(in crate::target) gather: Gather<Home>,
     /// Removals that are not over.
     removals: BTreeMap<u64, Removal>,
+    /// The ends of controllers, as far as somebody may ask for them.
+    ends: Ends,
     last_id: u64,
 }
 
@@ -88,6 +92,7 @@ impl Home {
             due: Vec::new(),
             gather: Gather::new(wake),
             removals: BTreeMap::new(),
+            ends: Ends::default(),
             last_id: 0,
         }
     }
@@ -160,6 +165,7 @@ impl Home {
     pub(in crate::target) fn poll(&mut self, turn: &mut HomeTurn<'_, '_>) -> Progress {
         let mut progress = self.accept(turn);
         self.end_overdue_removals(turn.cx.now());
+        self.check_ends(turn.cx.now());
         while let Some(answered) = self.gather.next_answered() {
             answered(self);
             progress = Progress::Busy;
@@ -188,7 +194,8 @@ impl Home {
             .removals
             .values()
             .filter_map(|removal| removal.deadline);
-        removals.chain(self.admission.deadline()).min()
+        let times = removals.chain(self.admission.deadline());
+        times.chain(self.ends.deadline()).min()
     }
 
     /// Has the next poll serve a connection.
@@ -229,14 +236,13 @@ impl Home {
     }
 
     fn forget_controller(&mut self, key: ControllerKey, turn: &mut HomeTurn<'_, '_>) {
-        if self
-            .controllers
-            .remove(&key)
-            .is_some_and(|c| !c.is_discovery())
-        {
+        let removed = self.controllers.remove(&key);
+        if let Some(controller) = removed.filter(|c| !c.is_discovery()) {
             for reactor in 0..turn.links.reactors() {
                 turn.links.send_io(reactor, IoMessage::Close { key });
             }
+            self.ends.forget(key);
+            self.begin_end(key, Of::controller(&controller), controller.instance, turn);
         }
     }
 

@@ -106,6 +106,26 @@ impl TargetRequest {
         })
     }
 
+    /// Sets the Command Quiesce Time, which Identify Controller reports as CQT to whoever asks from then on: nothing of a
+    /// controller that is lost is executed later than 2 x KATO + CQT after its host has lost it, as long as disks end what
+    /// they have of it within half of that time. Controllers of one host reset each other then (Cross-Controller Reset).
+    /// 0 ms: nothing of that is promised.
+    pub fn set_quiesce_time(ms: u16) -> Self {
+        Self::change("set_quiesce_time", move |home, turn| {
+            home.set_quiesce_time(ms, turn);
+            Ok(())
+        })
+    }
+
+    /// Whether a host may have several controllers of a subsystem by one listener, as it may at first. Those that it has
+    /// stay.
+    pub fn allow_duplicate_hosts(allow: bool) -> Self {
+        Self::change("allow_duplicate_hosts", move |home, _| {
+            home.config.duplicate_hosts = allow;
+            Ok(())
+        })
+    }
+
     /// Changes nothing; answered when every reactor has taken in all that was asked for before.
     pub fn sync() -> Self {
         Self::change("sync", |_, _| Ok(()))

@@ -7,6 +7,7 @@ use crate::target::control::Home;
 use crate::target::control::HomeTurn;
 use crate::target::control::request::{Removed, Reply};
 use crate::target::error::TargetError;
+use crate::target::io::ControllerKey;
 use crate::target::io::channels::Scope;
 use crate::target::io::message::{IoMessage, ReactorReport};
 use pollux_reactor::{Part, Time};
@@ -70,6 +71,17 @@ impl Home {
         };
         let message = |part| IoMessage::AwaitRemoval(scope.clone(), part);
         self.ask(message, then, turn);
+    }
+
+    /// Does `then` once nothing that was in flight for a controller whose queues were closed before can execute any more.
+    pub(super) fn await_end(
+        &mut self,
+        key: ControllerKey,
+        turn: &mut HomeTurn<'_, '_>,
+        then: impl FnOnce(&mut Home) + Send + 'static,
+    ) {
+        let message = |part| IoMessage::AwaitEnd(key, part);
+        self.ask(message, |home, _| then(home), turn);
     }
 
     /// Answers removals whose time is over.

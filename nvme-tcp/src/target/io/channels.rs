@@ -477,13 +477,28 @@ impl Channels {
 
     /// Answers when nothing that was removed and is within `scope` is with a disk any more.
     pub(in crate::target) fn await_removal(&mut self, scope: &Scope, part: Part<()>) {
-        let open = self.seats.iter().flatten().flat_map(|seat| &seat.open);
-        let open = open.flatten().filter(|open| {
-            let (key, nsid) = (open.command.key, open.command.nsid);
-            let owner = self.owners.get(&key);
-            open.cancelled && owner.is_some_and(|owner| scope.holds(owner, nsid))
+        let serials = self.cancelled(|of| {
+            let owner = self.owners.get(&of.key);
+            owner.is_some_and(|owner| scope.holds(owner, of.nsid))
         });
-        let serials: BTreeSet<u64> = open.map(|open| open.serial).collect();
+        self.await_these(serials, part);
+    }
+
+    /// Answers when nothing of queues of a controller that were closed is with a disk any more.
+    pub(in crate::target) fn await_end(&mut self, key: ControllerKey, part: Part<()>) {
+        let serials = self.cancelled(|of| of.key == key);
+        self.await_these(serials, part);
+    }
+
+    /// I/Os of these commands that disks were asked to end and have not.
+    fn cancelled(&self, of: impl Fn(&CommandRef) -> bool) -> BTreeSet<u64> {
+        let open = self.seats.iter().flatten().flat_map(|seat| &seat.open);
+        let open = open.flatten();
+        let open = open.filter(|open| open.cancelled && of(&open.command));
+        open.map(|open| open.serial).collect()
+    }
+
+    fn await_these(&mut self, serials: BTreeSet<u64>, part: Part<()>) {
         match serials.is_empty() {
             true => part.answer(()),
             false => self.removals.push(Removal { part, serials }),

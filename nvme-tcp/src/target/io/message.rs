@@ -1,6 +1,6 @@
 //! What the I/O part of a reactor is told, and what it tells. Messages between two services arrive in order.
 
-use pollux_reactor::Part;
+use pollux_reactor::{Part, Time};
 
 use crate::spec::log::AnaState;
 use crate::target::disk::DiskRef;
@@ -9,6 +9,9 @@ use crate::target::io::channels::{Owner, Scope};
 use crate::target::io::queue::IoQueue;
 use crate::target::io::shares::HostName;
 use crate::target::status::{Fault, QpairCounters, QpairStatus, ReactorStatus};
+
+/// Why queues end whose host was not heard of.
+pub(in crate::target) const KEEP_ALIVE_TIMEOUT: &str = "keep-alive timeout";
 
 /// A namespace as one controller's I/O queues see it.
 #[derive(Debug, Clone)]
@@ -52,6 +55,8 @@ pub(in crate::target) enum IoMessage {
         host: HostName,
         owner: Owner,
     },
+    /// A controller is to be served until then, unless another time is said before.
+    Lease { key: ControllerKey, lease: Time },
     /// A controller's view of a namespace is now this one, or gone.
     Namespace {
         key: ControllerKey,
@@ -80,6 +85,8 @@ pub(in crate::target) enum IoMessage {
     Sync(Part<()>),
     /// Answer when nothing that was in flight for what was removed before, and is within this scope, can execute any more.
     AwaitRemoval(Scope, Part<()>),
+    /// Answer when nothing that was in flight for a controller whose queues were closed before can execute any more.
+    AwaitEnd(ControllerKey, Part<()>),
     /// Answer with what this reactor has to tell.
     Report(Part<ReactorReport>),
 }

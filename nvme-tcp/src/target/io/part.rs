@@ -12,7 +12,9 @@ use crate::target::disk::Doorbell;
 use crate::target::io::ControllerKey;
 use crate::target::io::channels::{Answer, Channels, CommandRef};
 use crate::target::io::command::{Namespaces, View};
-use crate::target::io::message::{IoEvent, IoMessage, NamespaceView, ReactorReport};
+use crate::target::io::message::{
+    IoEvent, IoMessage, KEEP_ALIVE_TIMEOUT, NamespaceView, ReactorReport,
+};
 use crate::target::io::queue::IoQueue;
 use crate::target::io::queue::execute::Serving;
 use crate::target::io::staging::StagingPool;
@@ -34,6 +36,8 @@ struct IoController {
     namespaces: Namespaces,
     /// Places of its queues.
     queues: Vec<usize>,
+    /// When its queues end.
+    lease: Time,
     /// Sums over queues that are closed.
     closed: QpairCounters,
 }
@@ -64,6 +68,8 @@ pub(in crate::target) struct IoPart {
     answers: Vec<Answer>,
     /// When `check_transfers` is to look, if anybody waits for data or memory.
     look_at: Option<Time>,
+    /// No lease ends before.
+    lease_at: Time,
     /// Connections that were ended because data did not come.
     data_timeouts: u64,
     /// What home is to hear.
@@ -88,6 +94,7 @@ impl IoPart {
             channels: Channels::new(reactor, doorbell),
             answers: Vec::new(),
             look_at: None,
+            lease_at: Time::MAX,
             data_timeouts: 0,
             told: Vec::new(),
             qpairs: 0,
@@ -103,10 +110,17 @@ impl IoPart {
                     host: self.pool.enter(host),
                     namespaces: Namespaces::default(),
                     queues: Vec::new(),
+                    lease: Time::MAX,
                     closed: QpairCounters::default(),
                 };
                 self.channels.enter(key, owner);
                 self.controllers.insert(key, controller);
+            }
+            IoMessage::Lease { key, lease } => {
+                if let Some(controller) = self.controllers.get_mut(&key) {
+                    controller.lease = lease;
+                    self.lease_at = self.lease_at.min(lease);
+                }
             }
             IoMessage::Namespace { key, nsid, view } => self.set_view(key, nsid, view, turn),
             IoMessage::Adopt { key, queue } => self.adopt(key, queue, turn),
@@ -141,6 +155,7 @@ impl IoPart {
             }
             IoMessage::Sync(part) => part.answer(()),
             IoMessage::AwaitRemoval(scope, part) => self.channels.await_removal(&scope, part),
+            IoMessage::AwaitEnd(key, part) => self.channels.await_end(key, part),
             IoMessage::Report(part) => part.answer(self.report(turn.cx.now())),
         }
         self.tell_home();
@@ -240,6 +255,7 @@ impl IoPart {
             return;
         }
         self.qpairs += 1;
+        self.lease_at = self.lease_at.min(controller.lease);
         let place = self.free.pop().unwrap_or(self.seats.len());
         if place == self.seats.len() {
             self.seats.push(None);
@@ -289,6 +305,9 @@ impl IoPart {
     #[inline]
     pub(in crate::target) fn poll(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
         let mut progress = Progress::Idle;
+        if turn.cx.now() >= self.lease_at {
+            self.end_leases(turn);
+        }
         if self.look_at.is_some_and(|at| turn.cx.now() >= at) {
             self.check_transfers(turn);
         }
@@ -314,10 +333,24 @@ impl IoPart {
 
     /// When it is to be polled even if nothing wakes it.
     pub(in crate::target) fn deadline(&self) -> Option<Time> {
-        self.look_at
-            .into_iter()
-            .chain(self.channels.deadline())
-            .min()
+        let lease = Some(self.lease_at).filter(|&at| at < Time::MAX);
+        let times = lease.into_iter().chain(self.look_at);
+        times.chain(self.channels.deadline()).min()
+    }
+
+    /// Ends the queues of controllers whose leases are over, before anything that has come for them is looked at.
+    #[cold]
+    fn end_leases(&mut self, turn: &mut Turn<'_, '_>) {
+        let now = turn.cx.now();
+        let over = self.controllers.values().filter(|c| c.lease <= now);
+        let places: Vec<usize> = over.flat_map(|c| c.queues.clone()).collect();
+        for place in places {
+            self.end(place, End::Overdue(KEEP_ALIVE_TIMEOUT), turn);
+        }
+        // Home closes controllers whose leases are over, or tells of other ones.
+        let later = self.controllers.values().map(|c| c.lease);
+        let next = later.filter(|&lease| lease > now).min();
+        self.lease_at = next.unwrap_or(Time::MAX);
     }
 
     /// Looks whether data that was asked for comes, and ends connections whose data does not.

@@ -3,7 +3,7 @@
 use pollux_reactor::rpc::{Answer, Call, Outcome};
 use serde_json::{Map, Value, json};
 
-use super::{State, address, forward_then, listing, subsystems, transport};
+use super::{State, address, forward_then, listing, settings, subsystems, transport};
 use crate::spec::log::AnaState;
 use crate::spec::nqn::Nqn;
 use crate::target::control::request::TargetRequest;
@@ -26,7 +26,10 @@ fn entry(method: &str, params: Value) -> Value {
 }
 
 fn saved(state: &State, status: &TargetStatus) -> Vec<Value> {
-    let mut calls: Vec<Value> = transport::saved(state).into_iter().collect();
+    // First, since it holds for all that comes after.
+    let settings = settings::saved(status).map(|params| entry("nvmf_set_config", params));
+    let mut calls: Vec<Value> = settings.into_iter().collect();
+    calls.extend(transport::saved(state));
     let [crdt1, crdt2, crdt3] = state.retry_delays;
     if state.retry_delays != [0; 3] {
         let delays = json!({"crdt1": crdt1, "crdt2": crdt2, "crdt3": crdt3});

@@ -11,6 +11,7 @@ mod hosts;
 mod listeners;
 mod listing;
 mod namespaces;
+mod settings;
 mod status;
 mod subsystems;
 mod transport;
@@ -112,6 +113,7 @@ fn register_state(methods: &mut Methods, state: State) {
         .method("nvmf_get_stats", run, status::stats)
         .method("nvmf_get_subsystems", run, subsystems::list)
         .method("nvmf_get_transports", run, transport::list)
+        .method("nvmf_set_config", Phase::Any, settings::set)
         .method("nvmf_set_crdt", Phase::Any, transport::set_crdt)
         .method("nvmf_subsystem_add_host", run, hosts::add)
         .method_with_address(

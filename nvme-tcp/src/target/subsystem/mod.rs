@@ -8,6 +8,7 @@ mod namespace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
@@ -24,6 +25,9 @@ pub(in crate::target) use self::namespace::{Namespace, check_group};
 /// Highest namespace identifier that a subsystem can be given.
 pub const NAMESPACES_MAX: u32 = 1024;
 
+/// CQT of a new target in ms.
+pub(in crate::target) const CQT_MS: u16 = 0;
+
 /// What a target is configured to be.
 #[derive(Debug)]
 pub(in crate::target) struct Configuration {
@@ -33,6 +37,22 @@ pub(in crate::target) struct Configuration {
     pub(in crate::target) retry_delays: [u16; 3],
     /// Most data of one command in bytes; Identify Controller reports it as MDTS.
     pub(in crate::target) transfer_max: u32,
+    /// Command Quiesce Time: what Identify Controller reports as CQT, in ms. Zero: none is promised, and no controller
+    /// resets others.
+    pub(in crate::target) cqt_ms: u16,
+    /// A host may have several controllers of a subsystem by one listener.
+    pub(in crate::target) duplicate_hosts: bool,
+}
+
+impl Configuration {
+    /// Controllers reset others of their host (Cross-Controller Reset).
+    pub(in crate::target) fn resets_others(&self) -> bool {
+        self.cqt_ms > 0
+    }
+
+    pub(in crate::target) fn cqt(&self) -> Duration {
+        Duration::from_millis(self.cqt_ms.into())
+    }
 }
 
 impl Default for Configuration {
@@ -42,6 +62,8 @@ impl Default for Configuration {
             discovery: Discovery::default(),
             retry_delays: [0; 3],
             transfer_max: TRANSFER_MAX,
+            cqt_ms: CQT_MS,
+            duplicate_hosts: true,
         }
     }
 }
