@@ -8,9 +8,9 @@ use std::thread;
 
 use pollux_reactor::Time;
 
-use super::machine;
 use super::sys::{self, Mapping, PAGE, PAGE_WORDS};
 use super::{Capabilities, Disk, DiskChannel, DiskContext, Done, Io, IoId, Op, Opening, Range};
+use super::{machine, words};
 use crate::spec::status::Status;
 
 /// Mappings from this size on are taken apart by a thread of their own: freeing their pages takes longer than a turn may.
@@ -148,7 +148,7 @@ impl DiskChannel for MemoryChannel {
     }
 }
 
-/// 64-bit atomics that are loaded and stored with relaxed ordering: overlapping accesses that run at the same time may
+/// 64-bit words that are loaded and stored as relaxed atomics are: overlapping accesses that run at the same time may
 /// mix old and new data, as on any disk. Pages are taken when they are first written, and given back when they are
 /// deallocated. All offsets and lengths are multiples of 512 bytes.
 #[derive(Debug)]
@@ -246,26 +246,17 @@ impl Memory {
     #[inline]
     fn read(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
         for words in self.pieces(offset, len)? {
-            // Lines of 64 bytes: one capacity check for eight words, no zeroing beforehand.
-            for line in words.chunks(8) {
-                let mut bytes = [0; 64];
-                for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(line) {
-                    *to = word.load(Ordering::Relaxed).to_ne_bytes();
-                }
-                out.extend_from_slice(&bytes[..line.len() * 8]);
-            }
+            words::append(words, out);
         }
         Ok(())
     }
 
     /// Fills `out` from `offset` on.
     fn read_into(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut left = out.as_chunks_mut::<8>().0;
-        for words in self.pieces(offset, left.len() * 8)? {
-            let (now, later) = left.split_at_mut(words.len().min(left.len()));
-            for (to, word) in now.iter_mut().zip(words) {
-                *to = word.load(Ordering::Relaxed).to_ne_bytes();
-            }
+        let mut left = out;
+        for words in self.pieces(offset, left.len())? {
+            let (now, later) = left.split_at_mut(size_of_val(words));
+            words::fill(words, now);
             left = later;
         }
         Ok(())
@@ -273,13 +264,11 @@ impl Memory {
 
     #[inline]
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut data = data.as_chunks::<8>().0;
-        for words in self.pieces(offset, data.len() * 8)? {
-            let (now, later) = data.split_at(words.len().min(data.len()));
-            for (word, from) in words.iter().zip(now) {
-                word.store(u64::from_ne_bytes(*from), Ordering::Relaxed);
-            }
-            data = later;
+        let mut left = data;
+        for words in self.pieces(offset, data.len())? {
+            let (now, later) = left.split_at(size_of_val(words));
+            words::store(words, now);
+            left = later;
         }
         Ok(())
     }

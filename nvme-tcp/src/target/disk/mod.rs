@@ -48,6 +48,7 @@ mod null;
 mod stacked;
 mod sys;
 mod waker;
+mod words;
 
 use std::fmt;
 use std::io::{Error, ErrorKind, Result as IoResult};
