@@ -4,6 +4,8 @@ mod ana_cmd;
 mod discover_cmd;
 mod host_cmd;
 mod identify_cmd;
+#[cfg(feature = "auth")]
+mod key_cmd;
 mod manage;
 mod paths_cmd;
 mod probe;
@@ -34,6 +36,9 @@ enum Command {
     Identify(Box<identify_cmd::IdentifyArgs>),
     Discover(Box<discover_cmd::DiscoverArgs>),
     Ana(Box<ana_cmd::AnaArgs>),
+    #[cfg(feature = "auth")]
+    #[command(subcommand)]
+    Key(key_cmd::KeyCommand),
     Sim(sim::SimArgs),
 }
 
@@ -74,6 +79,8 @@ fn main() -> ExitCode {
         Command::Identify(args) => identify_cmd::run(&args),
         Command::Discover(args) => discover_cmd::run(&args),
         Command::Ana(args) => ana_cmd::run(&args),
+        #[cfg(feature = "auth")]
+        Command::Key(command) => key_cmd::run(&command),
         Command::Sim(args) => sim::run_command(&args),
     };
     match result {

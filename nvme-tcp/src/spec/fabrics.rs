@@ -5,6 +5,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zerocopy::{transmute, transmute_ref};
 
+use super::authentication::AuthenticationCommand;
 use super::nqn::{HostNqn, Nqn, NqnError};
 use super::opcode::{FABRICS, fctype};
 use super::sqe::{SglDescriptor, Sqe};
@@ -355,4 +356,5 @@ sqe_views! {
     PropertyGet, as_property_get, "Property Get";
     PropertySet, as_property_set, "Property Set";
     DisconnectCommand, as_disconnect, "Disconnect";
+    AuthenticationCommand, as_authentication, "Authentication Send or Receive";
 }

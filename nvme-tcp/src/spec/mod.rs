@@ -67,6 +67,7 @@ macro_rules! assert_layout {
     };
 }
 
+pub mod authentication;
 pub mod cross_controller_reset;
 pub mod fabrics;
 pub mod features;
