@@ -19,7 +19,7 @@
 //!
 //! # What is not
 //!
-//! * TLS; of DH-HMAC-CHAP there are keys and messages only so far.
+//! * TLS. DH-HMAC-CHAP is there as two state machines that nothing uses yet.
 //! * Metadata, protection information, end-to-end data protection.
 //! * Reservations, Copy, Verify, fused commands, ZNS, key-value and the other command sets.
 //! * Namespace management, firmware, sanitize, device self-test, Directives, Telemetry.
@@ -28,7 +28,6 @@
 //! * Dispersed namespaces, and Cross-Controller Reset.
 #![deny(missing_docs)]
 
-#[cfg(feature = "auth")]
 pub mod auth;
 pub mod host;
 pub mod pdu;

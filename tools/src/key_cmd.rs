@@ -112,13 +112,13 @@ pub fn run(command: &KeyCommand) -> anyhow::Result<()> {
     match command {
         KeyCommand::Gen(args) => {
             let hash = args.hmac.hash();
-            let length = args.length.unwrap_or(hash.map_or(32, Hash::len));
+            let length = args.length.unwrap_or(hash.map_or(32, Hash::size));
             let secret = Secret::generate(length, hash).context("no random bytes")?;
             put(&secret, args.output.as_ref())
         }
         KeyCommand::Check(args) => {
             let secret = read(&args.file)?;
-            let (length, hash) = (secret.len(), secret.transform().map(Hash::name));
+            let (length, hash) = (secret.size(), secret.transform().map(Hash::name));
             let mut text = Text::default();
             text.line(&format!(
                 "a DH-HMAC-CHAP key of {length} bytes, {}",

@@ -75,7 +75,7 @@ impl Hash {
     }
 
     /// Length of what it gives, in bytes: 32, 48 or 64.
-    pub const fn len(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             Self::Sha256 => 32,
             Self::Sha384 => 48,
@@ -84,12 +84,12 @@ impl Hash {
     }
 
     /// The digest of some bytes.
-    pub fn digest(self, bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+    pub(super) fn digest(self, bytes: &[u8]) -> Zeroizing<Vec<u8>> {
         with_hasher!(self, Hasher, Zeroizing::new(Hasher::digest(bytes).to_vec()))
     }
 
     /// The HMAC of these parts, one after the other.
-    pub fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    pub(super) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
         with_hasher!(self, Hasher, {
             let mac = keyed::<Hmac<Hasher>>(key, parts);
             Zeroizing::new(mac.finalize().into_bytes().to_vec())
@@ -97,7 +97,7 @@ impl Hash {
     }
 
     /// Whether `expected` is the HMAC of these parts; takes as long wherever they differ.
-    pub fn verify(self, key: &[u8], parts: &[&[u8]], expected: &[u8]) -> bool {
+    pub(super) fn verify(self, key: &[u8], parts: &[&[u8]], expected: &[u8]) -> bool {
         with_hasher!(self, Hasher, {
             keyed::<Hmac<Hasher>>(key, parts)
                 .verify_slice(expected)
@@ -147,7 +147,7 @@ mod tests {
             let parts: [&[u8]; 2] = [b"what do ya want ", b"for nothing?"];
             let mac = hash.hmac(b"Jefe", &parts);
             assert_eq!(hex(&mac), hmac);
-            assert_eq!(mac.len(), hash.len());
+            assert_eq!(mac.len(), hash.size());
             assert!(hash.verify(b"Jefe", &parts, &mac));
             assert!(!hash.verify(b"Jeff", &parts, &mac));
             assert!(!hash.verify(b"Jefe", &parts, &mac[1..]));

@@ -1,13 +1,51 @@
 //! In-band authentication by DH-HMAC-CHAP (NVMe Base 2.1, 8.3.5.5), called KX-HMAC-CHAP in later revisions: host and
-//! controller prove to each other that they have a [`Secret`], and nobody who listens learns it.
+//! controller prove to each other that they have a secret, and nobody who listens learns it.
 //!
-//! Behind the feature `auth`. Nothing here shows a secret: not `Debug`, no error, no log. Copies of secrets are wiped when
-//! they are dropped.
+//! Behind the feature `auth`; without it the types are there, and nobody can have keys. Nothing here shows a secret: not
+//! `Debug`, no error, no log. Copies of secrets are wiped when they are dropped.
+//!
+//! Both sides are values without I/O: [`ControllerTransaction`] and [`HostTransaction`] take messages and give messages, of
+//! the module [`authentication`](crate::spec::authentication), and hand out as a [`Job`] what takes too long for a
+//! reactor's turn. A [`Computation`] is a job on another thread.
 
+mod error;
+pub use error::AuthError;
+
+#[cfg(feature = "auth")]
+mod controller;
+#[cfg(feature = "auth")]
+mod dh;
+#[cfg(feature = "auth")]
 mod hash;
+#[cfg(feature = "auth")]
+mod host;
+#[cfg(feature = "auth")]
 mod key_file;
+#[cfg(feature = "auth")]
+mod pool;
+#[cfg(feature = "auth")]
+mod primes;
+#[cfg(feature = "auth")]
+mod response;
+#[cfg(feature = "auth")]
 mod secret;
+#[cfg(feature = "auth")]
+#[cfg(test)]
+mod tests;
 
-pub use hash::Hash;
-pub use key_file::{KeyFileError, KeyText};
-pub use secret::{Secret, SecretError, TransformedSecret};
+#[cfg(feature = "auth")]
+pub use self::{
+    controller::{Answer, ControllerTransaction},
+    dh::{DhGroup, Job, Powers},
+    hash::Hash,
+    host::{HostStep, HostTransaction},
+    key_file::{KeyFileError, KeyText},
+    pool::{Computation, LOOK_AGAIN},
+    response::{Agreed, Keys, Names, Nonce, Policy},
+    secret::{Secret, SecretError, TransformedSecret},
+};
+
+#[cfg(not(feature = "auth"))]
+mod absent;
+#[cfg(not(feature = "auth"))]
+pub use self::absent::*;

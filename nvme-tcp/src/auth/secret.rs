@@ -86,7 +86,7 @@ impl Secret {
     }
 
     /// How long it is: 32, 48 or 64 bytes.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
@@ -111,7 +111,7 @@ impl Secret {
 
 impl TransformedSecret {
     /// The bytes that key an HMAC.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
@@ -160,7 +160,7 @@ impl FromStr for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secret")
-            .field("len", &self.len())
+            .field("len", &self.size())
             .field("transform", &self.transform)
             .finish_non_exhaustive()
     }
@@ -209,7 +209,7 @@ mod tests {
         ] {
             let text = format!("DHHC-1:{hash}:{EXAMPLE}:");
             let secret = parse(&text).unwrap();
-            assert_eq!((secret.transform(), secret.len()), (transform, 32));
+            assert_eq!((secret.transform(), secret.size()), (transform, 32));
             assert_eq!(*secret.to_text(), text);
         }
         for (text, len) in [
@@ -226,7 +226,7 @@ mod tests {
                 48,
             ),
         ] {
-            assert_eq!(parse(text).unwrap().len(), len);
+            assert_eq!(parse(text).unwrap().size(), len);
         }
     }
 
@@ -296,7 +296,7 @@ mod tests {
     fn generated_secrets_are_new_each_time() {
         for len in Secret::LENGTHS {
             let secret = Secret::generate(len, Some(Hash::Sha512)).unwrap();
-            assert_eq!(secret.len(), len);
+            assert_eq!(secret.size(), len);
             assert_eq!(parse(&secret.to_text()), Ok(secret.clone()));
             assert_ne!(Secret::generate(len, Some(Hash::Sha512)).unwrap(), secret);
         }

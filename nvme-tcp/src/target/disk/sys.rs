@@ -150,21 +150,33 @@ static CORES: OnceLock<libc::cpu_set_t> = OnceLock::new();
 
 /// Notes where the calling thread may run, the first time: called before there are reactors, which are pinned.
 pub(in crate::target) fn note_cores() {
-    CORES.get_or_init(|| {
-        // SAFETY: `cpu_set_t` is an array of integers, for which all zeroes is a value.
-        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        // SAFETY: 0 is the calling thread; `set` is valid for writes of the size that is passed.
-        unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
-        set
-    });
+    if CORES.get().is_none()
+        && let Some(set) = cores_of(0)
+    {
+        // Whoever was first is right.
+        let _ = CORES.set(set);
+    }
+}
+
+/// Where a thread may run; 0 is the calling one.
+fn cores_of(thread: libc::pid_t) -> Option<libc::cpu_set_t> {
+    // SAFETY: `cpu_set_t` is an array of integers, for which all zeroes is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is valid for writes of the size that is passed.
+    let done = unsafe { libc::sched_getaffinity(thread, size_of_val(&set), &raw mut set) };
+    (done == 0).then_some(set)
 }
 
 /// Lets the calling thread run wherever [`note_cores`] was called: a thread that a pinned reactor starts is pinned to the
-/// reactor's core, and would take its time. A failure leaves it there.
-pub(super) fn leave_core() {
-    if let Some(set) = CORES.get() {
+/// reactor's core, and would take its time. Where it never was, the cores of the main thread are taken. A failure leaves it
+/// there.
+pub(crate) fn leave_core() {
+    let main_thread = libc::pid_t::try_from(std::process::id());
+    let set = CORES.get().copied();
+    let set = set.or_else(|| main_thread.ok().and_then(cores_of));
+    if let Some(set) = set {
         // SAFETY: 0 is the calling thread; `set` is valid for reads of the size that is passed.
-        unsafe { libc::sched_setaffinity(0, size_of_val(set), set) };
+        unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
     }
 }
 
