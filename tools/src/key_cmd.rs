@@ -1,7 +1,7 @@
 //! `pollux key`: keys for in-band authentication (DH-HMAC-CHAP), in files.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
@@ -154,7 +154,7 @@ fn put(secret: &Secret, file: Option<&PathBuf>) -> anyhow::Result<()> {
     }
 }
 
-fn read(file: &PathBuf) -> anyhow::Result<Secret> {
+fn read(file: &Path) -> anyhow::Result<Secret> {
     if file.as_os_str() == "-" {
         let mut text = String::new();
         let input = std::io::stdin();
