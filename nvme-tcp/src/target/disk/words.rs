@@ -112,7 +112,7 @@ mod tests {
                 .iter()
                 .for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
             let piece = &memory[1..=count];
-            let data: Vec<u8> = (0..count * 8).map(|i| (i % 251) as u8).collect();
+            let data: Vec<u8> = (0..count * 8).map(|i| (i % 251).to_le_bytes()[0]).collect();
             store(piece, &data);
             let is = |at: usize| memory[at].load(Ordering::Relaxed);
             assert_eq!((is(0), is(count + 1)), (u64::MAX, u64::MAX), "neighbours");
