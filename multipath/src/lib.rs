@@ -123,8 +123,8 @@ pub use request::{
     AttachRequest, Attached, ControllerChange, DiscoveryRequest, HostRequest, Reply,
 };
 pub use status::{
-    ControllerStatus, DiscoveryStatus, FenceStatus, NotAttached, Notification, NotificationKind,
-    PathEvent, PathEventKind, PathStatus, PathView, ReactorCounters, ReactorVolumeStatus,
-    VolumeStatus,
+    ControllerIdentity, ControllerStatus, DiscoveryStatus, FenceStatus, NotAttached, Notification,
+    NotificationKind, PathEvent, PathEventKind, PathStatus, PathView, ReactorCounters,
+    ReactorVolumeStatus, VolumeStatus,
 };
 pub use transport_id::{TransportId, TransportIdError};

@@ -151,6 +151,18 @@ pub struct VolumeStatus {
     pub events: Vec<PathEvent>,
 }
 
+/// What a controller says that it is, in Identify Controller, without padding.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ControllerIdentity {
+    /// Model number (MN).
+    pub model: String,
+    /// Serial number (SN).
+    pub serial: String,
+    /// Firmware revision (FR).
+    pub firmware: String,
+}
+
 /// One controller.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -173,6 +185,10 @@ pub struct ControllerStatus {
     pub last_error: Option<String>,
     /// Digests in use; `None` while it is not connected.
     pub digests: Option<Digests>,
+    /// What it says that it is, once it has been asked.
+    pub identity: Option<ControllerIdentity>,
+    /// Commands that each of its I/O queue pairs takes at a time, once that is known.
+    pub in_flight_max: Option<u16>,
     /// ANA logs that were refused since it was connected (rule B3.3).
     pub bad_ana_logs: u64,
     /// Namespaces that do not take part, and why.

@@ -370,6 +370,13 @@ mod tests {
                 &["--ramp-time", "1", "--ios", "5"],
                 &["--ramp-time 1", "--ios 5"],
             ),
+            (&["--steadystate", "p99:5%"], &["'p99:5%'", "iops_slope"]),
+            (
+                &["--steady", "iops:5%", "--ss_dur", "3"],
+                &["3", "4 (four times", "10 seconds"],
+            ),
+            (&["--ss_dur", "3"], &["--steadystate"]),
+            (&["--steady", "iops:5%", "--ios", "3"], &["--ios"]),
             (&["--interval", "0.001"], &["'0.001'", "0.01 to 1"]),
             (&["--ios", "0"], &["'0'"]),
             (&["--connect-timeout", "0"], &["'0'", "0.1 to 3600"]),

@@ -114,6 +114,18 @@ fn job(object: &Value, name: &str) -> Value {
     if let Value::Object(rest) = rest {
         job.extend(rest);
     }
+    let steady = &object["steadystate"];
+    if steady.is_object() {
+        job.insert(
+            "steadystate".to_owned(),
+            json!({
+                "ss": steady["criterion"],
+                "duration": rounded(steady["window_seconds"].as_f64().unwrap_or(0.0)),
+                "attained": i32::from(steady["attained"] == true),
+                "criterion": steady["value"].as_f64().map_or_else(String::new, |value| format!("{value:.6}")),
+            }),
+        );
+    }
     job.into()
 }
 

@@ -100,12 +100,13 @@ pub fn measure<R: Results>(
     };
     // A file that cannot be written does not keep the other from being.
     let logged = log.map_or(Ok(()), |log| log.write_text(&report.hdr_log()));
-    match files.format {
-        OutputFormat::Table => {}
-        OutputFormat::Json => Output::Stdout.write(&report.json())?,
-        OutputFormat::Fio => Output::Stdout.write(&fio(&report.json()))?,
-    }
+    let shown = match files.format {
+        OutputFormat::Table => Ok(()),
+        OutputFormat::Json => Output::Stdout.write(&report.json()),
+        OutputFormat::Fio => Output::Stdout.write(&fio(&report.json())),
+    };
     json.map_or(Ok(()), |json| json.write(&report.json()))?;
+    shown?;
     logged?;
     Ok(if report.failures() > 0 {
         ExitCode::from(EXIT_FAILURE)

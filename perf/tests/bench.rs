@@ -3,19 +3,21 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_pollux-perf");
 
+/// So many I/Os rather than so much time: none of it depends on how fast the machine is.
 const PROFILE: &str = r#"
 [global]
-runtime = 0.5
-interval = 0.02
+runtime = 300
+ios = 100
 no_failover = true
-loops = 1
+loops = 4
 fail_on = "iops:-60%"
 
 [job.reads]
@@ -54,14 +56,13 @@ fn shown(output: &Output) -> String {
     String::from_utf8_lossy(&both).into_owned()
 }
 
-/// The baseline with every rate multiplied: what was measured against it is then that much slower, or faster.
-fn scale(file: &Path, factor: u64) -> Value {
+/// The baseline with every rate multiplied: what was measured against it is then that much slower, or faster. No machine is
+/// a billion times as fast in one run as in the next.
+fn scale(file: &Path, factor: f64) -> Value {
     let mut base = object(file);
     for runs in base["jobs"].as_object_mut().expect("jobs").values_mut() {
         for run in runs.as_array_mut().expect("runs") {
-            for point in run["series"].as_array_mut().expect("a series") {
-                point["ios"] = json!(point["ios"].as_u64().expect("a number") * factor);
-            }
+            run["iops"] = json!(run["iops"].as_f64().expect("a number") * factor);
         }
     }
     base
@@ -77,11 +78,11 @@ fn a_suite_is_saved_and_compared_with_later() {
     let base = folder.join("base.json");
     assert_eq!(
         object(&base)["jobs"]["reads"].as_array().map(Vec::len),
-        Some(1)
+        Some(4)
     );
 
-    // A thousandth of the baseline's rate is a regression on any machine, and the baseline stays as it was.
-    fs::write(folder.join("fast.json"), scale(&base, 1_000).to_string()).expect("written");
+    // A regression, and the baseline stays as it was.
+    fs::write(folder.join("fast.json"), scale(&base, 1e9).to_string()).expect("written");
     let before = fs::read(folder.join("fast.json")).expect("a file");
     let args = [
         "--baseline",
@@ -99,15 +100,16 @@ fn a_suite_is_saved_and_compared_with_later() {
     assert_eq!(fs::read(folder.join("fast.json")).expect("a file"), before);
     assert!(shown(&output).contains("not saved"), "{}", shown(&output));
 
+    // Passed, and the baseline is replaced.
+    fs::write(folder.join("slow.json"), scale(&base, 1e-9).to_string()).expect("written");
+    let before = fs::read(folder.join("slow.json")).expect("a file");
+    let output = bench(&folder, &["--baseline", "slow.json", "--save", "slow.json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert_ne!(fs::read(folder.join("slow.json")).expect("a file"), before);
+
     // A job that the baseline does not have cannot be told about.
-    let mut less = object(&base);
+    let mut less = scale(&base, 1e-9);
     less["jobs"].as_object_mut().expect("jobs").remove("reads");
-    for point in less["jobs"]["writes"][0]["series"]
-        .as_array_mut()
-        .expect("a series")
-    {
-        point["ios"] = json!(1);
-    }
     fs::write(folder.join("less.json"), less.to_string()).expect("written");
     let output = bench(&folder, &["--baseline", "less.json"]);
     assert_eq!(output.status.code(), Some(3), "{}", shown(&output));
@@ -149,6 +151,63 @@ fn what_is_wrong_with_a_profile_or_baseline_is_said_before_anything_runs() {
             assert!(shown(&output).contains(part), "{part}: {}", shown(&output));
         }
     }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_takes_nothing_else_with_it() {
+    let folder = folder("bench-full");
+    fs::write(folder.join("bench.toml"), PROFILE).expect("written");
+    let output = bench(&folder, &["--json", "/dev/full", "--save", "base.json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("writes"), "{table}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("/dev/full"), "{error}");
+    let saved = object(&folder.join("base.json"));
+    assert_eq!(saved["jobs"]["reads"].as_array().map(Vec::len), Some(4));
+}
+
+#[test]
+fn ctrl_c_shows_what_was_measured() {
+    let folder = folder("bench-ctrl-c");
+    // The first job ends by itself, the second one only by the signal.
+    let profile = "[global]\nruntime = 300\nno_failover = true\nloops = 1\n[job.short]\nios = 100\n[job.endless]\nrw = \"randwrite\"\n";
+    fs::write(folder.join("bench.toml"), profile).expect("written");
+    let mut child = Command::new(BINARY)
+        .args(["bench", "--profile", "bench.toml", "--save", "base.json"])
+        .args(["--json", "verdict.json"])
+        .current_dir(&folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut progress = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains("IOPS") {
+        line.clear();
+        let read = progress.read_line(&mut line).expect("text");
+        assert!(read > 0, "it ended before its first second");
+    }
+    let interrupted = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .expect("kill is there");
+    assert!(interrupted.success());
+    let mut table = String::new();
+    let mut output = child.stdout.take().expect("a pipe");
+    output.read_to_string(&mut table).expect("text");
+    assert_eq!(child.wait().expect("an end").code(), Some(130), "{table}");
+    for part in ["short", "INTERRUPTED in a run of endless", "IOPS, p99"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    let verdict = object(&folder.join("verdict.json"));
+    assert_eq!(verdict["interrupted"], true);
+    assert_eq!(verdict["jobs"]["short"]["runs"], 1);
+    assert_eq!(verdict["jobs"].get("endless"), None);
+    assert!(
+        !folder.join("base.json").exists(),
+        "half a suite is no baseline"
+    );
 }
 
 #[test]

@@ -4,7 +4,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -135,6 +136,90 @@ fn saved_results_are_passed_failed_or_refused() {
         let error = error(&output);
         assert!(error.contains(why) && error.lines().count() == 1, "{error}");
     }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_takes_nothing_else_with_it() {
+    let folder = folder("compare-full");
+    two_hundred(&folder, "base.json");
+    let files = ["--json", "/dev/full", "--markdown", "table.md"];
+    let output = compare(&folder, &[&["base.json", "base.json"][..], &files].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error(&output).contains("/dev/full"), "{}", error(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("verdict"));
+    let markdown = fs::read_to_string(folder.join("table.md")).expect("a file");
+    assert!(markdown.contains("| iops |"), "{markdown}");
+
+    let args = ["merge", "base.json", "--json", "/dev/full"];
+    let output = Command::new(BINARY)
+        .args(args)
+        .args(["--hdr-log", "merged.hlog", "--output-format", "fio"])
+        .current_dir(&folder)
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error(&output).contains("/dev/full"), "{}", error(&output));
+    assert!(error(&output).contains("200"), "the table is shown");
+    let fio: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(fio["jobs"][0]["read"]["total_ios"], 200);
+    assert!(folder.join("merged.hlog").exists());
+}
+
+/// A result of 200 I/Os, however long they take.
+fn two_hundred(folder: &Path, name: &str) {
+    let output = Command::new(BINARY)
+        .args(["--ios", "200", "-t", "300", "--no-failover", "--json", name])
+        .current_dir(folder)
+        .output()
+        .expect("the program starts");
+    assert!(output.status.success(), "{}", error(&output));
+}
+
+/// Starts a comparison that would take minutes, and ends it when its commands have run so often.
+fn interrupted(folder: &Path, base: &str, new: &str, runs: usize) -> Output {
+    // What an earlier run has left is not to be taken for this one's.
+    let _ = fs::remove_file(folder.join("ran"));
+    let child = Command::new(BINARY)
+        .args(["compare", "--live", base, new])
+        .args(["--max-time", "3000", "--seed", "1"])
+        .args(["--fail-on", "p9999:+5%"])
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let ran = || fs::read_to_string(folder.join("ran")).map_or(0, |text| text.lines().count());
+    while ran() < runs {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    let signalled = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .expect("kill is there");
+    assert!(signalled.success());
+    child.wait_with_output().expect("an end")
+}
+
+#[test]
+fn ctrl_c_ends_a_comparison_with_what_there_is() {
+    let folder = folder("compare-ctrl-c");
+    two_hundred(&folder, "saved.json");
+    // It stands for a run, and is told by its last word where its result goes.
+    let script = "echo x >> ran\nfor file; do :; done\ncp saved.json \"$file\"\n";
+    fs::write(folder.join("run.sh"), script).expect("written");
+    let hangs = "sh -c 'echo x >> ran; exec sleep 1000'";
+    let output = interrupted(&folder, hangs, hangs, 1);
+    assert_eq!(output.status.code(), Some(130), "{}", error(&output));
+    assert!(error(&output).contains("before both commands had run"));
+
+    // There is a block that is whole by then, and its samples never decide.
+    let output = interrupted(&folder, "sh run.sh", "sh run.sh", 9);
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{table}{}", error(&output));
+    assert!(
+        table.contains("verdict") && table.contains("interrupted"),
+        "{table}"
+    );
 }
 
 #[test]

@@ -270,10 +270,15 @@ struct Target {
 
 impl Target {
     fn new(namespaces: usize) -> Target {
+        Target::on(None, namespaces)
+    }
+
+    /// On a core, if one is named.
+    fn on(core: Option<usize>, namespaces: usize) -> Target {
         let nqn = || Nqn::new(NQN).expect("a name");
         let mut group = Group::new();
         let after = Duration::from_micros(50);
-        let reactor = group.add_reactor(None, Idle::Park { after });
+        let reactor = group.add_reactor(core, Idle::Park { after });
         let handle = target::install(&mut group, &[reactor]);
         let running = group.start().expect("the target starts");
         handle
@@ -479,6 +484,46 @@ fn one_of_several_namespaces_is_taken() {
         error.contains("--nsid 7") && error.contains("1, 2"),
         "{error}"
     );
+}
+
+#[test]
+fn a_target_on_the_same_core_is_a_doubt() {
+    let cores = pollux_reactor::available_cores();
+    let core = *cores.last().expect("a core");
+    let target = Target::on(Some(core), 1);
+    let (trid, core) = (target.trid(), core.to_string());
+    let args = [
+        "-r", &trid, "-m", &core, "-q", "2", "--ios", "50", "-t", "300",
+    ];
+    let (json, text) = measured("run-same-core.json", &args);
+    let doubt = format!("has a thread pinned to core {core} of this host");
+    assert!(text.contains(&doubt), "{text}");
+    let controller = &json["target"]["controllers"][0];
+    for name in ["model", "serial", "firmware"] {
+        let value = controller[name].as_str().expect("a text");
+        assert!(!value.is_empty(), "{controller}");
+    }
+}
+
+#[test]
+fn a_depth_that_cannot_be_is_a_doubt() {
+    let args = ["--no-failover", "-t", "300", "-q"];
+    let (_, text) = measured(
+        "run-no-depth.json",
+        &[&args[..], &["64", "--ios", "10"]].concat(),
+    );
+    assert!(text.contains("depth 64 was never reached"), "{text}");
+    let deep = ["3000", "-o", "512", "--ios", "6000"];
+    let (_, text) = measured("run-deep.json", &[&args[..], &deep].concat());
+    assert!(text.contains("3000 are to be in flight"), "{text}");
+    assert!(!text.contains("never reached"), "{text}");
+    let (_, text) = measured(
+        "run-depth.json",
+        &[&args[..], &["8", "--ios", "100"]].concat(),
+    );
+    for doubt in ["never reached", "to be in flight"] {
+        assert!(!text.contains(doubt), "{text}");
+    }
 }
 
 #[test]

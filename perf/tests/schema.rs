@@ -26,8 +26,10 @@ fn result(name: &str, args: &[&str]) -> (Value, PathBuf) {
     (serde_json::from_str(&text).expect("JSON"), folder)
 }
 
-fn schema() -> Value {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/result-1.json");
+fn schema(name: &str) -> Value {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("schema")
+        .join(name);
     serde_json::from_str(&fs::read_to_string(file).expect("the schema")).expect("JSON")
 }
 
@@ -56,6 +58,10 @@ fn faults(root: &Value, schema: &Value, value: &Value, at: &str, faults_: &mut V
         );
     }
     if let Some(reference) = schema["$ref"].as_str() {
+        if reference.ends_with(".json") {
+            let other = self::schema(reference);
+            return faults(&other, &other, value, at, faults_);
+        }
         let name = reference.strip_prefix("#/$defs/").expect("a definition");
         return faults(root, &root["$defs"][name], value, at, faults_);
     }
@@ -110,6 +116,10 @@ fn faults(root: &Value, schema: &Value, value: &Value, at: &str, faults_: &mut V
                 None if schema["additionalProperties"] == false => {
                     faults_.push(format!("{at}.{name} is not in the schema"));
                 }
+                None if schema["additionalProperties"].is_object() => {
+                    let part = &schema["additionalProperties"];
+                    faults(root, part, member, &format!("{at}.{name}"), faults_);
+                }
                 None => {}
             }
         }
@@ -121,15 +131,19 @@ fn faults(root: &Value, schema: &Value, value: &Value, at: &str, faults_: &mut V
     }
 }
 
-fn all_faults(value: &Value) -> Vec<String> {
-    let (schema, mut found) = (schema(), Vec::new());
-    faults(&schema, &schema, value, "result", &mut found);
+fn all_faults(name: &str, value: &Value) -> Vec<String> {
+    let (schema, mut found) = (schema(name), Vec::new());
+    faults(&schema, &schema, value, name, &mut found);
     found
 }
 
-fn assert_fits(value: &Value) {
-    let found = all_faults(value);
+fn assert_is(name: &str, value: &Value) {
+    let found = all_faults(name, value);
     assert!(found.is_empty(), "{found:#?}");
+}
+
+fn assert_fits(value: &Value) {
+    assert_is("result-1.json", value);
 }
 
 #[test]
@@ -154,7 +168,11 @@ fn a_closed_loop_with_a_failover_fits() {
     broken["schema_version"] = json!(2);
     broken["latency_ns"]["p50"] = json!("fast");
     broken["more"] = Value::Null;
-    assert_eq!(all_faults(&broken).len(), 3, "the test can fail");
+    assert_eq!(
+        all_faults("result-1.json", &broken).len(),
+        3,
+        "the test can fail"
+    );
 }
 
 #[test]
@@ -284,4 +302,113 @@ fn results_of_two_runs_are_merged_and_fit() {
             "{file}: {errors}"
         );
     }
+}
+
+#[test]
+fn a_run_that_became_steady_and_one_that_did_not_fit() {
+    // No four points are further from their mean than this, whatever the machine does.
+    let always = "--steadystate=iops:1000%";
+    let args = ["--ss_dur=0.4", "--interval=0.1", "--no-failover"];
+    let (steady, _) = result("schema-steady", &[&args[..], &[always, "-t300"]].concat());
+    assert_fits(&steady);
+    assert_eq!(steady["steadystate"]["attained"], true);
+    assert_eq!(steady["steadystate"]["criterion"], "iops:1000%");
+    assert!(steady["seconds"].as_f64() < Some(300.0));
+    // And no machine does the same to a billionth.
+    let never = "--steadystate=iops:0.000000001";
+    let (unsteady, _) = result("schema-unsteady", &[&args[..], &[never, "-t0.6"]].concat());
+    assert_fits(&unsteady);
+    assert_eq!(unsteady["steadystate"]["attained"], false);
+    let doubts = unsteady["doubts"].as_array().expect("a list");
+    let said = |doubt: &Value| {
+        doubt
+            .as_str()
+            .is_some_and(|text| text.contains("never steady"))
+    };
+    assert!(doubts.iter().any(said), "{doubts:?}");
+}
+
+#[test]
+fn several_jobs_fit() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("schema-jobs");
+    fs::create_dir_all(&folder).expect("a folder");
+    let profile = "[global]\nruntime = 0.3\nno_failover = true\n[job.a]\nrate_iops = 500\n[job.b]\nrw = \"randwrite\"\n";
+    fs::write(folder.join("jobs.toml"), profile).expect("written");
+    let (one, _) = result("schema-jobs", &["--profile", "jobs.toml"]);
+    assert_fits(&one);
+    assert_eq!(
+        one["open_loop"],
+        Value::Null,
+        "one of them is in a closed loop"
+    );
+    assert_eq!(one["jobs"][0]["open_loop"]["rate_iops"], 500);
+    fs::rename(folder.join("result.json"), folder.join("one.json")).expect("moved");
+    let (two, _) = result("schema-jobs", &["--profile", "jobs.toml"]);
+    fs::rename(folder.join("result.json"), folder.join("two.json")).expect("moved");
+    let (merged, _) = result("schema-jobs", &["merge", "one.json", "two.json"]);
+    assert_fits(&merged);
+    for name in ["reads", "writes"] {
+        for job in [0, 1] {
+            let of = |result: &Value| result["jobs"][job][name].as_u64().expect("a count");
+            assert_eq!(of(&merged), of(&one) + of(&two), "{name} of job {job}");
+        }
+    }
+}
+
+#[test]
+fn verdicts_and_baselines_fit() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("schema-verdicts");
+    fs::create_dir_all(&folder).expect("a folder");
+    let profile = "[global]\nruntime = 0.2\ninterval = 0.02\nloops = 1\nno_failover = true\n[job.a]\n[job.b]\nrw = \"randwrite\"\n";
+    fs::write(folder.join("bench.toml"), profile).expect("written");
+    // Whether it is slower than before is nobody's business here.
+    let write = |args: &[&str], file: &str| -> Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_pollux-perf"))
+            .args(args)
+            .current_dir(&folder)
+            .output()
+            .expect("the program starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let text = fs::read_to_string(folder.join(file));
+        let text = text.unwrap_or_else(|error| panic!("{args:?}: {error}: {errors}"));
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let bench = ["bench", "--profile", "bench.toml", "--json", "verdict.json"];
+    let first = write(
+        &[&bench[..], &["--save", "base.json"]].concat(),
+        "verdict.json",
+    );
+    assert_is("bench-1.json", &first);
+    assert_eq!(first["verdict"], Value::Null, "nothing to compare with");
+    let mut base = write(&["--help"], "base.json");
+    assert_is("baseline-1.json", &base);
+    base["jobs"].as_object_mut().expect("jobs").remove("b");
+    fs::write(folder.join("less.json"), base.to_string()).expect("written");
+    let second = write(
+        &[&bench[..], &["--baseline", "less.json"]].concat(),
+        "verdict.json",
+    );
+    assert_is("bench-1.json", &second);
+    assert!(second["jobs"]["a"]["comparison"].is_object(), "{second}");
+    assert_eq!(second["jobs"]["b"]["comparison"], Value::Null);
+
+    let runs = base["jobs"]["a"].as_array().expect("runs");
+    fs::write(folder.join("run.json"), runs[0].to_string()).expect("written");
+    let args = [
+        "compare",
+        "run.json",
+        "run.json",
+        "--fail-on",
+        "iops:-3%,p9999:+5%",
+    ];
+    let args = [&args[..], &["--json", "compared.json"]].concat();
+    let mut compared = write(&args, "compared.json");
+    assert_is("compare-1.json", &compared);
+    compared["verdict"] = json!("maybe");
+    compared["metrics"][0]["more"] = Value::Null;
+    assert_eq!(
+        all_faults("compare-1.json", &compared).len(),
+        2,
+        "the test can fail"
+    );
 }

@@ -11,8 +11,8 @@ use crate::ids::VolumeId;
 use crate::io::{Call, PollGroup, ToIo};
 use crate::request::Reply;
 use crate::status::{
-    ControllerStatus, DiscoveryStatus, PathStatus, PathView, ReactorCounters, ReactorVolumeStatus,
-    VolumeStatus,
+    ControllerIdentity, ControllerStatus, DiscoveryStatus, PathStatus, PathView, ReactorCounters,
+    ReactorVolumeStatus, VolumeStatus,
 };
 use crate::transport_id::TransportId;
 
@@ -141,6 +141,20 @@ impl Control {
                 state: m.state_name(),
                 last_error: m.last_error.clone(),
                 digests: m.controller.as_ref().map(|c| c.digests()),
+                identity: m.controller.as_ref().and_then(|c| {
+                    let known = c.identify()?;
+                    Some(ControllerIdentity {
+                        model: known.model(),
+                        serial: known.serial(),
+                        firmware: known.firmware(),
+                    })
+                }),
+                in_flight_max: m.controller.as_ref().map(|c| {
+                    let options = c.io_options(1);
+                    // One entry stays empty, and one may be kept for a probe.
+                    let kept = 1 + u16::from(options.keep_probe_slot);
+                    options.queue_size.saturating_sub(kept)
+                }),
                 bad_ana_logs: m.controller.as_ref().map_or(0, |c| c.bad_ana_logs()),
                 left_out: m.left_out.clone(),
             })

@@ -19,6 +19,7 @@ use crate::errors::{Interrupted, Usage};
 use crate::load::random_seed;
 use crate::output::Output;
 use crate::profile::{Profile, ProfileJob};
+use crate::report::Report;
 use crate::results::{EXIT_FAILURE, Results};
 use crate::run;
 use crate::saved::Saved;
@@ -63,7 +64,7 @@ pub fn run(args: &BenchArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
         Some(path) => Some(read_baseline(path)?),
         None => None,
     };
-    let measured = measure(&profile, signals)?;
+    let Suite { measured, cut } = measure(&profile, signals)?;
     let failures: u64 = measured
         .iter()
         .flat_map(|job| &job.runs)
@@ -82,6 +83,9 @@ pub fn run(args: &BenchArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
         });
     }
     let mut text = table(&measured);
+    if let Some(cut) = &cut {
+        let _ = writeln!(text, "\n  {cut}");
+    }
     for (job, comparison) in measured.iter().zip(&comparisons) {
         if let Some(comparison) = comparison {
             let _ = write!(text, "\n{}: {}", job.name(), comparison.table());
@@ -116,15 +120,18 @@ pub fn run(args: &BenchArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
         true => write!(std::io::stderr(), "{text}"),
         false => write!(std::io::stdout(), "{text}"),
     };
-    if let Some(json) = json {
-        json.write(&verdicts(&measured, &comparisons, verdict, failures))?;
-    }
+    // A file that cannot be written does not keep the other from being.
+    let told = json.map_or(Ok(()), |json| {
+        let object = verdicts(&measured, &comparisons, verdict, stopped, failures);
+        json.write(&object)
+    });
     if let Some(save) = save
         && !keeps
         && is_good
     {
         save.write(&baseline_object(&measured))?;
     }
+    told?;
     if failures > 0 {
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
@@ -134,8 +141,15 @@ pub fn run(args: &BenchArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
     Ok(verdict.map_or(ExitCode::SUCCESS, Verdict::exit_code))
 }
 
+/// What was measured before the suite was through, or a signal came.
+struct Suite<'a> {
+    measured: Vec<Measured<'a>>,
+    /// The run that the signal has cut off, in words.
+    cut: Option<String>,
+}
+
 /// Runs all jobs once, and again, until each has had its loops: what drifts on the machine falls on all of them alike.
-fn measure<'a>(profile: &'a Profile, signals: &Signals) -> anyhow::Result<Vec<Measured<'a>>> {
+fn measure<'a>(profile: &'a Profile, signals: &Signals) -> anyhow::Result<Suite<'a>> {
     let jobs = profile.jobs.iter();
     let mut measured: Vec<Measured<'a>> = jobs
         .map(|job| Measured {
@@ -144,7 +158,7 @@ fn measure<'a>(profile: &'a Profile, signals: &Signals) -> anyhow::Result<Vec<Me
         })
         .collect();
     let turns = profile.jobs.iter().map(|job| job.loops).max().unwrap_or(0);
-    let mut interrupted = false;
+    let (mut interrupted, mut cut) = (false, None);
     'all: for turn in 0..turns {
         for measured in measured.iter_mut().filter(|m| turn < m.job.loops) {
             if signals.stop.load(Ordering::Relaxed) {
@@ -153,11 +167,20 @@ fn measure<'a>(profile: &'a Profile, signals: &Signals) -> anyhow::Result<Vec<Me
             }
             let job = &measured.job.job;
             let name = &job.name;
-            let report = run::run(slice::from_ref(job), &signals.stop)
-                .with_context(|| format!("job {name}"))?;
+            let report = match run::run(slice::from_ref(job), &signals.stop) {
+                Err(error) if error.is::<Interrupted>() => {
+                    interrupted = true;
+                    break 'all;
+                }
+                report => report.with_context(|| format!("job {name}"))?,
+            };
             if report.interrupted() {
-                // Half a run is not one that others are compared with.
+                // Half a run is shown, but is not one that others are compared with.
                 interrupted = true;
+                let shown = in_short(&report);
+                cut = Some(format!(
+                    "INTERRUPTED in a run of {name}, which is left out: {shown}"
+                ));
                 break 'all;
             }
             if report.stats.total.ios() == 0 {
@@ -168,10 +191,19 @@ fn measure<'a>(profile: &'a Profile, signals: &Signals) -> anyhow::Result<Vec<Me
         }
     }
     measured.retain(|job| !job.runs.is_empty());
-    if interrupted && measured.is_empty() {
-        return Err(Interrupted("before the first run was complete").into());
+    if interrupted && measured.is_empty() && cut.is_none() {
+        return Err(Interrupted("before the first run began").into());
     }
-    Ok(measured)
+    Ok(Suite { measured, cut })
+}
+
+/// One line of what a run gave.
+fn in_short(report: &Report) -> String {
+    let latency = LatencySummary::of(&report.stats.total.latency);
+    let p99 = latency.percentiles()[2]
+        .1
+        .map_or("n/a".to_owned(), duration);
+    format!("{} IOPS, p99 {p99}", grouped(rounded(report.iops())))
 }
 
 /// What each job gave, in the middle of its runs.
@@ -227,6 +259,7 @@ fn verdicts(
     measured: &[Measured<'_>],
     comparisons: &[Option<Comparison>],
     verdict: Option<Verdict>,
+    stopped: bool,
     failures: u64,
 ) -> Value {
     let pairs = measured.iter().zip(comparisons);
@@ -242,6 +275,7 @@ fn verdicts(
         "kind": "bench",
         "version": env!("CARGO_PKG_VERSION"),
         "verdict": verdict.map(|verdict| verdict.name().to_lowercase()),
+        "interrupted": stopped,
         "failures": failures,
         "jobs": jobs,
     })

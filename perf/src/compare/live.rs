@@ -1,5 +1,6 @@
 //! Two commands in turns: each block runs both twice, in an order that is drawn, such as A B B A.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use super::effect::shuffle;
 use super::gate::Gates;
 use super::sample::{Sample, other_surroundings};
 use super::verdict::{Comparison, Samples, judge};
-use crate::clock::now;
+use crate::clock::{now, sleep_until};
 use crate::errors::Interrupted;
 use crate::run::LiveLine;
 use crate::saved::{Saved, same_workload};
@@ -23,6 +24,9 @@ const BLOCKS_MIN: usize = 4;
 const CONFIDENCE_BETWEEN: f64 = 0.99;
 /// Of the last look.
 pub const CONFIDENCE: f64 = 0.95;
+
+/// The longest that a signal, or the end of a command, waits to be noticed.
+const NOTICE: Duration = Duration::from_millis(20);
 
 /// What is run.
 pub struct Live<'a> {
@@ -61,7 +65,7 @@ impl Live<'_> {
             let mut block = Samples::default();
             for is_new in order {
                 let command = if is_new { self.new } else { self.base };
-                let saved = one(command, folder);
+                let saved = one(command, folder, stop);
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
@@ -91,14 +95,20 @@ impl Live<'_> {
                 }
             }
             let stopped = stop.load(Ordering::Relaxed);
-            if !stopped {
+            // Of a block that was cut off, what there is of both counts if it is all there is.
+            let is_whole = block.base.len() + block.new.len() == order.len();
+            let is_all = blocks.is_empty() && !block.base.is_empty() && !block.new.is_empty();
+            if is_whole || is_all {
                 blocks.push(block);
+            }
+            if stopped {
+                doubts.push("interrupted before its time".to_owned());
             }
             longest = longest.max(block_begun.elapsed());
             let last = stopped || begun.elapsed() + longest > self.max_time;
             let confidence = if last { CONFIDENCE } else { CONFIDENCE_BETWEEN };
             if blocks.is_empty() {
-                return Err(Interrupted("before the first block was complete").into());
+                return Err(Interrupted("before both commands had run").into());
             }
             if !last && blocks.len() < BLOCKS_MIN {
                 continue;
@@ -115,21 +125,36 @@ impl Live<'_> {
 }
 
 /// Runs a command, and reads what it writes.
-fn one(command: &str, folder: &Path) -> anyhow::Result<Saved> {
+fn one(command: &str, folder: &Path, stop: &AtomicBool) -> anyhow::Result<Saved> {
     let file: PathBuf = folder.join("result.json");
     // What an earlier run has left is not to be taken for this one's.
     let _ = std::fs::remove_file(&file);
-    let output = Command::new("sh")
+    // A file rather than a pipe: nobody has to read it meanwhile.
+    let errors = folder.join("errors.txt");
+    let mut child = Command::new("sh")
         .arg("-c")
         .arg(format!("exec {command} --json \"$0\""))
         .arg(&file)
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::null())
+        .stderr(File::create(&errors).with_context(|| format!("'{}'", errors.display()))?)
+        .spawn()
         .context("starting sh")?;
-    if !output.status.success() {
-        let errors = String::from_utf8_lossy(&output.stderr);
+    let status = loop {
+        if let Some(status) = child.try_wait().context("waiting for sh")? {
+            break status;
+        }
+        if stop.load(Ordering::Relaxed) {
+            // Nobody wants its result any more; on a terminal it has had the signal as well.
+            let _ = child.kill();
+        }
+        sleep_until(now() + NOTICE);
+    };
+    if !status.success() {
+        let errors = std::fs::read(&errors).unwrap_or_default();
+        let errors = String::from_utf8_lossy(&errors);
         let last = errors.lines().last().unwrap_or("nothing on standard error");
-        bail!("'{command}' ended with {}: {last}", output.status);
+        bail!("'{command}' ended with {status}: {last}");
     }
     Saved::read(&file).with_context(|| format!("'{command}'"))
 }

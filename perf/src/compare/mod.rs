@@ -54,12 +54,10 @@ pub fn run(args: &CompareArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
         true => write!(std::io::stderr(), "{}", comparison.table()),
         false => write!(std::io::stdout(), "{}", comparison.table()),
     };
-    if let Some(json) = json {
-        json.write(&comparison.json())?;
-    }
-    if let Some(markdown) = markdown {
-        markdown.write_text(&comparison.markdown())?;
-    }
+    // A file that cannot be written does not keep the other from being.
+    let told = json.map_or(Ok(()), |json| json.write(&comparison.json()));
+    markdown.map_or(Ok(()), |file| file.write_text(&comparison.markdown()))?;
+    told?;
     if signals.stop.load(Ordering::Relaxed) {
         return Ok(ExitCode::from(signals.exit_code()));
     }

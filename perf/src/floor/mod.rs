@@ -108,10 +108,12 @@ pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
         host_cores: placement.host,
         target_core: Some(placement.target),
         machine,
+        host_busy: Vec::new(),
         doubts,
         series: Vec::new(),
         open_loop: None,
         ramp: None,
+        steady: None,
         began: outcome.began,
         target: serde_json::Value::Null,
     })

@@ -73,6 +73,8 @@ pub struct Collected {
     pub stats: Box<JobStats>,
     /// I/Os handed out and I/Os that came back, since the start.
     pub account: (u64, u64),
+    /// As many I/Os as its depth have been in flight, since the start.
+    pub reached_depth: bool,
     /// Start and end, see [`Load::span_ns`].
     pub span_ns: (u64, u64),
     /// What was read once more at the end, under `verify`.
@@ -309,6 +311,7 @@ impl Running {
             at_ns: now_ns,
             stats: self.load.exchange(empty),
             account: self.load.account(),
+            reached_depth: self.load.reached_depth(),
             span_ns: self.load.span_ns(),
             verified: self.load.verified(),
             socket_calls: self.socket_calls,

@@ -83,6 +83,8 @@ pub struct Load {
     stats: Box<JobStats>,
     submitted: u64,
     completed: u64,
+    /// All slots were taken at least once.
+    is_full: bool,
     /// Successes since the latest [`note_completions`](Self::note_completions).
     succeeded: bool,
     last_success_ns: Option<u64>,
@@ -123,6 +125,7 @@ impl Load {
             stats: Box::new(JobStats::new()),
             submitted: 0,
             completed: 0,
+            is_full: false,
             succeeded: false,
             last_success_ns: None,
             started_ns: None,
@@ -194,6 +197,7 @@ impl Load {
             arrivals.start();
         }
         self.free.pop();
+        self.is_full |= self.free.is_empty();
         Some((slot, operation, since_ns))
     }
 
@@ -424,6 +428,11 @@ impl Load {
     /// What was due and not started, since the last time; `None` in a closed loop.
     pub fn take_backlog(&mut self) -> Option<Backlog> {
         self.plan.arrivals.as_mut().map(Arrivals::take_backlog)
+    }
+
+    /// As many I/Os as its depth have been in flight.
+    pub fn reached_depth(&self) -> bool {
+        self.is_full
     }
 
     /// I/Os handed out and I/Os that came back.

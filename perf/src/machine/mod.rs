@@ -1,9 +1,15 @@
 //! Facts about the machine that a number means nothing without.
 
+mod neighbour;
+mod pressure;
+
 use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+pub use self::neighbour::shares_cores;
+pub use self::pressure::Pressure;
 
 /// Where a result was measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +26,8 @@ pub struct Machine {
     pub hostname: String,
     /// How the kernel chooses the clock rate of the first core; `unknown` where nothing is said, as in most guests.
     pub governor: String,
+    /// How TCP decides how much may be on the way.
+    pub tcp_congestion_control: String,
     /// Memory in bytes.
     pub memory_bytes: u64,
 }
@@ -35,6 +43,7 @@ impl Machine {
             kernel: first_line("/proc/sys/kernel/osrelease"),
             cores,
             hostname: first_line("/proc/sys/kernel/hostname"),
+            tcp_congestion_control: first_line("/proc/sys/net/ipv4/tcp_congestion_control"),
             governor: first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             memory_bytes: fs::read_to_string("/proc/meminfo")
                 .ok()
@@ -55,6 +64,7 @@ impl Machine {
             "cores": self.cores,
             "hostname": self.hostname,
             "governor": self.governor,
+            "tcp_congestion_control": self.tcp_congestion_control,
             "memory_bytes": self.memory_bytes,
         })
     }

@@ -165,10 +165,13 @@ fn merge(results: &[Saved], force: bool) -> anyhow::Result<Merged> {
         "paths": paths,
         "path_events": merged_events(results, &spans),
         "cores": common(&all("cores")),
+        "host_busy": all("host_busy").iter().filter_map(Value::as_array).flatten().collect::<Vec<_>>(),
         "machine": common(&all("machine")),
         "target": common(&all("target")),
         "open_loop": open_loop(&all("open_loop")),
         "ramp": ramp(&all("ramp")),
+        // Of no use to several that ended at different times; merged_from tells what each is.
+        "steadystate": Value::Null,
         "histogram": encode(&sums.latency),
         "failed_histogram": (failed.count > 0).then(|| encode(&sums.failed)),
         "unfinished_histogram": (!sums.unfinished.is_empty()).then(|| encode(&sums.unfinished)),

@@ -11,6 +11,7 @@ pub use self::table::{Rates, write_latency, write_rates};
 use crate::load::{Backlog, Rate, Verified};
 use crate::machine::Machine;
 use crate::results::Results;
+use crate::run::Steady;
 use crate::stats::{
     Interval, JobStats, LatencySummary, PathIos, RunStats, encode, hdr_log, latency_json,
 };
@@ -68,6 +69,8 @@ pub struct Report {
     pub target_core: Option<usize>,
     /// Where it was measured.
     pub machine: Machine,
+    /// The share of the time in which each core of the side under test had something to do, where that is known.
+    pub host_busy: Vec<f64>,
     /// What makes the number doubtful.
     pub doubts: Vec<String>,
     /// What each interval gave.
@@ -76,6 +79,8 @@ pub struct Report {
     pub open_loop: Option<OpenLoop>,
     /// What was left out at the start.
     pub ramp: Option<Ramp>,
+    /// Whether it became steady, where that would end it.
+    pub steady: Option<Steady>,
     /// When it began, on the clock on the wall.
     pub began: SystemTime,
     /// What was measured, for the reader who wants to repeat it.
@@ -307,6 +312,7 @@ impl Results for Report {
             "paths": paths,
             "path_events": events,
             "cores": { "host": self.host_cores, "target": self.target_core },
+            "host_busy": self.host_busy,
             "machine": self.machine.json(),
             "target": self.target,
             "open_loop": self.open_loop.map(OpenLoop::json),
@@ -314,6 +320,7 @@ impl Results for Report {
                 "seconds": ramp.time.as_secs_f64(),
                 "failures": ramp.failures,
             })),
+            "steadystate": self.steady.map(|steady| steady.json()),
             "histogram": encode(&total.latency),
             "failed_histogram": (failed.count > 0).then(|| encode(&total.failed_latency)),
             "unfinished_histogram": (!total.unfinished.is_empty()).then(|| encode(&total.unfinished)),

@@ -254,6 +254,9 @@ impl Report {
             }
             paragraph(out, "  ", &text);
         }
+        if let Some(steady) = self.steady.filter(|steady| steady.attained.is_some()) {
+            paragraph(out, "  ", &steady.in_words());
+        }
         if let Some(open) = self.open_loop {
             let text = format!(
                 "open loop: {} I/Os a second were due ({} arrivals); {} at most were due and not started, {} at the end; latency counts from when an I/O was due",
@@ -270,6 +273,18 @@ impl Report {
                 "{calls:.3} socket calls per I/O on the host side, those that found nothing included"
             );
             paragraph(out, "  ", &text);
+        }
+        if !self.host_busy.is_empty() {
+            let shares = self
+                .host_busy
+                .iter()
+                .map(|share| format!("{:.0} %", share * 100.0));
+            let shares = shares.collect::<Vec<_>>().join(", ");
+            paragraph(
+                out,
+                "  ",
+                &format!("the host was busy for {shares} of the time"),
+            );
         }
         if let Some(error) = &total.first_error {
             paragraph(out, "  ", &format!("first error: {error}"));

@@ -58,10 +58,12 @@ fn report() -> Report {
             clocksource: "tsc".to_owned(),
             ..Machine::default()
         },
+        host_busy: vec![0.5],
         doubts: Vec::new(),
         series: Vec::new(),
         open_loop: None,
         ramp: None,
+        steady: None,
         began: UNIX_EPOCH,
         target: Value::Null,
     }

@@ -9,6 +9,7 @@ use pollux_multipath::{Fencing, FencingMode, Selector, TransportId, TransportIdE
 use pollux_nvme_tcp::spec::nqn::Nqn;
 
 use super::choice::Choice;
+use super::steady::{Criterion, POINTS_MIN, Steady};
 use crate::cores::CoreList;
 use crate::embedded::{EmbeddedNamespace, parse_namespace};
 use crate::load::{Distribution, Mix, Process, Rate, Workload};
@@ -162,6 +163,21 @@ pub struct RunArgs {
     #[arg(long, alias = "ramp_time", value_name = "SECONDS", value_parser = parse_ramp_time, help_heading = "Workload")]
     pub ramp_time: Option<Duration>,
 
+    /// End the run, before its time is up, when its rate is steady: iops:5% if no point of the series is further from the
+    /// mean, iops_slope:1% if it rises or falls by no more in a second; also bw and bw_slope
+    #[arg(
+        long,
+        aliases = ["steady", "ss"],
+        value_name = "CRITERION",
+        conflicts_with = "ios",
+        help_heading = "Workload"
+    )]
+    pub steadystate: Option<Criterion>,
+
+    /// Seconds for which the rate has to be steady [default: 5]
+    #[arg(long, aliases = ["steadystate_duration", "ss_dur", "ss-dur"], value_name = "SECONDS", value_parser = parse_run_time, requires = "steadystate", help_heading = "Workload")]
+    pub steadystate_duration: Option<Duration>,
+
     /// Each job stops after this many I/Os, if that comes before the time is up
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Workload")]
     pub ios: Option<u64>,
@@ -283,6 +299,18 @@ impl RunArgs {
                 ramp.as_secs_f64()
             ));
         }
+        if let Some(steady) = self.steady() {
+            let window = steady.duration;
+            let least = self.interval * POINTS_MIN;
+            if window < least || window > self.time {
+                return Err(format!(
+                    "--steadystate-duration {} is not possible: allowed are {} (four times --interval) to {} seconds (--time)",
+                    window.as_secs_f64(),
+                    least.as_secs_f64(),
+                    self.time.as_secs_f64()
+                ));
+            }
+        }
         if self.fencing == FencingMode::Always && self.cqt.is_none() {
             return Err("--fencing always needs --cqt MS, the command quiesce time".to_owned());
         }
@@ -331,6 +359,17 @@ impl RunArgs {
             ));
         }
         Ok(())
+    }
+
+    /// When the run ends before its time, if it may.
+    pub fn steady(&self) -> Option<Steady> {
+        const DURATION: Duration = Duration::from_secs(5);
+        self.steadystate.map(|criterion| Steady {
+            criterion,
+            duration: self.steadystate_duration.unwrap_or(DURATION),
+            window: None,
+            attained: None,
+        })
     }
 
     /// It reads and does nothing else.

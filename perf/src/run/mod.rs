@@ -7,6 +7,7 @@ mod jobs;
 mod live;
 mod reported;
 mod session;
+mod steady;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ pub use self::jobs::JobArgs;
 use self::jobs::seated;
 pub use self::live::LiveLine;
 use self::session::Session;
+pub use self::steady::Steady;
 use self::watch::Watch;
 use crate::cores::Placement;
 use crate::embedded::Failover;
@@ -80,6 +82,7 @@ fn measure(
     if let Some(time) = args.ramp_time {
         watch.warm_up(time, stop)?;
     }
+    watch.steady = args.steady();
     watch.run(
         args.time,
         args.interval,

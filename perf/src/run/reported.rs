@@ -31,6 +31,13 @@ impl Watch<'_> {
         } else {
             doubts.extend(machine::interrupted(machine::preemptions(), args.time));
         }
+        let (before, after) = (&self.before, &self.after);
+        let host_busy = after.busy_since(before);
+        doubts.extend(after.pressure.doubts_since(&before.pressure, args.time));
+        if self.session.embedded.is_none() {
+            let addresses: Vec<_> = self.session.paths.iter().map(|path| path.address).collect();
+            doubts.extend(machine::shares_cores(&addresses, &placement.host));
+        }
         let states = self.states();
         let ios = &self.stats.total.paths;
         let paths = self.session.paths.iter().enumerate();
@@ -61,12 +68,20 @@ impl Watch<'_> {
             .collect();
         for (asked, open) in open_loops.iter().enumerate() {
             let iops = self.asked[asked].ios() as f64 / seconds;
-            doubts.extend(open.and_then(|open| not_reached(open, iops)));
+            doubts.extend(open.and_then(|open| not_reached(open, iops, &host_busy)));
+        }
+        if self.session.embedded.is_none() && open_loops.iter().all(Option::is_none) {
+            doubts.extend(saturated(&host_busy));
+        }
+        if !interrupted {
+            doubts.extend(self.depth_not_reached(jobs));
         }
         let open_loop = together(&open_loops);
         let calm = self.stats.total.events.is_empty() && open_loops.iter().all(Option::is_none);
         doubts.extend(calm.then(|| still_warming_up(&series)).flatten());
         doubts.extend(too_few(&self.stats.total.latency));
+        let never = self.steady.filter(|steady| steady.attained.is_none());
+        doubts.extend(never.map(|steady| steady.in_words()));
         let target = self.target();
         let sum = |part: fn(&JobView) -> u64| self.jobs.iter().map(part).sum();
         let verified = self.jobs.iter().filter_map(|job| job.verified);
@@ -92,10 +107,12 @@ impl Watch<'_> {
             host_cores: placement.host.clone(),
             target_core: self.session.embedded.is_some().then_some(placement.target),
             machine,
+            host_busy,
             doubts,
             series,
             open_loop,
             ramp: self.ramp,
+            steady: self.steady,
             began: self.began,
             target,
         }
@@ -112,6 +129,40 @@ impl Watch<'_> {
             now: sum.now + part.now,
         });
         args.rate().map(|rate| OpenLoop { rate, backlog })
+    }
+
+    /// Jobs without a rate whose depth was never in flight, and paths that do not take it.
+    fn depth_not_reached(&self, jobs: &[JobArgs]) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for (asked, job) in jobs.iter().enumerate() {
+            let mut own = self.jobs.iter().filter(|view| view.seat.asked == asked);
+            if job.args.rate.is_none() && !own.all(|view| view.reached_depth) {
+                doubts.push(format!(
+                    "depth {} was never reached by {}: --ios, or the blocks that verify has free, allow fewer I/Os",
+                    job.args.depth, job.name
+                ));
+            }
+        }
+        let group = self.jobs.iter().filter(|view| view.seat.poll_group == 0);
+        let depth: u64 = group
+            .map(|view| {
+                let args = &jobs[view.seat.asked].args;
+                u64::from(args.depth.div_ceil(args.qpairs))
+            })
+            .sum();
+        let taken = self
+            .session
+            .paths
+            .iter()
+            .filter_map(|path| path.in_flight_max);
+        if let Some(least) = taken.min().map(u64::from)
+            && least < depth
+        {
+            doubts.push(format!(
+                "a queue pair takes {least} I/Os at a time, and {depth} are to be in flight: the others may wait in this host; -P has more queue pairs"
+            ));
+        }
+        doubts
     }
 
     /// The run in one line.
@@ -173,6 +224,14 @@ impl Watch<'_> {
         });
         let first = &session.volumes[used[0]];
         let addresses = session.paths.iter().map(|path| path.address.to_string());
+        let controllers = session.paths.iter().map(|path| {
+            let identity = &path.identity;
+            json!({
+                "model": identity.model,
+                "serial": identity.serial,
+                "firmware": identity.firmware,
+            })
+        });
         json!({
             "embedded": session.embedded.is_some(),
             "subnqn": session.subnqns.join(" "),
@@ -181,6 +240,7 @@ impl Watch<'_> {
             "volume_blocks": first.blocks,
             "block_size": first.block_size,
             "volumes": volumes.collect::<Vec<_>>(),
+            "controllers": controllers.collect::<Vec<_>>(),
         })
     }
 
@@ -242,6 +302,9 @@ impl Watch<'_> {
     }
 }
 
+/// A reactor that is busy for more of its time has none to spare.
+const SATURATED: f64 = 0.97;
+
 /// What a job does.
 fn in_words(args: &RunArgs) -> String {
     let mut text = format!(
@@ -289,13 +352,32 @@ fn together(open_loops: &[Option<OpenLoop>]) -> Option<OpenLoop> {
 }
 
 /// The load was not what was asked for.
-fn not_reached(open: OpenLoop, iops: f64) -> Option<String> {
+fn not_reached(open: OpenLoop, iops: f64, host_busy: &[f64]) -> Option<String> {
     let wanted = open.rate.iops as f64;
+    let busiest = host_busy.iter().copied().fold(0.0, f64::max);
+    let who = match busiest > SATURATED {
+        true => format!(
+            "this generator is saturated, its core was busy for {:.0} % of the time (-m takes more cores)",
+            busiest * 100.0
+        ),
+        false => "the target, or the way to it, is saturated".to_owned(),
+    };
     (iops < 0.98 * wanted).then(|| {
         format!(
-            "{} I/Os a second were asked for, {} were done: the target or this generator is saturated, and latencies grow with the time to run",
+            "{} I/Os a second were asked for, {} were done: {who}, and latencies grow with the time to run",
             grouped(open.rate.iops),
             grouped(rounded(iops))
+        )
+    })
+}
+
+/// A closed loop that the host limits.
+fn saturated(host_busy: &[f64]) -> Option<String> {
+    let least = host_busy.iter().copied().reduce(f64::min)?;
+    (least > SATURATED).then(|| {
+        format!(
+            "the cores of this host were busy for {:.0} % of the time: what was measured may be its limit and not the target's; -m takes more cores",
+            least * 100.0
         )
     })
 }
@@ -349,8 +431,14 @@ mod tests {
             },
             backlog: Backlog::default(),
         };
-        assert_eq!(not_reached(open, 990.0), None);
-        assert!(not_reached(open, 900.0).unwrap().contains("900 were done"));
+        assert_eq!(not_reached(open, 990.0, &[1.0]), None);
+        let text = not_reached(open, 900.0, &[0.5, 0.99]).unwrap();
+        assert!(text.contains("900 were done: this generator"), "{text}");
+        let text = not_reached(open, 900.0, &[0.5]).unwrap();
+        assert!(text.contains("900 were done: the target"), "{text}");
+        assert_eq!(saturated(&[0.99, 0.5]), None, "one core had time to spare");
+        assert_eq!(saturated(&[]), None);
+        assert!(saturated(&[0.99, 0.98]).unwrap().contains("98 %"));
         assert_eq!(still_warming_up(&series(&[95, 100, 100, 100, 100])), None);
         assert_eq!(
             still_warming_up(&series(&[50, 100])),

@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
-use pollux_multipath::{AttachOptions, AttachRequest, ControllerId, Host, Policy, TransportId};
+use pollux_multipath::{
+    AttachOptions, AttachRequest, ControllerId, ControllerIdentity, ControllerStatus, Host, Policy,
+    TransportId,
+};
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
 use pollux_reactor::{Group, Idle, Running};
 
@@ -16,6 +20,7 @@ use crate::clock::now;
 use crate::cores::Placement;
 use crate::embedded::Embedded;
 use crate::load::{JobMessage, Jobs};
+use crate::machine::Pressure;
 use crate::volume::{self, Volume, attach_or_stop, volumes};
 
 /// Name of the group of controllers of the first subsystem; a volume is this with `n` and the NSID.
@@ -42,12 +47,44 @@ pub struct Session {
     host: Host<JobMessage>,
     running: Running,
     poll_groups: usize,
+    /// Of the host, in the executor.
+    reactors: Vec<usize>,
+    cores: Vec<usize>,
     packets: Option<PacketFile>,
+}
+
+/// What goes on around the jobs, as counters at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// How long each of the host's reactors has been busy.
+    pub busy_ns: Vec<u64>,
+    /// When that was read.
+    pub at: Option<Instant>,
+    /// What takes time from its cores.
+    pub pressure: Pressure,
+}
+
+impl Surroundings {
+    /// The share of the time since an earlier moment in which each of the host's reactors was busy.
+    pub fn busy_since(&self, earlier: &Self) -> Vec<f64> {
+        let (Some(from), Some(to)) = (earlier.at, self.at) else {
+            return Vec::new();
+        };
+        let span_ns = to.saturating_duration_since(from).as_nanos().max(1) as f64;
+        let pairs = self.busy_ns.iter().zip(&earlier.busy_ns);
+        pairs
+            .map(|(now, before)| (now.saturating_sub(*before) as f64 / span_ns).min(1.0))
+            .collect()
+    }
 }
 
 /// A controller, and where it is.
 #[derive(Clone, Debug)]
 pub struct Path {
+    /// Model, serial number and firmware revision, as it says; empty if it has said nothing.
+    pub identity: ControllerIdentity,
+    /// I/Os that a queue pair of it takes at a time.
+    pub in_flight_max: Option<u16>,
     /// Its identity in messages.
     pub controller: ControllerId,
     /// Its address.
@@ -112,11 +149,12 @@ impl Session {
                 let subsystems = subsystems(&transports);
                 attach(jobs, &host, &subsystems, stop)?;
                 let (volumes, places) = chosen(jobs, &host, &subsystems)?;
-                Ok((embedded, subsystems, volumes, places))
+                let paths = all_paths(&volumes, &places, &host.controllers()?);
+                Ok((embedded, subsystems, volumes, places, paths))
             });
         match prepared {
-            Ok((embedded, subsystems, volumes, places)) => Ok(Self {
-                paths: all_paths(&volumes, &places),
+            Ok((embedded, subsystems, volumes, places, paths)) => Ok(Self {
+                paths,
                 subnqns: subsystems.into_iter().map(|s| s.subnqn).collect(),
                 volumes,
                 places,
@@ -125,6 +163,8 @@ impl Session {
                 host,
                 running,
                 poll_groups: poll_groups.len(),
+                reactors,
+                cores: placement.host.clone(),
                 packets,
             }),
             Err(error) => {
@@ -135,6 +175,17 @@ impl Session {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Counters of reactors and cores as they are now.
+    pub fn surroundings(&self) -> Surroundings {
+        let counters = self.running.counters();
+        let busy = self.reactors.iter().filter_map(|&r| counters.get(r));
+        Surroundings {
+            busy_ns: busy.map(|counters| counters.busy_ns).collect(),
+            at: Some(now()),
+            pressure: Pressure::read(&self.cores),
         }
     }
 
@@ -278,12 +329,21 @@ fn chosen(
     Ok((all, places))
 }
 
-fn all_paths(volumes: &[Volume], places: &[Vec<usize>]) -> Vec<Path> {
+fn all_paths(
+    volumes: &[Volume],
+    places: &[Vec<usize>],
+    controllers: &[ControllerStatus],
+) -> Vec<Path> {
     let mut paths: Vec<Path> = Vec::new();
     for volume in places.iter().flatten().map(|&place| &volumes[place]) {
         for (&(controller, _), &address) in volume.paths.iter().zip(&volume.addresses) {
             if !paths.iter().any(|known| known.controller == controller) {
+                let status = controllers.iter().find(|c| c.controller == controller);
                 paths.push(Path {
+                    identity: status
+                        .and_then(|status| status.identity.clone())
+                        .unwrap_or_default(),
+                    in_flight_max: status.and_then(|status| status.in_flight_max),
                     controller,
                     address,
                 });

@@ -9,7 +9,8 @@ use anyhow::bail;
 
 use super::jobs::Seat;
 use super::live::{LiveLine, Moment};
-use super::session::Session;
+use super::session::{Session, Surroundings};
+use super::steady::Steady;
 use crate::clock::{now, wall};
 use crate::embedded::{Embedded, Failover};
 use crate::ending::Ending;
@@ -41,8 +42,13 @@ pub struct Watch<'a> {
     backlog_latest: Option<u64>,
     pub ramp: Option<Ramp>,
     pub began: SystemTime,
+    /// When the results begin, and until the load ends.
+    pub before: Surroundings,
+    pub after: Surroundings,
     pub live: LiveLine,
     verify: bool,
+    /// What ends the run before its time, and what was seen of it.
+    pub steady: Option<Steady>,
     /// How long was waited for what was in flight at the end.
     pub waited: Duration,
 }
@@ -54,6 +60,7 @@ pub struct JobView {
     spare: Option<Box<JobStats>>,
     drained: bool,
     pub account: (u64, u64),
+    pub reached_depth: bool,
     pub span_ns: (u64, u64),
     pub verified: Option<Verified>,
     pub socket_calls: u64,
@@ -78,6 +85,7 @@ impl<'a> Watch<'a> {
             spare: Some(Box::new(JobStats::new())),
             drained: false,
             account: (0, 0),
+            reached_depth: false,
             span_ns: (0, 0),
             verified: None,
             socket_calls: 0,
@@ -100,8 +108,11 @@ impl<'a> Watch<'a> {
             backlog_latest: None,
             ramp: None,
             began: wall(),
+            before: session.surroundings(),
+            after: Surroundings::default(),
             live: LiveLine::new(),
             verify,
+            steady: None,
             waited: Duration::ZERO,
         }
     }
@@ -143,12 +154,27 @@ impl<'a> Watch<'a> {
                 if self.verify && self.stats.total.miscompares > 0 {
                     break;
                 }
+                if self.has_become_steady(elapsed) {
+                    break;
+                }
                 continue;
             }
             let next = tick.min(time).min(failover.next_at().unwrap_or(time));
             self.wait(next.saturating_sub(elapsed).min(NOTICE))?;
         }
+        self.after = self.session.surroundings();
         self.send_all(|| JobMessage::Stop)
+    }
+
+    fn has_become_steady(&mut self, at: Duration) -> bool {
+        let Some(steady) = &mut self.steady else {
+            return false;
+        };
+        if let Some(window) = steady.criterion.judge(&self.series, steady.duration) {
+            steady.window = Some(window);
+            steady.attained = window.is_steady.then_some(at);
+        }
+        steady.attained.is_some()
     }
 
     /// Lets the jobs run for a time of which only failures are kept.
@@ -178,6 +204,7 @@ impl<'a> Watch<'a> {
             job.backlog = None;
         }
         self.began = wall();
+        self.before = self.session.surroundings();
         Ok(())
     }
 
@@ -260,6 +287,7 @@ impl<'a> Watch<'a> {
             job,
             stats,
             account,
+            reached_depth,
             span_ns,
             verified,
             socket_calls,
@@ -277,6 +305,7 @@ impl<'a> Watch<'a> {
             spare: Some(stats),
             drained: view.drained,
             account,
+            reached_depth,
             span_ns,
             verified,
             socket_calls,

@@ -132,6 +132,11 @@ impl Interval {
         self.ios as f64 / self.seconds()
     }
 
+    /// Their payload bytes per second.
+    pub fn bytes_per_sec(&self) -> f64 {
+        self.bytes as f64 / self.seconds()
+    }
+
     /// For programs; times since `origin_ns`.
     pub fn json(&self, origin_ns: u64) -> Value {
         json!({
@@ -139,7 +144,7 @@ impl Interval {
             "end_ns": self.end_ns.saturating_sub(origin_ns),
             "ios": self.ios,
             "iops": self.iops(),
-            "bytes_per_sec": self.bytes as f64 / self.seconds(),
+            "bytes_per_sec": self.bytes_per_sec(),
             "errors": self.errors,
             "backlog_max": self.backlog,
             "path_ios": self.paths,
