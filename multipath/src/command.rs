@@ -93,6 +93,7 @@ pub struct Io {
 
 /// An I/O that ended; each I/O ends exactly once.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Completion {
     /// The I/O, with its buffer.
     pub io: Io,

@@ -6,6 +6,7 @@ use crate::command::Op;
 
 /// I/Os of one kind that succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OpCounters {
     /// How many.
     pub count: u64,
@@ -57,6 +58,7 @@ impl OpCounters {
 
 /// Counters of one path on one reactor since it was added, or since they were reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct PathCounters {
     /// Reads.
     pub reads: OpCounters,

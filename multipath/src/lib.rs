@@ -55,7 +55,7 @@
 //! target.add_namespace(&nqn, NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512))?;
 //! let addr = target.add_listener(&nqn, "127.0.0.1:0".parse()?)?;
 //!
-//! host.attach(AttachRequest::new("disk0", TransportId { addr, subnqn: nqn, hostnqn: None }))?;
+//! host.attach(AttachRequest::new("disk0", TransportId::new(addr, nqn)))?;
 //! host.tell(0, b'*').map_err(|_| "the mailbox is full")?;
 //! assert_eq!(read.recv()?, [b'*'; 512]);
 //! assert_eq!(host.volume("disk0n1").status()?.blocks, 2048);

@@ -31,6 +31,11 @@ impl Default for Recovery {
 }
 
 impl Recovery {
+    /// Whether I/O waits for a lost controller for a limited time.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.controller_loss_timeout.is_some() || self.fast_io_fail_timeout.is_some()
+    }
+
     /// Checks the combination.
     ///
     /// # Errors
@@ -183,7 +188,20 @@ impl Fencing {
     }
 }
 
-/// How to connect to a controller.
+/// How to connect to a controller. More is added as more can be said: begin with the default.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use pollux_multipath::{AttachRequest, Host, Policy, Selector};
+/// # fn example(host: &Host) -> Result<(), Box<dyn std::error::Error>> {
+/// let path = "traddr:127.0.0.1 trsvcid:4420 subnqn:nqn.2014-08.org.example:disk1";
+/// let mut request = AttachRequest::new("disk0", path.parse()?);
+/// request.options.policy = Policy::ActiveActive(Selector::QueueDepth);
+/// request.options.recovery.fast_io_fail_timeout = Some(Duration::from_secs(30));
+/// host.attach(request)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct AttachOptions {
     /// What to do if the name is in use.

@@ -15,6 +15,7 @@ pub enum Policy {
 
 /// How `active_active` spreads I/O.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Selector {
     /// The next path after `min_io` I/Os.
     RoundRobin {

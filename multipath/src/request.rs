@@ -41,6 +41,19 @@ impl AttachRequest {
     }
 }
 
+impl DiscoveryRequest {
+    /// A discovery with the default options, answered at once.
+    pub fn new(name: &str, transport: TransportId) -> Self {
+        Self {
+            name: name.to_owned(),
+            transport,
+            options: AttachOptions::default(),
+            wait_for_attach: false,
+            attach_timeout: None,
+        }
+    }
+}
+
 /// What an attach led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -52,6 +65,7 @@ pub struct Attached {
 /// Follows a discovery service and those that it refers to: attaches what they list, under
 /// `<name>0`, `<name>1` and so on, one name for each subsystem, and detaches what they no longer list.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct DiscoveryRequest {
     /// Its name.
     pub name: String,

@@ -328,12 +328,12 @@ pub enum PathEventKind {
         /// Where it is.
         by: SocketAddr,
     },
-    /// It has: nothing that was sent to this one can be executed any more.
+    /// The other controller has reset it: nothing that was sent to this one can be executed any more.
     Reset {
         /// Where it is.
         by: SocketAddr,
     },
-    /// It has not: the fence lasts for its time, unless yet another one does it.
+    /// The other controller has not reset it: the fence lasts for its time, unless yet another one does it.
     ResetRefused {
         /// Where it is.
         by: SocketAddr,

@@ -18,6 +18,17 @@ pub struct TransportId {
     pub hostnqn: Option<Nqn>,
 }
 
+impl TransportId {
+    /// A controller of a subsystem at an address.
+    pub fn new(addr: SocketAddr, subnqn: Nqn) -> Self {
+        Self {
+            addr,
+            subnqn,
+            hostnqn: None,
+        }
+    }
+}
+
 /// Why a text is no transport ID; the message names the value and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

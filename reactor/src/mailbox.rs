@@ -154,8 +154,8 @@ pub struct Receiver<M> {
 impl<M> Receiver<M> {
     /// Says which reactor a sender has to wake.
     pub(crate) fn bind(&self, bell: &Arc<Bell>) {
-        // A receiver is moved into its one seat, so it is bound once.
-        let _ = self.shared.bell.set(Arc::clone(bell));
+        let bound = self.shared.bell.set(Arc::clone(bell));
+        assert!(bound.is_ok(), "a receiver has one seat, and is bound once");
     }
 
     pub(crate) fn receive(&mut self) -> Option<M> {

@@ -10,7 +10,7 @@ use crate::net::Net;
 use crate::rng::Rng;
 use crate::service::{Progress, Service};
 use crate::status::{Place, ServiceCounters};
-use crate::time::Time;
+use crate::time::{Time, nanos};
 use crate::timers::Timers;
 
 /// Messages that one service is handed per turn, so that a flood of them cannot keep timers and sockets waiting.
@@ -179,9 +179,7 @@ impl Reactor {
         for (index, seat) in self.seats.iter_mut().enumerate() {
             if seat.turn(now, &mut self.core) == Progress::Busy {
                 progress = Progress::Busy;
-                if let Some(service) = self.core.services.get_mut(index) {
-                    service.busy_turns += 1;
-                }
+                self.core.services[index].busy_turns += 1;
             }
         }
         self.core.net.end_turn();
@@ -252,6 +250,6 @@ impl Reactor {
     }
 
     fn count_busy(&mut self, time: Duration) {
-        self.core.counters.busy_ns += u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.core.counters.busy_ns += nanos(time);
     }
 }

@@ -177,6 +177,7 @@ impl Simulation {
             if condition() {
                 return true;
             }
+            // Busy or not, each has one turn.
             let _ = self.turn(index);
         }
         condition()
@@ -224,10 +225,10 @@ impl Simulation {
                 member.quiet &= !due && !reactor.has_messages();
             }
         }
-        let runnable = |member: &&Member| {
+        let is_runnable = |member: &Member| {
             member.reactor.is_some() && !member.quiet && member.still_until <= now
         };
-        let count = self.members.iter().filter(runnable).count();
+        let count = self.members.iter().filter(|m| is_runnable(m)).count();
         if count == 0 {
             return match self.next_deadline() {
                 Some(at) if at <= limit => {
@@ -237,15 +238,14 @@ impl Simulation {
                 _ => Step::Stuck,
             };
         }
-        let draw = self.rng.below(u64::try_from(count).unwrap_or(u64::MAX));
-        let index = self
-            .members
-            .iter()
-            .enumerate()
-            .filter(|(_, member)| runnable(member))
-            .map(|(index, _)| index)
-            .nth(usize::try_from(draw).unwrap_or(0));
-        Step::Turn(index.map_or(Progress::Idle, |index| self.turn(index)))
+        let draw = self.rng.below(count as u64);
+        #[expect(clippy::expect_used, reason = "one below their count was drawn")]
+        let index = (0..self.members.len())
+            .filter(|&index| is_runnable(&self.members[index]))
+            .zip(0..)
+            .find_map(|(index, n)| (n == draw).then_some(index))
+            .expect("fewer reactors than were counted");
+        Step::Turn(self.turn(index))
     }
 
     fn turn(&mut self, index: usize) -> Progress {
@@ -272,7 +272,7 @@ impl Simulation {
             // What is due and not done costs time, as on a real reactor, or the clock would never move again.
             progress = Progress::Busy;
         }
-        self.trace.add(u64::try_from(index).unwrap_or(u64::MAX));
+        self.trace.add(index as u64);
         self.trace.add(self.now.as_nanos());
         self.trace.add(u64::from(progress == Progress::Busy));
         if progress == Progress::Busy || self.network.activity() != before {

@@ -91,7 +91,7 @@ fn list(cores: &[usize]) -> String {
 /// Seats one service; runs on the reactor's thread.
 type Build = Box<dyn FnOnce(&mut Reactor, &Arc<Bell>) + Send>;
 
-struct Plan {
+struct Setup {
     core: Option<usize>,
     idle: Idle,
     builds: Vec<Build>,
@@ -100,7 +100,7 @@ struct Plan {
 /// A set of reactors to be started together.
 #[derive(Default)]
 pub struct Group {
-    plans: Vec<Plan>,
+    setups: Vec<Setup>,
     wraps: Vec<Wrap>,
 }
 
@@ -115,12 +115,12 @@ impl Group {
     /// Where reactors share a core, or there are more of them than cores, [`Idle::Spin`] becomes [`Idle::Yield`]: a
     /// spinning neighbour would otherwise keep the others waiting for whole scheduler slices.
     pub fn add_reactor(&mut self, core: Option<usize>, idle: Idle) -> usize {
-        self.plans.push(Plan {
+        self.setups.push(Setup {
             core,
             idle,
             builds: Vec::new(),
         });
-        self.plans.len() - 1
+        self.setups.len() - 1
     }
 
     /// Adds a service to a reactor. `build` makes it on the reactor's own thread, so the service need not be `Send`.
@@ -135,10 +135,10 @@ impl Group {
         build: impl FnOnce() -> S + Send + 'static,
     ) {
         assert!(
-            reactor < self.plans.len(),
+            reactor < self.setups.len(),
             "there is no reactor {reactor} in this group"
         );
-        self.plans[reactor]
+        self.setups[reactor]
             .builds
             .push(Box::new(move |reactor, bell| {
                 reactor.seat(build(), receiver, Some(bell));
@@ -172,7 +172,7 @@ impl Group {
         let mut running = Running::default();
         let (pinned_sender, pinned) = mpsc::channel();
         let mut gates = Vec::new();
-        for (index, plan) in self.plans.into_iter().enumerate() {
+        for (index, setup) in self.setups.into_iter().enumerate() {
             let system = |source| StartError::System {
                 reactor: index,
                 source,
@@ -189,7 +189,7 @@ impl Group {
                 net,
                 bell,
                 published,
-                plan,
+                setup,
                 wraps: self.wraps.clone(),
                 pinned: pinned_sender.clone(),
                 gate: bells_of_all.1,
@@ -218,7 +218,7 @@ impl Group {
     }
 
     fn check_cores(&self, available: &[usize]) -> Result<(), StartError> {
-        for core in self.plans.iter().filter_map(|plan| plan.core) {
+        for core in self.setups.iter().filter_map(|setup| setup.core) {
             if !available.contains(&core) {
                 return Err(StartError::NoSuchCore {
                     core,
@@ -231,17 +231,17 @@ impl Group {
 
     /// Reactors that cannot have a core for themselves must not spin.
     fn share_cores(&mut self, cores: usize) {
-        let crowded = self.plans.len() > cores;
+        let crowded = self.setups.len() > cores;
         let mut reactors_on = BTreeMap::new();
-        for core in self.plans.iter().filter_map(|plan| plan.core) {
+        for core in self.setups.iter().filter_map(|setup| setup.core) {
             *reactors_on.entry(core).or_insert(0) += 1;
         }
-        for plan in &mut self.plans {
-            let shared = plan
+        for setup in &mut self.setups {
+            let shared = setup
                 .core
                 .is_some_and(|core| reactors_on.get(&core).is_some_and(|&n| n > 1));
-            if (shared || crowded) && plan.idle == Idle::Spin {
-                plan.idle = Idle::Yield;
+            if (shared || crowded) && setup.idle == Idle::Spin {
+                setup.idle = Idle::Yield;
             }
         }
     }
@@ -249,7 +249,7 @@ impl Group {
 
 impl Executor for Group {
     fn reactors(&self) -> usize {
-        self.plans.len()
+        self.setups.len()
     }
 
     fn add_service<S: Service>(
@@ -269,7 +269,7 @@ impl Executor for Group {
 impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Group")
-            .field("reactors", &self.plans.len())
+            .field("reactors", &self.setups.len())
             .finish_non_exhaustive()
     }
 }
@@ -280,7 +280,7 @@ struct Thread {
     net: TcpNet,
     bell: Arc<Bell>,
     published: Arc<CachePadded<Published>>,
-    plan: Plan,
+    setup: Setup,
     wraps: Vec<Wrap>,
     /// Tells whether the thread got its core; if not, which reactor and which core.
     pinned: mpsc::Sender<Result<(), (usize, usize)>>,
@@ -290,7 +290,7 @@ struct Thread {
 
 impl Thread {
     fn run(self) -> Counters {
-        let result = match self.plan.core {
+        let result = match self.setup.core {
             Some(core) if !pin(core) => Err((self.index, core)),
             _ => Ok(()),
         };
@@ -309,12 +309,12 @@ impl Thread {
         reactor.set_place(Place {
             id: sys::thread_id(),
             cores: sys::affinity().unwrap_or_default(),
-            parks: matches!(self.plan.idle, Idle::Park { .. }),
+            parks: matches!(self.setup.idle, Idle::Park { .. }),
         });
-        for build in self.plan.builds {
+        for build in self.setup.builds {
             build(&mut reactor, &self.bell);
         }
-        let (idle, bell, published) = (self.plan.idle, &self.bell, &self.published);
+        let (idle, bell, published) = (self.setup.idle, &self.bell, &self.published);
         let ended = catch_unwind(AssertUnwindSafe(|| {
             run(&mut reactor, idle, bell, published);
         }));

@@ -45,7 +45,7 @@ impl Time {
 }
 
 /// A duration in nanoseconds, capped at `u64::MAX` (584 years).
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use pollux_reactor::rpc::{
-    Answer, Call, Config, EndpointError, Methods, Outcome, Phase, Responder, RpcError, Server,
+    Answer, Call, Config, EndpointError, MethodResult, Methods, Phase, Responder, RpcError, Server,
 };
 use pollux_reactor::{Group, Idle, Running};
 use serde_json::{Value, json};
@@ -25,20 +25,20 @@ struct Store {
     log: Vec<String>,
 }
 
-fn echo(_: &mut Store, call: &mut Call<Store>) -> Outcome {
+fn echo(_: &mut Store, call: &mut Call<Store>) -> MethodResult {
     let text: String = call.params.required("text")?;
     call.params.finish()?;
     Ok(Answer::Now(text.into()))
 }
 
 /// Answers when `release` is called.
-fn hold(store: &mut Store, call: &mut Call<Store>) -> Outcome {
+fn hold(store: &mut Store, call: &mut Call<Store>) -> MethodResult {
     call.params.finish()?;
     store.kept.push(call.responder()?);
     Ok(Answer::Later)
 }
 
-fn release(store: &mut Store, call: &mut Call<Store>) -> Outcome {
+fn release(store: &mut Store, call: &mut Call<Store>) -> MethodResult {
     call.params.finish()?;
     let released = store.kept.len();
     for responder in store.kept.drain(..).rev() {
@@ -48,7 +48,7 @@ fn release(store: &mut Store, call: &mut Call<Store>) -> Outcome {
 }
 
 /// Answers from another thread, by way of the module's state.
-fn elsewhere(_: &mut Store, call: &mut Call<Store>) -> Outcome {
+fn elsewhere(_: &mut Store, call: &mut Call<Store>) -> MethodResult {
     call.params.finish()?;
     let (responder, mail) = (call.responder()?, call.mail.clone());
     std::thread::spawn(move || {
@@ -60,12 +60,12 @@ fn elsewhere(_: &mut Store, call: &mut Call<Store>) -> Outcome {
     Ok(Answer::Later)
 }
 
-fn forget(_: &mut Store, call: &mut Call<Store>) -> Outcome {
+fn forget(_: &mut Store, call: &mut Call<Store>) -> MethodResult {
     drop(call.responder()?);
     Ok(Answer::Later)
 }
 
-fn big(_: &mut Store, call: &mut Call<Store>) -> Outcome {
+fn big(_: &mut Store, call: &mut Call<Store>) -> MethodResult {
     let len: u32 = call.params.required("len")?;
     call.params.finish()?;
     Ok(Answer::Now(
@@ -73,7 +73,7 @@ fn big(_: &mut Store, call: &mut Call<Store>) -> Outcome {
     ))
 }
 
-fn note(store: &mut Store, call: &mut Call<Store>) -> Outcome {
+fn note(store: &mut Store, call: &mut Call<Store>) -> MethodResult {
     let text: String = call.params.required("text")?;
     call.params.finish()?;
     if text == "bad" {
@@ -83,7 +83,7 @@ fn note(store: &mut Store, call: &mut Call<Store>) -> Outcome {
     Ok(Answer::Now(true.into()))
 }
 
-fn notes(store: &mut Store, call: &mut Call<Store>) -> Outcome {
+fn notes(store: &mut Store, call: &mut Call<Store>) -> MethodResult {
     call.params.finish()?;
     Ok(Answer::Now(store.log.clone().into()))
 }
@@ -473,7 +473,7 @@ fn many_clients_are_served_and_idle_ones_lock_nobody_out() {
     let mut last = latecomers.pop().unwrap();
     assert_eq!(last.call("release", json!({}))["result"], 1);
     assert_eq!(clients[0].answer()["result"], "released");
-    // Of those that had never asked for anything the first had to go.
+    // The first client that had never asked for anything had to go.
     latecomers[0].assert_closed();
     let mut next = fixture.client();
     assert_eq!(next.call("echo", json!({"text": "x"}))["result"], "x");

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::{Client, EchoServer, Never, Outcome, Temper};
+use common::{Client, ClientResult, EchoServer, Never, Temper};
 use pollux_reactor::{Context, Outbox, Progress, Rng, Service, Simulation, Time, mailbox};
 
 const ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 4420);
@@ -18,7 +18,7 @@ const MILLI: Duration = Duration::from_millis(1);
 /// An echo server and a client, a reactor each.
 struct Pair {
     sim: Simulation,
-    outcomes: mpsc::Receiver<Outcome>,
+    outcomes: mpsc::Receiver<ClientResult>,
     ends: mpsc::Receiver<Option<ErrorKind>>,
 }
 
@@ -43,7 +43,7 @@ impl Pair {
     }
 
     /// What the client came to within a virtual minute.
-    fn outcome(&mut self) -> Option<Outcome> {
+    fn outcome(&mut self) -> Option<ClientResult> {
         let mut outcome = None;
         let outcomes = &self.outcomes;
         self.sim.run_until(Duration::from_secs(60), || {
@@ -58,7 +58,7 @@ impl Pair {
 fn latency_is_virtual_time() {
     let mut pair = Pair::new(1, Temper::Hot, 10);
     pair.sim.network().set_latency(MILLI);
-    let Some(Outcome::Echoed { at, .. }) = pair.outcome() else {
+    let Some(ClientResult::Echoed { at, .. }) = pair.outcome() else {
         panic!("not echoed");
     };
     // The handshake there and back, then the bytes there and back; the turns in between take microseconds.
@@ -74,7 +74,7 @@ fn the_same_seed_gives_the_same_run() {
         pair.sim.network().set_latency(MILLI);
         pair.sim.network().set_jitter(MILLI);
         let outcome = pair.outcome();
-        assert!(matches!(outcome, Some(Outcome::Echoed { .. })));
+        assert!(matches!(outcome, Some(ClientResult::Echoed { .. })));
         (pair.sim.trace(), pair.sim.now(), outcome)
     };
     assert_eq!(run(1), run(1));
@@ -95,7 +95,7 @@ fn reads_and_writes_split_anywhere_keep_the_bytes_in_order() {
             // The client compares every byte.
             let outcome = pair.outcome();
             assert!(
-                matches!(outcome, Some(Outcome::Echoed { .. })),
+                matches!(outcome, Some(ClientResult::Echoed { .. })),
                 "seed {seed}, {temper:?}: {outcome:?}"
             );
         }
@@ -107,7 +107,7 @@ fn a_large_transfer_waits_for_the_other_sides_reads() {
     let mut pair = Pair::new(5, Temper::Cold, 2_000_000);
     pair.sim.network().set_latency(Duration::from_micros(50));
     let outcome = pair.outcome();
-    let Some(Outcome::Echoed { socket_calls, .. }) = outcome else {
+    let Some(ClientResult::Echoed { socket_calls, .. }) = outcome else {
         panic!("{outcome:?}");
     };
     let counters = pair.sim.counters();
@@ -127,7 +127,10 @@ fn a_severed_stream_is_an_error_on_both_sides() {
     assert!(pair.outcomes.try_recv().is_err());
     pair.sim.network().sever(ADDR);
     let outcome = pair.outcome();
-    assert_eq!(outcome, Some(Outcome::Failed(ErrorKind::ConnectionReset)));
+    assert_eq!(
+        outcome,
+        Some(ClientResult::Failed(ErrorKind::ConnectionReset))
+    );
     pair.sim.run_for(MILLI);
     assert_eq!(pair.ends.try_recv(), Ok(Some(ErrorKind::ConnectionReset)));
 }
@@ -136,7 +139,7 @@ fn a_severed_stream_is_an_error_on_both_sides() {
 fn a_refused_connect_and_one_to_nobody_are_errors() {
     let mut pair = Pair::new(3, Temper::Hot, 1);
     pair.sim.network().refuse(ADDR, true);
-    let refused = Some(Outcome::Failed(ErrorKind::ConnectionRefused));
+    let refused = Some(ClientResult::Failed(ErrorKind::ConnectionRefused));
     assert_eq!(pair.outcome(), refused);
 
     let (outcome, outcomes) = mpsc::channel();
@@ -165,7 +168,7 @@ fn a_black_hole_tells_nobody_and_delivers_when_it_is_gone() {
     pair.sim.run_for(Duration::from_secs(100));
     assert!(pair.outcomes.try_recv().is_err());
     pair.sim.network().black_hole(ADDR, false);
-    assert!(matches!(pair.outcome(), Some(Outcome::Echoed { .. })));
+    assert!(matches!(pair.outcome(), Some(ClientResult::Echoed { .. })));
 }
 
 #[test]
@@ -179,7 +182,7 @@ fn the_end_of_a_server_is_the_end_of_its_streams() {
     pair.sim
         .add_service(late, mailbox(1).1, || Client::new(ADDR, 1, outcome));
     pair.sim.run_for(MILLI);
-    let refused = Outcome::Failed(ErrorKind::ConnectionRefused);
+    let refused = ClientResult::Failed(ErrorKind::ConnectionRefused);
     assert_eq!(outcomes.try_recv().ok(), Some(refused));
 }
 
@@ -320,7 +323,7 @@ fn a_reactor_that_stands_still_has_no_turn_while_others_have() {
     pair.sim.network().set_latency(MILLI);
     // The server was added first.
     pair.sim.stand_still(0, 50 * MILLI);
-    let Some(Outcome::Echoed { at, .. }) = pair.outcome() else {
+    let Some(ClientResult::Echoed { at, .. }) = pair.outcome() else {
         panic!("not echoed");
     };
     let spent = at - Time::ZERO;

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::{Client, EchoServer, Never, Outcome, PATIENCE, Temper};
+use common::{Client, ClientResult, EchoServer, Never, PATIENCE, Temper};
 use pollux_reactor::{
     Context, Counters, Group, Idle, Outbox, Progress, Receiver, Sender, Service, StartError,
     available_cores, mailbox,
@@ -313,7 +313,7 @@ fn a_client_and_a_server_meet_on_two_reactors() {
     });
     let client = client.start().unwrap();
     let result = outcomes.recv_timeout(PATIENCE).unwrap();
-    let Outcome::Echoed { socket_calls, .. } = result else {
+    let ClientResult::Echoed { socket_calls, .. } = result else {
         panic!("{result:?}");
     };
     // A connect, some writes of at most 5000 bytes, some reads of at most 3000.
@@ -386,7 +386,7 @@ fn many_connections_one_after_the_other() {
     });
 }
 
-fn client_outcome(remote: SocketAddr, local: Option<IpAddr>) -> Outcome {
+fn client_outcome(remote: SocketAddr, local: Option<IpAddr>) -> ClientResult {
     let (outcome, outcomes) = mpsc::channel();
     let mut group = Group::new();
     let reactor = group.add_reactor(None, PARK);
@@ -407,15 +407,15 @@ fn connects_that_cannot_work_say_why() {
     let free = TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap();
     assert_eq!(
         client_outcome(free, None),
-        Outcome::Failed(ErrorKind::ConnectionRefused)
+        ClientResult::Failed(ErrorKind::ConnectionRefused)
     );
     assert_eq!(
         client_outcome(free, Some(IpAddr::from([192, 0, 2, 1]))),
-        Outcome::Failed(ErrorKind::AddrNotAvailable)
+        ClientResult::Failed(ErrorKind::AddrNotAvailable)
     );
     assert_eq!(
         client_outcome(free, Some("::1".parse().unwrap())),
-        Outcome::Failed(ErrorKind::InvalidInput)
+        ClientResult::Failed(ErrorKind::InvalidInput)
     );
 }
 

@@ -4,7 +4,8 @@ use pollux_nvme_tcp::spec::identify::ctrl::CMIC_MULTI_CONTROLLER;
 use pollux_reactor::Context;
 
 use super::Control;
-use super::member::{AttachAsker, Member};
+use super::asker::AttachAsker;
+use super::member::Member;
 use crate::error::HostError;
 use crate::ids::ControllerId;
 use crate::options::{Mode, Reported};

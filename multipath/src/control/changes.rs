@@ -134,7 +134,7 @@ impl Member {
         }
         self.lose(ControllerError::OnRequest("address detached"), shared);
         if self.transport.addr == addr {
-            // It was between two tries; nothing is connected there.
+            // Between two tries nothing is connected there.
             self.next_address();
         }
         self.alternates.retain(|t| t.addr != addr);

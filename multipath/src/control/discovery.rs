@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use pollux_reactor::{Context, Progress, Time};
 
+use super::asker::{AttachAsker, AttachResult};
 use super::discovery_log::Record;
 use super::discovery_service::DiscoveryService;
-use super::member::AttachAsker;
 use super::retry::Retries;
 use super::{Control, journal};
 use crate::error::HostError;
@@ -22,7 +22,7 @@ const WAITED_TRIES: u32 = 3;
 /// One discovery: an address that was asked to be followed, and all that it led to.
 pub(super) struct Discovery {
     request: DiscoveryRequest,
-    /// The first is the one that was asked for, the others are referrals.
+    /// The first is the one that was asked for, and always there; the others are referrals.
     services: Vec<DiscoveryService>,
     found: Vec<Found>,
     /// Answered when what is listed at first is attached, and until when.
@@ -44,13 +44,6 @@ enum FoundState {
     Attached,
     /// Attached again at this time.
     Failed(Time),
-}
-
-/// How an attach of a discovery has ended.
-pub(super) struct AttachResult {
-    pub discovery: String,
-    pub transport: TransportId,
-    pub error: Option<HostError>,
 }
 
 impl Discovery {
@@ -120,8 +113,7 @@ impl Discovery {
     }
 
     fn is_settled(&self) -> bool {
-        let first = self.services.first();
-        first.is_some_and(|s| s.log.is_some())
+        self.services[0].log.is_some()
             && self.is_known()
             && !self.found.iter().any(|f| f.state == FoundState::Attaching)
     }
@@ -288,14 +280,15 @@ impl Control {
         let now = cx.now();
         let is_it = |d: &Discovery| d.request.name == result.discovery;
         let Some(index) = self.discoveries.iter().position(is_it) else {
+            // Stopped meanwhile.
             return;
         };
-        if let Some(discovery) = self.discoveries.get_mut(index)
-            && let Some(found) = discovery
-                .found
-                .iter_mut()
-                .find(|f| f.transport == result.transport && f.state == FoundState::Attaching)
-        {
+        let discovery = &mut self.discoveries[index];
+        let mut found = discovery.found.iter_mut();
+        let is_it =
+            |f: &&mut Found| f.transport == result.transport && f.state == FoundState::Attaching;
+        // One that was stopped and started again under its name has not asked for it.
+        if let Some(found) = found.find(is_it) {
             found.state = match result.error {
                 None => {
                     found.retries.succeeded();
@@ -320,9 +313,7 @@ impl Control {
     /// Makes what is attached match what is listed.
     fn reconcile(&mut self, index: usize, cx: &mut Context<'_>) {
         let now = cx.now();
-        let Some(discovery) = self.discoveries.get_mut(index) else {
-            return;
-        };
+        let discovery = &mut self.discoveries[index];
         discovery.follow_referrals(now);
         let wanted = discovery.wanted();
         let is_known = discovery.is_known();
@@ -352,9 +343,7 @@ impl Control {
     }
 
     fn attach_found(&mut self, index: usize, transport: TransportId, cx: &mut Context<'_>) {
-        let Some(discovery) = self.discoveries.get(index) else {
-            return;
-        };
+        let discovery = &self.discoveries[index];
         let known = discovery.found.iter().find(|f| f.transport == transport);
         match known.map(|f| f.state) {
             Some(FoundState::Attaching | FoundState::Attached) => return,
@@ -370,10 +359,14 @@ impl Control {
         };
         let group = match sibling {
             Some(found) => found.group.clone(),
-            None => (0..=self.members.len() + discovery.found.len())
-                .map(|n| format!("{}{n}", discovery.request.name))
-                .find(|group| !taken(group))
-                .unwrap_or_default(),
+            None => {
+                let mut names = (0usize..).map(|n| format!("{}{n}", discovery.request.name));
+                #[expect(
+                    clippy::expect_used,
+                    reason = "there are more numbers than names in use"
+                )]
+                names.find(|group| !taken(group)).expect("a name")
+            }
         };
         let request = AttachRequest {
             name: group.clone(),
@@ -382,20 +375,18 @@ impl Control {
         };
         let name = discovery.request.name.clone();
         let attached = transport.clone();
-        if let Some(discovery) = self.discoveries.get_mut(index) {
-            let found = &mut discovery.found;
-            match found.iter_mut().find(|f| f.transport == transport) {
-                Some(again) => {
-                    again.group = group;
-                    again.state = FoundState::Attaching;
-                }
-                None => found.push(Found {
-                    transport,
-                    group,
-                    state: FoundState::Attaching,
-                    retries: Retries::default(),
-                }),
+        let found = &mut self.discoveries[index].found;
+        match found.iter_mut().find(|f| f.transport == transport) {
+            Some(again) => {
+                again.group = group;
+                again.state = FoundState::Attaching;
             }
+            None => found.push(Found {
+                transport,
+                group,
+                state: FoundState::Attaching,
+                retries: Retries::default(),
+            }),
         }
         let asker = AttachAsker::Discovery {
             discovery: name,
@@ -408,13 +399,12 @@ impl Control {
     /// passed, and without a limit when the service itself has failed [`WAITED_TRIES`] times. True if the
     /// discovery was ended by that.
     fn check_waiting(&mut self, index: usize) -> bool {
-        let Some(discovery) = self.discoveries.get_mut(index) else {
-            return false;
-        };
+        let discovery = &mut self.discoveries[index];
         let Some((deadline, _)) = &discovery.waiting else {
             return false;
         };
-        let tries = discovery.services.first().map_or(0, |s| s.retries.tries());
+        // The first service is the one that was asked for, and is always there.
+        let tries = discovery.services[0].retries.tries();
         let is_over = match deadline {
             Some(at) => self.shared.now >= *at,
             None => tries >= WAITED_TRIES,

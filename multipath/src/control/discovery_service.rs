@@ -197,7 +197,7 @@ impl DiscoveryService {
 
     fn on_answer(&mut self, completed: &Completed, request: &DiscoveryRequest, now: Time) -> bool {
         let Some(reader) = &mut self.reader else {
-            return false;
+            unreachable!("an answer that no reader has asked for");
         };
         match completed.outcome {
             Outcome::Completed { status, .. } if status.is_success() => {}
@@ -240,14 +240,18 @@ impl DiscoveryService {
     }
 
     fn read(&mut self, request: &DiscoveryRequest, now: Time) -> bool {
-        let transfer_max = self.controller.as_ref().map_or(0, Controller::transfer_max);
-        self.reader = Some(LogReader::new(transfer_max));
+        let Some(controller) = &self.controller else {
+            unreachable!("a log is read by a connection");
+        };
+        // What was to be read again later is read now.
+        self.reread_at = None;
+        self.reader = Some(LogReader::new(controller.transfer_max()));
         self.ask(request, now)
     }
 
     fn ask(&mut self, request: &DiscoveryRequest, now: Time) -> bool {
         let (Some(controller), Some(reader)) = (&mut self.controller, &self.reader) else {
-            return false;
+            unreachable!("a reader asks, by a connection");
         };
         self.answer_by = now + request.options.connect_timeout;
         // One request at a time: there is always room unless the connection has ended.

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use super::member::Member;
 use super::{Control, journal};
 use crate::ids::VolumeId;
 use crate::io::ToIo;
 use crate::messages::FromIo;
+use crate::options::Recovery;
 use crate::status::PathEventKind;
 
 impl Control {
@@ -128,7 +130,7 @@ impl Control {
         }
     }
 
-    /// I/O of a volume waits on a reactor, and has no path there.
+    /// I/O of a volume waits on a reactor, and has no path there. The volume may have gone meanwhile.
     fn on_stalled(&mut self, id: VolumeId, reactor: usize, waiting: usize, length: Duration) {
         let Some(volume) = self.shared.volumes.get_mut(id) else {
             return;
@@ -136,7 +138,11 @@ impl Control {
         let is_first = volume.stalled.is_empty();
         volume.stalled.push(reactor);
         if is_first {
-            journal::stalled(&volume.info.name, id, &self.members, waiting, length);
+            let of_it = |m: &Member| Some((m.describe_path(id)?, m.options.recovery));
+            let (paths, recoveries): (Vec<_>, Vec<_>) =
+                self.members.iter().filter_map(of_it).unzip();
+            let is_limited = recoveries.iter().any(Recovery::is_limited);
+            journal::stalled(&volume.info.name, paths, is_limited, waiting, length);
         }
     }
 

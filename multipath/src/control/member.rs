@@ -8,14 +8,15 @@ use pollux_nvme_tcp::host::{ConnectOptions, Controller, ControllerOptions, HostI
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Time;
 
-use super::journal;
+use super::asker::AttachAsker;
+use super::journal::{self, Who};
 use super::lifecycle::Lifecycle;
 use super::retry::Retries;
 use super::shared::Shared;
 use crate::ids::{ControllerId, VolumeId, VolumeInfo};
 use crate::options::AttachOptions;
 use crate::path_state::PathState;
-use crate::request::{AttachRequest, Attached, Reply};
+use crate::request::AttachRequest;
 use crate::status::PathEventKind;
 use crate::transport_id::TransportId;
 
@@ -29,17 +30,6 @@ pub(super) struct MemberPath {
     pub anatt_at: Option<Time>,
     /// It has run out for the stay in inaccessible or change that still goes on.
     pub anatt_expired: bool,
-}
-
-/// Who has asked for an attach, and is told how it has ended.
-pub(super) enum AttachAsker {
-    /// Somebody outside.
-    Request(Reply<Attached>),
-    /// A discovery, for what is listed at an address.
-    Discovery {
-        discovery: String,
-        transport: TransportId,
-    },
 }
 
 /// One controller. What happens to it is in `recovery`, what it makes of its namespaces in `paths`.
@@ -151,19 +141,30 @@ impl Member {
         self.lifecycle = next;
     }
 
+    /// What lines in the log call it.
+    pub fn who(&self) -> Who<'_> {
+        Who(&self.group, self.transport.addr)
+    }
+
+    /// Whether it is being connected for the first time.
+    pub fn is_new(&self) -> bool {
+        self.lifecycle != Lifecycle::Live && self.lost_at.is_none()
+    }
+
     /// Tells one volume that it has a path by this controller to which something has happened.
     pub fn record(&self, volume: VolumeId, kind: PathEventKind, shared: &mut Shared) {
         let now = shared.now;
         // A volume that has gone has no history any more.
         if let Some(volume) = shared.volumes.get_mut(volume) {
-            journal::path_event(self, &volume.info.name, &kind);
+            let who = Who(&volume.info.name, self.transport.addr);
+            journal::path_event(who, &kind, self.is_new());
             volume.record(now, self.id, &self.transport, kind);
         }
     }
 
     /// Something has happened to the controller, and so to all its paths.
     pub fn record_all(&self, kind: &PathEventKind, shared: &mut Shared) {
-        journal::controller_event(self, kind);
+        journal::controller_event(self.who(), kind);
         for path in &self.paths {
             self.record(path.volume, kind.clone(), shared);
         }
@@ -229,6 +230,20 @@ impl Member {
         self.alternates.push_back(Arc::unwrap_or_clone(failed));
         self.addresses_tried += 1;
         self.addresses_tried <= self.alternates.len()
+    }
+
+    /// How its path of a volume is, for a line in the log; `None` if it has none.
+    pub fn describe_path(&self, volume: VolumeId) -> Option<String> {
+        let path = self.paths.iter().find(|p| p.volume == volume)?;
+        let addr = self.transport.addr;
+        Some(match self.lifecycle {
+            Lifecycle::Live => format!("{addr} {}", path.state.ana),
+            _ => format!(
+                "{addr} {}: {}",
+                self.state_name(),
+                self.last_error.as_deref().unwrap_or("no answer yet")
+            ),
+        })
     }
 
     pub fn state_name(&self) -> &'static str {

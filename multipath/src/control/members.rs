@@ -52,10 +52,6 @@ impl Members {
         self.list.get(n).map(|m| m.id)
     }
 
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

@@ -21,11 +21,13 @@
 //!                                               ways to the I/O reactors
 //! ```
 
+mod asker;
 mod attach;
 mod changes;
 mod discovery;
 mod discovery_log;
 mod discovery_service;
+mod follow_resets;
 mod from_io;
 mod journal;
 mod lifecycle;

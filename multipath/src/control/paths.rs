@@ -3,7 +3,7 @@
 use pollux_nvme_tcp::host::Namespace;
 use pollux_nvme_tcp::spec::log::AnaState;
 
-use super::journal;
+use super::journal::{self, Who};
 use super::member::{Member, MemberPath};
 use super::shared::Shared;
 use crate::ids::{VolumeId, VolumeInfo};
@@ -70,9 +70,8 @@ impl Member {
         let is_listed = |path: &MemberPath| namespaces.iter().any(|n| n.nsid == path.nsid);
         let gone = self.paths.iter().filter(|p| !is_listed(p));
         for volume in gone.map(|p| p.volume).collect::<Vec<_>>() {
-            if let Some(volume) = shared.volumes.get(volume) {
-                journal::not_listed(self, &volume.info.name);
-            }
+            let name = &shared.volumes.of_path(volume).info.name;
+            journal::not_listed(Who(name, self.transport.addr));
             self.remove_path(volume, shared);
         }
         for namespace in &namespaces {
@@ -81,7 +80,10 @@ impl Member {
                 left_out.push((namespace.nsid, why));
             }
         }
-        journal::left_out(self, &left_out);
+        // What took no part before is not told again.
+        for (nsid, why) in left_out.iter().filter(|one| !self.left_out.contains(one)) {
+            journal::left_out(self.who(), *nsid, why);
+        }
         self.left_out = left_out;
     }
 
@@ -95,7 +97,7 @@ impl Member {
         if let Err(why) = volume.accepts(namespace)
             && self.has_path(id)
         {
-            journal::replaced(self, &volume.info.name, &why);
+            journal::replaced(Who(&volume.info.name, self.transport.addr), &why);
             self.remove_path(id, shared);
         }
     }

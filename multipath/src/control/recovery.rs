@@ -21,6 +21,9 @@ use crate::status::PathEventKind;
 /// swallowed the first ones is tried anew after that, instead of waiting for retransmissions further and further apart.
 const RECONNECT_TCP_MAX: Duration = Duration::from_secs(3);
 
+/// How often it is said that a controller is still lost, for the same reason.
+const STILL_LOST_PERIOD: Duration = Duration::from_secs(300);
+
 impl Member {
     /// Connects the admin queue again.
     pub fn reconnect(&mut self, shared: &mut Shared, cx: &mut Context<'_>) {
@@ -67,12 +70,14 @@ impl Member {
         let options = &self.options;
         let fence = options
             .fencing
-            .time(options.keep_alive_ms, Reported::by(controller))
-            .ok()
-            .flatten();
+            .time(options.keep_alive_ms, Reported::by(controller));
+        #[expect(clippy::expect_used, reason = "checked when the controller was ready")]
+        let fence = fence.expect("a fence time that was not checked");
         if let Some(impacted) = controller.instance().filter(|_| fence.is_some()) {
             let now = shared.now;
-            shared.resets.connected(self, impacted, now);
+            let connection = (self.id, self.incarnation);
+            let at = (self.group.as_str(), &self.transport);
+            shared.resets.connected(connection, impacted, at, now);
         }
         // A controller that does not say has no delays.
         let retry_delays = controller.identify().map_or([0; 3], |identify| {
@@ -82,7 +87,7 @@ impl Member {
                 identify.crdt3.get(),
             ]
         });
-        // That there are as many queues as reactors was checked, and queues are counted in 16 bits.
+        // The controller was found to grant as many queues as there are reactors, and queues are counted in 16 bits.
         for (reactor, queue) in (0..shared.reactors.len()).zip(1..=u16::MAX) {
             let options = Box::new(controller.io_options(queue));
             let message = ToIo::Connect {
@@ -127,7 +132,7 @@ impl Member {
             self.record_all(&PathEventKind::Reconnected, shared);
         }
         if let Some(asker) = self.attach.take() {
-            journal::attached(self);
+            journal::attached(self.who(), self.cntlid, &self.transport.subnqn);
             let volumes = self.volumes(shared);
             shared.answer_attach(asker, Ok(Attached { volumes }));
         }
@@ -181,9 +186,20 @@ impl Member {
             };
             self.record_all(&kind, shared);
         } else {
-            journal::still_lost(self, &text, shared.now);
+            self.say_still_lost(&text, shared.now);
             shared.settle(self.id, Err(error));
         }
+    }
+
+    /// A try to connect again has failed: a line where the reason is another one than before, and one every few minutes.
+    fn say_still_lost(&mut self, why: &str, now: Time) {
+        let is_news = self.retries.failed(why.to_owned());
+        let is_due = is_news || now >= self.still_lost_at;
+        if is_due {
+            self.still_lost_at = now + STILL_LOST_PERIOD;
+        }
+        let lost_for = self.lost_at.map_or(Duration::ZERO, |at| now - at);
+        journal::still_lost(self.who(), why, lost_for, self.retries.tries(), is_due);
     }
 
     /// What was sent by the connection that there was may still be executed for as long as its fence lasts.
@@ -192,6 +208,7 @@ impl Member {
             let options = &self.options;
             let reported = Reported::by(controller);
             let fence = options.fencing.time(options.keep_alive_ms, reported);
+            // Where there is none because the two do not go together, the controller never carried I/O.
             fence.ok().flatten()
         });
         if let Some(fence) = fence {
@@ -216,7 +233,7 @@ impl Member {
 
     /// An attach has failed: the member goes, whoever asked is told why, everything else is as it was.
     pub fn fail_attach(&mut self, error: HostError, shared: &mut Shared) {
-        journal::not_attached(self, &error);
+        journal::not_attached(self.who(), &error);
         self.note_loss(shared);
         if let Some(mut controller) = self.controller.take() {
             controller.close();
@@ -244,7 +261,7 @@ impl Member {
                 let error = HostError::Cancelled("the controller was detached");
                 shared.answer_attach(asker, Err(error));
             }
-            None => journal::detached(self),
+            None => journal::detached(self.who()),
         }
         self.enter(Lifecycle::Stopping);
         self.lost_at = None;
@@ -261,10 +278,10 @@ impl Member {
     /// Connects anew (rule B8.2), or brings the next try forward.
     pub fn reset(&mut self, shared: &mut Shared, cx: &mut Context<'_>) {
         match self.lifecycle() {
-            // It is not connected: the next try is now.
+            // Without a connection the next try is now.
             Lifecycle::Waiting(_) | Lifecycle::Failed => self.reconnect(shared, cx),
             Lifecycle::Live => self.lose(ControllerError::OnRequest("reset"), shared),
-            // It is being connected, which is what a reset is to lead to, or it goes for good.
+            // Being connected is what a reset is to lead to, and what stops goes for good.
             Lifecycle::Connecting | Lifecycle::Queues | Lifecycle::Stopping => {}
             Lifecycle::Disabled | Lifecycle::Gone => {
                 unreachable!("a reset of a controller that is {:?}", self.lifecycle())
@@ -276,7 +293,7 @@ impl Member {
     pub fn disable(&mut self, shared: &mut Shared) {
         let error = HostError::Cancelled("the controller was disabled");
         if self.lifecycle() == Lifecycle::Stopping {
-            // It has no paths any more, and is on its way to less.
+            // What stops has no paths any more.
             return;
         }
         if self.attach.is_some() {
@@ -297,7 +314,7 @@ impl Member {
         let now = shared.now;
         let controller = self.id;
         if self.loss_deadline().is_some_and(|at| now >= at) {
-            journal::given_up(self);
+            journal::given_up(self.who());
             return self.stop(shared);
         }
         if self.exclusion_deadline().is_some_and(|at| now >= at) {

@@ -3,7 +3,8 @@
 use pollux_reactor::Context;
 
 use super::Control;
-use super::member::{AttachAsker, Member};
+use super::asker::AttachAsker;
+use super::member::Member;
 use super::waiters::Until;
 use crate::error::HostError;
 use crate::ids::ControllerId;
@@ -65,7 +66,9 @@ impl Control {
                 let chosen = chosen.collect();
                 self.volumes(Some((chosen, what)), reply);
             }
-            HostRequest::Transport(reply) => self.counters(reply),
+            HostRequest::Transport(reply) => {
+                self.ask(|group| group.counters(), |_, counters| reply(Ok(counters)));
+            }
             HostRequest::SetHistogram {
                 volume,
                 layout,
@@ -105,9 +108,7 @@ impl Control {
 
     fn set_policy(&mut self, name: &str, policy: Policy) -> Result<(), HostError> {
         let id = self.shared.volumes.id_of(name)?;
-        if let Some(volume) = self.shared.volumes.get_mut(id) {
-            volume.policy = policy;
-        }
+        self.shared.volumes.of_path(id).policy = policy;
         self.set(move |group| group.set_policy(id, policy));
         Ok(())
     }

@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use pollux_nvme_tcp::host::{Completed, HostIdentity};
 use pollux_reactor::Time;
 
-use super::discovery::AttachResult;
-use super::member::AttachAsker;
+use super::asker::{AttachAsker, AttachResult};
 use super::reactors::Reactors;
 use super::resets::Resets;
 use super::volumes::Volumes;

@@ -11,14 +11,14 @@ use crate::ids::VolumeId;
 use crate::io::{Call, PollGroup, ToIo};
 use crate::request::Reply;
 use crate::status::{
-    ControllerIdentity, ControllerStatus, DiscoveryStatus, PathStatus, PathView, ReactorCounters,
+    ControllerIdentity, ControllerStatus, DiscoveryStatus, PathStatus, PathView,
     ReactorVolumeStatus, VolumeStatus,
 };
 use crate::transport_id::TransportId;
 
 impl Control {
     /// Asks every I/O reactor, after all that was sent to it before; `then` is done with the answers.
-    fn ask<A: Send + 'static>(
+    pub(super) fn ask<A: Send + 'static>(
         &mut self,
         question: impl FnOnce(&mut PollGroup) -> A + Clone + Send + 'static,
         then: impl FnOnce(&mut Control, Vec<A>) + Send + 'static,
@@ -54,10 +54,6 @@ impl Control {
         self.ask(question, |control, parts| {
             reply(Ok(control.volume_status(parts)));
         });
-    }
-
-    pub(super) fn counters(&mut self, reply: Reply<Vec<ReactorCounters>>) {
-        self.ask(|group| group.counters(), |_, counters| reply(Ok(counters)));
     }
 
     pub(super) fn histogram(&mut self, volume: VolumeId, reply: Reply<Option<LatencyHistogram>>) {

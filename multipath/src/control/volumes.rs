@@ -105,7 +105,7 @@ impl Volumes {
 
     /// Makes the volume as large as the smallest size that a path reports; its new size if that changes it.
     pub fn resize(&mut self, id: VolumeId) -> Option<u64> {
-        let volume = self.get_mut(id)?;
+        let volume = self.of_path(id);
         let blocks = volume.paths.iter().filter_map(|p| p.blocks).min()?;
         if volume.info.blocks == blocks {
             return None;
@@ -118,28 +118,28 @@ impl Volumes {
     }
 
     pub fn add_path(&mut self, id: VolumeId, controller: ControllerId) {
-        if let Some(volume) = self.get_mut(id) {
-            volume.paths.push(VolumePath {
-                controller,
-                blocks: None,
-            });
-        }
+        self.of_path(id).paths.push(VolumePath {
+            controller,
+            blocks: None,
+        });
     }
 
     /// The size that a path reports, or that it is no longer known.
     pub fn reported(&mut self, id: VolumeId, controller: ControllerId, blocks: Option<u64>) {
-        let paths = self.get_mut(id).map(|v| &mut v.paths);
-        let path = paths.and_then(|p| p.iter_mut().find(|p| p.controller == controller));
-        if let Some(path) = path {
-            path.blocks = blocks;
-        }
+        let mut paths = self.of_path(id).paths.iter_mut();
+        #[expect(
+            clippy::expect_used,
+            reason = "a controller and its volume have the same paths"
+        )]
+        let path = paths
+            .find(|p| p.controller == controller)
+            .expect("a volume does not know a path of its own");
+        path.blocks = blocks;
     }
 
     /// Takes a path away, and with the last one the volume. True if the volume stays.
     pub fn remove_path(&mut self, id: VolumeId, controller: ControllerId) -> bool {
-        let Some(volume) = self.get_mut(id) else {
-            return false;
-        };
+        let volume = self.of_path(id);
         volume.paths.retain(|p| p.controller != controller);
         if !volume.paths.is_empty() {
             return true;
@@ -154,6 +154,12 @@ impl Volumes {
 
     pub fn iter(&self) -> impl Iterator<Item = &Volume> {
         self.list.iter()
+    }
+
+    /// The volume of a path, which is there as long as that is.
+    #[expect(clippy::expect_used, reason = "a volume goes with its last path")]
+    pub fn of_path(&mut self, id: VolumeId) -> &mut Volume {
+        self.get_mut(id).expect("a path of a volume that is gone")
     }
 
     pub fn get_mut(&mut self, id: VolumeId) -> Option<&mut Volume> {

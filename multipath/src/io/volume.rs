@@ -154,19 +154,20 @@ impl Volume {
     }
 
     pub fn add_path(&mut self, controller: ControllerId, state: PathState) {
-        if self.path_mut(controller).is_none() {
-            let taken = |taken: PathSet, path: &Path| taken.and(path.name);
-            let taken = self.paths.iter().fold(PathSet::EMPTY, taken);
-            let name = PathSet::name(self.last_name, taken);
-            self.last_name = name;
-            // Attach order is what selection goes by (rule B5.2), whichever connection is there first.
-            let place = self.paths.partition_point(|p| p.controller < controller);
-            self.paths.insert(place, Path::new(controller, name, state));
-            self.selection.path_added(place);
-        }
+        let is_new = self.path_mut(controller).is_none();
+        assert!(is_new, "a path of {controller:?} was added twice");
+        let taken = |taken: PathSet, path: &Path| taken.and(path.name);
+        let taken = self.paths.iter().fold(PathSet::EMPTY, taken);
+        let name = PathSet::name(self.last_name, taken);
+        self.last_name = name;
+        // Attach order is what selection goes by (rule B5.2), whichever connection is there first.
+        let place = self.paths.partition_point(|p| p.controller < controller);
+        self.paths.insert(place, Path::new(controller, name, state));
+        self.selection.path_added(place);
     }
 
-    /// Applies a state unless it is older than what the path has (rule B3.5). Returns whether it was.
+    /// Applies a state unless it is older than what the path has, or of a path that has gone (rule B3.5). Returns whether it
+    /// was.
     pub fn set_path(&mut self, controller: ControllerId, state: PathState) -> bool {
         let Some(path) = self.path_mut(controller) else {
             return false;
@@ -211,10 +212,11 @@ impl Volume {
     }
 
     pub fn remove_path(&mut self, controller: ControllerId) {
-        if let Some(index) = self.paths.iter().position(|p| p.controller == controller) {
-            self.removed.add(&self.paths.remove(index).counters);
-            self.selection.path_removed(index);
-        }
+        let Some(index) = self.paths.iter().position(|p| p.controller == controller) else {
+            unreachable!("a path of {controller:?} that is not here was removed");
+        };
+        self.removed.add(&self.paths.remove(index).counters);
+        self.selection.path_removed(index);
     }
 
     pub fn reset_counters(&mut self, what: CounterReset) {
@@ -244,8 +246,9 @@ impl Volume {
         self.selection.set_failback(failback);
     }
 
-    pub fn set_preferred(&mut self, controller: Option<ControllerId>) {
-        let index = controller.and_then(|id| self.paths.iter().position(|p| p.controller == id));
+    pub fn set_preferred(&mut self, controller: ControllerId) {
+        let index = self.paths.iter().position(|p| p.controller == controller);
+        assert!(index.is_some(), "no path of {controller:?} to prefer");
         self.selection.set_preferred(index);
     }
 

@@ -3,19 +3,28 @@
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE};
 use base64::{Engine, alphabet};
-use pollux_nvme_tcp::host::{
-    AdminCommand, Command, Completed, Outcome as Ended, Request, Transfer,
-};
+use pollux_nvme_tcp::host::{AdminCommand, Command, Completed, Outcome, Request, Transfer};
 use pollux_nvme_tcp::spec::identify::{IdentifyController, cns, text};
 use pollux_nvme_tcp::spec::log::{SmartLog, lid};
 use pollux_nvme_tcp::spec::sqe::{Cqe, Sqe};
-use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Params, Phase, RpcError};
 use serde_json::{Map, Value, json};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{EIO, State, error, forward};
+use super::{EIO, Module, State, error, forward};
 use crate::error::HostError;
 use crate::request::HostRequest;
+
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method(
+            "bdev_nvme_get_controller_health_info",
+            Phase::Runtime,
+            health_info,
+        )
+        .method("bdev_nvme_send_cmd", Phase::Runtime, send_cmd)
+}
 
 /// The namespace identifier that stands for the whole controller.
 const NSID_ALL: u32 = 0xffff_ffff;
@@ -24,14 +33,13 @@ const KELVIN: i32 = 273;
 const DATA_MAX: u32 = 1 << 20;
 
 /// `bdev_nvme_get_controller_health_info`: the SMART / Health Information log.
-pub(super) fn health_info(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn health_info(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: String = call.params.required("name")?;
     call.params.finish()?;
     let responder = call.responder()?;
     let mail = call.mail.clone();
     let identify = AdminCommand::identify(cns::CONTROLLER, 0, 0);
-    // A host that has stopped drops the reply, and with it the responder.
-    let _ = (state.host)(HostRequest::Admin {
+    state.request(HostRequest::Admin {
         name: name.clone(),
         command: Box::new(identify),
         reply: Box::new(move |answer| {
@@ -42,7 +50,7 @@ pub(super) fn health_info(state: &mut State, call: &mut Call<State>) -> Outcome 
             mail.run(move |state| {
                 let length = size_of::<SmartLog>();
                 let log = AdminCommand::get_log_page(lid::SMART, NSID_ALL, 0, length, true);
-                let _ = (state.host)(HostRequest::Admin {
+                state.request(HostRequest::Admin {
                     name,
                     command: Box::new(log),
                     reply: Box::new(move |answer| {
@@ -56,7 +64,7 @@ pub(super) fn health_info(state: &mut State, call: &mut Call<State>) -> Outcome 
 }
 
 /// `bdev_nvme_send_cmd`: an admin command as its 64 bytes; answers with the completion and the data, in Base64.
-pub(super) fn send_cmd(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn send_cmd(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let (name, command) = command(&mut call.params)?;
     let direction = command.transfer;
     forward(
@@ -69,8 +77,8 @@ pub(super) fn send_cmd(state: &mut State, call: &mut Call<State>) -> Outcome {
         },
         move |completed| {
             let (status, result) = match completed.outcome {
-                Ended::Completed { status, result } => (status, result),
-                Ended::Lost(lost) => return Err(RpcError::errno_of(EIO, lost)),
+                Outcome::Completed { status, result } => (status, result),
+                Outcome::Lost(lost) => return Err(RpcError::errno_of(EIO, lost)),
             };
             let mut cqe = Cqe::new(0, status);
             cqe.result = result.into();
@@ -140,9 +148,9 @@ fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
 fn data(answer: Result<Completed, HostError>) -> Result<Vec<u8>, RpcError> {
     let completed = answer.map_err(|e| error(&e))?;
     match completed.outcome {
-        Ended::Completed { status, .. } if status.is_success() => Ok(completed.request.buffer),
-        Ended::Completed { status, .. } => Err(RpcError::errno_of(EIO, status)),
-        Ended::Lost(lost) => Err(RpcError::errno_of(EIO, lost)),
+        Outcome::Completed { status, .. } if status.is_success() => Ok(completed.request.buffer),
+        Outcome::Completed { status, .. } => Err(RpcError::errno_of(EIO, status)),
+        Outcome::Lost(lost) => Err(RpcError::errno_of(EIO, lost)),
     }
 }
 

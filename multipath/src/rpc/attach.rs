@@ -4,16 +4,23 @@ use std::time::Duration;
 
 use pollux_nvme_tcp::host::{CommandTimeout, Digests, TimeoutAction};
 use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
+use pollux_reactor::rpc::{Call, MethodResult, Params, Phase, RpcError};
 
 use super::options::Timeouts;
-use super::{ENOKEY, State, address, done, fencing, forward, policy};
+use super::{ENOKEY, Module, State, address, done, fencing, forward, policy};
 use crate::options::{AttachOptions, Mode};
 use crate::request::{AttachRequest, HostRequest};
 use crate::transport_id::TransportId;
 
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method_with_address("bdev_nvme_attach_controller", None, Phase::Runtime, attach)
+        .method_with_address("bdev_nvme_detach_controller", None, Phase::Runtime, detach)
+}
+
 /// `bdev_nvme_attach_controller`: answers with the names of the volumes once their path is usable.
-pub(super) fn attach(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn attach(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let request = request(state, &mut call.params)?;
     forward(
         state,
@@ -110,7 +117,7 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
 }
 
 /// `bdev_nvme_detach_controller`: one address of a name or all; answers when it is gone.
-pub(super) fn detach(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn detach(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let name: String = params.required("name")?;
     address::transport_type(params)?;
@@ -118,12 +125,9 @@ pub(super) fn detach(state: &mut State, call: &mut Call<State>) -> Outcome {
     let subnqn = address::nqn(params, "subnqn")?;
     params.unused::<String>(&["hostaddr", "hostsvcid"])?;
     params.finish()?;
-    let transport = addr.map(|addr| TransportId {
-        addr,
-        // Names are of one subsystem: the address says it all.
-        subnqn: subnqn.unwrap_or_else(Nqn::discovery),
-        hostnqn: None,
-    });
+    // Names are of one subsystem: the address says it all.
+    let subnqn = subnqn.unwrap_or_else(Nqn::discovery);
+    let transport = addr.map(|addr| TransportId::new(addr, subnqn));
     forward(
         state,
         call,

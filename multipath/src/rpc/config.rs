@@ -1,6 +1,6 @@
 //! The calls that make the present state again.
 
-use pollux_reactor::rpc::{Answer, Call, Mail, Outcome, Responder};
+use pollux_reactor::rpc::{Answer, Call, Mail, MethodResult, Responder};
 use serde_json::{Map, Value, json};
 
 use super::{State, discovery, error, fencing, options, policy};
@@ -10,12 +10,11 @@ use crate::status::{ControllerStatus, DiscoveryStatus, VolumeStatus};
 use crate::transport_id::TransportId;
 
 /// The subsystem `bdev`: options, discoveries, controllers, and policies that were changed since.
-pub(super) fn bdev(state: &mut State, call: &mut Call<State>) -> Outcome {
+pub(super) fn bdev(state: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     let responder = call.responder()?;
     let mail = call.mail.clone();
-    // A host that has stopped drops the reply, and with it the responder.
-    let _ = (state.host)(HostRequest::Discoveries(Box::new(move |answer| {
+    state.request(HostRequest::Discoveries(Box::new(move |answer| {
         let then = mail.clone();
         mail.run(move |state| match answer {
             Err(e) => responder.answer(Err(error(&e))),
@@ -31,7 +30,7 @@ fn with_discoveries(
     mail: Mail<State>,
     responder: Responder,
 ) {
-    let _ = (state.host)(HostRequest::Controllers(Box::new(move |answer| {
+    state.request(HostRequest::Controllers(Box::new(move |answer| {
         mail.run(move |state| match answer {
             Err(e) => responder.answer(Err(error(&e))),
             Ok(controllers) => with_controllers(state, &discoveries, controllers, responder),
@@ -55,7 +54,7 @@ fn with_controllers(
     let own = controllers.iter().filter(|c| !is_found(c));
     let fencing = state.options.fencing();
     calls.extend(own.flat_map(|controller| attach_calls(controller, fencing)));
-    let _ = (state.host)(HostRequest::Volumes(Box::new(move |answer| {
+    state.request(HostRequest::Volumes(Box::new(move |answer| {
         responder.answer(match answer {
             Err(e) => Err(error(&e)),
             Ok(volumes) => {

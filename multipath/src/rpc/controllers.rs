@@ -1,14 +1,23 @@
 //! Listing, resetting, disabling and enabling controllers.
 
-use pollux_reactor::rpc::{Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{ENODEV, State, address, done, forward};
+use super::{ENODEV, Module, State, address, done, forward};
 use crate::request::{ControllerChange, HostRequest};
 use crate::status::ControllerStatus;
 
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("bdev_nvme_disable_controller", Phase::Runtime, disable)
+        .method("bdev_nvme_enable_controller", Phase::Runtime, enable)
+        .method("bdev_nvme_get_controllers", Phase::Runtime, list)
+        .method("bdev_nvme_reset_controller", Phase::Runtime, reset)
+}
+
 /// `bdev_nvme_get_controllers`
-pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn list(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: Option<String> = call.params.optional("name")?;
     call.params.finish()?;
     forward(state, call, HostRequest::Controllers, move |controllers| {
@@ -90,21 +99,21 @@ fn show(controller: &ControllerStatus) -> Value {
 }
 
 /// `bdev_nvme_reset_controller`: answers when I/O is carried again or the first try has failed.
-pub(super) fn reset(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn reset(state: &mut State, call: &mut Call<State>) -> MethodResult {
     change(state, call, ControllerChange::Reset)
 }
 
 /// `bdev_nvme_disable_controller`
-pub(super) fn disable(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn disable(state: &mut State, call: &mut Call<State>) -> MethodResult {
     change(state, call, ControllerChange::Disable)
 }
 
 /// `bdev_nvme_enable_controller`
-pub(super) fn enable(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn enable(state: &mut State, call: &mut Call<State>) -> MethodResult {
     change(state, call, ControllerChange::Enable)
 }
 
-fn change(state: &mut State, call: &mut Call<State>, change: ControllerChange) -> Outcome {
+fn change(state: &mut State, call: &mut Call<State>, change: ControllerChange) -> MethodResult {
     let name: String = call.params.required("name")?;
     let cntlid: Option<u16> = call.params.optional("cntlid")?;
     call.params.finish()?;

@@ -3,22 +3,30 @@
 use std::time::Duration;
 
 use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
 use super::fencing::Given;
 use super::options::{self, Timeouts};
-use super::{State, address, done, error, forward};
+use super::{Module, State, address, done, error, forward};
 use crate::error::HostError;
 use crate::options::AttachOptions;
 use crate::request::{DiscoveryRequest, HostRequest, Reply};
 use crate::status::{DiscoveryStatus, NotAttached};
 use crate::transport_id::TransportId;
 
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("bdev_nvme_get_discovery_info", Phase::Runtime, info)
+        .method_with_address("bdev_nvme_start_discovery", None, Phase::Runtime, start)
+        .method("bdev_nvme_stop_discovery", Phase::Runtime, stop)
+}
+
 const ETIMEDOUT: i32 = 110;
 
 /// `bdev_nvme_start_discovery`: answers at once, or with `wait_for_attach` when what is listed is attached.
-pub(super) fn start(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn start(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let name: String = params.required("name")?;
     address::transport_type(params)?;
@@ -55,13 +63,12 @@ pub(super) fn start(state: &mut State, call: &mut Call<State>) -> Outcome {
             Err(e) => Err(error(&e)),
         });
     });
-    // A host that has stopped drops the reply, and with it the responder, which answers by itself.
-    let _ = (state.host)(HostRequest::StartDiscovery(Box::new(request), reply));
+    state.request(HostRequest::StartDiscovery(Box::new(request), reply));
     Ok(Answer::Later)
 }
 
 /// `bdev_nvme_stop_discovery`: answers when what it attached is gone.
-pub(super) fn stop(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn stop(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: String = call.params.required("name")?;
     call.params.finish()?;
     forward(
@@ -73,7 +80,7 @@ pub(super) fn stop(state: &mut State, call: &mut Call<State>) -> Outcome {
 }
 
 /// `bdev_nvme_get_discovery_info`
-pub(super) fn info(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn info(state: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     forward(state, call, HostRequest::Discoveries, |list| {
         let show = |discovery: &DiscoveryStatus| {

@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use pollux_nvme_tcp::host::{FaultChange, InjectedFault};
 use pollux_nvme_tcp::spec::status::Status;
-use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
+use pollux_reactor::rpc::{Call, MethodResult, Params, Phase, RpcError};
 
-use super::{State, done, forward};
+use super::{Module, State, done, forward};
 use crate::request::HostRequest;
+
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("bdev_nvme_add_error_injection", Phase::Runtime, add)
+        .method("bdev_nvme_remove_error_injection", Phase::Runtime, remove)
+}
 
 /// `bdev_nvme_add_error_injection`: the next commands of one opcode to the controllers of a name end with an
 /// error, after they were carried out or instead of it. Each connection counts for itself, and one that is made
 /// again has none of them.
-pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let (name, admin, opcode) = command(&mut call.params)?;
     let held = call.params.optional("do_not_submit")?.unwrap_or(false);
     let after_us: u64 = call.params.optional("timeout_in_us")?.unwrap_or(0);
@@ -40,7 +47,7 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
 }
 
 /// `bdev_nvme_remove_error_injection`
-pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn remove(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let (name, admin, opcode) = command(&mut call.params)?;
     call.params.finish()?;
     change(state, call, name, admin, FaultChange::Remove(opcode))
@@ -61,7 +68,7 @@ fn change(
     name: String,
     admin: bool,
     change: FaultChange,
-) -> Outcome {
+) -> MethodResult {
     forward(
         state,
         call,

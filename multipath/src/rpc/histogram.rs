@@ -2,16 +2,23 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pollux_reactor::rpc::{Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 use serde_json::json;
 
-use super::{EFAULT, EINVAL, State, TICKS_PER_SEC, done, forward};
+use super::{EFAULT, EINVAL, Module, State, TICKS_PER_SEC, done, forward};
 use crate::command::Op;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::request::HostRequest;
 
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("bdev_enable_histogram", Phase::Runtime, enable)
+        .method("bdev_get_histogram", Phase::Runtime, get)
+}
+
 /// `bdev_enable_histogram`: begins or ends to count; what was counted before is forgotten.
-pub(super) fn enable(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn enable(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let volume: String = params.required("name")?;
     let enable: bool = params.required("enable")?;
@@ -40,7 +47,7 @@ pub(super) fn enable(state: &mut State, call: &mut Call<State>) -> Outcome {
 }
 
 /// `bdev_get_histogram`: the counts of all reactors together, 8 bytes each, little endian, in Base64.
-pub(super) fn get(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn get(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let volume: String = call.params.required("name")?;
     call.params.finish()?;
     forward(

@@ -3,16 +3,24 @@
 use std::sync::Arc;
 
 use pollux_nvme_tcp::spec::status::Status;
-use pollux_reactor::rpc::{Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
 use super::paths::chosen;
-use super::{EINVAL, State, TICKS_PER_SEC, address, forward, no_volume};
+use super::{EINVAL, Module, State, TICKS_PER_SEC, address, forward, no_volume};
 use crate::counters::{CounterReset, OpCounters, PathCounters};
 use crate::ids::ControllerId;
 use crate::request::{HostRequest, Reply};
 use crate::status::{ReactorVolumeStatus, VolumeStatus};
 use crate::transport_id::TransportId;
+
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("bdev_get_iostat", Phase::Runtime, get)
+        .method("bdev_nvme_get_path_iostat", Phase::Runtime, paths)
+        .method("bdev_reset_iostat", Phase::Runtime, reset)
+}
 
 const RESET_MODES: [(&str, Option<CounterReset>); 4] = [
     ("none", None),
@@ -22,7 +30,7 @@ const RESET_MODES: [(&str, Option<CounterReset>); 4] = [
 ];
 
 /// `bdev_get_iostat`: counters of volumes, all paths and reactors together, or of one volume by reactor.
-pub(super) fn get(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn get(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let mut names: Vec<String> = call.params.optional("names")?.unwrap_or_default();
     names.extend(call.params.optional::<String>("name")?);
     let per_channel = call.params.optional("per_channel")?.unwrap_or(false);
@@ -72,7 +80,7 @@ pub(super) fn get(state: &mut State, call: &mut Call<State>) -> Outcome {
 }
 
 /// `bdev_reset_iostat`: of one volume or of all.
-pub(super) fn reset(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn reset(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: Option<String> = call.params.optional("name")?;
     let mode = call.params.one_of("mode", &RESET_MODES)?;
     call.params.finish()?;
@@ -115,7 +123,7 @@ fn sum(part: &ReactorVolumeStatus) -> PathCounters {
 }
 
 /// `bdev_nvme_get_path_iostat`: the counters of each path, all reactors together.
-pub(super) fn paths(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn paths(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: String = call.params.required("name")?;
     call.params.finish()?;
     forward(state, call, HostRequest::Volumes, move |volumes| {

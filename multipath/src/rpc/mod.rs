@@ -1,6 +1,6 @@
 //! The host's management methods (`bdev_nvme_*`, `bdev_*`), with the names and shapes that SPDK's clients know.
 //!
-//! The methods are thin: they turn parameters into a [`HostRequest`] and its answer into JSON. What they keep
+//! The methods are thin, and stand with their names in the room that they are about: they turn parameters into a [`HostRequest`] and its answer into JSON. What they keep
 //! themselves are the defaults of `bdev_nvme_set_options`. What SPDK does not have stands in members named
 //! `pollux`.
 //!
@@ -23,7 +23,7 @@ mod policy;
 mod volumes;
 
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_reactor::rpc::{Answer, Call, Methods, Outcome, Phase, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Methods, ModuleMethods, RpcError};
 use serde_json::Value;
 
 use self::options::Options;
@@ -50,54 +50,39 @@ struct State {
 
 type SendRequest = Box<dyn Fn(HostRequest) -> Result<(), HostRequest> + Send>;
 
+impl State {
+    /// Sends a request to the host. One that it does not take, because it has stopped or has too much to do, is dropped
+    /// with its reply, and with that the responder, which answers by itself.
+    fn request(&self, request: HostRequest) {
+        drop((self.host)(request));
+    }
+}
+
+/// The methods that act on a [`State`]. Each room adds its own to them.
+type Module<'a> = ModuleMethods<'a, State>;
+
+/// The rooms that have methods.
+const ROOMS: [fn(Module<'_>) -> Module<'_>; 10] = [
+    admin::methods,
+    attach::methods,
+    controllers::methods,
+    discovery::methods,
+    faults::methods,
+    histogram::methods,
+    iostat::methods,
+    options::methods,
+    paths::methods,
+    volumes::methods,
+];
+
 /// Adds the host's methods, which act on `host`. They may run on any reactor.
 pub fn register<M: Send + 'static>(methods: &mut Methods, host: Host<M>) {
     let state = State {
         host: Box::new(move |request| host.request(request)),
         options: Options::default(),
     };
-    let run = Phase::Runtime;
-    methods
-        .module(state)
-        .subsystem("bdev", config::bdev)
-        .method("bdev_enable_histogram", run, histogram::enable)
-        .method("bdev_examine", Phase::Any, volumes::examine)
-        .method("bdev_get_bdevs", run, volumes::list)
-        .method("bdev_get_histogram", run, histogram::get)
-        .method("bdev_get_iostat", run, iostat::get)
-        .method("bdev_nvme_add_error_injection", run, faults::add)
-        .method_with_address("bdev_nvme_attach_controller", None, run, attach::attach)
-        .method_with_address("bdev_nvme_detach_controller", None, run, attach::detach)
-        .method("bdev_nvme_disable_controller", run, controllers::disable)
-        .method("bdev_nvme_enable_controller", run, controllers::enable)
-        .method(
-            "bdev_nvme_get_controller_health_info",
-            run,
-            admin::health_info,
-        )
-        .method("bdev_nvme_get_controllers", run, controllers::list)
-        .method("bdev_nvme_get_discovery_info", run, discovery::info)
-        .method("bdev_nvme_get_io_paths", run, paths::io_paths)
-        .method("bdev_nvme_get_path_iostat", run, iostat::paths)
-        .method(
-            "bdev_nvme_get_transport_statistics",
-            run,
-            paths::transport_statistics,
-        )
-        .method("bdev_nvme_remove_error_injection", run, faults::remove)
-        .method("bdev_nvme_reset_controller", run, controllers::reset)
-        .method("bdev_nvme_send_cmd", run, admin::send_cmd)
-        .method("bdev_nvme_set_multipath_policy", run, paths::set_policy)
-        .method("bdev_nvme_set_options", Phase::Any, options::set)
-        .method("bdev_nvme_set_preferred_path", run, paths::set_preferred)
-        .method_with_address("bdev_nvme_start_discovery", None, run, discovery::start)
-        .method("bdev_nvme_stop_discovery", run, discovery::stop)
-        .method("bdev_reset_iostat", run, iostat::reset)
-        .method("bdev_set_options", Phase::Startup, volumes::set_options)
-        .method("bdev_wait_for_examine", run, volumes::wait_for_examine)
-        .method("notify_get_notifications", run, volumes::notifications)
-        .method("notify_get_types", run, volumes::notification_types)
-        .method("pollux_get_path_events", run, paths::events);
+    let module = methods.module(state).subsystem("bdev", config::bdev);
+    ROOMS.into_iter().fold(module, |module, room| room(module));
 }
 
 /// Sends a request whose answer becomes the result.
@@ -106,13 +91,12 @@ fn forward<T: 'static>(
     call: &mut Call<State>,
     request: impl FnOnce(Reply<T>) -> HostRequest,
     result: impl FnOnce(T) -> Result<Value, RpcError> + Send + 'static,
-) -> Outcome {
+) -> MethodResult {
     let responder = call.responder()?;
     let reply: Reply<T> = Box::new(move |answer: Result<T, HostError>| {
         responder.answer(answer.map_err(|e| error(&e)).and_then(result));
     });
-    // A host that has stopped drops the reply, and with it the responder, which answers by itself.
-    let _ = (state.host)(request(reply));
+    state.request(request(reply));
     Ok(Answer::Later)
 }
 

@@ -3,15 +3,20 @@
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::{CommandTimeout, TimeoutAction};
-use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Params, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{EINVAL, State, error, fencing, policy};
+use super::{EINVAL, Module, State, error, fencing, policy};
 use crate::error::HostError;
 use crate::options::{AttachOptions, Fencing, Recovery};
 use crate::policy::Policy;
 use crate::request::{HostRequest, Reply};
 use crate::status::ControllerStatus;
+
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module.method("bdev_nvme_set_options", Phase::Any, set)
+}
 
 /// What was set; `None`: never.
 #[derive(Debug, Clone, Default)]
@@ -270,7 +275,7 @@ impl Options {
 }
 
 /// `bdev_nvme_set_options`: refused while there is a controller. What is not given keeps its value.
-pub(super) fn set(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn set(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let options = Options::take(&mut call.params)?;
     options.limits.or(state.options.limits).check()?;
     options.clone().or(&state.options).check_fencing()?;
@@ -289,8 +294,7 @@ pub(super) fn set(state: &mut State, call: &mut Call<State>) -> Outcome {
                 });
             });
         });
-    // A host that has stopped drops the reply, and with it the responder, which answers by itself.
-    let _ = (state.host)(HostRequest::Controllers(reply));
+    state.request(HostRequest::Controllers(reply));
     Ok(Answer::Later)
 }
 

@@ -1,11 +1,29 @@
 //! Paths: their status, counters and history, and how volumes choose among them.
 
-use pollux_reactor::rpc::{Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{State, address, ana_name, done, fencing, forward, no_volume, policy};
+use super::{Module, State, address, ana_name, done, fencing, forward, no_volume, policy};
 use crate::request::HostRequest;
 use crate::status::{PathStatus, ReactorCounters, VolumeStatus};
+
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("bdev_nvme_get_io_paths", Phase::Runtime, io_paths)
+        .method(
+            "bdev_nvme_get_transport_statistics",
+            Phase::Runtime,
+            transport_statistics,
+        )
+        .method("bdev_nvme_set_multipath_policy", Phase::Runtime, set_policy)
+        .method(
+            "bdev_nvme_set_preferred_path",
+            Phase::Runtime,
+            set_preferred,
+        )
+        .method("pollux_get_path_events", Phase::Runtime, events)
+}
 
 /// Keeps the volume that was asked for, or all.
 pub(super) fn chosen(
@@ -22,7 +40,7 @@ pub(super) fn chosen(
 }
 
 /// `bdev_nvme_get_io_paths`: one group for each I/O reactor, each as that reactor's table was at one moment.
-pub(super) fn io_paths(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn io_paths(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: Option<String> = call.params.optional("name")?;
     call.params.finish()?;
     forward(state, call, HostRequest::Volumes, move |volumes| {
@@ -34,9 +52,7 @@ pub(super) fn io_paths(state: &mut State, call: &mut Call<State>) -> Outcome {
                 if groups.len() <= part.reactor {
                     groups.resize_with(part.reactor + 1, Default::default);
                 }
-                let Some((paths, waiting, fenced)) = groups.get_mut(part.reactor) else {
-                    continue;
-                };
+                let (paths, waiting, fenced) = &mut groups[part.reactor];
                 let shown = part.paths.iter().map(|p| show(&volume.name, p));
                 paths.extend(shown);
                 waiting.insert(volume.name.clone(), part.waiting.into());
@@ -91,7 +107,7 @@ fn millis(ms: u128) -> u64 {
 }
 
 /// `bdev_nvme_get_transport_statistics`: what each I/O reactor has done with its queue pairs.
-pub(super) fn transport_statistics(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn transport_statistics(state: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     forward(state, call, HostRequest::Transport, |reactors| {
         let show = |(reactor, counters): (usize, ReactorCounters)| {
@@ -120,7 +136,7 @@ fn thread_name(reactor: usize) -> String {
 }
 
 /// `bdev_nvme_set_multipath_policy`
-pub(super) fn set_policy(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn set_policy(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let volume: String = call.params.required("name")?;
     let policy = policy::take_required(&mut call.params)?;
     call.params.finish()?;
@@ -137,7 +153,7 @@ pub(super) fn set_policy(state: &mut State, call: &mut Call<State>) -> Outcome {
 }
 
 /// `bdev_nvme_set_preferred_path`
-pub(super) fn set_preferred(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn set_preferred(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let volume: String = call.params.required("name")?;
     let cntlid: u16 = call.params.required("cntlid")?;
     call.params.finish()?;
@@ -154,7 +170,7 @@ pub(super) fn set_preferred(state: &mut State, call: &mut Call<State>) -> Outcom
 }
 
 /// `pollux_get_path_events`: what happened to the paths of one volume or of all, oldest first.
-pub(super) fn events(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn events(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: Option<String> = call.params.optional("name")?;
     call.params.finish()?;
     forward(state, call, HostRequest::Volumes, move |volumes| {

@@ -2,17 +2,28 @@
 
 use std::time::Duration;
 
-use pollux_reactor::rpc::{Answer, Call, Outcome};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::paths::chosen;
-use super::{State, address, ana_name, error, forward, no_volume, policy};
+use super::{Module, State, address, ana_name, error, forward, no_volume, policy};
 use crate::request::HostRequest;
 use crate::status::{NotificationKind, VolumeStatus};
 
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("bdev_examine", Phase::Any, examine)
+        .method("bdev_get_bdevs", Phase::Runtime, list)
+        .method("bdev_set_options", Phase::Startup, set_options)
+        .method("bdev_wait_for_examine", Phase::Runtime, wait_for_examine)
+        .method("notify_get_notifications", Phase::Runtime, notifications)
+        .method("notify_get_types", Phase::Runtime, notification_types)
+}
+
 /// `bdev_get_bdevs`; with a `timeout` in ms it waits for the volume to appear.
-pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn list(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: Option<String> = call.params.optional("name")?;
     let timeout_ms: u64 = call.params.optional("timeout")?.unwrap_or(0);
     call.params.finish()?;
@@ -20,14 +31,13 @@ pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
         let responder = call.responder()?;
         let mail = call.mail.clone();
         let wanted = name.clone();
-        // A host that has stopped drops the reply, and with it the responder.
-        let _ = (state.host)(HostRequest::AwaitVolume {
+        state.request(HostRequest::AwaitVolume {
             name,
             timeout: Duration::from_millis(timeout_ms),
             reply: Box::new(move |answer| match answer {
                 Err(_) => responder.answer(Err(no_volume(&wanted))),
                 Ok(()) => mail.run(move |state| {
-                    let _ = (state.host)(HostRequest::Volumes(Box::new(move |answer| {
+                    state.request(HostRequest::Volumes(Box::new(move |answer| {
                         let volumes = answer.map_err(|e| error(&e));
                         let chosen = volumes.and_then(|v| chosen(v, Some(&wanted)));
                         responder.answer(chosen.map(|v| v.iter().map(show).collect()));
@@ -113,14 +123,14 @@ fn hex<const N: usize>(bytes: [u8; N]) -> String {
 }
 
 /// `bdev_examine`: nothing is made of volumes here, so there is nothing to be found on them.
-pub(super) fn examine(_: &mut State, call: &mut Call<State>) -> Outcome {
+fn examine(_: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.required::<String>("name")?;
     call.params.finish()?;
     Ok(Answer::Now(Value::Bool(true)))
 }
 
 /// `bdev_set_options`: sizes of pools that there are none of.
-pub(super) fn set_options(_: &mut State, call: &mut Call<State>) -> Outcome {
+fn set_options(_: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.unused::<u32>(&[
         "bdev_io_pool_size",
         "bdev_io_cache_size",
@@ -133,13 +143,13 @@ pub(super) fn set_options(_: &mut State, call: &mut Call<State>) -> Outcome {
 }
 
 /// `bdev_wait_for_examine`: volumes are complete as soon as they are there.
-pub(super) fn wait_for_examine(_: &mut State, call: &mut Call<State>) -> Outcome {
+fn wait_for_examine(_: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     Ok(Answer::Now(Value::Bool(true)))
 }
 
 /// `notify_get_notifications`: volumes that came, went and changed their size.
-pub(super) fn notifications(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn notifications(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let first: u64 = call.params.optional("id")?.unwrap_or(0);
     let max: Option<u64> = call.params.optional("max")?;
     call.params.finish()?;
@@ -158,7 +168,7 @@ pub(super) fn notifications(state: &mut State, call: &mut Call<State>) -> Outcom
 }
 
 /// `notify_get_types`
-pub(super) fn notification_types(_: &mut State, call: &mut Call<State>) -> Outcome {
+fn notification_types(_: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     let kinds = [
         NotificationKind::Added,

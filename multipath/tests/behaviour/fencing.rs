@@ -337,7 +337,7 @@ fn a_fenced_write_that_ends_early_leaves_its_blocks_fenced() {
         assert_eq!(error, IoError::InDoubt(early));
         assert!(error.to_string().contains("may still be executed"));
         let next = w.submit(0, Op::Write, 5);
-        // Of one that only stands behind nothing is in doubt.
+        // A write that only stands behind is in no doubt.
         let behind = w.submit(0, Op::Write, 5);
         w.sim.run_for(SOON);
         assert_eq!(w.abort(0, behind), Aborting::Ended);

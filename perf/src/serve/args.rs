@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use pollux_reactor::logging::Level;
 
-use super::workload_run::Orders;
+use super::orders::Orders;
 use crate::cores::CoreList;
 use crate::load::Workload;
 use crate::size::IoSizes;

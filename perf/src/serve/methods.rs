@@ -4,12 +4,14 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use pollux_reactor::rpc::{Answer, Call, FromParam, Methods, Outcome, Params, Phase, RpcError};
+use pollux_reactor::rpc::{
+    Answer, Call, FromParam, MethodResult, Methods, Params, Phase, RpcError,
+};
 use serde_json::Value;
 
 use super::Command;
 use super::args::parse_size;
-use super::workload_run::Orders;
+use super::orders::Orders;
 use crate::load::Workload;
 use crate::size::IoSizes;
 
@@ -31,7 +33,7 @@ pub(super) fn register(methods: &mut Methods, orders: Orders, commands: mpsc::Se
 }
 
 /// Runs the workload on all volumes; answered at its end. One that comes while another runs is run after it.
-fn perform_tests(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn perform_tests(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let orders = orders(&state.orders, &mut call.params)?;
     let responder = call.responder()?;
     // Refused only when the program ends; the responder then answers by itself.

@@ -2,6 +2,7 @@
 
 mod args;
 mod methods;
+mod orders;
 mod results;
 mod workload_run;
 
@@ -21,7 +22,8 @@ use pollux_reactor::rpc::{
 use pollux_reactor::{Group, Idle, Running, StartError};
 
 pub use self::args::ServeArgs;
-use self::workload_run::{Failure, Orders};
+use self::orders::Orders;
+use self::workload_run::Failure;
 use crate::errors::Usage;
 use crate::load::{JobMessage, Jobs};
 use crate::results::EXIT_FAILURE;

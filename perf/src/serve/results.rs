@@ -5,13 +5,13 @@ use std::ops::Range;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use super::workload_run::Orders;
+use super::orders::Orders;
 use crate::load::Collected;
 use crate::load::Workload;
 
 /// How a run ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum RunStatus {
     /// The time was up.
     Finished,
     /// A signal came first.
@@ -81,14 +81,14 @@ impl JobResult {
     }
 
     /// Why the run has failed, if it has because of this job.
-    pub fn failure(&self, keep_going: bool, outcome: Outcome) -> Option<String> {
+    pub fn failure(&self, keep_going: bool, status: RunStatus) -> Option<String> {
         let is_bad = self.miscompares > 0 || (!keep_going && self.failed > 0);
         if is_bad {
             let error = self.first_error.as_deref().unwrap_or("I/O failed");
             return Some(format!("{}: {error}", self.volume));
         }
         // Who ends a run by a signal does not want to wait for what is in flight.
-        let is_lost = !keep_going && self.lost > 0 && outcome == Outcome::Finished;
+        let is_lost = !keep_going && self.lost > 0 && status == RunStatus::Finished;
         is_lost.then(|| {
             format!(
                 "{}: {} I/Os had not ended long after the end of the run",
@@ -98,7 +98,7 @@ impl JobResult {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "for display")]
-    fn show(&self, outcome: Outcome, orders: &Orders) -> Value {
+    fn show(&self, status: RunStatus, orders: &Orders) -> Value {
         let per_sec = |count: u64| match self.runtime_sec > 0.0 {
             true => count as f64 / self.runtime_sec,
             false => 0.0,
@@ -114,9 +114,9 @@ impl JobResult {
         if matches!(orders.workload, Workload::Rw | Workload::RandRw) {
             put("percentage", json!(orders.read_share.unwrap_or(50)));
         }
-        let status = match outcome {
-            Outcome::Finished => "finished",
-            Outcome::Terminated => "terminated",
+        let status = match status {
+            RunStatus::Finished => "finished",
+            RunStatus::Terminated => "terminated",
         };
         put("status", json!(status));
         if orders.workload == Workload::Verify {
@@ -168,10 +168,10 @@ fn figures_us(histogram: &Histogram<u64>) -> [f64; 3] {
 /// The whole answer.
 pub(super) fn show(
     jobs: &[JobResult],
-    outcome: Outcome,
+    status: RunStatus,
     orders: &Orders,
     core_masks: &[u64],
 ) -> Value {
-    let list: Vec<Value> = jobs.iter().map(|job| job.show(outcome, orders)).collect();
+    let list: Vec<Value> = jobs.iter().map(|job| job.show(status, orders)).collect();
     json!({"results": list, "core_count": core_masks.len()})
 }

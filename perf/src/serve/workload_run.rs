@@ -6,48 +6,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::results::{self, JobResult, Outcome};
+use super::orders::Orders;
+use super::results::{self, JobResult, RunStatus};
 use super::{Bench, NOTICE};
 use crate::clock::now;
 use crate::ending::Ending;
-use crate::load::Workload;
 use crate::load::{Collected, JobMessage, News, Start};
 use crate::load::{Work, plans, random_seed};
-use crate::size::IoSizes;
 use crate::stats::JobStats;
 
 /// The longest that a job may take to hand out its counters.
 const COLLECT_MAX: Duration = Duration::from_secs(5);
 /// All buffers together.
 const BUFFER_BYTES_MAX: u64 = 4 << 30;
-
-/// What to run.
-#[derive(Clone, Debug)]
-pub struct Orders {
-    /// I/Os in flight of each job.
-    pub depth: u32,
-    /// The one size.
-    pub io_size: IoSizes,
-    /// What to do.
-    pub workload: Workload,
-    /// Share of reads in percent, where the workload is mixed.
-    pub read_share: Option<u8>,
-    /// How long.
-    pub time: Duration,
-}
-
-impl Orders {
-    /// Values that are right by themselves but not together.
-    pub fn check(&self) -> Result<(), String> {
-        let mixed = matches!(self.workload, Workload::Rw | Workload::RandRw);
-        match self.read_share {
-            Some(share) if !mixed => Err(format!(
-                "read share {share} has no meaning for this workload: allowed with rw and randrw"
-            )),
-            _ => Ok(()),
-        }
-    }
-}
 
 /// Why there are no results.
 pub(super) enum Failure {
@@ -94,16 +65,16 @@ impl Bench {
         let result = self.collect(&mut started, &news);
         self.tell_all(|| JobMessage::Forget)?;
         result?;
-        let outcome = match end {
-            End::Done | End::Failed => Outcome::Finished,
-            End::Signal => Outcome::Terminated,
+        let status = match end {
+            End::Done | End::Failed => RunStatus::Finished,
+            End::Signal => RunStatus::Terminated,
         };
         let list: Vec<JobResult> = started.into_iter().map(|s| s.result).collect();
-        let failure = |job: &JobResult| job.failure(self.keep_going, outcome);
+        let failure = |job: &JobResult| job.failure(self.keep_going, status);
         if let Some(error) = list.iter().find_map(failure) {
             return Err(Failure::Run(error));
         }
-        Ok(results::show(&list, outcome, orders, &self.core_masks))
+        Ok(results::show(&list, status, orders, &self.core_masks))
     }
 
     /// The jobs: one for each volume on each reactor.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Map, Value};
 
 use super::{Flag, Level, Logger, Logging};
-use crate::rpc::{Answer, Call, Methods, Outcome, Phase, RpcError};
+use crate::rpc::{Answer, Call, MethodResult, Methods, Phase, RpcError};
 
 /// What stands for every flag.
 const ALL: &str = "all";
@@ -28,7 +28,7 @@ impl Logging {
     }
 }
 
-fn done() -> Outcome {
+fn done() -> MethodResult {
     Ok(Answer::Now(Value::Bool(true)))
 }
 
@@ -38,39 +38,39 @@ fn level(call: &mut Call<State>) -> Result<Level, RpcError> {
     level.ok_or_else(|| RpcError::invalid_params("'level' is missing"))
 }
 
-fn set_level(logger: &mut State, call: &mut Call<State>) -> Outcome {
+fn set_level(logger: &mut State, call: &mut Call<State>) -> MethodResult {
     let level = level(call)?;
     logger.level.store(level as usize, Ordering::Relaxed);
     logger.limit();
     done()
 }
 
-fn set_print_level(logger: &mut State, call: &mut Call<State>) -> Outcome {
+fn set_print_level(logger: &mut State, call: &mut Call<State>) -> MethodResult {
     Logging(logger).set_print_level(level(call)?);
     done()
 }
 
-fn get_level(logger: &mut State, call: &mut Call<State>) -> Outcome {
+fn get_level(logger: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     let level = Level::from_index(logger.level.load(Ordering::Relaxed));
     Ok(Answer::Now(level.name().into()))
 }
 
-fn get_print_level(logger: &mut State, call: &mut Call<State>) -> Outcome {
+fn get_print_level(logger: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     let level = Level::from_index(logger.print_level.load(Ordering::Relaxed));
     Ok(Answer::Now(level.name().into()))
 }
 
-fn set_flag(logger: &mut State, call: &mut Call<State>) -> Outcome {
+fn set_flag(logger: &mut State, call: &mut Call<State>) -> MethodResult {
     change_flag(logger, call, true)
 }
 
-fn clear_flag(logger: &mut State, call: &mut Call<State>) -> Outcome {
+fn clear_flag(logger: &mut State, call: &mut Call<State>) -> MethodResult {
     change_flag(logger, call, false)
 }
 
-fn change_flag(logger: &Logger, call: &mut Call<State>, is_set: bool) -> Outcome {
+fn change_flag(logger: &Logger, call: &mut Call<State>, is_set: bool) -> MethodResult {
     let name: String = call.params.required("flag")?;
     call.params.finish()?;
     if name != ALL && logger.flag(&name).is_none() {
@@ -85,7 +85,7 @@ fn change_flag(logger: &Logger, call: &mut Call<State>, is_set: bool) -> Outcome
     done()
 }
 
-fn get_flags(logger: &mut State, call: &mut Call<State>) -> Outcome {
+fn get_flags(logger: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     let flags: Map<String, Value> = logger
         .flags
@@ -100,7 +100,7 @@ fn get_flags(logger: &mut State, call: &mut Call<State>) -> Outcome {
     Ok(Answer::Now(flags.into()))
 }
 
-fn enable_timestamps(logger: &mut State, call: &mut Call<State>) -> Outcome {
+fn enable_timestamps(logger: &mut State, call: &mut Call<State>) -> MethodResult {
     let enabled = call.params.required("enabled")?;
     call.params.finish()?;
     logger.timestamps.store(enabled, Ordering::Relaxed);

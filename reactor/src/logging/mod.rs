@@ -141,6 +141,7 @@ fn trace_panics() {
     panic::set_hook(Box::new(move |info| {
         usual(info);
         if std::env::var_os("RUST_BACKTRACE").is_none() {
+            // Where standard error is gone, nobody can be told.
             let _ = writeln!(io::stderr(), "{}", Backtrace::force_capture());
         }
     }));
@@ -310,6 +311,7 @@ impl Log for Logger {
     fn flush(&self) {
         let (done, flushed) = mpsc::channel();
         if self.lines.try_send(Line::Flushed(done)).is_ok() {
+            // A writer that takes longer, or has ended, is not waited for.
             let _ = flushed.recv_timeout(FLUSH_MAX);
         }
     }

@@ -84,9 +84,7 @@ impl ReadyLists {
         if self.0.len() <= watch.list {
             self.0.resize_with(watch.list + 1, VecDeque::new);
         }
-        if let Some(list) = self.0.get_mut(watch.list) {
-            list.push_back(watch.token);
-        }
+        self.0[watch.list].push_back(watch.token);
     }
 
     #[inline]

@@ -155,7 +155,7 @@ impl SimLink {
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.network.world().local_addr(self.id)
+        Ok(self.network.world().local_addr(self.id))
     }
 
     pub(super) fn peer_addr(&self) -> io::Result<SocketAddr> {

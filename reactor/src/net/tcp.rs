@@ -103,7 +103,9 @@ impl TcpNet {
             return;
         }
         for event in &self.events {
+            // Every stream that was registered is in the table, the bell is not: the wait has ended, and that is all.
             let Some(watched) = self.table.get(event.token().0) else {
+                assert!(event.token() == BELL, "an event of {:?}", event.token());
                 continue;
             };
             let room = event.is_writable() || event.is_write_closed() || event.is_error();
@@ -136,7 +138,7 @@ impl TcpNet {
             return Err(error);
         }
         let io = MioStream::from_std(StdStream::from(socket));
-        self.link(io, Phase::Connecting { edge: false }, false)
+        self.link(io, State::Connecting { edge: false }, false)
     }
 
     pub(super) fn listen(&mut self, addr: SocketAddr) -> io::Result<TcpListener> {
@@ -184,7 +186,7 @@ impl TcpNet {
         self.lists.pop(list)
     }
 
-    fn link(&mut self, mut io: MioStream, phase: Phase, ready: bool) -> io::Result<TcpLink> {
+    fn link(&mut self, mut io: MioStream, state: State, ready: bool) -> io::Result<TcpLink> {
         let (token, ready) = self.flag(ready);
         self.registry.register(&mut io, token, STREAM_EVENTS)?;
         Ok(TcpLink {
@@ -192,7 +194,7 @@ impl TcpNet {
             ready,
             token,
             registry: Arc::clone(&self.registry),
-            phase,
+            state,
         })
     }
 
@@ -236,7 +238,7 @@ impl TcpNet {
 }
 
 #[derive(Debug)]
-enum Phase {
+enum State {
     /// `edge`: an event was handed out by `take_ready` and not yet looked at by `connected`.
     Connecting {
         edge: bool,
@@ -252,12 +254,12 @@ pub(super) struct TcpLink {
     /// Its place in the table of the reactor that watches it.
     token: Token,
     registry: Arc<Registry>,
-    phase: Phase,
+    state: State,
 }
 
 impl TcpLink {
     pub(super) fn connected(&mut self) -> io::Result<bool> {
-        let Phase::Connecting { edge } = &mut self.phase else {
+        let State::Connecting { edge } = &mut self.state else {
             return Ok(true);
         };
         // The outcome of a connect is an event, so without one there is nothing to ask the system for.
@@ -275,7 +277,7 @@ impl TcpLink {
                 if self.io.local_addr()? == peer {
                     return Err(io::ErrorKind::ConnectionRefused.into());
                 }
-                self.phase = Phase::Open;
+                self.state = State::Open;
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {
@@ -301,7 +303,7 @@ impl TcpLink {
 
     pub(super) fn take_ready(&mut self) -> bool {
         let ready = self.ready.take();
-        if let Phase::Connecting { edge } = &mut self.phase {
+        if let State::Connecting { edge } = &mut self.state {
             *edge |= ready;
         }
         ready
@@ -337,7 +339,7 @@ impl TcpListener {
             Ok((io, peer)) => {
                 io.set_nodelay(true)?;
                 // Data may have come before the stream was watched.
-                Ok(Some((net.link(io, Phase::Open, true)?, peer)))
+                Ok(Some((net.link(io, State::Open, true)?, peer)))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.ready.reset();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::inbox::Inbox;
 use super::ready::{ReadyLists, Watch};
 use crate::rng::Rng;
-use crate::time::Time;
+use crate::time::{Time, nanos};
 
 /// First port for those who do not choose one, as on a real system.
 const EPHEMERAL: u16 = 49_152;
@@ -24,7 +24,7 @@ const BACKLOG: usize = 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum State {
     /// Comes up, or is refused, at this time.
     Connecting(Time),
     Open,
@@ -32,14 +32,15 @@ enum Phase {
     Broken(ErrorKind),
 }
 
-/// One side of a connection.
+/// One side of a connection. It lives as long as the stream that names it, or while it waits to be accepted; the other
+/// side may be gone before.
 #[derive(Debug)]
 struct End {
     local: SocketAddr,
     remote: SocketAddr,
     /// The other side; it may be gone.
     peer: Option<u64>,
-    phase: Phase,
+    state: State,
     /// What the other side has sent.
     inbox: Inbox,
     /// When the end of the stream arrives, once the other side has closed.
@@ -113,7 +114,7 @@ impl World {
         let due: Vec<u64> = self
             .ends
             .iter()
-            .filter(|(_, end)| matches!(end.phase, Phase::Connecting(at) if at <= now))
+            .filter(|(_, end)| matches!(end.state, State::Connecting(at) if at <= now))
             .filter(|(_, end)| !is_dark(&self.black_holes, end))
             .map(|(&id, _)| id)
             .collect();
@@ -127,10 +128,10 @@ impl World {
         self.ends
             .values()
             .filter(|end| !is_dark(&self.black_holes, end))
-            .filter_map(|end| match end.phase {
-                Phase::Connecting(at) => Some(at),
-                Phase::Open => end.next_arrival(self.now),
-                Phase::Broken(_) => None,
+            .filter_map(|end| match end.state {
+                State::Connecting(at) => Some(at),
+                State::Open => end.next_arrival(self.now),
+                State::Broken(_) => None,
             })
             .min()
     }
@@ -151,7 +152,7 @@ impl World {
             local,
             remote,
             peer: None,
-            phase: Phase::Connecting(self.now + there_and_back),
+            state: State::Connecting(self.now + there_and_back),
             inbox: Inbox::default(),
             end_at: None,
             ready: false,
@@ -175,14 +176,16 @@ impl World {
     }
 
     pub(super) fn accept(&mut self, listener: SocketAddr) -> Option<(u64, SocketAddr)> {
-        let id = self.listeners.get_mut(&listener)?.pop_front()?;
+        let id = queue(&mut self.listeners, listener).pop_front()?;
         self.note(id, 0);
-        Some((id, self.ends.get(&id)?.remote))
+        Some((id, self.end(id).remote))
     }
 
     pub(super) fn stop_listening(&mut self, listener: SocketAddr) {
-        for id in self.listeners.remove(&listener).unwrap_or_default() {
-            if let Some(peer) = self.ends.remove(&id).and_then(|end| end.peer) {
+        let waiting = std::mem::take(queue(&mut self.listeners, listener));
+        self.listeners.remove(&listener);
+        for id in waiting {
+            if let Some(peer) = self.remove_end(id).peer {
                 self.break_end(peer, ErrorKind::ConnectionReset);
             }
         }
@@ -190,22 +193,18 @@ impl World {
     }
 
     pub(super) fn connected(&self, id: u64) -> io::Result<bool> {
-        match self.end(id)?.phase {
-            Phase::Connecting(_) => Ok(false),
-            Phase::Open => Ok(true),
-            Phase::Broken(kind) => Err(kind.into()),
+        match self.end(id).state {
+            State::Connecting(_) => Ok(false),
+            State::Open => Ok(true),
+            State::Broken(kind) => Err(kind.into()),
         }
     }
 
     pub(super) fn read(&mut self, id: u64, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let limit = self.chunk();
         let now = self.now;
-        let end = self.ends.get_mut(&id).ok_or(ErrorKind::NotConnected)?;
-        match end.phase {
-            Phase::Broken(kind) => return Err(kind.into()),
-            Phase::Connecting(_) => return Err(ErrorKind::WouldBlock.into()),
-            Phase::Open => {}
-        }
+        let end = live(&mut self.ends, id);
+        end.check_open()?;
         if is_dark(&self.black_holes, end) {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -240,12 +239,8 @@ impl World {
         let limit = self.chunk();
         let at = self.now + self.delay();
         let now = self.now;
-        let end = self.ends.get_mut(&id).ok_or(ErrorKind::NotConnected)?;
-        match end.phase {
-            Phase::Broken(kind) => return Err(kind.into()),
-            Phase::Connecting(_) => return Err(ErrorKind::WouldBlock.into()),
-            Phase::Open => {}
-        }
+        let end = self.end(id);
+        end.check_open()?;
         let total = bufs.iter().map(|buf| buf.len()).sum::<usize>();
         let closed = end.end_at.is_some_and(|at| at <= now);
         let Some(peer) = end.peer.filter(|peer| self.ends.contains_key(peer)) else {
@@ -256,10 +251,10 @@ impl World {
                 Ok(total)
             };
         };
-        let held = self.end(peer)?.inbox.len();
-        let room = self.send_buffer.saturating_sub(held);
+        // The buffer may have been made smaller than what is in it.
+        let room = self.send_buffer.saturating_sub(self.end(peer).inbox.len());
         let len = total.min(room).min(limit);
-        let end = self.ends.get_mut(&id).ok_or(ErrorKind::NotConnected)?;
+        let end = live(&mut self.ends, id);
         if len < total {
             // Room is an edge. Where only the chunk limit cut the write short, there is room already.
             end.blocked = len == room;
@@ -270,7 +265,7 @@ impl World {
         if len == 0 && total > 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let peer = self.ends.get_mut(&peer).ok_or(ErrorKind::NotConnected)?;
+        let peer = live(&mut self.ends, peer);
         let at = peer.inbox.not_before_last(at);
         let mut left = len;
         for buf in bufs {
@@ -286,36 +281,30 @@ impl World {
     }
 
     pub(super) fn take_ready(&mut self, id: u64) -> bool {
-        self.ends
-            .get_mut(&id)
-            .is_some_and(|end| std::mem::take(&mut end.ready))
+        std::mem::take(&mut live(&mut self.ends, id).ready)
     }
 
     pub(super) fn take_room(&mut self, id: u64) -> bool {
-        self.ends
-            .get_mut(&id)
-            .is_some_and(|end| std::mem::take(&mut end.room))
+        std::mem::take(&mut live(&mut self.ends, id).room)
     }
 
     /// Another reactor has the end from now on: nobody is told of its edges until it is watched again.
     pub(super) fn adopt(&mut self, id: u64) {
-        if let Some(end) = self.ends.get_mut(&id) {
-            end.watch = None;
-            end.ready = true;
-            end.room = true;
-        }
+        let end = live(&mut self.ends, id);
+        end.watch = None;
+        end.ready = true;
+        end.room = true;
     }
 
     pub(super) fn watch(&mut self, id: u64, reactor: usize, watch: Watch) {
-        if let Some(end) = self.ends.get_mut(&id) {
-            end.watch = Some((reactor, watch));
-            if end.ready {
-                self.ready.entry(reactor).or_default().push(watch);
-            }
+        let end = live(&mut self.ends, id);
+        end.watch = Some((reactor, watch));
+        if end.ready {
+            self.ready.entry(reactor).or_default().push(watch);
         }
     }
 
-    /// An edge that comes from a wrapper and not from the network.
+    /// An edge that comes from a wrapper and not from the network; a stream that is not watched is looked at anyway.
     pub(super) fn raise(&mut self, reactor: usize, watch: Option<Watch>) {
         if let Some(watch) = watch {
             self.ready.entry(reactor).or_default().push(watch);
@@ -327,14 +316,14 @@ impl World {
         self.ready.get_mut(&reactor)?.pop(list)
     }
 
-    pub(super) fn local_addr(&self, id: u64) -> io::Result<SocketAddr> {
-        Ok(self.end(id)?.local)
+    pub(super) fn local_addr(&self, id: u64) -> SocketAddr {
+        self.end(id).local
     }
 
     pub(super) fn peer_addr(&self, id: u64) -> io::Result<SocketAddr> {
-        let end = self.end(id)?;
-        match end.phase {
-            Phase::Open => Ok(end.remote),
+        let end = self.end(id);
+        match end.state {
+            State::Open => Ok(end.remote),
             _ => Err(ErrorKind::NotConnected.into()),
         }
     }
@@ -342,9 +331,7 @@ impl World {
     /// One side is dropped.
     pub(super) fn close(&mut self, id: u64) {
         let at = self.now + self.delay();
-        let Some(end) = self.ends.remove(&id) else {
-            return;
-        };
+        let end = self.remove_end(id);
         self.note(id, 0);
         if let Some(peer) = end.peer.and_then(|peer| self.ends.get_mut(&peer)) {
             let at = peer.inbox.not_before_last(at);
@@ -395,9 +382,7 @@ impl World {
 
     /// The three-way handshake is over, or its first packet met nobody.
     fn finish_connect(&mut self, id: u64) {
-        let Ok(&End { local, remote, .. }) = self.end(id) else {
-            return;
-        };
+        let &End { local, remote, .. } = self.end(id);
         let wildcard = match remote.ip() {
             IpAddr::V4(_) => IpAddr::from([0u8; 4]),
             IpAddr::V6(_) => IpAddr::from([0u8; 16]),
@@ -419,7 +404,7 @@ impl World {
             local: remote,
             remote: local,
             peer: Some(id),
-            phase: Phase::Open,
+            state: State::Open,
             inbox: Inbox::default(),
             end_at: None,
             ready: true,
@@ -427,17 +412,17 @@ impl World {
             blocked: false,
             watch: None,
         });
-        if let Some(end) = self.ends.get_mut(&id) {
-            end.peer = Some(server_id);
-            end.phase = Phase::Open;
-            end.edge(&mut self.ready);
-        }
+        let end = live(&mut self.ends, id);
+        end.peer = Some(server_id);
+        end.state = State::Open;
+        end.edge(&mut self.ready);
         self.note(id, 0);
     }
 
+    /// Breaks one side, if it is still there.
     fn break_end(&mut self, id: u64, kind: ErrorKind) {
         if let Some(end) = self.ends.get_mut(&id) {
-            end.phase = Phase::Broken(kind);
+            end.state = State::Broken(kind);
             end.inbox.clear();
             end.blocked = false;
             end.edge(&mut self.ready);
@@ -445,10 +430,14 @@ impl World {
         self.note(id, 0);
     }
 
-    fn end(&self, id: u64) -> io::Result<&End> {
-        self.ends
-            .get(&id)
-            .ok_or_else(|| ErrorKind::NotConnected.into())
+    #[expect(clippy::expect_used, reason = "whoever names an end has it")]
+    fn end(&self, id: u64) -> &End {
+        self.ends.get(&id).expect("an end that is gone was named")
+    }
+
+    #[expect(clippy::expect_used, reason = "whoever names an end has it")]
+    fn remove_end(&mut self, id: u64) -> End {
+        self.ends.remove(&id).expect("an end was closed twice")
     }
 
     fn add_end(&mut self, end: End) -> u64 {
@@ -460,13 +449,13 @@ impl World {
 
     fn ephemeral_port(&mut self) -> u16 {
         let port = self.next_port;
+        // Behind the last port the first ones come again.
         self.next_port = port.checked_add(1).unwrap_or(EPHEMERAL);
         port
     }
 
     fn delay(&mut self) -> Duration {
-        let jitter = u64::try_from(self.jitter.as_nanos()).unwrap_or(u64::MAX);
-        self.latency + Duration::from_nanos(self.rng.below(jitter))
+        self.latency + Duration::from_nanos(self.rng.below(nanos(self.jitter)))
     }
 
     /// How many bytes the next read or write may move.
@@ -474,8 +463,12 @@ impl World {
         if self.max_chunk == usize::MAX {
             return usize::MAX;
         }
-        let max = u64::try_from(self.max_chunk).unwrap_or(u64::MAX);
-        usize::try_from(1 + self.rng.below(max)).unwrap_or(usize::MAX)
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "at most the number that it was drawn from"
+        )]
+        let chunk = 1 + self.rng.below(self.max_chunk as u64) as usize;
+        chunk
     }
 
     /// Notes that an end did something that others may see.
@@ -483,11 +476,36 @@ impl World {
         self.activity += 1;
         self.trace.add(self.now.as_nanos());
         self.trace.add(id);
-        self.trace.add(u64::try_from(len).unwrap_or(u64::MAX));
+        self.trace.add(len as u64);
     }
 }
 
+/// One side, which is there: whoever names it has its stream.
+#[expect(clippy::expect_used, reason = "whoever names an end has it")]
+fn live(ends: &mut BTreeMap<u64, End>, id: u64) -> &mut End {
+    ends.get_mut(&id).expect("an end that is gone was named")
+}
+
+/// What waits to be accepted at an address that is listened on.
+#[expect(clippy::expect_used, reason = "whoever names a listener has it")]
+fn queue(
+    listeners: &mut BTreeMap<SocketAddr, VecDeque<u64>>,
+    listener: SocketAddr,
+) -> &mut VecDeque<u64> {
+    let queue = listeners.get_mut(&listener);
+    queue.expect("a listener that is gone was named")
+}
+
 impl End {
+    /// Whether bytes can move.
+    fn check_open(&self) -> io::Result<()> {
+        match self.state {
+            State::Open => Ok(()),
+            State::Connecting(_) => Err(ErrorKind::WouldBlock.into()),
+            State::Broken(kind) => Err(kind.into()),
+        }
+    }
+
     /// Something happened that its user should see.
     fn edge(&mut self, lists: &mut BTreeMap<usize, ReadyLists>) {
         if !self.ready

@@ -96,15 +96,15 @@ impl Connection {
         if self.closing {
             return Next::Nothing;
         }
-        let rest = self.received.get(self.head..).unwrap_or_default();
+        let rest = &self.received[self.head..];
         if self.scanner.is_new() {
             self.head += rest.iter().take_while(|b| b.is_ascii_whitespace()).count();
         }
-        let value = self.received.get(self.head..).unwrap_or_default();
+        let value = &self.received[self.head..];
         let scan = self.scanner.advance(value);
         match scan {
             Scan::Complete(end) if end <= REQUEST_MAX => {
-                let value = value.get(..end).unwrap_or_default().to_vec();
+                let value = value[..end].to_vec();
                 self.head += end;
                 self.scanner = Scanner::default();
                 return Next::Value(value);
@@ -132,8 +132,7 @@ impl Connection {
         match self.stream.read(buffer) {
             Ok(0) => Ok(Filled::End),
             Ok(len) => {
-                let bytes = buffer.get(..len).unwrap_or_default();
-                self.received.extend_from_slice(bytes);
+                self.received.extend_from_slice(&buffer[..len]);
                 Ok(Filled::Some)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Filled::Nothing),
@@ -171,8 +170,9 @@ impl Connection {
     ///
     /// The connection is broken.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        while let Some(bytes) = self.unsent.get(self.sent..).filter(|b| !b.is_empty()) {
-            match self.stream.write_vectored(&[IoSlice::new(bytes)]) {
+        while self.sent < self.unsent.len() {
+            let bytes = IoSlice::new(&self.unsent[self.sent..]);
+            match self.stream.write_vectored(&[bytes]) {
                 Ok(len) => self.sent += len,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

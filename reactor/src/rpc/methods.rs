@@ -11,7 +11,6 @@ use serde_json::Value;
 use super::error::RpcError;
 use super::names::Place;
 use super::params::Params;
-use super::server::RpcMessage;
 use crate::mailbox::Sender;
 
 /// When a method may be called.
@@ -35,10 +34,10 @@ pub enum Answer {
 }
 
 /// What a method returns.
-pub type Outcome = Result<Answer, RpcError>;
+pub type MethodResult = Result<Answer, RpcError>;
 
 /// A method on the state of its module.
-pub type Handler<S> = fn(&mut S, &mut Call<S>) -> Outcome;
+pub type Handler<S> = fn(&mut S, &mut Call<S>) -> MethodResult;
 
 /// One call of a method.
 #[derive(Debug)]
@@ -77,6 +76,10 @@ pub(super) enum Event {
 
 type Job = Box<dyn FnOnce(&mut dyn Any) + Send>;
 
+/// A message to a server: there is something to look at. Made by responders and by mail only.
+#[derive(Debug)]
+pub(super) struct RpcMessage(pub(super) ());
+
 /// The way into a server from any thread. Events are not lost however many there are; the message only says that there
 /// are some, so a full mailbox, which holds such messages already, is no loss.
 #[derive(Clone, Debug)]
@@ -87,7 +90,7 @@ pub(super) struct Post {
 
 impl Post {
     pub(super) fn send(&self, event: Event) {
-        // Refused only by a server that has ended, and then nobody waits.
+        // Refused only by a server that has ended, and then nobody waits. A mailbox that is full has rung already.
         if self.events.send(event).is_ok() {
             let _ = self.bell.send(RpcMessage(()));
         }
@@ -147,11 +150,7 @@ impl<S: 'static> Mail<S> {
     pub fn run(&self, job: impl FnOnce(&mut S) + Send + 'static) {
         self.post.send(Event::Run {
             module: self.module,
-            job: Box::new(|state| {
-                if let Some(state) = state.downcast_mut() {
-                    job(state);
-                }
-            }),
+            job: Box::new(|state| job(state_of(state))),
         });
     }
 }
@@ -172,6 +171,15 @@ impl<S> fmt::Debug for Mail<S> {
             .field("module", &self.module)
             .finish_non_exhaustive()
     }
+}
+
+/// A module's state as what it was added as.
+#[expect(
+    clippy::expect_used,
+    reason = "a module's number is given out with its state's type"
+)]
+fn state_of<S: 'static>(state: &mut dyn Any) -> &mut S {
+    state.downcast_mut().expect("the state of another module")
 }
 
 type Function = Arc<dyn Fn(&mut dyn Any, Params, u64, &Post) + Send + Sync>;
@@ -239,44 +247,34 @@ impl Methods {
     /// Calls a method; false if there is none of that name.
     pub(super) fn call(&mut self, name: &str, params: Params, request: u64, post: &Post) -> bool {
         let method = self.methods.get(name);
-        method.is_some_and(|m| m.call(&mut self.states, params, request, post))
+        method
+            .map(|m| m.call(&mut self.states, params, request, post))
+            .is_some()
     }
 
     /// Asks for the configuration of a subsystem; false if there is none of that name.
     pub(super) fn configuration(&mut self, name: &str, request: u64, post: &Post) -> bool {
         let subsystem = self.subsystems.iter().find(|(n, _)| *n == name);
-        subsystem.is_some_and(|(_, m)| m.call(&mut self.states, Params::default(), request, post))
+        subsystem
+            .map(|(_, m)| m.call(&mut self.states, Params::default(), request, post))
+            .is_some()
     }
 
     pub(super) fn run(&mut self, module: usize, job: Job) {
-        if let Some(state) = self.states.get_mut(module) {
-            job(&mut **state);
-        }
+        job(&mut *self.states[module]);
     }
 }
 
 impl Method {
-    fn call(
-        &self,
-        states: &mut [Box<dyn Any + Send>],
-        params: Params,
-        request: u64,
-        post: &Post,
-    ) -> bool {
-        let Some(state) = states.get_mut(self.module) else {
-            return false;
-        };
-        let Some(place) = self
-            .address
-            .as_ref()
-            .filter(|place| place.has_name(&params))
-        else {
-            (self.function)(&mut **state, params, request, post);
-            return true;
+    fn call(&self, states: &mut [Box<dyn Any + Send>], params: Params, request: u64, post: &Post) {
+        let named = self.address.as_ref();
+        let named = named.and_then(|place| Some((place, place.name(&params)?)));
+        let Some((place, name)) = named else {
+            return (self.function)(&mut *states[self.module], params, request, post);
         };
         let (module, function) = (self.module, Arc::clone(&self.function));
         let (back, responder) = (post.clone(), Responder::new(request, post.clone()));
-        place.resolve(params, move |resolved| match resolved {
+        place.resolve(name, params, move |resolved| match resolved {
             Ok(params) => {
                 let post = back.clone();
                 let job: Job = Box::new(move |state| {
@@ -287,7 +285,6 @@ impl Method {
             }
             Err(error) => responder.answer(Err(error)),
         });
-        true
     }
 }
 
@@ -339,9 +336,6 @@ impl<S: Send + 'static> ModuleMethods<'_, S> {
     fn bind(&self, phase: Phase, handler: Handler<S>) -> Method {
         let module = self.module;
         let function: Function = Arc::new(move |state, params, request, post| {
-            let Some(state) = state.downcast_mut::<S>() else {
-                return;
-            };
             let mut call = Call {
                 params,
                 mail: Mail {
@@ -351,13 +345,15 @@ impl<S: Send + 'static> ModuleMethods<'_, S> {
                 },
                 responder: Some(Responder::new(request, post.clone())),
             };
-            let result = match handler(state, &mut call) {
+            let result = match handler(state_of(state), &mut call) {
                 Ok(Answer::Later) => return,
                 Ok(Answer::Now(value)) => Ok(value),
                 Err(error) => Err(error),
             };
-            if let Some(responder) = call.responder.take() {
-                responder.answer(result);
+            // A method that fails after it took the responder has dropped that, which has answered by itself.
+            match call.responder {
+                Some(responder) => responder.answer(result),
+                None => assert!(result.is_err(), "a method has answered twice"),
             }
         });
         Method {

@@ -11,11 +11,11 @@
 //! logged.
 //!
 //! ```
-//! use pollux_reactor::rpc::{Answer, Call, Methods, Outcome, Phase, Server};
+//! use pollux_reactor::rpc::{Answer, Call, Methods, MethodResult, Phase, Server};
 //!
 //! struct Counter(u64);
 //!
-//! fn add(counter: &mut Counter, call: &mut Call<Counter>) -> Outcome {
+//! fn add(counter: &mut Counter, call: &mut Call<Counter>) -> MethodResult {
 //!     let n: u64 = call.params.required("n")?;
 //!     call.params.finish()?;
 //!     counter.0 += n;
@@ -66,7 +66,9 @@ pub use client::{CallError, Client};
 pub use config::{Config, ConfigError};
 pub use endpoint::EndpointError;
 pub use error::RpcError;
-pub use methods::{Answer, Call, Handler, Mail, Methods, ModuleMethods, Outcome, Phase, Responder};
+pub use methods::{
+    Answer, Call, Handler, Mail, MethodResult, Methods, ModuleMethods, Phase, Responder,
+};
 pub use names::{LookUpError, look_up};
 pub use params::{FromParam, Params};
 pub use reactors::observe;

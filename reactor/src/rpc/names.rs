@@ -53,6 +53,14 @@ pub fn look_up(name: &str, is_v6: Option<bool>) -> Result<IpAddr, LookUpError> {
     first.ok_or_else(|| refused("no address of that family".to_owned()))
 }
 
+/// The name of a host in the place of an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HostName {
+    name: String,
+    /// The family that is asked for.
+    is_v6: Option<bool>,
+}
+
 /// Where a method takes an address: a member `traddr`, beside `adrfam`, of its parameters or of an object in them.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -68,9 +76,8 @@ impl Place {
         }
     }
 
-    /// The name that stands there, and the family that is asked for; `None`: an address, or what the method says something
-    /// about.
-    fn name(&self, params: &Params) -> Option<(String, Option<bool>)> {
+    /// The name that stands there; `None`: an address, or what the method says something about.
+    pub(super) fn name(&self, params: &Params) -> Option<HostName> {
         let members = match self.object {
             Some(object) => params.values().get(object)?.as_object()?,
             None => params.values(),
@@ -81,23 +88,17 @@ impl Place {
         }
         let family = members.get("adrfam").and_then(Value::as_str);
         let is_v6 = family.map(|family| family.eq_ignore_ascii_case("ipv6"));
-        Some((name.to_owned(), is_v6))
+        let name = name.to_owned();
+        Some(HostName { name, is_v6 })
     }
 
-    /// Whether a name stands there.
-    pub(super) fn has_name(&self, params: &Params) -> bool {
-        self.name(params).is_some()
-    }
-
-    /// Gives the parameters to `then` with an address in place of the name, from another thread.
+    /// Gives the parameters to `then` with the address of the name that stands there, from another thread.
     pub(super) fn resolve(
         &self,
+        HostName { name, is_v6 }: HostName,
         mut params: Params,
         then: impl FnOnce(Result<Params, RpcError>) + Send + 'static,
     ) {
-        let Some((name, is_v6)) = self.name(&params) else {
-            return then(Ok(params));
-        };
         if self.at_once.fetch_add(1, Ordering::Relaxed) >= LOOK_UPS_MAX {
             self.at_once.fetch_sub(1, Ordering::Relaxed);
             let error =
@@ -145,7 +146,11 @@ mod tests {
         let nested = Place::new(Some("listen_address"));
         let address = json!({"traddr": "localhost", "adrfam": "IPv4"});
         let found = nested.name(&params(json!({"listen_address": address})));
-        assert_eq!(found, Some(("localhost".to_owned(), Some(false))));
+        let wanted = HostName {
+            name: "localhost".to_owned(),
+            is_v6: Some(false),
+        };
+        assert_eq!(found, Some(wanted));
         assert!(look_up("localhost", Some(false)).unwrap().is_loopback());
         for slip in [
             "127.0.0",

@@ -8,16 +8,16 @@
 //! each reactor has is told by `bdev_nvme_get_io_paths`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::error::RpcError;
-use super::methods::{Answer, Call, Methods, Outcome, Phase, Responder};
+use super::methods::{Answer, Call, MethodResult, Methods, Phase, Responder};
 use crate::executor::Executor;
 use crate::gather::Gather;
 use crate::observer::{NotAsked, Observers};
 use crate::status::{ReactorStatus, ServiceStatus};
+use crate::time::nanos;
 
 const TICKS_PER_SEC: u64 = 1_000_000_000;
 const EBUSY: i32 = 16;
@@ -47,7 +47,7 @@ pub fn observe(methods: &mut Methods, executor: &mut impl Executor) {
         .method("thread_get_stats", Phase::Any, get_stats);
 }
 
-fn get_reactors(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn get_reactors(state: &mut State, call: &mut Call<State>) -> MethodResult {
     ask(state, call, |reactors| {
         // The same moment for all; a program that may not read it has no such figures.
         let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
@@ -56,14 +56,14 @@ fn get_reactors(state: &mut State, call: &mut Call<State>) -> Outcome {
     })
 }
 
-fn get_stats(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn get_stats(state: &mut State, call: &mut Call<State>) -> MethodResult {
     ask(state, call, |reactors| {
         let list: Value = reactors.iter().map(show_thread).collect();
         json!({"tick_rate": TICKS_PER_SEC, "threads": list})
     })
 }
 
-fn get_pollers(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn get_pollers(state: &mut State, call: &mut Call<State>) -> MethodResult {
     ask(state, call, |reactors| {
         let list: Value = reactors.iter().map(show_pollers).collect();
         json!({"tick_rate": TICKS_PER_SEC, "threads": list})
@@ -71,7 +71,11 @@ fn get_pollers(state: &mut State, call: &mut Call<State>) -> Outcome {
 }
 
 /// Asks every reactor; `show` makes the result of their answers.
-fn ask(state: &mut State, call: &mut Call<State>, show: fn(&[ReactorStatus]) -> Value) -> Outcome {
+fn ask(
+    state: &mut State,
+    call: &mut Call<State>,
+    show: fn(&[ReactorStatus]) -> Value,
+) -> MethodResult {
     call.params.finish()?;
     state.last_id += 1;
     let id = state.last_id;
@@ -189,10 +193,6 @@ fn idle(status: &ReactorStatus) -> u64 {
     nanos(status.up).saturating_sub(status.counters.busy_ns)
 }
 
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// The cores that the thread may run on as a hexadecimal mask.
 fn cpumask(status: &ReactorStatus) -> String {
     let cores = status.thread.as_ref().map(|thread| thread.cores.as_slice());
@@ -229,6 +229,8 @@ fn core_times(stat: &str, core: usize) -> Option<[u64; 3]> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::counters::Counters;
     use crate::status::ThreadStatus;

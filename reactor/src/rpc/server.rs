@@ -13,7 +13,7 @@ use super::config::{Config, ConfigCall, ConfigError, is_known_to_spdk};
 use super::connection::{Connection, Filled, Next};
 use super::endpoint::{self, EndpointError, SocketFile};
 use super::error::RpcError;
-use super::methods::{Event, Methods, Phase, Post};
+use super::methods::{Event, Methods, Phase, Post, RpcMessage};
 use super::params::Params;
 use super::request::{self, Entry, Request, Requests};
 use crate::context::Context;
@@ -45,10 +45,6 @@ const EVENTS_MAX: usize = 64;
 
 /// Messages that only say that there are events; the events themselves wait elsewhere, without limit.
 const MAILBOX_CAPACITY: usize = 256;
-
-/// A message to an [`RpcService`]: there is something to look at. Made by responders and by mail only.
-#[derive(Debug)]
-pub(super) struct RpcMessage(pub(super) ());
 
 type Configured = Box<dyn FnOnce(Result<(), ConfigError>) + Send>;
 
@@ -514,7 +510,8 @@ impl RpcService {
         self.pending.insert(key, Origin::Config(Box::new(call)));
         self.rung = true;
         // Its name was looked up when the configuration was given.
-        self.methods.call(&method, params, key, &self.post);
+        let is_there = self.methods.call(&method, params, key, &self.post);
+        assert!(is_there, "there is no method '{method}' any more");
     }
 
     fn finish_start(&mut self, result: Result<(), ConfigError>) {
@@ -541,7 +538,7 @@ impl RpcService {
             log::debug!(target: LOG_FLAG, "request {key}: {error}");
         }
         let (client, id, batch) = match self.pending.remove(&key) {
-            None => return,
+            None => unreachable!("request {key} is answered twice"),
             Some(Origin::Config(call)) => return self.on_config_answer(&call, result),
             Some(Origin::Client { client, id, batch }) => (client, id, batch),
         };
@@ -550,21 +547,22 @@ impl RpcService {
             None => text,
             Some(batch) => {
                 let Some(all) = self.batches.get_mut(&batch) else {
-                    return;
+                    unreachable!("request {key} is of a batch that is answered");
                 };
                 all.answers.extend(text);
                 all.missing -= 1;
                 if all.missing > 0 {
                     return;
                 }
-                let all = self.batches.remove(&batch);
-                all.filter(|all| !all.answers.is_empty())
-                    .map(|all| format!("[{}]", all.answers.join(",")))
+                let answers = std::mem::take(&mut all.answers);
+                self.batches.remove(&batch);
+                (!answers.is_empty()).then(|| format!("[{}]", answers.join(",")))
             }
         };
         self.post_answer(client, text);
     }
 
+    /// The client may have gone meanwhile: then nobody reads the answer.
     fn post_answer(&mut self, client: u64, text: Option<String>) {
         if let Some(connection) = self.clients.get_mut(&client) {
             if let Some(text) = text {
@@ -717,10 +715,13 @@ fn answer_text(id: &str, result: &Result<Value, RpcError>) -> String {
 
 fn version() -> Value {
     let version = env!("CARGO_PKG_VERSION");
-    let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
+    let parts = ["major", "minor", "patch"].into_iter();
+    let parts = parts.zip(version.split('.').map(str::parse::<u32>));
     let mut fields = Map::new();
-    for name in ["major", "minor", "patch"] {
-        fields.insert(name.into(), parts.next().into());
+    for (name, part) in parts {
+        #[expect(clippy::expect_used, reason = "the package's version is ours")]
+        let part = part.expect("a version is made of numbers");
+        fields.insert(name.into(), part.into());
     }
     fields.insert("suffix".into(), "".into());
     json!({"version": format!("Pollux v{version}"), "fields": fields})

@@ -195,7 +195,7 @@ impl Service for EchoServer {
 
 /// How a client's work ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ClientResult {
     /// Every byte came back, in order.
     Echoed {
         at: Time,
@@ -212,11 +212,11 @@ pub struct Client {
     sent: usize,
     received: usize,
     stream: Option<Stream>,
-    outcome: mpsc::Sender<Outcome>,
+    outcome: mpsc::Sender<ClientResult>,
 }
 
 impl Client {
-    pub fn new(remote: SocketAddr, total: usize, outcome: mpsc::Sender<Outcome>) -> Client {
+    pub fn new(remote: SocketAddr, total: usize, outcome: mpsc::Sender<ClientResult>) -> Client {
         Client {
             remote,
             local: None,
@@ -282,7 +282,7 @@ impl Service for Client {
         match cx.net().connect(self.remote, self.local) {
             Ok(stream) => self.stream = Some(stream),
             Err(error) => {
-                let _ = self.outcome.send(Outcome::Failed(error.kind()));
+                let _ = self.outcome.send(ClientResult::Failed(error.kind()));
             }
         }
     }
@@ -301,13 +301,13 @@ impl Service for Client {
                 let socket_calls = self.stream.take().map_or(0, |s| s.socket_calls());
                 assert!(socket_calls <= cx.net().socket_calls());
                 let at = cx.now();
-                let _ = self.outcome.send(Outcome::Echoed { at, socket_calls });
+                let _ = self.outcome.send(ClientResult::Echoed { at, socket_calls });
                 Progress::Busy
             }
             Ok(progress) => progress,
             Err(kind) => {
                 self.stream = None;
-                let _ = self.outcome.send(Outcome::Failed(kind));
+                let _ = self.outcome.send(ClientResult::Failed(kind));
                 Progress::Busy
             }
         }

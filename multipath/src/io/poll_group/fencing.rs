@@ -5,7 +5,7 @@ use std::time::Duration;
 use pollux_nvme_tcp::host::{Lost, Outcome};
 use pollux_reactor::Time;
 
-use super::{PollGroup, link_mut, volume_mut};
+use super::{PollGroup, known_link, volume_mut};
 use crate::error::IoError;
 use crate::ids::ControllerId;
 use crate::io::in_flight::{IoRequest, Unwanted};
@@ -23,7 +23,7 @@ impl PollGroup {
         if !sent || !request.user.op.changes_data() {
             return None;
         }
-        link_mut(&mut self.links, controller)?.fence
+        known_link(&mut self.links, controller).fence
     }
 
     /// Keeps a write in doubt; one that is not wanted any more ends, and leaves its blocks fenced.
@@ -35,7 +35,7 @@ impl PollGroup {
         time: Duration,
     ) {
         let until = self.now + time;
-        let incarnation = link_mut(&mut self.links, controller).map_or(0, |link| link.incarnation);
+        let incarnation = known_link(&mut self.links, controller).incarnation;
         let lost = (controller, incarnation);
         request.user.in_doubt = true;
         let Some(volume) = volume_mut(&mut self.volumes, request.user.volume) else {
@@ -61,7 +61,7 @@ impl PollGroup {
     #[cold]
     pub(super) fn stay_behind(&mut self, request: IoRequest) {
         let Some(volume) = volume_mut(&mut self.volumes, request.user.volume) else {
-            return self.end(request, IoError::Removed);
+            unreachable!("an I/O stays behind others of its volume");
         };
         match volume.hopeless(&self.links) {
             Some(why) => self.end(request, IoError::NoPath(why)),
@@ -86,7 +86,7 @@ impl PollGroup {
 
     /// The controller's host side is closed as a whole: what it may still execute counts from now.
     pub(super) fn fence_from_now(&mut self, controller: ControllerId) {
-        let Some(time) = link_mut(&mut self.links, controller).and_then(|link| link.fence) else {
+        let Some(time) = known_link(&mut self.links, controller).fence else {
             return;
         };
         for volume in self.volumes.iter_mut().flatten() {
@@ -129,10 +129,7 @@ impl PollGroup {
 
     /// Tells control how much of a controller that was lost is fenced, for the history.
     pub(super) fn tell_fenced(&mut self, controller: ControllerId) {
-        let Some(link) = link_mut(&mut self.links, controller) else {
-            return;
-        };
-        let incarnation = link.incarnation;
+        let incarnation = known_link(&mut self.links, controller).incarnation;
         for slot in 0..self.volumes.len() {
             let Some(Some(volume)) = self.volumes.get_mut(slot) else {
                 continue;

@@ -6,7 +6,7 @@ use pollux_nvme_tcp::host::FaultChange;
 use pollux_reactor::Context;
 
 use super::retry::Delayed;
-use super::{PollGroup, link_mut, volume_mut};
+use super::{PollGroup, known_link, link_mut, told_volume, volume_mut};
 use crate::counters::CounterReset;
 use crate::error::IoError;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
@@ -35,15 +35,13 @@ impl PollGroup {
             } => {
                 let place = place(&mut self.links, controller.slot);
                 let link = place.get_or_insert_with(|| Box::new(Link::new(controller)));
-                debug_assert_eq!(link.id, controller, "two controllers in one place");
+                assert_eq!(link.id, controller, "two controllers in one place");
                 link.retry_delays = retry_delays;
                 let inbox = &mut self.inbox;
                 let connected =
                     link.connect(incarnation, *options, timeout, traffic, silence, inbox, cx);
                 self.drain_inbox(controller);
-                if let Some(link) = link_mut(&mut self.links, controller) {
-                    link.fence = fence;
-                }
+                known_link(&mut self.links, controller).fence = fence;
                 if let Err(error) = connected {
                     self.report(controller, incarnation, News::Lost(error));
                 }
@@ -52,36 +50,30 @@ impl PollGroup {
                 controller,
                 incarnation,
             } => self.end_fence(controller, incarnation),
-            ToIo::Enable { controller } => {
-                if let Some(link) = link_mut(&mut self.links, controller) {
-                    link.enable();
-                }
-            }
+            ToIo::Enable { controller } => known_link(&mut self.links, controller).enable(),
             ToIo::Disconnect {
                 controller,
                 recovering,
             } => self.disconnect(controller, recovering),
             ToIo::Exclude { controller } => {
-                if let Some(link) = link_mut(&mut self.links, controller) {
-                    link.excluded = true;
-                }
+                known_link(&mut self.links, controller).excluded = true;
             }
             ToIo::RemoveController { controller } => {
-                self.disconnect(controller, false);
-                let place = place(&mut self.links, controller.slot);
-                place.take_if(|link| link.id == controller);
+                // One whose attach has failed may never have got here.
+                if link_mut(&mut self.links, controller).is_some() {
+                    self.disconnect(controller, false);
+                    *place(&mut self.links, controller.slot) = None;
+                }
             }
             ToIo::AddVolume { info, policy } => {
                 let place = place(&mut self.volumes, info.id.slot);
-                debug_assert!(place.is_none(), "two volumes in one place");
+                assert!(place.is_none(), "two volumes in one place");
                 let mut volume = Volume::new(info, policy);
                 volume.set_failback(self.failback);
                 *place = Some(Box::new(volume));
             }
             ToIo::ResizeVolume { volume, blocks } => {
-                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
-                    volume.info.blocks = blocks;
-                }
+                told_volume(&mut self.volumes, volume).info.blocks = blocks;
             }
             ToIo::RemoveVolume { volume } => self.remove_volume(volume),
             ToIo::AddPath {
@@ -89,19 +81,15 @@ impl PollGroup {
                 controller,
                 state,
             } => {
-                if let Some(volume) = volume_mut(&mut self.volumes, id) {
-                    volume.add_path(controller, state);
-                    self.applied(id, controller, state.epoch);
-                }
+                told_volume(&mut self.volumes, id).add_path(controller, state);
+                self.applied(id, controller, state.epoch);
             }
             ToIo::SetPath {
                 volume: id,
                 controller,
                 state,
             } => {
-                if let Some(volume) = volume_mut(&mut self.volumes, id)
-                    && volume.set_path(controller, state)
-                {
+                if told_volume(&mut self.volumes, id).set_path(controller, state) {
                     self.applied(id, controller, state.epoch);
                 }
             }
@@ -110,6 +98,7 @@ impl PollGroup {
                 controller,
                 read,
             } => {
+                // What the I/O with the ANA status was of may have been removed before control answered.
                 if let Some(volume) = volume_mut(&mut self.volumes, volume) {
                     volume.await_log(controller, read);
                 }
@@ -119,14 +108,10 @@ impl PollGroup {
                 controller,
                 epoch,
             } => {
-                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
-                    volume.anatt_expired(controller, epoch);
-                }
+                told_volume(&mut self.volumes, volume).anatt_expired(controller, epoch);
             }
             ToIo::RemovePath { volume, controller } => {
-                if let Some(volume) = volume_mut(&mut self.volumes, volume) {
-                    volume.remove_path(controller);
-                }
+                told_volume(&mut self.volumes, volume).remove_path(controller);
             }
             ToIo::Call(call) => call.run(self),
         }
@@ -147,40 +132,32 @@ impl PollGroup {
     }
 
     pub(crate) fn set_policy(&mut self, id: VolumeId, policy: Policy) {
-        if let Some(volume) = volume_mut(&mut self.volumes, id) {
-            volume.set_policy(policy);
-        }
+        told_volume(&mut self.volumes, id).set_policy(policy);
     }
 
     /// Prefers the path by one controller.
     pub(crate) fn set_preferred(&mut self, id: VolumeId, controller: ControllerId) {
-        if let Some(volume) = volume_mut(&mut self.volumes, id) {
-            volume.set_preferred(Some(controller));
-        }
+        told_volume(&mut self.volumes, id).set_preferred(controller);
     }
 
     /// Counts latencies in this way from now on; `None`: no more.
     pub(crate) fn set_histogram(&mut self, id: VolumeId, layout: Option<HistogramLayout>) {
-        if let Some(volume) = volume_mut(&mut self.volumes, id) {
-            volume.set_histogram(layout);
-        }
+        told_volume(&mut self.volumes, id).set_histogram(layout);
     }
 
     /// What was counted since, if anything is.
     pub(crate) fn histogram(&mut self, id: VolumeId) -> Option<Box<LatencyHistogram>> {
-        volume_mut(&mut self.volumes, id)?.histogram.clone()
+        told_volume(&mut self.volumes, id).histogram.clone()
     }
 
     /// Begins counters of these volumes anew.
     pub(crate) fn reset_counters(&mut self, ids: &[VolumeId], what: CounterReset) {
         for &id in ids {
-            if let Some(volume) = volume_mut(&mut self.volumes, id) {
-                volume.reset_counters(what);
-            }
+            told_volume(&mut self.volumes, id).reset_counters(what);
         }
     }
 
-    /// Injects faults on the controller's present connection, or stops that.
+    /// Injects faults on the controller's present connection, or stops that; without a connection there is nothing to do.
     pub(crate) fn inject(&mut self, controller: ControllerId, change: FaultChange) {
         if let Some(link) = link_mut(&mut self.links, controller) {
             link.inject(change);
@@ -198,9 +175,7 @@ impl PollGroup {
     }
 
     fn disconnect(&mut self, controller: ControllerId, recovering: bool) {
-        let Some(link) = link_mut(&mut self.links, controller) else {
-            return;
-        };
+        let link = known_link(&mut self.links, controller);
         link.recovering = recovering;
         for volume in self.volumes.iter_mut().flatten() {
             volume.disconnected(controller);
@@ -214,7 +189,7 @@ impl PollGroup {
     fn remove_volume(&mut self, id: VolumeId) {
         let place = place(&mut self.volumes, id.slot);
         let Some(mut volume) = place.take_if(|volume| volume.info.id == id) else {
-            return;
+            unreachable!("a volume that is not here was removed");
         };
         let (delayed, others): (VecDeque<Delayed>, _) = std::mem::take(&mut self.delayed)
             .into_iter()

@@ -128,16 +128,24 @@ impl PollGroup {
     pub(crate) fn write_in_flight(&self, out: &mut String) {
         /// I/Os of one controller that are told one by one.
         const TOLD_MAX: usize = 16;
+        #[expect(clippy::expect_used, reason = "a string takes what is written")]
+        let told = |written: std::fmt::Result| written.expect("a string is full");
         for volume in self.volumes.iter().flatten() {
             let (waiting, outstanding) = (volume.waiting.len(), volume.outstanding);
             let name = &volume.info.name;
-            let _ = writeln!(out, "{name}: {outstanding} I/Os, {waiting} of them wait");
+            told(writeln!(
+                out,
+                "{name}: {outstanding} I/Os, {waiting} of them wait"
+            ));
         }
         for link in self.links.iter().flatten() {
             let (id, queue, count) = (link.id, link.queue_id(), link.outstanding());
-            let _ = writeln!(out, "controller {id:?}, queue {queue}: {count} I/Os");
+            told(writeln!(
+                out,
+                "controller {id:?}, queue {queue}: {count} I/Os"
+            ));
             for (io, cid) in link.in_flight().take(TOLD_MAX) {
-                let _ = writeln!(out, "  command {cid:?}: {io:?}");
+                told(writeln!(out, "  command {cid:?}: {io:?}"));
             }
         }
     }
@@ -467,11 +475,26 @@ fn volume_mut(volumes: &mut [Option<Box<Volume>>], id: VolumeId) -> Option<&mut 
     (volume.info.id == id).then_some(volume)
 }
 
+/// The volume that control speaks of: nothing is said of one after its end.
+#[expect(clippy::expect_used, reason = "messages of control keep their order")]
+fn told_volume(volumes: &mut [Option<Box<Volume>>], id: VolumeId) -> &mut Volume {
+    volume_mut(volumes, id).expect("control speaks of a volume that is not here")
+}
+
 /// The link to the controller of this name, unless that was removed.
 #[inline]
 fn link_mut(links: &mut [Option<Box<Link>>], id: ControllerId) -> Option<&mut Link> {
     let link = links.get_mut(usize::from(id.slot))?.as_deref_mut()?;
     (link.id == id).then_some(link)
+}
+
+/// As [`link_mut`], of a controller that is not removed meanwhile.
+#[expect(
+    clippy::expect_used,
+    reason = "a link goes when control says so, and then last"
+)]
+fn known_link(links: &mut [Option<Box<Link>>], id: ControllerId) -> &mut Link {
+    link_mut(links, id).expect("a link that is not here")
 }
 
 #[inline]

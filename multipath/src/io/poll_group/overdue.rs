@@ -8,7 +8,7 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
 use super::retry::Delayed;
-use super::{PollGroup, link_mut, volume_mut};
+use super::{PollGroup, known_link, volume_mut};
 use crate::error::IoError;
 use crate::ids::{ControllerId, VolumeId};
 use crate::io::in_flight::{InFlight, IoRequest, Unwanted};
@@ -36,9 +36,7 @@ impl PollGroup {
     /// asked of control, whose queue it goes by; a reset begins here and now, as with any lost connection.
     #[cold]
     pub(super) fn age_commands(&mut self, controller: ControllerId) {
-        let Some(link) = link_mut(&mut self.links, controller) else {
-            return;
-        };
+        let link = known_link(&mut self.links, controller);
         let overdue = link.age(self.now);
         let incarnation = link.incarnation;
         let queue_id = link.queue_id();
@@ -185,9 +183,7 @@ impl PollGroup {
     fn expire_on(&mut self, controller: ControllerId, unsent: &mut Vec<IoRequest>) -> Time {
         let now = self.now;
         let mut next = Time::MAX;
-        let Some(link) = link_mut(&mut self.links, controller) else {
-            return next;
-        };
+        let link = known_link(&mut self.links, controller);
         let (incarnation, queue_id) = (link.incarnation, link.queue_id());
         let mut commands = Vec::new();
         let mut not_given_back = false;

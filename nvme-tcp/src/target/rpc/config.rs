@@ -1,6 +1,6 @@
 //! The calls that make the present state again.
 
-use pollux_reactor::rpc::{Answer, Call, Outcome};
+use pollux_reactor::rpc::{Answer, Call, MethodResult};
 use serde_json::{Map, Value, json};
 
 use super::{State, address, forward_then, listing, settings, subsystems, transport};
@@ -10,11 +10,11 @@ use crate::target::control::request::TargetRequest;
 use crate::target::status::{ListenerStatus, SubsystemStatus, TargetStatus};
 use crate::target::subsystem::ana::ANA_GROUP_MAX;
 
-pub(super) fn bdev(state: &mut State, _call: &mut Call<State>) -> Outcome {
+pub(super) fn bdev(state: &mut State, _call: &mut Call<State>) -> MethodResult {
     Ok(Answer::Now(listing::saved(&state.disks)))
 }
 
-pub(super) fn nvmf(state: &mut State, call: &mut Call<State>) -> Outcome {
+pub(super) fn nvmf(state: &mut State, call: &mut Call<State>) -> MethodResult {
     forward_then(state, call, TargetRequest::status(), |state, answer| {
         let status = answer?;
         Ok(saved(state, &status).into())

@@ -1,11 +1,19 @@
 //! Which hosts may connect.
 
-use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Params, Phase, RpcError};
 
-use super::{State, done, error, forward, limited, subsystem, take_limit};
+use super::{Module, State, done, error, forward, limited, subsystem, take_limit};
 use crate::spec::nqn::HostNqn;
 use crate::target::control::request::TargetRequest;
 use crate::target::error::TargetError;
+
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("nvmf_subsystem_add_host", Phase::Runtime, add)
+        .method("nvmf_subsystem_allow_any_host", Phase::Runtime, allow_any)
+        .method("nvmf_subsystem_remove_host", Phase::Runtime, remove)
+}
 
 /// The name of a host that is listed: whatever it calls itself, but it must have a name.
 fn host(params: &mut Params) -> Result<HostNqn, RpcError> {
@@ -20,7 +28,7 @@ fn host(params: &mut Params) -> Result<HostNqn, RpcError> {
     }
 }
 
-pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let (subsystem, host) = (subsystem(params)?, host(params)?);
     let mut key = None;
@@ -36,7 +44,7 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
     forward(state, call, request, done)
 }
 
-pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn remove(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let (subsystem, host) = (subsystem(params)?, host(params)?);
     let limit = take_limit(params)?;
@@ -54,7 +62,7 @@ pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
     Ok(Answer::Later)
 }
 
-pub(super) fn allow_any(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn allow_any(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let nqn = subsystem(&mut call.params)?;
     let allow = call.params.required("allow_any_host")?;
     call.params.finish()?;

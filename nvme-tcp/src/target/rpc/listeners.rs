@@ -1,15 +1,39 @@
 //! Listeners and their ANA states.
 
-use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Params, Phase, RpcError};
 use serde_json::{Value, json};
 
 use super::{
-    State, address, done, error, forward, forward_removal, forward_then, subsystem, take_limit,
-    transport,
+    LISTEN_ADDRESS, Module, State, address, done, error, forward, forward_removal, forward_then,
+    subsystem, take_limit, transport,
 };
 use crate::spec::log::AnaState;
 use crate::target::control::request::TargetRequest;
 use crate::target::status::ListenerStatus;
+
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method_with_address(
+            "nvmf_subsystem_add_listener",
+            LISTEN_ADDRESS,
+            Phase::Runtime,
+            add,
+        )
+        .method("nvmf_subsystem_get_listeners", Phase::Runtime, list)
+        .method_with_address(
+            "nvmf_subsystem_listener_set_ana_state",
+            LISTEN_ADDRESS,
+            Phase::Runtime,
+            set_ana_state,
+        )
+        .method_with_address(
+            "nvmf_subsystem_remove_listener",
+            LISTEN_ADDRESS,
+            Phase::Runtime,
+            remove,
+        )
+}
 
 /// Takes the name of an ANA state.
 fn ana_state(params: &mut Params) -> Result<Option<AnaState>, RpcError> {
@@ -20,7 +44,7 @@ fn ana_state(params: &mut Params) -> Result<Option<AnaState>, RpcError> {
     known.map_err(|error| params.invalid("ana_state", format!("'{name}': {error}")))
 }
 
-pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let nqn = subsystem(params)?;
     let addr = address::take(params, "listen_address")?;
@@ -62,7 +86,7 @@ pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
     Ok(Answer::Later)
 }
 
-pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn remove(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let nqn = subsystem(&mut call.params)?;
     let addr = address::take(&mut call.params, "listen_address")?;
     let limit = take_limit(&mut call.params)?;
@@ -78,7 +102,7 @@ pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
     })
 }
 
-pub(super) fn set_ana_state(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn set_ana_state(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let nqn = subsystem(params)?;
     let addr = address::take(params, "listen_address")?;
@@ -91,7 +115,7 @@ pub(super) fn set_ana_state(state: &mut State, call: &mut Call<State>) -> Outcom
     forward(state, call, request, done)
 }
 
-pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn list(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let nqn = subsystem(&mut call.params)?;
     call.params.finish()?;
     if nqn.is_discovery() {

@@ -1,11 +1,20 @@
 //! What there is: named disks, the calls that make them again, and notifications.
 
-use pollux_reactor::rpc::{Answer, Call, Outcome};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase};
 use serde_json::{Map, Value, json};
 
-use super::State;
 use super::disks::stacked;
 use super::disks::{Disks, Kind, NamedDisk};
+use super::{Module, State};
+
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("bdev_get_bdevs", Phase::Runtime, get_bdevs)
+        .method("bdev_wait_for_examine", Phase::Runtime, wait_for_examine)
+        .method("notify_get_notifications", Phase::Runtime, notifications)
+        .method("notify_get_types", Phase::Runtime, notification_types)
+}
 
 /// The calls that make the disks again; what was in memory is empty then, and no error is injected any more. A disk comes
 /// after the one that it lies on, since it could only be made then.
@@ -38,7 +47,7 @@ fn calls(disk: &NamedDisk) -> Vec<Value> {
     vec![json!({"method": method, "params": params})]
 }
 
-pub(super) fn get_bdevs(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn get_bdevs(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: Option<String> = call.params.optional("name")?;
     // There is nothing to wait for: a disk is there when its method has answered.
     call.params.unused::<u64>(&["timeout"])?;
@@ -86,18 +95,18 @@ fn show(disk: &NamedDisk) -> Value {
     })
 }
 
-pub(super) fn wait_for_examine(_: &mut State, call: &mut Call<State>) -> Outcome {
+fn wait_for_examine(_: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     Ok(Answer::Now(true.into()))
 }
 
-pub(super) fn notification_types(_: &mut State, call: &mut Call<State>) -> Outcome {
+fn notification_types(_: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     let types = ["bdev_register", "bdev_unregister", "bdev_resize"];
     Ok(Answer::Now(types.as_slice().into()))
 }
 
-pub(super) fn notifications(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn notifications(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let first: u64 = call.params.optional("id")?.unwrap_or(0);
     let max: Option<u64> = call.params.optional("max")?;
     call.params.finish()?;

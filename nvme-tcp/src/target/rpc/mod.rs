@@ -1,6 +1,6 @@
 //! The target's management methods (`nvmf_*`, `bdev_*`), with the names and shapes that SPDK's clients know.
 //!
-//! The methods are thin: they turn parameters into a [`TargetRequest`] and its answer into JSON. What they keep
+//! The methods are thin, and stand with their names in the room that they are about: they turn parameters into a [`TargetRequest`] and its answer into JSON. What they keep
 //! themselves is what the target has no notion of: named disks, and the parameters of the transport.
 
 mod address;
@@ -16,7 +16,7 @@ mod status;
 mod subsystems;
 mod transport;
 
-use pollux_reactor::rpc::{Answer, Call, Methods, Outcome, Params, Phase, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Methods, ModuleMethods, Params, RpcError};
 use serde_json::{Map, Value};
 
 use std::net::SocketAddr;
@@ -67,85 +67,30 @@ impl State {
     }
 }
 
+/// The methods that act on a [`State`]. Each room adds its own to them.
+type Module<'a> = ModuleMethods<'a, State>;
+
+/// The rooms that have methods.
+const ROOMS: [fn(Module<'_>) -> Module<'_>; 11] = [
+    disks::methods,
+    resize::methods,
+    stacked::methods,
+    hosts::methods,
+    listeners::methods,
+    listing::methods,
+    namespaces::methods,
+    settings::methods,
+    status::methods,
+    subsystems::methods,
+    transport::methods,
+];
+
 fn register_state(methods: &mut Methods, state: State) {
-    let run = Phase::Runtime;
-    methods
+    let module = methods
         .module(state)
         .subsystem("bdev", config::bdev)
-        .subsystem("nvmf", config::nvmf)
-        .method("bdev_aio_create", run, disks::aio_create)
-        .method("bdev_aio_delete", run, disks::aio_delete)
-        .method("bdev_aio_rescan", run, resize::aio_rescan)
-        .method("bdev_delay_create", run, stacked::delay_create)
-        .method("bdev_delay_delete", run, stacked::delay_delete)
-        .method(
-            "bdev_delay_update_latency",
-            run,
-            stacked::delay_update_latency,
-        )
-        .method("bdev_error_create", run, stacked::error_create)
-        .method("bdev_error_delete", run, stacked::error_delete)
-        .method("bdev_error_inject_error", run, stacked::error_inject)
-        .method(
-            "bdev_error_resume_pending",
-            run,
-            stacked::error_resume_pending,
-        )
-        .method("bdev_get_bdevs", run, listing::get_bdevs)
-        .method("bdev_malloc_create", run, disks::malloc_create)
-        .method("bdev_malloc_delete", run, disks::malloc_delete)
-        .method("bdev_null_create", run, disks::null_create)
-        .method("bdev_null_delete", run, disks::null_delete)
-        .method("bdev_null_resize", run, resize::null)
-        .method("bdev_wait_for_examine", run, listing::wait_for_examine)
-        .method("notify_get_notifications", run, listing::notifications)
-        .method("notify_get_types", run, listing::notification_types)
-        .method("nvmf_create_subsystem", run, subsystems::create)
-        .method("nvmf_create_transport", run, transport::create)
-        .method("nvmf_delete_subsystem", run, subsystems::delete)
-        .method("nvmf_discovery_add_referral", run, subsystems::add_referral)
-        .method("nvmf_discovery_get_referrals", run, subsystems::referrals)
-        .method(
-            "nvmf_discovery_remove_referral",
-            run,
-            subsystems::remove_referral,
-        )
-        .method("nvmf_get_stats", run, status::stats)
-        .method("nvmf_get_subsystems", run, subsystems::list)
-        .method("nvmf_get_transports", run, transport::list)
-        .method("nvmf_set_config", Phase::Any, settings::set)
-        .method("nvmf_set_crdt", Phase::Any, transport::set_crdt)
-        .method("nvmf_subsystem_add_host", run, hosts::add)
-        .method_with_address(
-            "nvmf_subsystem_add_listener",
-            LISTEN_ADDRESS,
-            run,
-            listeners::add,
-        )
-        .method("nvmf_subsystem_add_ns", run, namespaces::add)
-        .method("nvmf_subsystem_allow_any_host", run, hosts::allow_any)
-        .method("nvmf_subsystem_get_controllers", run, status::controllers)
-        .method("nvmf_subsystem_get_listeners", run, listeners::list)
-        .method("nvmf_subsystem_get_qpairs", run, status::qpairs)
-        .method_with_address(
-            "nvmf_subsystem_listener_set_ana_state",
-            LISTEN_ADDRESS,
-            run,
-            listeners::set_ana_state,
-        )
-        .method("nvmf_subsystem_remove_host", run, hosts::remove)
-        .method_with_address(
-            "nvmf_subsystem_remove_listener",
-            LISTEN_ADDRESS,
-            run,
-            listeners::remove,
-        )
-        .method("nvmf_subsystem_remove_ns", run, namespaces::remove)
-        .method(
-            "nvmf_subsystem_set_ns_ana_group",
-            run,
-            namespaces::set_ana_group,
-        );
+        .subsystem("nvmf", config::nvmf);
+    ROOMS.into_iter().fold(module, |module, room| room(module));
 }
 
 /// Sends a request whose answer becomes the result.
@@ -154,7 +99,7 @@ fn forward<A: Send + 'static>(
     call: &mut Call<State>,
     request: TargetRequest<A>,
     result: impl FnOnce(A) -> Result<Value, RpcError> + Send + 'static,
-) -> Outcome {
+) -> MethodResult {
     let responder = call.responder()?;
     state.target.request(request, move |answer| {
         responder.answer(answer.map_err(error).and_then(result));
@@ -168,7 +113,7 @@ fn forward_then<A: Send + 'static>(
     call: &mut Call<State>,
     request: TargetRequest<A>,
     then: impl FnOnce(&mut State, Result<A, RpcError>) -> Result<Value, RpcError> + Send + 'static,
-) -> Outcome {
+) -> MethodResult {
     let responder = call.responder()?;
     let mail = call.mail.clone();
     state.target.request(request, move |answer| {
@@ -191,7 +136,7 @@ fn forward_removal(
     call: &mut Call<State>,
     (request, limit): (TargetRequest<Removed>, Option<Duration>),
     gone: impl FnOnce(&mut State, Result<Removed, RpcError>) -> Result<Value, RpcError> + Send + 'static,
-) -> Outcome {
+) -> MethodResult {
     let responder = call.responder()?;
     let (mail, target, again) = (call.mail.clone(), state.target.clone(), request.clone());
     let reply = move |answer| match answer {

@@ -1,13 +1,25 @@
 //! Namespaces of subsystems.
 
-use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
+use pollux_reactor::rpc::{Call, MethodResult, Params, Phase, RpcError};
 use uuid::Uuid;
 
-use super::{State, done, forward, forward_removal, forward_then, subsystem, take_limit};
+use super::{Module, State, done, forward, forward_removal, forward_then, subsystem, take_limit};
 use crate::target::config::NamespaceConfig;
 use crate::target::control::request::TargetRequest;
 
-pub(super) fn add(state: &mut State, call: &mut Call<State>) -> Outcome {
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("nvmf_subsystem_add_ns", Phase::Runtime, add)
+        .method("nvmf_subsystem_remove_ns", Phase::Runtime, remove)
+        .method(
+            "nvmf_subsystem_set_ns_ana_group",
+            Phase::Runtime,
+            set_ana_group,
+        )
+}
+
+fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let nqn = subsystem(params)?;
     let Some(mut namespace) = params.object("namespace")? else {
@@ -85,7 +97,7 @@ fn take_identifier<const N: usize>(
     Ok(Some(id))
 }
 
-pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn remove(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let nqn = subsystem(&mut call.params)?;
     let nsid: u32 = call.params.required("nsid")?;
     let limit = take_limit(&mut call.params)?;
@@ -102,7 +114,7 @@ pub(super) fn remove(state: &mut State, call: &mut Call<State>) -> Outcome {
     })
 }
 
-pub(super) fn set_ana_group(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn set_ana_group(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let nqn = subsystem(&mut call.params)?;
     let nsid = call.params.required("nsid")?;
     let group = call.params.required("anagrpid")?;

@@ -2,13 +2,18 @@
 //! Command Quiesce Time that controllers report. What tunes things that are not here is taken while it asks for what is
 //! done anyhow.
 
-use pollux_reactor::rpc::{Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value};
 
-use super::{State, done, forward};
+use super::{Module, State, done, forward};
 use crate::target::control::request::TargetRequest;
 use crate::target::status::TargetStatus;
 use crate::target::subsystem::CQT_MS;
+
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module.method("nvmf_set_config", Phase::Any, set)
+}
 
 /// Admin commands that SPDK's target can pass through to a device below.
 const PASSTHRU: [&str; 9] = [
@@ -41,7 +46,7 @@ pub(super) fn saved(status: &TargetStatus) -> Option<Value> {
     (!params.is_empty()).then(|| params.into())
 }
 
-pub(super) fn set(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn set(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     if let Some(mut passthru) = params.object("admin_cmd_passthru")? {
         passthru.off(&PASSTHRU)?;

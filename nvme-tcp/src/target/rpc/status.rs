@@ -1,14 +1,26 @@
 //! Controllers, queue pairs, statistics.
 
-use pollux_reactor::rpc::{Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{State, address, forward, forward_then, subsystem, target_name, transport};
+use super::{Module, State, address, forward, forward_then, subsystem, target_name, transport};
 use crate::target::control::request::TargetRequest;
 use crate::target::status::ControllerStatus;
 
-pub(super) fn stats(state: &mut State, call: &mut Call<State>) -> Outcome {
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("nvmf_get_stats", Phase::Runtime, stats)
+        .method(
+            "nvmf_subsystem_get_controllers",
+            Phase::Runtime,
+            controllers,
+        )
+        .method("nvmf_subsystem_get_qpairs", Phase::Runtime, qpairs)
+}
+
+fn stats(state: &mut State, call: &mut Call<State>) -> MethodResult {
     target_name(&mut call.params)?;
     call.params.finish()?;
     forward_then(state, call, TargetRequest::status(), |state, answer| {
@@ -55,7 +67,7 @@ fn of_controllers(
     state: &State,
     call: &mut Call<State>,
     show: fn(&ControllerStatus) -> Vec<Value>,
-) -> Outcome {
+) -> MethodResult {
     let nqn = subsystem(&mut call.params)?;
     call.params.finish()?;
     forward(state, call, TargetRequest::status(), move |reply| {
@@ -73,7 +85,7 @@ fn of_controllers(
     })
 }
 
-pub(super) fn controllers(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn controllers(state: &mut State, call: &mut Call<State>) -> MethodResult {
     of_controllers(state, call, |c| {
         vec![json!({
             "cntlid": c.cntlid,
@@ -85,7 +97,7 @@ pub(super) fn controllers(state: &mut State, call: &mut Call<State>) -> Outcome 
     })
 }
 
-pub(super) fn qpairs(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn qpairs(state: &mut State, call: &mut Call<State>) -> MethodResult {
     of_controllers(state, call, |c| {
         let qpair = |q: &crate::target::status::QpairStatus| {
             json!({

@@ -1,10 +1,10 @@
 //! Subsystems and discovery.
 
-use pollux_reactor::rpc::{Call, Outcome, Params, RpcError};
+use pollux_reactor::rpc::{Call, MethodResult, Params, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
 use super::{
-    State, address, done, forward, forward_removal, forward_then, subsystem, take_limit,
+    Module, State, address, done, forward, forward_removal, forward_then, subsystem, take_limit,
     target_name,
 };
 use crate::spec::nqn::Nqn;
@@ -12,7 +12,22 @@ use crate::target::config::{Referral, SubsystemConfig};
 use crate::target::control::request::TargetRequest;
 use crate::target::status::SubsystemStatus;
 
-pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("nvmf_create_subsystem", Phase::Runtime, create)
+        .method("nvmf_delete_subsystem", Phase::Runtime, delete)
+        .method("nvmf_discovery_add_referral", Phase::Runtime, add_referral)
+        .method("nvmf_discovery_get_referrals", Phase::Runtime, referrals)
+        .method(
+            "nvmf_discovery_remove_referral",
+            Phase::Runtime,
+            remove_referral,
+        )
+        .method("nvmf_get_subsystems", Phase::Runtime, list)
+}
+
+fn create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let mut config = SubsystemConfig::new(subsystem(params)?);
     config.ana_reporting = params.optional("ana_reporting")?.unwrap_or(false);
@@ -38,7 +53,7 @@ pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
     forward(state, call, TargetRequest::create_subsystem(config), done)
 }
 
-pub(super) fn delete(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn delete(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let nqn = subsystem(&mut call.params)?;
     let limit = take_limit(&mut call.params)?;
     call.params.finish()?;
@@ -54,7 +69,7 @@ pub(super) fn delete(state: &mut State, call: &mut Call<State>) -> Outcome {
     })
 }
 
-pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn list(state: &mut State, call: &mut Call<State>) -> MethodResult {
     target_name(&mut call.params)?;
     let wanted = match call.params.optional::<String>("nqn")? {
         Some(text) => Some(
@@ -150,20 +165,20 @@ fn referral(params: &mut Params) -> Result<Referral, RpcError> {
     Ok(Referral { addr, subnqn })
 }
 
-pub(super) fn add_referral(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn add_referral(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let referral = referral(&mut call.params)?;
     call.params.off(&["secure_channel"])?;
     call.params.finish()?;
     forward(state, call, TargetRequest::add_referral(referral), done)
 }
 
-pub(super) fn remove_referral(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn remove_referral(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let referral = referral(&mut call.params)?;
     call.params.finish()?;
     forward(state, call, TargetRequest::remove_referral(referral), done)
 }
 
-pub(super) fn referrals(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn referrals(state: &mut State, call: &mut Call<State>) -> MethodResult {
     target_name(&mut call.params)?;
     call.params.finish()?;
     forward(state, call, TargetRequest::referrals(), |reply| {

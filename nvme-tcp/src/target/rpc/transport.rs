@@ -3,11 +3,19 @@
 //! `c2h_success`, `WITHOUT_MEANING` and `OF_RDMA`) are taken without effect; those of `NUMBERS` and `c2h_success` are
 //! given back as they were.
 
-use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{State, address, done, forward, forward_then, target_name};
+use super::{Module, State, address, done, forward, forward_then, target_name};
 use crate::target::control::request::TargetRequest;
+
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("nvmf_create_transport", Phase::Runtime, create)
+        .method("nvmf_get_transports", Phase::Runtime, list)
+        .method("nvmf_set_crdt", Phase::Any, set_crdt)
+}
 
 /// Settings with the value that is shown if none was given.
 const NUMBERS: [(&str, u32); 17] = [
@@ -47,7 +55,7 @@ const WITHOUT_MEANING: [&str; 6] = [
 /// Numbers that only RDMA has.
 const OF_RDMA: [&str; 3] = ["num_cqe", "max_srq_depth", "data_wr_pool_size"];
 
-pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     target_name(params)?;
     address::transport_type(params)?;
@@ -84,7 +92,7 @@ pub(super) fn create(state: &mut State, call: &mut Call<State>) -> Outcome {
     })
 }
 
-pub(super) fn list(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn list(state: &mut State, call: &mut Call<State>) -> MethodResult {
     target_name(&mut call.params)?;
     let wanted: Option<String> = call.params.optional("trtype")?;
     call.params.finish()?;
@@ -110,7 +118,7 @@ fn show(given: &Map<String, Value>) -> Value {
     all.into()
 }
 
-pub(super) fn set_crdt(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn set_crdt(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let mut crdt = [0; 3];
     for (value, name) in crdt.iter_mut().zip(["crdt1", "crdt2", "crdt3"]) {
         *value = call.params.optional(name)?.unwrap_or(0);

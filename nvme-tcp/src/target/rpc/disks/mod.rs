@@ -8,15 +8,26 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pollux_reactor::rpc::{Answer, Call, Outcome, Params, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Params, Phase, RpcError};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::namespaces::take_uuid;
-use super::{State, forward_removal, take_limit};
+use super::{Module, State, forward_removal, take_limit};
 use crate::spec::nqn::Nqn;
 use crate::target::control::request::TargetRequest;
 use crate::target::disk::{Backend, DiskRef, Faults, Latencies};
+
+/// The methods of this room.
+pub(in crate::target::rpc) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("bdev_aio_create", Phase::Runtime, aio_create)
+        .method("bdev_aio_delete", Phase::Runtime, aio_delete)
+        .method("bdev_malloc_create", Phase::Runtime, malloc_create)
+        .method("bdev_malloc_delete", Phase::Runtime, malloc_delete)
+        .method("bdev_null_create", Phase::Runtime, null_create)
+        .method("bdev_null_delete", Phase::Runtime, null_delete)
+}
 
 const EPERM: i32 = 1;
 const ENOMEM: i32 = 12;
@@ -173,7 +184,7 @@ impl Disks {
         disk: DiskRef,
         block_size: u32,
         uuid: Option<Uuid>,
-    ) -> Outcome {
+    ) -> MethodResult {
         self.notify("bdev_register", &name);
         self.list.push(NamedDisk {
             uuid: uuid.unwrap_or_else(|| default_uuid(&kind, &name)),
@@ -297,7 +308,7 @@ const HINTS: [&str; 7] = [
     "preferred_unmap_alignment",
 ];
 
-pub(super) fn malloc_create(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn malloc_create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let name: Option<String> = params.optional("name")?;
     let (block_size, blocks) = (
@@ -321,7 +332,7 @@ pub(super) fn malloc_create(state: &mut State, call: &mut Call<State>) -> Outcom
     disks.add(name, Kind::Malloc, disk, block_size, uuid)
 }
 
-pub(super) fn null_create(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn null_create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let name: String = params.required("name")?;
     let (block_size, blocks) = (
@@ -361,7 +372,7 @@ pub(super) fn whole_blocks(disk: &DiskRef, block_size: u32) -> Result<u64, RpcEr
     size(bytes / u64::from(block_size), block_size)
 }
 
-pub(super) fn aio_create(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn aio_create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let name: String = params.required("name")?;
     let path = PathBuf::from(params.required::<String>("filename")?);
@@ -396,7 +407,7 @@ pub(super) fn delete(
     state: &mut State,
     call: &mut Call<State>,
     is_kind: fn(&Kind) -> bool,
-) -> Outcome {
+) -> MethodResult {
     let name: String = call.params.required("name")?;
     let limit = take_limit(&mut call.params)?;
     call.params.finish()?;
@@ -429,14 +440,14 @@ fn remove(state: &mut State, name: &str) -> Result<Value, RpcError> {
     Ok(true.into())
 }
 
-pub(super) fn malloc_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn malloc_delete(state: &mut State, call: &mut Call<State>) -> MethodResult {
     delete(state, call, |kind| matches!(kind, Kind::Malloc))
 }
 
-pub(super) fn null_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn null_delete(state: &mut State, call: &mut Call<State>) -> MethodResult {
     delete(state, call, |kind| matches!(kind, Kind::Null))
 }
 
-pub(super) fn aio_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn aio_delete(state: &mut State, call: &mut Call<State>) -> MethodResult {
     delete(state, call, |kind| matches!(kind, Kind::Aio { .. }))
 }

@@ -1,10 +1,17 @@
 //! Disks that change their size, together with all that lies on them.
 
-use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase, RpcError};
 
 use super::{Disks, EBUSY, EINVAL, ENODEV, Kind, NamedDisk, User};
 use crate::target::control::request::TargetRequest;
-use crate::target::rpc::{State, disks, forward_then};
+use crate::target::rpc::{Module, State, disks, forward_then};
+
+/// The methods of this room.
+pub(in crate::target::rpc) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("bdev_aio_rescan", Phase::Runtime, aio_rescan)
+        .method("bdev_null_resize", Phase::Runtime, null)
+}
 
 const MIB: u64 = 1 << 20;
 
@@ -30,7 +37,7 @@ impl Disks {
 }
 
 /// Gives a disk another size, and the namespace that uses it, or uses what lies on it.
-fn resize(state: &mut State, call: &mut Call<State>, name: String, bytes: u64) -> Outcome {
+fn resize(state: &mut State, call: &mut Call<State>, name: String, bytes: u64) -> MethodResult {
     let disk = state.disks.find(&name)?;
     if bytes == disk.disk.bytes() {
         return Ok(Answer::Now(true.into()));
@@ -60,7 +67,7 @@ fn resize(state: &mut State, call: &mut Call<State>, name: String, bytes: u64) -
     })
 }
 
-pub(in crate::target::rpc) fn null(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn null(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: String = call.params.required("name")?;
     let mib: u64 = call.params.required("new_size")?;
     call.params.finish()?;
@@ -70,7 +77,7 @@ pub(in crate::target::rpc) fn null(state: &mut State, call: &mut Call<State>) ->
     resize(state, call, name, bytes)
 }
 
-pub(in crate::target::rpc) fn aio_rescan(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn aio_rescan(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: String = call.params.required("name")?;
     call.params.finish()?;
     let disk = disks::of_kind(state, &name, |kind| matches!(kind, Kind::Aio { .. }))?;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use pollux_reactor::rpc::{Answer, Call, Outcome, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -16,7 +16,27 @@ use crate::target::disk::{
 };
 use crate::target::error::TargetError;
 use crate::target::rpc::namespaces::take_uuid;
-use crate::target::rpc::{State, disks, done, error};
+use crate::target::rpc::{Module, State, disks, done, error};
+
+/// The methods of this room.
+pub(in crate::target::rpc) fn methods(module: Module<'_>) -> Module<'_> {
+    module
+        .method("bdev_delay_create", Phase::Runtime, delay_create)
+        .method("bdev_delay_delete", Phase::Runtime, delay_delete)
+        .method(
+            "bdev_delay_update_latency",
+            Phase::Runtime,
+            delay_update_latency,
+        )
+        .method("bdev_error_create", Phase::Runtime, error_create)
+        .method("bdev_error_delete", Phase::Runtime, error_delete)
+        .method("bdev_error_inject_error", Phase::Runtime, error_inject)
+        .method(
+            "bdev_error_resume_pending",
+            Phase::Runtime,
+            error_resume_pending,
+        )
+}
 
 /// The names that latencies have in `bdev_delay_update_latency`.
 const LATENCIES: [(&str, Latency); 4] = [
@@ -47,7 +67,7 @@ fn add(
     Ok(())
 }
 
-pub(in crate::target::rpc) fn delay_create(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn delay_create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let base: String = params.required("base_bdev_name")?;
     let name: String = params.required("name")?;
@@ -71,15 +91,12 @@ pub(in crate::target::rpc) fn delay_create(state: &mut State, call: &mut Call<St
     Ok(Answer::Now(name.into()))
 }
 
-pub(in crate::target::rpc) fn delay_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn delay_delete(state: &mut State, call: &mut Call<State>) -> MethodResult {
     disks::delete(state, call, |kind| matches!(kind, Kind::Delay { .. }))
 }
 
 /// Any latency is allowed here: whoever raises both raises one of them first.
-pub(in crate::target::rpc) fn delay_update_latency(
-    state: &mut State,
-    call: &mut Call<State>,
-) -> Outcome {
+fn delay_update_latency(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let name: String = params.required("delay_bdev_name")?;
     let latency = params.one_of("latency_type", &LATENCIES)?;
@@ -93,7 +110,7 @@ pub(in crate::target::rpc) fn delay_update_latency(
     Ok(Answer::Now(true.into()))
 }
 
-pub(in crate::target::rpc) fn error_create(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn error_create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let base: String = params.required("base_name")?;
     let uuid = take_uuid(params)?;
@@ -108,7 +125,7 @@ pub(in crate::target::rpc) fn error_create(state: &mut State, call: &mut Call<St
     Ok(Answer::Now(true.into()))
 }
 
-pub(in crate::target::rpc) fn error_delete(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn error_delete(state: &mut State, call: &mut Call<State>) -> MethodResult {
     disks::delete(state, call, |kind| matches!(kind, Kind::Error { .. }))
 }
 
@@ -130,7 +147,7 @@ enum ErrorType {
     NvmeFailure,
 }
 
-pub(in crate::target::rpc) fn error_inject(state: &mut State, call: &mut Call<State>) -> Outcome {
+fn error_inject(state: &mut State, call: &mut Call<State>) -> MethodResult {
     const KINDS: [(&str, Option<&[IoKind]>); 6] = [
         ("clear", None),
         ("read", Some(&[IoKind::Read])),
@@ -187,10 +204,7 @@ pub(in crate::target::rpc) fn error_inject(state: &mut State, call: &mut Call<St
     Ok(Answer::Now(true.into()))
 }
 
-pub(in crate::target::rpc) fn error_resume_pending(
-    state: &mut State,
-    call: &mut Call<State>,
-) -> Outcome {
+fn error_resume_pending(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: String = call.params.required("name")?;
     call.params.finish()?;
     let faults = faults_of(state, &name)?;
