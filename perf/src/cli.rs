@@ -9,6 +9,7 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcomm
 use crate::bench::BenchArgs;
 use crate::compare::CompareArgs;
 use crate::disturb::DisturbArgs;
+use crate::errors::in_one_line;
 use crate::floor::FloorArgs;
 use crate::help;
 use crate::merge::MergeArgs;
@@ -160,20 +161,6 @@ fn jobs(args: RunArgs, matches: &ArgMatches) -> Result<Vec<JobArgs>, String> {
     let shown = path.display();
     let text = fs::read_to_string(path).map_err(|error| format!("--profile '{shown}': {error}"))?;
     Profile::parse_together(&text, matches).map_err(|error| format!("'{shown}': {error}"))
-}
-
-/// clap explains over several lines: the first paragraph says what is wrong, some of the others what was meant.
-pub fn in_one_line(text: &str) -> String {
-    let text = text.strip_prefix("error: ").unwrap_or(text);
-    let mut paragraphs = text.split("\n\n").map(|paragraph| {
-        let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
-        lines.join(" ").trim().to_owned()
-    });
-    let mut line = paragraphs.next().unwrap_or_default();
-    for tip in paragraphs.filter(|paragraph| paragraph.starts_with("tip: ")) {
-        line = format!("{line}; {}", tip.replace(" tip: ", "; tip: "));
-    }
-    line
 }
 
 #[cfg(test)]

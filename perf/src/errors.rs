@@ -23,3 +23,17 @@ impl std::fmt::Display for Interrupted {
 }
 
 impl std::error::Error for Interrupted {}
+
+/// clap explains over several lines: the first paragraph says what is wrong, some of the others what was meant.
+pub fn in_one_line(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let mut paragraphs = text.split("\n\n").map(|paragraph| {
+        let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
+        lines.join(" ").trim().to_owned()
+    });
+    let mut line = paragraphs.next().unwrap_or_default();
+    for tip in paragraphs.filter(|paragraph| paragraph.starts_with("tip: ")) {
+        line = format!("{line}; {}", tip.replace(" tip: ", "; tip: "));
+    }
+    line
+}

@@ -31,10 +31,10 @@ pub enum Told {
 /// The service.
 pub struct Pacer {
     target: TargetHandle,
-    work: Option<Work>,
+    sending: Option<Sending>,
 }
 
-struct Work {
+struct Sending {
     pace: Pace,
     start: Time,
     sent_ns: Vec<u64>,
@@ -43,22 +43,25 @@ struct Work {
 impl Pacer {
     /// Idle until it gets a schedule.
     pub fn new(target: TargetHandle) -> Self {
-        Self { target, work: None }
+        Self {
+            target,
+            sending: None,
+        }
     }
 
     /// Sends what is due; a turn that came late sends all that it has missed.
     fn send_due(&mut self, cx: &mut Context<'_>) {
-        let Some(work) = &mut self.work else {
+        let Some(sending) = &mut self.sending else {
             return;
         };
         let now = cx.now();
-        while let Some(request) = work.pace.requests.get(work.sent_ns.len()) {
-            let at = work.due(work.sent_ns.len());
+        while let Some(request) = sending.pace.requests.get(sending.sent_ns.len()) {
+            let at = sending.due(sending.sent_ns.len());
             if at > now {
                 return;
             }
-            work.sent_ns.push(now.as_nanos());
-            let told = work.pace.told.clone();
+            sending.sent_ns.push(now.as_nanos());
+            let told = sending.pace.told.clone();
             let reply = move |answer: Result<_, _>| {
                 let answer = answer.map(|_| ()).map_err(|e| format!("{e}"));
                 // Whoever does not listen any more has given up on it.
@@ -66,13 +69,13 @@ impl Pacer {
             };
             self.target.request(request.clone(), reply);
         }
-        if let Some(work) = self.work.take() {
-            let _ = work.pace.told.send(Told::Sent(work.sent_ns));
+        if let Some(sending) = self.sending.take() {
+            let _ = sending.pace.told.send(Told::Sent(sending.sent_ns));
         }
     }
 }
 
-impl Work {
+impl Sending {
     fn due(&self, index: usize) -> Time {
         self.start
             + self
@@ -87,10 +90,10 @@ impl Service for Pacer {
 
     /// A new schedule ends the one before; an empty one only does that.
     fn on_message(&mut self, pace: Pace, cx: &mut Context<'_>) {
-        if let Some(work) = self.work.take() {
-            let _ = work.pace.told.send(Told::Sent(work.sent_ns));
+        if let Some(sending) = self.sending.take() {
+            let _ = sending.pace.told.send(Told::Sent(sending.sent_ns));
         }
-        self.work = Some(Work {
+        self.sending = Some(Sending {
             sent_ns: Vec::with_capacity(pace.requests.len()),
             pace,
             start: cx.now(),
@@ -104,7 +107,7 @@ impl Service for Pacer {
     }
 
     fn deadline(&self) -> Option<Time> {
-        let work = self.work.as_ref()?;
-        Some(work.due(work.sent_ns.len()))
+        let sending = self.sending.as_ref()?;
+        Some(sending.due(sending.sent_ns.len()))
     }
 }

@@ -136,7 +136,7 @@ impl Wire<'_> {
     }
 
     /// Exchanges messages for `time` over a connection of its own. Also returns the server's address.
-    pub fn run(&self, buffer: usize, time: Duration) -> anyhow::Result<(Outcome, SocketAddr)> {
+    pub fn run(&self, buffer: usize, time: Duration) -> anyhow::Result<(Counted, SocketAddr)> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
         let address = listener.local_addr()?;
@@ -212,7 +212,7 @@ fn serve(side: &mut Side, idle: Idle) -> anyhow::Result<()> {
 }
 
 /// What the client has counted.
-pub struct Outcome {
+pub struct Counted {
     pub stats: JobStats,
     pub end_ns: u64,
     pub began: std::time::SystemTime,
@@ -225,7 +225,7 @@ fn load(
     time: Duration,
     idle: Idle,
     stop: &AtomicBool,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<Counted> {
     let mut stats = JobStats::new();
     let (start, began) = (now(), wall());
     let since_start = || u64::try_from(now().duration_since(start).as_nanos()).unwrap_or(u64::MAX);
@@ -273,7 +273,7 @@ fn load(
         }
         side.send(answers).context("client: sending")?;
     }
-    Ok(Outcome {
+    Ok(Counted {
         stats,
         end_ns: last_ns,
         began,

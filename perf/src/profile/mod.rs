@@ -14,8 +14,8 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::in_one_line;
 use crate::compare::Gates;
+use crate::errors::in_one_line;
 use crate::run::{JobArgs, RunArgs};
 
 /// Runs of a job, unless the profile says otherwise: as many as make each of them a sample.

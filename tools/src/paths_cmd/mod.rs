@@ -61,18 +61,18 @@ pub struct PathsArgs {
 
 /// What the options come to.
 #[derive(Debug, PartialEq)]
-struct Plan<'a> {
+struct Look<'a> {
     name: Option<&'a str>,
     interval: Option<Duration>,
 }
 
 impl PathsArgs {
     /// What follows `--watch` is its seconds if it is a number, else the name of the volume.
-    fn plan(&self) -> Result<Plan<'_>, UsageError> {
+    fn look(&self) -> Result<Look<'_>, UsageError> {
         let name = self.name.as_deref();
         let Some(word) = self.watch.as_deref() else {
             let interval = None;
-            return Ok(Plan { name, interval });
+            return Ok(Look { name, interval });
         };
         let (seconds, name) = match (word.parse::<f64>(), name) {
             (Ok(seconds), name) => (seconds, name),
@@ -89,15 +89,15 @@ impl PathsArgs {
             )));
         }
         let interval = Some(Duration::from_secs_f64(seconds));
-        Ok(Plan { name, interval })
+        Ok(Look { name, interval })
     }
 }
 
 /// Prints once, or until it is told to stop.
 pub fn run(args: &PathsArgs) -> anyhow::Result<()> {
-    let plan = args.plan()?;
+    let look = args.look()?;
     let mut client = connect(&args.socket)?;
-    let snapshot = match Snapshot::take(&mut client, plan.name) {
+    let snapshot = match Snapshot::take(&mut client, look.name) {
         Err(CallError::Refused { .. }) if is_target(&mut client) => bail!(
             "{0}: this is a target; the paths to it are seen by its hosts. What it knows of them: pollux rpc \
              nvmf_subsystem_get_controllers '{{\"nqn\": \"NQN\"}}' -r {0}",
@@ -105,10 +105,10 @@ pub fn run(args: &PathsArgs) -> anyhow::Result<()> {
         ),
         snapshot => snapshot?,
     };
-    if let Some(interval) = plan.interval {
+    if let Some(interval) = look.interval {
         let watch = watch::Watch {
             socket: &args.socket,
-            name: plan.name,
+            name: look.name,
             interval,
             json: args.json,
         };
@@ -145,12 +145,12 @@ mod tests {
         args: PathsArgs,
     }
 
-    fn plan(words: &[&str]) -> Result<(Option<String>, Option<u128>), String> {
+    fn look(words: &[&str]) -> Result<(Option<String>, Option<u128>), String> {
         let words = [&["paths", "-r", "s"], words].concat();
         let cli = Cli::try_parse_from(words).map_err(|e| e.to_string())?;
-        let plan = cli.args.plan().map_err(|e| e.to_string())?;
-        let interval = plan.interval.map(|i| i.as_millis());
-        Ok((plan.name.map(str::to_owned), interval))
+        let look = cli.args.look().map_err(|e| e.to_string())?;
+        let interval = look.interval.map(|i| i.as_millis());
+        Ok((look.name.map(str::to_owned), interval))
     }
 
     #[test]
@@ -166,7 +166,7 @@ mod tests {
             (&["disk1n1", "--watch"], (name(), Some(1000))),
             (&["disk1n1", "-w", "3", "--json"], (name(), Some(3000))),
         ] {
-            assert_eq!(plan(words), Ok(expected), "{words:?}");
+            assert_eq!(look(words), Ok(expected), "{words:?}");
         }
         for words in [
             &["disk1n1", "--watch", "soon"][..],
@@ -174,7 +174,7 @@ mod tests {
             &["--watch", "1e9"],
             &["--watch", "NaN"],
         ] {
-            assert!(plan(words).is_err(), "{words:?}");
+            assert!(look(words).is_err(), "{words:?}");
         }
     }
 }

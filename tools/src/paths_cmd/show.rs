@@ -69,7 +69,7 @@ const WIDTH: usize = 80;
 const COLUMNS: usize = 10;
 /// Reactors are named in a cell of up to so many characters.
 const CELL_MAX: usize = 8;
-/// Those that hold numbers stand to the right.
+/// Columns that hold numbers stand to the right.
 const RIGHT: [usize; 5] = [1, 6, 7, 8, 9];
 
 fn rows(volume: &Volume, before: Option<&Before>) -> Vec<[String; COLUMNS]> {

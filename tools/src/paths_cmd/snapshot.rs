@@ -27,7 +27,7 @@ pub struct Volume {
 pub struct Path {
     pub addr: String,
     pub cntlid: u64,
-    /// Of the path's controller, with why it was lost last.
+    /// State of the path's controller, with why it was lost last.
     pub controller: Option<(String, Option<String>)>,
     /// Only Pollux tells.
     pub ana: Option<Ana>,

@@ -1,4 +1,4 @@
-//! Carries out what a plan has, and what follows from it later.
+//! Carries out what a scenario has, and what follows from it later.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use pollux_multipath::ControllerChange;
 use pollux_nvme_tcp::spec::log::AnaState;
 
 use super::peer::Mischief;
-use super::plan::{Event, What};
+use super::scenario::{Event, What};
 use super::world::{World, addr, index, policy};
 
 /// Something that is due at a time.

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::draw;
-use super::plan::What;
-use super::run::{Outcome, run};
+use super::run::{RunResult, run};
+use super::scenario::What;
 
 /// How many runs, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -35,14 +35,14 @@ pub struct Total {
     pub took: Duration,
     pub errors: BTreeMap<&'static str, u64>,
     pub done: BTreeMap<What, u64>,
-    /// Of all runs, in any order.
+    /// A hash of all runs, in any order.
     pub hash: u64,
     /// The lowest seed that failed, of those that were run.
     pub failed: Option<u64>,
 }
 
 impl Total {
-    fn add(&mut self, seed: u64, outcome: &Outcome) {
+    fn add(&mut self, seed: u64, outcome: &RunResult) {
         self.runs += 1;
         self.ios += outcome.ios;
         self.commands += outcome.commands;
@@ -108,7 +108,7 @@ pub fn batch(limits: Limits) -> Total {
                 if end.is_some_and(|end| seed >= end) {
                     return;
                 }
-                let outcome = run(&draw::plan(seed), false);
+                let outcome = run(&draw::scenario(seed), false);
                 if sender.send((seed, outcome)).is_err() {
                     return;
                 }

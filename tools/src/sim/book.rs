@@ -26,7 +26,7 @@ pub struct Violation {
 
 /// What applications do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum Activity {
     /// I/O as drawn, while things go wrong.
     Run,
     /// No new I/O.
@@ -67,7 +67,7 @@ impl Books {
 #[derive(Debug)]
 pub struct Book {
     pub now: Time,
-    pub phase: Phase,
+    pub activity: Activity,
     pub oracle: Oracle,
     pub allowed: Allowed,
     pub violation: Option<Violation>,
@@ -87,7 +87,7 @@ impl Book {
     pub fn new(tracing: bool) -> Book {
         Book {
             now: Time::ZERO,
-            phase: Phase::Drain,
+            activity: Activity::Drain,
             oracle: Oracle::default(),
             allowed: Vec::new(),
             violation: None,

@@ -2,13 +2,13 @@
 
 use pollux_reactor::Rng;
 
-use super::plan::{Event, Plan, Shape, What};
+use super::scenario::{Event, Scenario, Shape, What};
 
 /// ANATT of the target, in us.
 const ANATT_US: u64 = 10_000_000;
 
 /// The run of a seed.
-pub fn plan(seed: u64) -> Plan {
+pub fn scenario(seed: u64) -> Scenario {
     let mut draw = Draw(Rng::seeded(seed ^ 0x706C_616E));
     let mut shape = draw.shape();
     let events = draw.events(&shape);
@@ -23,7 +23,7 @@ pub fn plan(seed: u64) -> Plan {
         let most = u64::from(shape.disk_us) + slowest;
         shape.cqt_ms += u32::try_from(most.div_ceil(1000)).unwrap_or(u32::MAX);
     }
-    Plan {
+    Scenario {
         seed,
         shape,
         events,

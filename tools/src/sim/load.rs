@@ -10,9 +10,9 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::{Context, Progress, Rng, Time};
 
 use super::BLOCK;
-use super::book::{Books, Phase};
+use super::book::{Activity, Books};
 use super::oracle::{Failed, Order, Write, fill};
-use super::plan::Shape;
+use super::scenario::Shape;
 
 /// Blocks of one read of the verification.
 const VERIFY_BLOCKS: u64 = 8;
@@ -131,7 +131,8 @@ impl Load {
             *book.errors.entry(name).or_default() += 1;
             let miscompares = flying.op == Op::Compare
                 && matches!(error, IoError::Status(status) if status.code() == Status::COMPARE_FAILURE);
-            if !miscompares && (book.phase == Phase::Verify || !book.allowed.contains(&name)) {
+            if !miscompares && (book.activity == Activity::Verify || !book.allowed.contains(&name))
+            {
                 let what = format!("{}: {error}, and nothing calls for that", line());
                 book.violate("I/O fails only as rules B6 and B7 let it", what);
             }
@@ -257,7 +258,7 @@ impl Load {
         let mut io = Io::new(op, lba, blocks, buffer);
         io.user = user;
         let limit = Duration::from_millis(self.shape.deadline_ms.into());
-        let is_limited = !limit.is_zero() && self.book.borrow().phase == Phase::Run;
+        let is_limited = !limit.is_zero() && self.book.borrow().activity == Activity::Run;
         let submitted = match is_limited {
             true => group.submit_within(volume.id, io, limit),
             false => group.submit(volume.id, io),
@@ -354,22 +355,22 @@ impl Application for Load {
             self.take(completion);
             progress = Progress::Busy;
         }
-        let phase = self.book.borrow().phase;
-        if phase == Phase::Drain {
+        let activity = self.book.borrow().activity;
+        if activity == Activity::Drain {
             return progress;
         }
         let volumes: Vec<VolumeInfo> = group.volumes().cloned().collect();
-        progress.or(match phase {
-            Phase::Run => self.run(&volumes, group, cx.now()),
+        progress.or(match activity {
+            Activity::Run => self.run(&volumes, group, cx.now()),
             _ => self.verify(&volumes, group),
         })
     }
 
     fn deadline(&self) -> Option<Time> {
-        match self.book.borrow().phase {
-            Phase::Run => self.wants_more().then_some(self.next_at),
-            Phase::Drain => None,
-            Phase::Verify => {
+        match self.book.borrow().activity {
+            Activity::Run => self.wants_more().then_some(self.next_at),
+            Activity::Drain => None,
+            Activity::Verify => {
                 let is_over = self.verified.1 == u64::MAX;
                 let is_full = self.flying.len() >= self.shape.depth as usize;
                 let volumes = self.shape.namespaces as usize;

@@ -1,7 +1,7 @@
 //! `pollux sim`: the product on a virtual clock, where everything goes wrong that can.
 //!
 //! Hosts, multipath and target are the product's own code; simulated are threads, clock, network and disks. A run follows
-//! from its seed alone: [`plan`] says what there is and what happens, [`draw`] draws it, [`mod@run`] carries it out on a
+//! from its seed alone: [`scenario`] says what there is and what happens, [`draw`] draws it, [`mod@run`] carries it out on a
 //! [`world`]. [`load`] does I/O and [`oracle`] judges what it reads; [`check`] judges what hosts say of their paths,
 //! [`monitor`] what passes on each connection. [`wire`], [`peer`] and [`disk`] are where things go wrong.
 
@@ -17,8 +17,8 @@ mod monitor;
 mod oracle;
 mod panics;
 mod peer;
-mod plan;
 mod run;
+mod scenario;
 mod shrink;
 mod wire;
 mod world;
@@ -32,8 +32,8 @@ use clap::Args;
 use uuid::Uuid;
 
 use self::batch::{Limits, batch};
-use self::plan::Plan;
 use self::run::run;
+use self::scenario::Scenario;
 use self::shrink::shrink;
 use crate::UsageError;
 
@@ -77,7 +77,7 @@ pub struct SimArgs {
     #[arg(long)]
     pub jobs: Option<usize>,
 
-    /// Show the plan of one run and all that happens in it.
+    /// Show the scenario of one run and all that happens in it.
     #[arg(long)]
     pub trace: bool,
 
@@ -91,7 +91,7 @@ pub fn run_command(args: &SimArgs) -> anyhow::Result<()> {
     panics::keep();
     if let Some(file) = &args.scenario {
         let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        return one(&Plan::read(&text)?, args.trace);
+        return one(&Scenario::read(&text)?, args.trace);
     }
     let fresh = || Uuid::new_v4().as_u64_pair().0 >> 32;
     let seed = args.seed.unwrap_or_else(fresh);
@@ -99,7 +99,7 @@ pub fn run_command(args: &SimArgs) -> anyhow::Result<()> {
         if args.runs.is_some_and(|runs| runs != 1) {
             return Err(UsageError("--trace is for one run".into()).into());
         }
-        return one(&draw::plan(seed), true);
+        return one(&draw::scenario(seed), true);
     }
     if args.jobs == Some(0) {
         return Err(UsageError("--jobs must be at least 1".into()).into());
@@ -118,43 +118,43 @@ pub fn run_command(args: &SimArgs) -> anyhow::Result<()> {
     println!("seeds from {seed} on");
     print!("{}", total.report());
     match total.failed {
-        Some(seed) => failed(&draw::plan(seed)),
+        Some(seed) => failed(&draw::scenario(seed)),
         None => Ok(()),
     }
 }
 
 /// One run.
-fn one(plan: &Plan, trace: bool) -> anyhow::Result<()> {
-    let outcome = run(plan, trace);
+fn one(scenario: &Scenario, trace: bool) -> anyhow::Result<()> {
+    let outcome = run(scenario, trace);
     if trace {
-        println!("{plan}");
+        println!("{scenario}");
         for line in &outcome.timeline {
             println!("{line}");
         }
     }
     println!(
         "seed {}: {} I/Os in {:.3} s of virtual time, trace {:016x}",
-        plan.seed,
+        scenario.seed,
         outcome.ios,
         Duration::from_nanos(outcome.time).as_secs_f64(),
         outcome.hash
     );
     match outcome.violation {
-        Some(_) => failed(plan),
+        Some(_) => failed(scenario),
         None => Ok(()),
     }
 }
 
 /// Tells of a run that breaks a rule.
-fn failed(plan: &Plan) -> anyhow::Result<()> {
-    let outcome = run(plan, true);
+fn failed(scenario: &Scenario) -> anyhow::Result<()> {
+    let outcome = run(scenario, true);
     let Some(violation) = outcome.violation else {
         bail!(
             "seed {} failed before and does not now: something is not drawn from it",
-            plan.seed
+            scenario.seed
         );
     };
-    let small = shrink(plan, violation.rule, SHRINK_RUNS);
+    let small = shrink(scenario, violation.rule, SHRINK_RUNS);
     let told = run(&small, true);
     let timeline = &told.timeline;
     println!("\nthe last of what happened in the smallest run:");
@@ -163,13 +163,13 @@ fn failed(plan: &Plan) -> anyhow::Result<()> {
     }
     println!("\nthe smallest run (pollux sim --trace --scenario FILE):");
     print!("{small}");
-    println!("\nthe run as it was drawn:\n{plan}");
+    println!("\nthe run as it was drawn:\n{scenario}");
     if let Some(violation) = told.violation {
         println!("in the smallest run: {}", violation.what);
     }
     bail!(
         "seed {} breaks a rule after {:.6} s: {}: {}",
-        plan.seed,
+        scenario.seed,
         violation.at.as_nanos() as f64 / 1e9,
         violation.rule,
         violation.what

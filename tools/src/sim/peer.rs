@@ -6,7 +6,7 @@ use pollux_nvme_tcp::spec::status::Status;
 
 use super::frames::Place;
 use super::monitor::Monitor;
-use super::plan::What;
+use super::scenario::What;
 
 /// Statuses that completions of I/O come back with.
 pub const STATUSES: [Status; 8] = [

@@ -9,8 +9,8 @@ use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Progress;
 
 use super::actions::{Act, Agenda, heal};
-use super::book::{Allowed, Phase, Violation};
-use super::plan::{Plan, Shape, What};
+use super::book::{Activity, Allowed, Violation};
+use super::scenario::{Scenario, Shape, What};
 use super::world::World;
 
 /// The longest that hosts may take to be whole again, beside what their options say.
@@ -21,10 +21,10 @@ const STILL_AFTER: Duration = Duration::from_secs(120);
 
 /// What a run came to.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct RunResult {
     pub violation: Option<Violation>,
     pub timeline: Vec<String>,
-    /// The same in each run of the same plan.
+    /// The same in each run of the same scenario.
     pub hash: u64,
     pub ios: u64,
     pub commands: u64,
@@ -36,11 +36,11 @@ pub struct Outcome {
     pub done: BTreeMap<What, u64>,
 }
 
-/// Runs a plan. What panics has broken a rule as well.
-pub fn run(plan: &Plan, tracing: bool) -> Outcome {
-    let mut world = World::new(plan.seed, plan.shape, tracing);
+/// Runs a scenario. What panics has broken a rule as well.
+pub fn run(scenario: &Scenario, tracing: bool) -> RunResult {
+    let mut world = World::new(scenario.seed, scenario.shape, tracing);
     let mut agenda = Agenda::default();
-    let phases = AssertUnwindSafe(|| all(plan, &mut world, &mut agenda));
+    let phases = AssertUnwindSafe(|| all(scenario, &mut world, &mut agenda));
     let panicked = catch_unwind(phases).err();
     let World {
         sim,
@@ -67,7 +67,7 @@ pub fn run(plan: &Plan, tracing: bool) -> Outcome {
         done.remove(&what);
     }
     done.extend(wires.done());
-    let outcome = Outcome {
+    let outcome = RunResult {
         violation: book.violation.take(),
         timeline: book.timeline.take().unwrap_or_default(),
         hash: book.hash,
@@ -87,11 +87,11 @@ pub fn run(plan: &Plan, tracing: bool) -> Outcome {
 }
 
 /// The phases; ends early once a rule is broken.
-fn all(plan: &Plan, world: &mut World, agenda: &mut Agenda) -> Option<()> {
+fn all(scenario: &Scenario, world: &mut World, agenda: &mut Agenda) -> Option<()> {
     begin(world)?;
-    world.book.borrow_mut().allowed = allowed(plan);
-    go_wrong(plan, world, agenda)?;
-    get_well(plan, world, agenda)?;
+    world.book.borrow_mut().allowed = allowed(scenario);
+    go_wrong(scenario, world, agenda)?;
+    get_well(scenario, world, agenda)?;
     verify(world)?;
     detach(world)
 }
@@ -135,15 +135,15 @@ fn begin(world: &mut World) -> Option<()> {
     })
 }
 
-fn go_wrong(plan: &Plan, world: &mut World, agenda: &mut Agenda) -> Option<()> {
+fn go_wrong(scenario: &Scenario, world: &mut World, agenda: &mut Agenda) -> Option<()> {
     let begun = world.sim.now();
-    let mut end = u64::from(plan.shape.horizon_ms) * 1000;
-    for &event in &plan.events {
+    let mut end = u64::from(scenario.shape.horizon_ms) * 1000;
+    for &event in &scenario.events {
         agenda.at(event.at, Act::Event(event));
         end = end.max(event.at);
     }
     agenda.at(0, Act::Status);
-    world.book.borrow_mut().phase = Phase::Run;
+    world.book.borrow_mut().activity = Activity::Run;
     while let Some((at, act)) = agenda.next() {
         let until = begun + Duration::from_micros(at.min(end));
         let wait = until.saturating_since(world.sim.now());
@@ -172,15 +172,15 @@ fn patience(shape: &Shape) -> Duration {
     HEALED_WITHIN + Duration::from_millis(own.map(u64::from).iter().map(|ms| 2 * ms).sum())
 }
 
-fn get_well(plan: &Plan, world: &mut World, agenda: &mut Agenda) -> Option<()> {
+fn get_well(scenario: &Scenario, world: &mut World, agenda: &mut Agenda) -> Option<()> {
     world
         .book
         .borrow_mut()
         .tell(|| "-- everything is healed".into());
-    world.book.borrow_mut().phase = Phase::Drain;
+    world.book.borrow_mut().activity = Activity::Drain;
     heal(agenda, world);
-    let paths = u64::from(plan.shape.paths);
-    if plan.events.iter().any(|e| e.what == What::BadAnaLog) {
+    let paths = u64::from(scenario.shape.paths);
+    if scenario.events.iter().any(|e| e.what == What::BadAnaLog) {
         // What a host could not read it reads with the next change.
         for path in 0..paths {
             world.set_ana(path, 0, AnaState::NON_OPTIMIZED);
@@ -190,10 +190,10 @@ fn get_well(plan: &Plan, world: &mut World, agenda: &mut Agenda) -> Option<()> {
     for path in 0..paths {
         world.set_ana(path, 0, AnaState::OPTIMIZED);
     }
-    for host in 0..u64::from(plan.shape.hosts) {
+    for host in 0..u64::from(scenario.shape.hosts) {
         world.change(host, None, ControllerChange::Enable);
     }
-    let end = world.sim.now() + patience(&plan.shape);
+    let end = world.sim.now() + patience(&scenario.shape);
     loop {
         world.run_until(Duration::from_millis(100), |_, _| false);
         world.ask_status();
@@ -250,7 +250,7 @@ fn again(world: &mut World, paths: u64) {
 }
 
 fn verify(world: &mut World) -> Option<()> {
-    world.book.borrow_mut().phase = Phase::Verify;
+    world.book.borrow_mut().activity = Activity::Verify;
     let readers = (world.shape.hosts * world.shape.io_reactors) as usize;
     let read = world.run_until(Duration::from_secs(60), |_, book| book.verified == readers);
     expect(world, read, "all I/O ends once nothing is wrong", || {
@@ -259,7 +259,7 @@ fn verify(world: &mut World) -> Option<()> {
 }
 
 fn detach(world: &mut World) -> Option<()> {
-    world.book.borrow_mut().phase = Phase::Drain;
+    world.book.borrow_mut().activity = Activity::Drain;
     for host in 0..u64::from(world.shape.hosts) {
         world.detach(host, None);
     }
@@ -335,10 +335,15 @@ fn describe(world: &World) -> String {
     text
 }
 
-/// Errors that I/O may end with, by what a plan has.
-fn allowed(plan: &Plan) -> Allowed {
-    let shape = &plan.shape;
-    let has = |what: &[What]| plan.events.iter().any(|event| what.contains(&event.what));
+/// Errors that I/O may end with, by what a scenario has.
+fn allowed(scenario: &Scenario) -> Allowed {
+    let shape = &scenario.shape;
+    let has = |what: &[What]| {
+        scenario
+            .events
+            .iter()
+            .any(|event| what.contains(&event.what))
+    };
     let mut allowed = Vec::new();
     let mut allow = |when: bool, names: &[&'static str]| {
         if when {
@@ -348,7 +353,7 @@ fn allowed(plan: &Plan) -> Allowed {
     let changes = has(&[What::Ana, What::Status, What::BadAnaLog, What::Regroup]);
     // ANATT runs out only in ten seconds; also of a path that is lost meanwhile.
     allow(changes, &["no path: ANATT expired"]);
-    let loses = plan
+    let loses = scenario
         .events
         .iter()
         .any(|e| e.what == What::Ana && e.args[2] == 4);

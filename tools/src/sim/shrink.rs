@@ -1,12 +1,12 @@
-//! Makes a plan that fails smaller, for as long as it breaks the same rule.
+//! Makes a scenario that fails smaller, for as long as it breaks the same rule.
 
-use super::plan::{Plan, Shape};
 use super::run::run;
+use super::scenario::{Scenario, Shape};
 
-/// The smallest plan that was found in `tries` runs.
-pub fn shrink(plan: &Plan, rule: &'static str, tries: u32) -> Plan {
+/// The smallest scenario that was found in `tries` runs.
+pub fn shrink(scenario: &Scenario, rule: &'static str, tries: u32) -> Scenario {
     let mut shrinking = Shrinking {
-        best: plan.clone(),
+        best: scenario.clone(),
         rule,
         left: tries,
     };
@@ -21,21 +21,21 @@ pub fn shrink(plan: &Plan, rule: &'static str, tries: u32) -> Plan {
 }
 
 struct Shrinking {
-    best: Plan,
+    best: Scenario,
     rule: &'static str,
     left: u32,
 }
 
 impl Shrinking {
-    fn attempt(&mut self, plan: Plan) -> bool {
-        if self.left == 0 || plan == self.best {
+    fn attempt(&mut self, scenario: Scenario) -> bool {
+        if self.left == 0 || scenario == self.best {
             return false;
         }
         self.left -= 1;
-        let broken = run(&plan, false).violation;
+        let broken = run(&scenario, false).violation;
         let fails = broken.is_some_and(|violation| violation.rule == self.rule);
         if fails {
-            self.best = plan;
+            self.best = scenario;
         }
         fails
     }
@@ -46,10 +46,10 @@ impl Shrinking {
         while piece > 0 {
             let mut at = 0;
             while at < self.best.events.len() {
-                let mut plan = self.best.clone();
-                let end = (at + piece).min(plan.events.len());
-                plan.events.drain(at..end);
-                if !self.attempt(plan) {
+                let mut scenario = self.best.clone();
+                let end = (at + piece).min(scenario.events.len());
+                scenario.events.drain(at..end);
+                if !self.attempt(scenario) {
                     at += piece;
                 }
             }
@@ -62,15 +62,15 @@ impl Shrinking {
         let mut simple = Shape::SIMPLE;
         let simple: Vec<u32> = simple.fields().into_iter().map(|(_, v)| *v).collect();
         for (index, simple) in simple.into_iter().enumerate() {
-            let mut plan = self.best.clone();
-            if let Some((name, value)) = plan.shape.fields().get_mut(index) {
+            let mut scenario = self.best.clone();
+            if let Some((name, value)) = scenario.shape.fields().get_mut(index) {
                 // Without the fence the rules are others.
                 if ["fencing", "cqt_ms"].contains(name) {
                     continue;
                 }
                 **value = simple;
             }
-            self.attempt(plan);
+            self.attempt(scenario);
         }
     }
 }

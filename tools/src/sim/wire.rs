@@ -15,7 +15,7 @@ use pollux_reactor::{Edges, Opened, Stream, StreamWrapper};
 use super::frames::{Frames, Place};
 use super::monitor::Monitor;
 use super::peer::{Doing, Mischief, tamper};
-use super::plan::What;
+use super::scenario::What;
 
 /// All streams of a run.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Wires(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    /// Bit 0 header, bit 1 data, as [`Shape::digests`](super::plan::Shape::digests).
+    /// Bit 0 header, bit 1 data, as [`Shape::digests`](super::scenario::Shape::digests).
     digests: u32,
     next: u64,
     ends: BTreeMap<u64, End>,

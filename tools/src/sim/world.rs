@@ -1,4 +1,4 @@
-//! Hosts, network, target and disks of a run, as the plan has them. All that is the product's own is set up and asked here.
+//! Hosts, network, target and disks of a run, as the scenario has them. All that is the product's own is set up and asked here.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use super::book::{Book, Books};
 use super::check::Said;
 use super::disk::{Shared, SimDisk};
 use super::load::Load;
-use super::plan::Shape;
+use super::scenario::Shape;
 use super::wire::Wires;
 
 /// Name of the controllers of each host.
@@ -140,11 +140,7 @@ fn nqn() -> Nqn {
 }
 
 fn transport(path: u64) -> TransportId {
-    TransportId {
-        addr: addr(path),
-        subnqn: nqn(),
-        hostnqn: None,
-    }
+    TransportId::new(addr(path), nqn())
 }
 
 fn ms(ms: u32) -> Duration {
@@ -508,7 +504,7 @@ impl World {
         found.map(|controller| controller.cntlid)
     }
 
-    /// Of all paths if none is named.
+    /// Changes the controller of a path, or of all if none is named.
     pub fn change(&mut self, host: u64, path: Option<u64>, change: ControllerChange) {
         let cntlid = path.and_then(|path| self.cntlid(host, path));
         let what = format!("{change:?} path {path:?}, CNTLID {cntlid:?}");
@@ -600,7 +596,7 @@ impl World {
     }
 }
 
-/// A number of a plan as a place.
+/// A number of a scenario as a place.
 pub fn index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -8,7 +8,7 @@ use crate::UsageError;
 
 /// A run, wholly.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct Scenario {
     /// All that happens at random follows from it: order of reactors, network, workload.
     pub seed: u64,
     pub shape: Shape,
@@ -216,8 +216,8 @@ impl fmt::Display for Event {
     }
 }
 
-impl fmt::Display for Plan {
-    /// As [`Plan::read`] reads it.
+impl fmt::Display for Scenario {
+    /// As [`Scenario::read`] reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}", self.seed)?;
         let (mut shape, mut simple) = (self.shape, Shape::SIMPLE);
@@ -233,14 +233,14 @@ impl fmt::Display for Plan {
     }
 }
 
-impl Plan {
+impl Scenario {
     /// Reads what [`Display`](fmt::Display) writes. Empty lines, and what follows a `#`, say nothing; what is not said of
     /// the shape is simple.
     ///
     /// # Errors
     /// The line that says something else.
-    pub fn read(text: &str) -> Result<Plan, UsageError> {
-        let mut plan = Plan {
+    pub fn read(text: &str) -> Result<Scenario, UsageError> {
+        let mut scenario = Scenario {
             seed: 0,
             shape: Shape::SIMPLE,
             events: Vec::new(),
@@ -248,12 +248,12 @@ impl Plan {
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default();
             let words: Vec<&str> = line.split_whitespace().collect();
-            if !words.is_empty() && plan.read_line(&words).is_none() {
+            if !words.is_empty() && scenario.read_line(&words).is_none() {
                 return Err(UsageError(format!("line {number} of the scenario: {line}")));
             }
         }
-        plan.events.sort();
-        Ok(plan)
+        scenario.events.sort();
+        Ok(scenario)
     }
 
     fn read_line(&mut self, words: &[&str]) -> Option<()> {
@@ -293,8 +293,12 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         for seed in 0..50 {
-            let plan = super::super::draw::plan(seed);
-            assert_eq!(Plan::read(&plan.to_string()).unwrap(), plan, "{plan}");
+            let scenario = super::super::draw::scenario(seed);
+            assert_eq!(
+                Scenario::read(&scenario.to_string()).unwrap(),
+                scenario,
+                "{scenario}"
+            );
         }
     }
 
@@ -307,7 +311,7 @@ mod tests {
             ("at 5 fly high 1", "line 1"),
             ("nonsense 5", "line 1"),
         ] {
-            let error = Plan::read(text).unwrap_err().to_string();
+            let error = Scenario::read(text).unwrap_err().to_string();
             assert!(error.contains(line), "{error}");
         }
     }
