@@ -58,13 +58,17 @@ pub struct TargetArgs {
 
     /// Command Quiesce Time that controllers report, in ms: nothing of a controller that is lost is executed later than 2
     /// x KATO + CQT after its host has lost it, if disks end what they have within half of that time. Hosts that fence
-    /// writes count with it, and controllers of one host reset each other then. 0: none is reported. [default: 0]
+    /// writes count with it, and controllers of one host reset each other then. 0: none is reported. [default: 1000]
     #[arg(long, value_name = "MS")]
     pub cqt: Option<u16>,
 
     /// Name of the subsystem.
     #[arg(long, default_value = "nqn.2026-01.io.pollux:target", value_parser = parse_nqn)]
     pub nqn: Nqn,
+
+    /// Lowest controller identifier. Targets that serve one subsystem together (--shared) must not give the same ones.
+    #[arg(long, value_name = "ID", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=0xffef))]
+    pub min_cntlid: u16,
 
     /// Cores to run on, one reactor each: a list (0,2-3) or a mask (0x3). Without it one reactor runs
     /// wherever the system puts it.

@@ -93,7 +93,8 @@ fn ask(handle: &TargetHandle, args: &TargetArgs, namespaces: Vec<NamespaceConfig
         handle.request(request, move |answer| told(answer.map(|()| None)));
     }
     if !args.is_empty() {
-        let (told, config) = (told(), SubsystemConfig::new(nqn()));
+        let (told, mut config) = (told(), SubsystemConfig::new(nqn()));
+        config.min_cntlid = args.min_cntlid;
         let request = TargetRequest::create_subsystem(config);
         handle.request(request, move |answer| told(answer.map(|()| None)));
     }

@@ -199,6 +199,8 @@ fn kill_under_load(namespace: &str) -> Seen {
             reconnect_delay: Duration::from_millis(20),
             ..Recovery::default()
         };
+        // A killed target tells nobody that it has ended: its writes wait for twice as long, and CQT.
+        request.options.keep_alive_ms = 1000;
         host.attach(request).unwrap();
     }
     let progress = |more: u64| {

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use pollux_multipath::{AttachOptions, Fencing, FencingMode, Op};
+use pollux_multipath::{AttachOptions, Fencing, FencingMode, Mode, Op};
 use pollux_nvme_tcp::spec::opcode::admin;
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::target::TargetRequest;
 use pollux_reactor::Time;
 
 use crate::common::wire::{Seen, Verdict};
@@ -28,20 +29,15 @@ fn fenced_options() -> AttachOptions {
     }
 }
 
-/// Has the controllers say that they reset each other.
-fn report(w: &World) {
-    w.on_data(|seen, data| {
-        if seen.is_identify(0x01) {
-            data[135..144].fill(7);
-            data[386..388].copy_from_slice(&1000u16.to_le_bytes());
-            data[1807] = 4;
-        }
-    });
+/// A target that has a CQT, as it has by default.
+fn tapped(seed: u64, paths: u16, io: usize) -> World {
+    let mut w = World::tapped(seed, paths, io, 0);
+    w.target(TargetRequest::set_quiesce_time(1000));
+    w
 }
 
 fn world(seed: u64, paths: u16, io: usize) -> World {
-    let mut w = World::tapped(seed, paths, io, 0);
-    report(&w);
+    let mut w = tapped(seed, paths, io);
     for path in 0..paths {
         w.attach_with(path, fenced_options()).unwrap();
     }
@@ -89,6 +85,63 @@ fn took(w: &World, id: u64, since: Time) -> Duration {
 fn events(w: &mut World) -> Vec<String> {
     let status = w.status().remove(0);
     status.events.iter().map(|e| e.kind.to_string()).collect()
+}
+
+/// B14.6, B14.1: success of the reset ends the fence at once, on every reactor; what the network then delivers late finds
+/// nobody who executes it.
+#[test]
+fn a_reset_ends_the_fence_at_once() {
+    let mut w = world(2701, 2, 2);
+    hold(&w, |_| Verdict::Pass);
+    let (first, lost) = in_doubt(&mut w);
+    let behind = w.submit_to(0, None, Op::Write, 5, vec![b'B'; BLOCK]);
+    w.expect_ended(&[first, behind], SOON);
+    assert!(took(&w, first, lost) < SOON);
+    assert_eq!(w.carried_by(first), Some(1));
+    w.tap.borrow_mut().hold = false;
+    w.wake_tap();
+    w.sim.run_for(ms(50));
+    let read = w.submit(0, Op::Read, 5);
+    w.expect_ended(&[read], SOON);
+    let hand = w.hand.borrow();
+    let ended = hand.ended.iter().find(|e| e.id == read).unwrap();
+    assert_eq!(ended.buffer[0], b'B');
+    drop(hand);
+    let by = addr(1);
+    let events = events(&mut w);
+    for wanted in [
+        format!("reset asked for by way of {by}"),
+        format!("reset by way of {by}"),
+        "fence over on I/O reactor 0".into(),
+    ] {
+        assert!(events.contains(&wanted), "{events:?}");
+    }
+    assert_eq!(w.status()[0].reactors[0].fenced, None);
+    let asked = w.tap.borrow().seen.iter().filter(|s| is_reset(s)).count();
+    assert_eq!(asked, 1);
+}
+
+/// B14.6: without another path the same controller is asked, once it is connected again; and in failover mode whoever has
+/// taken its place.
+#[test]
+fn whoever_is_connected_next_is_asked() {
+    for failover in [false, true] {
+        let mut w = tapped(2702, 2, 1);
+        w.attach_with(0, fenced_options()).unwrap();
+        if failover {
+            let options = AttachOptions {
+                mode: Mode::Failover,
+                ..fenced_options()
+            };
+            w.attach_with(1, options).unwrap();
+        }
+        w.sim.run_for(ms(5));
+        hold(&w, |_| Verdict::Pass);
+        let (id, lost) = in_doubt(&mut w);
+        w.expect_ended(&[id], FENCE);
+        assert!(took(&w, id, lost) < ms(200), "{:?}", took(&w, id, lost));
+        assert_eq!(w.carried_by(id), Some(u16::from(failover)));
+    }
 }
 
 /// B14.7: what is refused, is not answered, or never ends leaves the time-based rule, and no longer time than that.
@@ -139,6 +192,22 @@ fn without_success_the_fence_lasts_for_its_time() {
     }
 }
 
+/// B14.7: one controller that refuses is not the last that is asked.
+#[test]
+fn another_controller_is_asked_where_one_refuses() {
+    let mut w = world(2704, 3, 1);
+    hold(&w, |seen| match is_reset(seen) && seen.path == 1 {
+        true => Verdict::Answer(Status::INTERNAL_ERROR.with_dnr()),
+        false => Verdict::Pass,
+    });
+    let (id, lost) = in_doubt(&mut w);
+    w.expect_ended(&[id], SOON);
+    assert!(took(&w, id, lost) < SOON);
+    let tap = w.tap.borrow();
+    let asked = tap.seen.iter().filter(|seen| is_reset(seen));
+    assert_eq!(asked.map(|seen| seen.path).collect::<Vec<_>>(), [1, 2]);
+}
+
 /// B14.8: a reset that is in progress is over when the log says so about the lost controller; a log that says it of others
 /// does not end the fence.
 #[test]
@@ -178,8 +247,7 @@ fn the_log_tells_how_a_reset_ends() {
 #[test]
 fn nobody_is_reset_without_need() {
     for mode in [FencingMode::Auto, FencingMode::Off] {
-        let mut w = World::tapped(2706, 2, 1, 0);
-        report(&w);
+        let mut w = tapped(2706, 2, 1);
         let options = AttachOptions {
             fencing: Fencing { mode, cqt: None },
             ..fenced_options()

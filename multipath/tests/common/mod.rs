@@ -279,6 +279,8 @@ impl World {
             tap,
             wire,
         };
+        // Writes in doubt are fenced where a test wants that; in all others they move at once.
+        world.target(TargetRequest::set_quiesce_time(0));
         let mut subsystem = SubsystemConfig::new(nqn());
         subsystem.ana_reporting = true;
         world.target(TargetRequest::create_subsystem(subsystem));

@@ -18,8 +18,9 @@ use pollux_nvme_tcp::spec::registers::{Cap, Vs};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Nqn, SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{Backend, Referral, TargetRequest};
-use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, host_nqn, pattern, wait_for};
 use zerocopy::{FromBytes, IntoBytes};
+
+use crate::initiator::{Initiator, Options, TestTarget, host_nqn, pattern, wait_for};
 
 fn start() -> TestTarget {
     TestTarget::start(2, &[Backend::Memory { bytes: 1 << 20 }])
@@ -116,11 +117,11 @@ fn hosts_that_are_not_allowed_are_refused() {
     let cqe = host.connect(0, 32, CNTLID_DYNAMIC, &target.nqn, Options::default());
     assert_eq!(cqe.status(), Status::CONNECT_INVALID_HOST.with_dnr());
     let nqn = target.nqn.clone();
-    let add = TargetRequest::add_host(nqn.clone(), pollux_nvme_tcp::testing::host_nqn().into());
+    let add = TargetRequest::add_host(nqn.clone(), crate::initiator::host_nqn().into());
     target.handle.call(add).unwrap();
     let mut host = admin(&target);
     assert!(host.identify(cns::CONTROLLER, 0).is_ok());
-    let remove = TargetRequest::remove_host(nqn, pollux_nvme_tcp::testing::host_nqn().into());
+    let remove = TargetRequest::remove_host(nqn, crate::initiator::host_nqn().into());
     target.handle.call(remove).unwrap();
     assert!(host.try_receive().is_none());
     assert!(target.status().subsystems[0].controllers.is_empty());
@@ -239,7 +240,7 @@ fn identify_has_every_form_that_hosts_use() {
     assert_eq!(id.in_capsule_data_len(), 8192);
     assert_eq!(id.max_transfer_len(0), Some(1 << 20));
     assert_eq!((id.aerl_z, id.kas.get()), (3, 10));
-    assert_eq!(id.oaes.get(), 0x900);
+    assert_eq!(id.oaes.get(), 0x10_0900);
     assert_eq!(id.oncs.get(), ctrl::ONCS_COMPARE | 0xc);
 
     let data = host.identify(cns::NAMESPACE, 1).unwrap();

@@ -6,7 +6,8 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::target::{
     Backend, NamespaceConfig, SubsystemConfig, TargetError, TargetRequest,
 };
-use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget};
+
+use crate::initiator::{Initiator, Options, TestTarget};
 
 /// What a request that is refused is called, and why it is.
 fn refused<A: Send + 'static>(
@@ -212,9 +213,13 @@ fn subsystems_share_a_port_until_the_last_has_left_it() {
 
 #[test]
 fn a_stopped_target_answers_nothing_for_ever() {
-    let mut target = TestTarget::start(1, &[]);
-    target.stop();
-    let answer = target.handle.call(TargetRequest::subsystems());
+    let target = TestTarget::start(1, &[]);
+    let TestTarget {
+        handle, running, ..
+    } = target;
+    running.stop();
+    running.join();
+    let answer = handle.call(TargetRequest::subsystems());
     assert!(
         matches!(answer, Err(TargetError::Stopped | TargetError::Busy)),
         "{answer:?}"

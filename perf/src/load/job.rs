@@ -85,6 +85,8 @@ pub struct Collected {
     pub states: Vec<&'static str>,
     /// I/Os that wait because there is no path to take.
     pub waiting: u64,
+    /// Time until the last write that a lost controller may still execute goes on, if there is any.
+    pub fenced: Option<Duration>,
     /// What was due and not started since the last time, in an open loop.
     pub backlog: Option<Backlog>,
 }
@@ -104,6 +106,7 @@ struct Running {
     looked_ns: u64,
     /// I/Os that wait for a path, when there is none.
     waiting: u64,
+    fenced: Option<Duration>,
     drained: bool,
     /// Its volume is gone: nothing can be submitted any more.
     gone: bool,
@@ -211,6 +214,7 @@ impl Running {
             paths: start.paths,
             looked_ns: 0,
             waiting: 0,
+            fenced: None,
             gone: false,
             closed: false,
             io_timeout: start.io_timeout,
@@ -317,6 +321,7 @@ impl Running {
             socket_calls: self.socket_calls,
             states: self.states.clone(),
             waiting: self.waiting,
+            fenced: self.fenced,
             backlog: self.load.take_backlog(),
         };
         let _ = self.news.send(News::Collected(Box::new(collected)));
@@ -341,6 +346,7 @@ impl Running {
                 true => 0,
                 false => status.waiting as u64,
             };
+            self.fenced = status.fenced.map(|fence| fence.remaining);
             for path in &status.paths {
                 let to = state_name(path);
                 let Some(index) = self.paths.iter().position(|(id, _)| *id == path.controller)

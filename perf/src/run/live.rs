@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
+use std::time::Duration;
 
 use crate::text::{COLUMNS, duration, grouped, mib, rounded};
 
@@ -22,6 +23,8 @@ pub struct Moment {
     pub states: Vec<&'static str>,
     /// I/Os that wait because there is no path to take.
     pub waiting: u64,
+    /// Time until the last write that a lost controller may still execute goes on.
+    pub fenced: Option<Duration>,
 }
 
 impl Moment {
@@ -50,6 +53,9 @@ impl Moment {
                 "no path usable"
             };
             parts.push(format!("{what}, {} I/Os wait", grouped(self.waiting)));
+        }
+        if let Some(left) = self.fenced.filter(|_| self.waiting == 0) {
+            parts.push(format!("writes fenced, {:.0} s left", left.as_secs_f64()));
         }
         if self.failed > 0 {
             parts.push(format!("{} failed", grouped(self.failed)));
@@ -144,10 +150,16 @@ mod tests {
             failed: 0,
             states: vec!["optimized", "non_optimized", "optimized"],
             waiting: 0,
+            fenced: None,
         };
         assert_eq!(
             moment.line(),
             "   3 s 1,312,345 IOPS   1,220 MiB/s p99  184.2 us  2 optimized  1 non_optimized"
+        );
+        moment.fenced = Some(Duration::from_millis(16_900));
+        assert_eq!(
+            moment.line(),
+            "   3 s 1,312,345 IOPS   1,220 MiB/s p99  184.2 us  writes fenced, 17 s left"
         );
         (moment.iops, moment.waiting) = (0.0, 32);
         assert_eq!(

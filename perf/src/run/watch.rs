@@ -66,6 +66,7 @@ pub struct JobView {
     pub socket_calls: u64,
     states: Vec<&'static str>,
     waiting: u64,
+    fenced: Option<Duration>,
     at_ns: u64,
     pub backlog: Option<Backlog>,
     /// What was left out at the start: until when, I/Os that had come back, socket calls.
@@ -91,6 +92,7 @@ impl<'a> Watch<'a> {
             socket_calls: 0,
             states: Vec::new(),
             waiting: 0,
+            fenced: None,
             at_ns: 0,
             backlog: None,
             left_out: (None, 0, 0),
@@ -293,6 +295,7 @@ impl<'a> Watch<'a> {
             socket_calls,
             states,
             waiting,
+            fenced,
             at_ns,
             backlog,
         } = collected;
@@ -311,6 +314,7 @@ impl<'a> Watch<'a> {
             socket_calls,
             states,
             waiting,
+            fenced,
             at_ns,
             backlog: match (view.backlog, backlog) {
                 (Some(before), Some(latest)) => Some(Backlog {
@@ -388,6 +392,7 @@ impl<'a> Watch<'a> {
             failed: self.stats.total.errors + self.stats.total.miscompares,
             states: self.states(),
             waiting: self.waiting(),
+            fenced: self.jobs.iter().filter_map(|job| job.fenced).max(),
         });
         self.second.clear();
     }

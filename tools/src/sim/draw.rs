@@ -18,10 +18,15 @@ pub fn scenario(seed: u64) -> Scenario {
         .map(|e| e.args[1])
         .max()
         .unwrap_or(0);
+    // What the target may need for what it has begun when it has lost a host.
+    let most = u64::from(shape.disk_us) + slowest;
+    let most = u32::try_from(most.div_ceil(1000)).unwrap_or(u32::MAX);
     if shape.fencing != 2 && shape.cqt_ms > 0 {
-        // What the target may need for what it has begun when it has lost a host.
-        let most = u64::from(shape.disk_us) + slowest;
-        shape.cqt_ms += u32::try_from(most.div_ceil(1000)).unwrap_or(u32::MAX);
+        shape.cqt_ms += most;
+    }
+    if shape.target_cqt_ms > 0 {
+        // Half of it is for that.
+        shape.target_cqt_ms += 2 * most;
     }
     Scenario {
         seed,
@@ -63,7 +68,7 @@ impl Draw {
 
     fn shape(&mut self) -> Shape {
         let disk = self.maybe(40, 0, &[1]);
-        let fencing = self.pick(&[0, 1, 1, 1, 1, 2]);
+        let fencing = self.pick(&[0, 0, 0, 1, 1, 2]);
         let digests = self.maybe(40, 0, &[1, 2, 3, 3]);
         let horizon_ms = self.pick(&[20, 200, 1000, 3000, 15_000]);
         let kato_ms = self.pick(&[200, 500, 1000, 5000]);
@@ -106,6 +111,7 @@ impl Draw {
                 1 => self.pick(&[20, 50]),
                 _ => 0,
             },
+            target_cqt_ms: self.pick(&[0, 20, 400, 1000]),
             timeout_ms: self.maybe(15, 0, &[300, 2000]),
             timeout_action: self.below_u32(3),
             deadline_ms: self.maybe(15, 0, &[1, 20, 500]),

@@ -161,7 +161,8 @@ fn go_wrong(scenario: &Scenario, world: &mut World, agenda: &mut Agenda) -> Opti
 
 /// What the hosts need at most once nothing is wrong any more.
 fn patience(shape: &Shape) -> Duration {
-    let fence = 3 * shape.kato_ms + shape.cqt_ms;
+    // The target counts KATO in seconds.
+    let fence = 3 * shape.kato_ms.next_multiple_of(1000) + shape.cqt_ms + shape.target_cqt_ms;
     let own = [
         fence,
         shape.kato_ms,

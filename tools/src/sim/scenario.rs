@@ -93,6 +93,8 @@ shape! {
     fencing = 1,
     /// Command quiesce time that is configured; 0: none.
     cqt_ms = 1500,
+    /// Command quiesce time that the target promises; 0: none, and its controllers do not reset each other.
+    target_cqt_ms = 0,
     /// Time within which an I/O command must be answered; 0: none.
     timeout_ms = 0,
     /// 0 nothing, 1 abort, 2 reset.
@@ -112,7 +114,7 @@ shape! {
 impl Shape {
     /// What is written may be executed once more after it was sent again: there is no fence.
     pub fn is_hazardous(&self) -> bool {
-        self.fencing == 2 || (self.fencing == 0 && self.cqt_ms == 0)
+        self.fencing == 2 || (self.fencing == 0 && self.cqt_ms == 0 && self.target_cqt_ms == 0)
     }
 }
 

@@ -65,7 +65,7 @@ impl Shrinking {
             let mut scenario = self.best.clone();
             if let Some((name, value)) = scenario.shape.fields().get_mut(index) {
                 // Without the fence the rules are others.
-                if ["fencing", "cqt_ms"].contains(name) {
+                if ["fencing", "cqt_ms", "target_cqt_ms"].contains(name) {
                     continue;
                 }
                 **value = simple;

@@ -297,6 +297,8 @@ impl World {
             self.ask_target(request);
         }
         self.ask_target(TargetRequest::set_retry_delays([1, 2, 3]));
+        let cqt = u16::try_from(self.shape.target_cqt_ms).unwrap_or(u16::MAX);
+        self.ask_target(TargetRequest::set_quiesce_time(cqt));
         for path in 0..u64::from(self.shape.paths) {
             if self.listening[index(path)] {
                 self.open_listener(path);

@@ -8,6 +8,8 @@
 //! commands a host may have sent many, which the network delivers one by one. That the network brings a Keep Alive late
 //! costs another CQT/4 at most; the rest, half of CQT, is left for disks.
 
+use pollux_reactor::Time;
+
 use crate::target::admin::controller::KEEP_ALIVE_GRACE;
 use crate::target::control::{Home, HomeTurn};
 use crate::target::io::ControllerKey;
@@ -66,6 +68,17 @@ impl Home {
         };
         controller.keep_alive.timer = None;
         let (now, lease) = (turn.cx.now(), controller.lease(cqt));
+        // Where nothing is promised, a host lives as long as it says anything.
+        if let Some(timeout) = controller.keep_alive_timeout()
+            && lease == Time::MAX
+            && now < controller.last_seen + timeout
+        {
+            let token = token::of(token::KEEP_ALIVE, key.0);
+            let timer = turn.cx.set_timer(controller.last_seen + timeout, token);
+            controller.keep_alive.timer = Some(timer);
+            controller.keep_alive.in_grace = false;
+            return;
+        }
         if !controller.keep_alive.in_grace && now < lease {
             controller.keep_alive.in_grace = true;
             let token = token::of(token::KEEP_ALIVE, key.0);

@@ -109,7 +109,7 @@ impl TargetRequest {
     /// Sets the Command Quiesce Time, which Identify Controller reports as CQT to whoever asks from then on: nothing of a
     /// controller that is lost is executed later than 2 x KATO + CQT after its host has lost it, as long as disks end what
     /// they have of it within half of that time. Controllers of one host reset each other then (Cross-Controller Reset).
-    /// 0 ms: nothing of that is promised.
+    /// 1,000 ms at first; 0: nothing of that is promised.
     pub fn set_quiesce_time(ms: u16) -> Self {
         Self::change("set_quiesce_time", move |home, turn| {
             home.set_quiesce_time(ms, turn);

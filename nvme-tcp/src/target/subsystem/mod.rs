@@ -25,8 +25,9 @@ pub(in crate::target) use self::namespace::{Namespace, check_group};
 /// Highest namespace identifier that a subsystem can be given.
 pub const NAMESPACES_MAX: u32 = 1024;
 
-/// CQT of a new target in ms.
-pub(in crate::target) const CQT_MS: u16 = 0;
+/// CQT of a new target in ms. Half of it is what the kernel may take for a write to a file that it has begun, on a busy
+/// machine; all other disks give up what they have at once.
+pub(in crate::target) const CQT_MS: u16 = 1000;
 
 /// What a target is configured to be.
 #[derive(Debug)]

@@ -1,0 +1,320 @@
+//! The hazard that fencing is for (rule B14), with processes and a network that holds back what it has taken and delivers it
+//! late: a write goes out on one path, which is lost; it is sent again on the other one, a newer write follows, and then the
+//! first copy arrives.
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use pollux_multipath::{
+    Application, AttachRequest, Fencing, FencingMode, Host, Io, Op, PollGroup, Recovery,
+    TransportId,
+};
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_reactor::{Context, Group, Idle, Progress, Time};
+
+const NQN: &str = "nqn.2014-08.org.example:disk1";
+const BLOCK: usize = 512;
+const LBA: u64 = 7;
+const PATIENCE: Duration = Duration::from_secs(30);
+const CQT_MS: u32 = 200;
+
+/// `pollux target`, killed when dropped.
+struct Target(Child, Vec<SocketAddr>);
+
+impl Target {
+    fn start(number: usize, listeners: usize, disk: &Disk) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pollux"));
+        command.args(["target", "--nqn", NQN, "--idle", "park", "--shared"]);
+        command.args(["--cqt", &CQT_MS.to_string()]);
+        command.args(["--min-cntlid", &(1 + number * 1000).to_string()]);
+        command.args(["--namespace", &format!("file:{}:1M", disk.0.display())]);
+        for _ in 0..listeners {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let addrs = lines.take(listeners).map(|line| {
+            let line = line.unwrap();
+            let rest = line.strip_prefix("listening on ").unwrap();
+            rest.split_once(',').unwrap().0.parse().unwrap()
+        });
+        let addrs = addrs.collect();
+        Self(child, addrs)
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Removes the file when dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new() -> Self {
+        static DISKS: AtomicU64 = AtomicU64::new(0);
+        let number = DISKS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("pollux-stale-write-{}-{number}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Left behind only if no target ever made it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// What became of bytes that were delivered late.
+#[derive(Debug, PartialEq, Eq)]
+enum Late {
+    Answered,
+    Closed,
+}
+
+/// One connection through the network.
+struct Line {
+    host: TcpStream,
+    release: Sender<()>,
+    held: Receiver<()>,
+    late: Receiver<Late>,
+}
+
+/// The network between host and target: it can hold back what hosts send on I/O queues, and cut hosts off without a word to
+/// the target.
+struct Network {
+    addr: SocketAddr,
+    holds: Arc<AtomicBool>,
+    is_cut: Arc<AtomicBool>,
+    lines: Receiver<Line>,
+}
+
+impl Network {
+    fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (holds, is_cut) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let (sender, lines) = channel();
+        let (hold, cut) = (holds.clone(), is_cut.clone());
+        // Ends with the process, as all threads here do.
+        thread::spawn(move || {
+            for (number, host) in listener.incoming().enumerate() {
+                let host = host.unwrap();
+                if cut.load(Ordering::Acquire) {
+                    continue;
+                }
+                // The admin queue comes first.
+                let hold = if number > 0 {
+                    hold.clone()
+                } else {
+                    Arc::default()
+                };
+                if sender.send(Line::new(host, target, hold)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            addr,
+            holds,
+            is_cut,
+            lines,
+        }
+    }
+}
+
+impl Line {
+    fn new(host: TcpStream, target: SocketAddr, hold: Arc<AtomicBool>) -> Self {
+        let target = TcpStream::connect(target).unwrap();
+        for stream in [&host, &target] {
+            stream.set_nodelay(true).unwrap();
+        }
+        let (release, released) = channel();
+        let (hold_sender, held) = channel();
+        let (late_sender, late) = channel();
+        let is_late = Arc::<AtomicBool>::default();
+        let (mut from, mut to) = (host.try_clone().unwrap(), target.try_clone().unwrap());
+        let is_released = is_late.clone();
+        thread::spawn(move || {
+            let (mut buffer, mut kept) = (vec![0; 65536], Vec::new());
+            while let Ok(n @ 1..) = from.read(&mut buffer) {
+                if hold.load(Ordering::Acquire) {
+                    kept.extend_from_slice(&buffer[..n]);
+                    let _ = hold_sender.send(());
+                } else if to.write_all(&buffer[..n]).is_err() {
+                    break;
+                }
+            }
+            // The target does not hear that the host has gone.
+            if released.recv().is_ok() {
+                is_released.store(true, Ordering::Release);
+                // It may have closed by itself, which the other direction tells.
+                let _ = to.write_all(&kept);
+                let _ = released.recv();
+            }
+        });
+        let (mut from, mut to) = (target, host.try_clone().unwrap());
+        thread::spawn(move || {
+            let mut buffer = vec![0; 65536];
+            while let Ok(n @ 1..) = from.read(&mut buffer) {
+                match is_late.load(Ordering::Acquire) {
+                    true => drop(late_sender.send(Late::Answered)),
+                    // The host may have gone.
+                    false => drop(to.write_all(&buffer[..n])),
+                }
+            }
+            let _ = late_sender.send(Late::Closed);
+        });
+        Self {
+            host,
+            release,
+            held,
+            late,
+        }
+    }
+}
+
+/// An I/O, and where it goes when it has ended.
+type Order = (Io, Sender<(bool, Vec<u8>, Time)>);
+
+/// Carries out one I/O after the other.
+#[derive(Default)]
+struct Hand(Option<Sender<(bool, Vec<u8>, Time)>>);
+
+impl Application for Hand {
+    type Message = Order;
+
+    fn on_message(&mut self, (io, done): Order, group: &mut PollGroup, _: &mut Context<'_>) {
+        let volume = group.volumes().next().unwrap().id;
+        group.submit(volume, io).unwrap();
+        self.0 = Some(done);
+    }
+
+    fn poll(&mut self, group: &mut PollGroup, cx: &mut Context<'_>) -> Progress {
+        let Some(done) = group.next_completion() else {
+            return Progress::Idle;
+        };
+        let told = self.0.take().unwrap();
+        told.send((done.result.is_ok(), done.io.buffer, cx.now()))
+            .unwrap();
+        Progress::Busy
+    }
+}
+
+/// What is in the block, and what became of the first copy of the older write.
+struct Outcome {
+    block: u8,
+    late: Late,
+    took: Duration,
+}
+
+/// Writes A on the first path, which is lost, then B; delivers the first copy of A then. Two processes serve the same file,
+/// or one of them both paths.
+fn run(mode: FencingMode, processes: usize, kato_ms: u32) -> Outcome {
+    let disk = Disk::new();
+    let targets: Vec<_> = (0..processes)
+        .map(|number| Target::start(number, 2 / processes, &disk))
+        .collect();
+    let addrs: Vec<_> = targets.iter().flat_map(|t| t.1.clone()).collect();
+    let network = Network::to(addrs[0]);
+
+    let mut group = Group::new();
+    let reactor = group.add_reactor(None, Idle::Yield);
+    let host = Host::builder()
+        .control(reactor)
+        .io(&[reactor])
+        .install(&mut group, |_| Hand::default());
+    let running = group.start().unwrap();
+    for addr in [network.addr, addrs[1]] {
+        let subnqn = Nqn::new(NQN).unwrap();
+        let transport = TransportId {
+            addr,
+            subnqn,
+            hostnqn: None,
+        };
+        let mut request = AttachRequest::new("disk", transport);
+        request.options.keep_alive_ms = kato_ms;
+        request.options.fencing = Fencing { mode, cqt: None };
+        request.options.recovery = Recovery {
+            reconnect_delay: Duration::from_millis(50),
+            ..Recovery::default()
+        };
+        host.attach(request).unwrap();
+    }
+    let begin = |op, letter: u8| {
+        let (sender, done) = channel();
+        let io = Io::new(op, LBA, 1, vec![letter; BLOCK]);
+        assert!(host.tell(0, (io, sender)).is_ok());
+        done
+    };
+    let end = |done: Receiver<(bool, Vec<u8>, Time)>| {
+        let (ok, block, at) = done.recv_timeout(PATIENCE).unwrap();
+        assert!(ok);
+        (block[0], at)
+    };
+
+    let (_, start) = end(begin(Op::Write, b'0'));
+    let admin = network.lines.recv_timeout(PATIENCE).unwrap();
+    let io = network.lines.recv_timeout(PATIENCE).unwrap();
+    network.holds.store(true, Ordering::Release);
+    let first = begin(Op::Write, b'A');
+    io.held.recv_timeout(PATIENCE).unwrap();
+    network.is_cut.store(true, Ordering::Release);
+    for line in [&admin, &io] {
+        line.host.shutdown(Shutdown::Both).unwrap();
+    }
+    let (_, retried) = end(first);
+    end(begin(Op::Write, b'B'));
+    io.release.send(()).unwrap();
+    let late = io.late.recv_timeout(PATIENCE).unwrap();
+    let (block, _) = end(begin(Op::Read, 0));
+
+    host.shut_down().unwrap();
+    running.stop();
+    running.join();
+    Outcome {
+        block,
+        late,
+        took: retried - start,
+    }
+}
+
+/// B14.1: without fencing, the first copy of an older write comes back over what was acknowledged after it.
+#[test]
+fn without_fencing_a_newer_write_is_lost() {
+    for processes in [1, 2] {
+        let Outcome { block, late, .. } = run(FencingMode::Off, processes, 1000);
+        assert_eq!((block, late), (b'A', Late::Answered), "the hazard is real");
+    }
+}
+
+/// B14.3: two processes, which know nothing of each other: the write waits for the time of the specification, and what comes
+/// then is not executed.
+#[test]
+fn by_default_the_older_write_waits_for_its_time() {
+    let Outcome { block, late, took } = run(FencingMode::Auto, 2, 1000);
+    assert_eq!((block, late), (b'B', Late::Closed));
+    let fence = Duration::from_millis(u64::from(2 * 1000 + CQT_MS));
+    assert!(took >= fence, "{took:?}");
+}
+
+/// B14.6: one process: the lost controller is reset by way of the other one, and the write waits for no keep-alive timeout,
+/// which is longer than the test waits.
+#[test]
+fn by_default_a_lost_controller_is_reset_by_way_of_another_one() {
+    let Outcome { block, late, .. } = run(FencingMode::Auto, 1, 60_000);
+    assert_eq!((block, late), (b'B', Late::Closed));
+}
