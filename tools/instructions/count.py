@@ -4,8 +4,7 @@
     tools/instructions/count.py            fails if one costs 3 % more than its figure
     tools/instructions/count.py --write    makes what is counted the figures; the commit that does says what costs more, and why
 
-memory_read and memory_write are the target's with a memory namespace, the others with a null one.
-multipath/examples/instructions.rs is what runs under callgrind (Debian: valgrind). The figures are those of the release
+perf/examples/instructions.rs is what runs under callgrind (Debian: valgrind). The figures are those of the release
 profile and of the compiler that they name; with another compiler they are no more than a hint.
 """
 
@@ -20,12 +19,12 @@ import tempfile
 TOLERANCE = 0.03
 FIGURES = pathlib.Path(__file__).parent / "figures.json"
 ROOT = FIGURES.parent.parent.parent
-KINDS = ["host_read", "host_write", "target_read", "target_write", "memory_read", "memory_write"]
+KINDS = ["host_read", "host_write", "target_read", "target_write"]
 
 
 def counted():
     subprocess.run(
-        ["cargo", "build", "--release", "--locked", "--quiet", "-p", "pollux-multipath", "--example", "instructions"],
+        ["cargo", "build", "--release", "--locked", "--quiet", "-p", "pollux-perf", "--example", "instructions"],
         cwd=ROOT, check=True)
     program = ROOT / "target/release/examples/instructions"
     # The C library copies by what the processor has; the same instructions everywhere are those that all have.

@@ -4,6 +4,7 @@ use pollux_reactor::Rng;
 
 use super::workload::Shape;
 use super::*;
+use crate::stats::LatencySummary;
 
 const BLOCK: usize = 512;
 
@@ -413,4 +414,61 @@ fn verify_vouches_for_nothing_that_it_did_not_read() {
     assert!(verified.written > 0, "{verified:?}");
     assert_eq!((verified.right, verified.unread()), (0, verified.written));
     assert!(verified.open >= in_flight as u64 * 8, "{verified:?}");
+}
+
+/// Latencies of eight seconds on a disk that takes 2 ms for each of 16 I/Os at a time, and stands still for 200 ms.
+fn latencies_of_a_stall(arrivals: Option<Arrivals>) -> LatencySummary {
+    const US: u64 = 1_000;
+    const STEP_NS: u64 = 20 * US;
+    let (end_ns, service_ns) = (8_000_000 * US, 2_000 * US);
+    let stall = 3_000_000 * US..3_200_000 * US;
+    let mut plan = plan(Workload::RandRead, &[1], None, 100);
+    plan.arrivals = arrivals;
+    let mut load = Load::new(plan);
+    // In the order in which they end, as all take the same time.
+    let mut flying: VecDeque<(u64, Prepared)> = VecDeque::new();
+    for now_ns in (0..end_ns).step_by(usize::try_from(STEP_NS).unwrap()) {
+        let is_still = stall.contains(&now_ns);
+        while !is_still && flying.front().is_some_and(|(at_ns, _)| *at_ns <= now_ns) {
+            let (_, done) = flying.pop_front().unwrap();
+            load.complete(done.slot, done.buffer, Ok::<(), String>(()), None, now_ns);
+        }
+        while let Some(prepared) = load.prepare(now_ns) {
+            // What comes while the disk stands still is begun after that.
+            let begun_ns = if is_still { stall.end } else { now_ns };
+            flying.push_back((begun_ns + service_ns, prepared));
+        }
+    }
+    let stats = load.exchange(Box::new(JobStats::new()));
+    LatencySummary::of(&stats.latency)
+}
+
+#[test]
+fn a_stall_has_the_share_in_an_open_loop_that_queueing_gives_it() {
+    // 16 in 2 ms are 8,000 a second; of that 70 %.
+    let (most, rho, seconds, stall) = (8_000.0, 0.7, 8.0, 0.2);
+    let rate = Rate {
+        iops: 5_600,
+        process: Process::Poisson,
+    };
+    assert_eq!(rate.iops as f64, rho * most);
+    let open = latencies_of_a_stall(Some(Arrivals::new(rate, 0, 1, 9)));
+    // Who comes t after the beginning of the stall waits for its rest and for those before him: stall - t * (1 - rho), until
+    // nobody waits any more. That many of all are worse off than one who waits w: (stall - w) / (1 - rho) / seconds.
+    for (share, got_ns) in [(0.01, open.p99), (0.001, open.p999)] {
+        let wait = stall - share * (1.0 - rho) * seconds + 0.002;
+        let got = got_ns as f64 / 1e9;
+        // Arrivals at random are not as even as that.
+        assert!(
+            (got / wait - 1.0).abs() < 0.05,
+            "{share}: {got} s of {wait} s"
+        );
+    }
+    // In a closed loop the same stall is in 16 of more than 60,000 I/Os.
+    let closed = latencies_of_a_stall(None);
+    assert!(
+        closed.count > 60_000 && closed.p999 < 2_100_000,
+        "{closed:?}"
+    );
+    assert!(closed.max > 200_000_000, "{closed:?}");
 }

@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
+use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use super::args::Plot;
 use super::chart::{COLOURS, escape};
 use super::figures::{Figure, event_name};
 use super::run::Run;
-use crate::stats::LatencySummary;
+use crate::stats::{LatencySummary, decode};
 use crate::text::{duration, grouped, mib, rounded};
 
 const PAGE_STYLE: &str = include_str!("page.css");
@@ -111,29 +112,56 @@ fn write_summary(out: &mut String, runs: &[Run]) -> std::fmt::Result {
     }
     writeln!(out, "</tr>")?;
     for run in runs {
-        let number = |name: &str| run.saved.object[name].as_f64().unwrap_or(0.0);
-        let latency = LatencySummary::of(&run.saved.latency);
-        write!(
+        let object = &run.saved.object;
+        write_row(
             out,
-            "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{:.1}</td><td class=\"n\">{}</td>",
-            escape(&run.label),
-            grouped(rounded(number("iops"))),
-            mib(number("bytes_per_sec")),
-            duration(rounded(latency.mean))
+            &run.label,
+            object,
+            &run.saved.latency,
+            run.saved.failures,
         )?;
-        for (_, value) in latency.percentiles() {
-            let text = value.map_or_else(|| "n/a".to_owned(), duration);
-            write!(out, "<td class=\"n\">{text}</td>")?;
+        for job in object["jobs"].as_array().into_iter().flatten() {
+            let name = format!("{}: {}", run.label, text(&job["name"]));
+            let Ok(latency) = decode(text(&job["histogram"])) else {
+                continue;
+            };
+            let count = |name: &str| job[name].as_u64().unwrap_or(0);
+            let failures = count("errors") + count("miscompares");
+            write_row(out, &name, job, &latency, failures)?;
         }
-        let class = if run.saved.failures > 0 { " bad" } else { "" };
-        writeln!(
-            out,
-            "<td class=\"n\">{}</td><td class=\"n{class}\">{}</td></tr>",
-            duration(latency.max),
-            grouped(run.saved.failures)
-        )?;
     }
     writeln!(out, "</table></div>")
+}
+
+/// A run, or one of its jobs.
+fn write_row(
+    out: &mut String,
+    name: &str,
+    object: &Value,
+    latency: &Histogram<u64>,
+    failures: u64,
+) -> std::fmt::Result {
+    let number = |name: &str| object[name].as_f64().unwrap_or(0.0);
+    let latency = LatencySummary::of(latency);
+    write!(
+        out,
+        "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{:.1}</td><td class=\"n\">{}</td>",
+        escape(name),
+        grouped(rounded(number("iops"))),
+        mib(number("bytes_per_sec")),
+        duration(rounded(latency.mean))
+    )?;
+    for (_, value) in latency.percentiles() {
+        let text = value.map_or_else(|| "n/a".to_owned(), duration);
+        write!(out, "<td class=\"n\">{text}</td>")?;
+    }
+    let class = if failures > 0 { " bad" } else { "" };
+    writeln!(
+        out,
+        "<td class=\"n\">{}</td><td class=\"n{class}\">{}</td></tr>",
+        duration(latency.max),
+        grouped(failures)
+    )
 }
 
 fn write_events(out: &mut String, runs: &[Run]) -> std::fmt::Result {

@@ -105,6 +105,19 @@ fn the_page_is_well_formed_and_no_plot_is_empty() {
 }
 
 #[test]
+fn jobs_stand_below_their_run() {
+    let mut one = result(2);
+    let job = |name: &str, iops: f64| json!({"name": name, "iops": iops, "errors": 0, "histogram": object(1)["histogram"]});
+    one["jobs"] = json!([job("reads <1>", 1234.0), job("writes", 77.0)]);
+    let runs = runs(&[one]);
+    let page = page(&runs, Vec::new(), "");
+    for part in ["base: reads &lt;1&gt;", ">1,234<", "base: writes", ">77<"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    elements(&page);
+}
+
+#[test]
 fn single_plots_carry_their_style() {
     let runs = runs(&[result(2)]);
     for figure in figures(&runs) {

@@ -10,7 +10,7 @@ use pollux_multipath::{
     TransportId,
 };
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
-use pollux_reactor::{Group, Idle, Running};
+use pollux_reactor::{Counters, Group, Idle, Running};
 
 use super::capture::PacketFile;
 use super::choice::Choice;
@@ -53,11 +53,14 @@ pub struct Session {
     packets: Option<PacketFile>,
 }
 
+/// A reactor makes its counters known once in 4,096 turns. After so many they are a share of the time to be told.
+const TURNS_MIN: u64 = 32 * 1024;
+
 /// What goes on around the jobs, as counters at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// How long each of the host's reactors has been busy.
-    pub busy_ns: Vec<u64>,
+    /// Of each of the host's reactors.
+    pub reactors: Vec<Counters>,
     /// When that was read.
     pub at: Option<Instant>,
     /// What takes time from its cores.
@@ -65,16 +68,20 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// The share of the time since an earlier moment in which each of the host's reactors was busy.
+    /// The share of the time since an earlier moment in which each of the host's reactors was busy; empty if that is not
+    /// known.
     pub fn busy_since(&self, earlier: &Self) -> Vec<f64> {
         let (Some(from), Some(to)) = (earlier.at, self.at) else {
             return Vec::new();
         };
         let span_ns = to.saturating_duration_since(from).as_nanos().max(1) as f64;
-        let pairs = self.busy_ns.iter().zip(&earlier.busy_ns);
-        pairs
-            .map(|(now, before)| (now.saturating_sub(*before) as f64 / span_ns).min(1.0))
-            .collect()
+        let pairs = self.reactors.iter().zip(&earlier.reactors);
+        let shares = pairs.map(|(now, before)| {
+            let busy_ns = now.busy_ns.saturating_sub(before.busy_ns) as f64;
+            let turns = now.turns.saturating_sub(before.turns);
+            (turns >= TURNS_MIN).then(|| (busy_ns / span_ns).min(1.0))
+        });
+        shares.collect::<Option<_>>().unwrap_or_default()
     }
 }
 
@@ -181,9 +188,9 @@ impl Session {
     /// Counters of reactors and cores as they are now.
     pub fn surroundings(&self) -> Surroundings {
         let counters = self.running.counters();
-        let busy = self.reactors.iter().filter_map(|&r| counters.get(r));
+        let own = self.reactors.iter().filter_map(|&r| counters.get(r));
         Surroundings {
-            busy_ns: busy.map(|counters| counters.busy_ns).collect(),
+            reactors: own.copied().collect(),
             at: Some(now()),
             pressure: Pressure::read(&self.cores),
         }
@@ -352,4 +359,30 @@ fn all_paths(
     }
     paths.sort_by_key(|path| path.controller);
     paths
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn how_busy_a_reactor_was_is_told_where_it_is_known() {
+        let begun = now();
+        let at = |seconds, turns, busy_ns| Surroundings {
+            reactors: vec![Counters {
+                turns,
+                busy_ns,
+                ..Counters::default()
+            }],
+            at: Some(begun + Duration::from_secs(seconds)),
+            pressure: Pressure::default(),
+        };
+        let (before, after) = (at(1, 1_000, 7), at(3, 100_000, 500_000_007));
+        assert_eq!(after.busy_since(&before), [0.25]);
+        let few = at(3, 2_000, 500_000_007);
+        assert_eq!(few.busy_since(&before), [0.0; 0], "it has hardly turned");
+        assert_eq!(after.busy_since(&Surroundings::default()), [0.0; 0]);
+    }
 }
