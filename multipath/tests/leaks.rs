@@ -13,13 +13,14 @@ use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use common::{World, addr, nqn, options, transport};
+use common::{World, addr, options, transport};
 use pollux_multipath::{
     Application, AttachOptions, AttachRequest, ControllerChange, Host, HostError, Op, PollGroup,
     TransportId,
 };
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
+use pollux_nvme_tcp::target::{self, Backend};
+use pollux_nvme_tcp::testing::TestTarget;
 use pollux_reactor::{Context, Group, Idle, Progress};
 
 thread_local! {
@@ -227,25 +228,9 @@ fn descriptors_are_closed() {
         .control(reactors[1])
         .io(&reactors)
         .install(&mut group, |_| Onlooker);
-    let running = group.start().unwrap();
-    handle
-        .call(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())))
-        .unwrap();
-    handle
-        .call(TargetRequest::add_namespace(
-            nqn(),
-            None,
-            NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-        ))
-        .unwrap();
-    let listeners = [0; 2].map(|_| {
-        handle
-            .call(TargetRequest::add_listener(
-                nqn(),
-                ([127, 0, 0, 1], 0).into(),
-            ))
-            .unwrap()
-    });
+    let memory = Backend::Memory { bytes: 1 << 20 };
+    let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
+    let listeners = [target.addr, target.listen()];
     // Takes connections, by way of its backlog, and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().map(|addr| (silent, addr)).unwrap();
@@ -282,5 +267,4 @@ fn descriptors_are_closed() {
         descriptors() <= before
     });
     assert!(closed, "{} descriptors, {before} before", descriptors());
-    running.stop();
 }

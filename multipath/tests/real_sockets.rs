@@ -11,10 +11,8 @@ use pollux_multipath::{
 };
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
-};
+use pollux_nvme_tcp::target::{self, Backend};
+use pollux_nvme_tcp::testing::{TestTarget, nqn};
 use pollux_reactor::{Context, Group, Idle, Progress};
 
 const BLOCK: usize = 512;
@@ -102,14 +100,6 @@ impl Application for Writer {
     }
 }
 
-fn nqn() -> Nqn {
-    Nqn::new("nqn.2014-08.org.example:disk1").unwrap()
-}
-
-fn listen(target: &TargetHandle, addr: SocketAddr) -> SocketAddr {
-    target.add_listener(&nqn(), addr).unwrap()
-}
-
 /// More I/Os end, on both reactors together, all of them well.
 fn expect_progress(reports: &Receiver<Result<(), String>>) {
     for _ in 0..6 {
@@ -147,7 +137,7 @@ fn await_paths(host: &Host<bool>, wanted: &[(SocketAddr, [bool; 3])]) {
 fn io_goes_on_whatever_happens_to_one_of_two_paths() {
     let mut group = Group::new();
     let reactors = [0; 2].map(|_| group.add_reactor(None, Idle::Yield));
-    let target = target::install(&mut group, &reactors);
+    let handle = target::install(&mut group, &reactors);
     let (report, reports) = channel();
     let identity = HostIdentity::random();
     let host = Host::builder()
@@ -161,18 +151,9 @@ fn io_goes_on_whatever_happens_to_one_of_two_paths() {
             done: 0,
             report: report.clone(),
         });
-    let running = group.start().unwrap();
-    target
-        .call(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())))
-        .unwrap();
-    target
-        .call(TargetRequest::add_namespace(
-            nqn(),
-            None,
-            NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-        ))
-        .unwrap();
-    let [one, two] = [0; 2].map(|port| listen(&target, ([127, 0, 0, 1], port).into()));
+    let memory = Backend::Memory { bytes: 1 << 20 };
+    let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
+    let [one, two] = [target.addr, target.listen()];
     let attach = |addr| {
         let subnqn = nqn();
         let transport = TransportId {
@@ -194,25 +175,18 @@ fn io_goes_on_whatever_happens_to_one_of_two_paths() {
     }
     const UP: [bool; 3] = [true, true, true];
     const SPARE: [bool; 3] = [false, true, true];
-    let ana = |addr, state| {
-        target
-            .call(TargetRequest::set_ana_state(nqn(), addr, None, state))
-            .unwrap();
-    };
     for _ in 0..3 {
         await_paths(&host, &[(one, UP), (two, SPARE)]);
         expect_progress(&reports);
-        ana(one, AnaState::INACCESSIBLE);
+        target.set_ana(one, AnaState::INACCESSIBLE);
         await_paths(&host, &[(one, [false, true, false]), (two, UP)]);
         expect_progress(&reports);
-        ana(one, AnaState::OPTIMIZED);
+        target.set_ana(one, AnaState::OPTIMIZED);
         await_paths(&host, &[(one, UP), (two, SPARE)]);
-        target
-            .call(TargetRequest::remove_listener(nqn(), one))
-            .unwrap();
+        target.unlisten(one);
         await_paths(&host, &[(one, [false, false, true]), (two, UP)]);
         expect_progress(&reports);
-        listen(&target, one);
+        target.listen_at(one);
         await_paths(&host, &[(one, UP), (two, SPARE)]);
         expect_progress(&reports);
         let transport = TransportId {
@@ -240,5 +214,4 @@ fn io_goes_on_whatever_happens_to_one_of_two_paths() {
     }
     host.detach("Nvme0", None).unwrap();
     assert!(host.volumes().unwrap().is_empty());
-    running.stop();
 }

@@ -11,8 +11,8 @@ use pollux_multipath::{
     Application, AttachRequest, Host, Io, IoError, Op, Policy, PollGroup, Selector, TransportId,
 };
 use pollux_nvme_tcp::host::Digests;
-use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
+use pollux_nvme_tcp::target::{self, Backend};
+use pollux_nvme_tcp::testing::{TestTarget, nqn};
 use pollux_reactor::{Context, Group, Idle, Progress};
 
 thread_local! {
@@ -136,32 +136,18 @@ fn run(paths: usize, mixed: bool, digests: Digests) -> Counted {
             base: (0, 0),
             report: report.clone(),
         });
-    let running = group.start().unwrap();
-    let nqn = Nqn::new("nqn.2014-08.org.example:disk1").unwrap();
-    handle
-        .call(TargetRequest::create_subsystem(SubsystemConfig::new(
-            nqn.clone(),
-        )))
-        .unwrap();
-    handle
-        .call(TargetRequest::add_namespace(
-            nqn.clone(),
-            None,
-            NamespaceConfig::new(Backend::Memory { bytes: 4 << 20 }, 512),
-        ))
-        .unwrap();
-    for _ in 0..paths {
-        let addr = handle
-            .call(TargetRequest::add_listener(
-                nqn.clone(),
-                ([127, 0, 0, 1], 0).into(),
-            ))
-            .unwrap();
+    let memory = Backend::Memory { bytes: 4 << 20 };
+    let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
+    for path in 0..paths {
+        let addr = match path {
+            0 => target.addr,
+            _ => target.listen(),
+        };
         let mut request = AttachRequest::new(
             "disk",
             TransportId {
                 addr,
-                subnqn: nqn.clone(),
+                subnqn: nqn(),
                 hostnqn: None,
             },
         );
@@ -170,9 +156,7 @@ fn run(paths: usize, mixed: bool, digests: Digests) -> Counted {
         host.attach(request).unwrap();
     }
     assert!(host.tell(0, ()).is_ok());
-    let counted = counted.recv().unwrap();
-    running.stop();
-    counted
+    counted.recv().unwrap()
 }
 
 /// One test after the other: each needs the cores for itself.

@@ -14,8 +14,8 @@ use std::time::Duration;
 use pollux_multipath::{
     Application, AttachRequest, Completion, Host, Io, Op, PollGroup, TransportId,
 };
-use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
+use pollux_nvme_tcp::target::{self, Backend};
+use pollux_nvme_tcp::testing::{TestTarget, nqn};
 use pollux_reactor::{Context, Edges, Group, Idle, Opened, Progress, Stream, StreamWrapper};
 
 const BLOCK: usize = 512;
@@ -188,7 +188,7 @@ fn a_stream_from_outside_carries_a_host_and_a_target() {
         });
         // The target's I/O queues move from its first reactor to the second.
         let reactors = [0; 3].map(|_| group.add_reactor(None, idle));
-        let target = target::install(&mut group, &reactors[..2]);
+        let handle = target::install(&mut group, &reactors[..2]);
         let (done, ended) = channel();
         let host = Host::builder()
             .control(reactors[2])
@@ -197,29 +197,11 @@ fn a_stream_from_outside_carries_a_host_and_a_target() {
                 outstanding: 0,
                 done: done.clone(),
             });
-        let running = group.start().unwrap();
-        let nqn = Nqn::new("nqn.2014-08.org.example:disk1").unwrap();
-        target
-            .call(TargetRequest::create_subsystem(SubsystemConfig::new(
-                nqn.clone(),
-            )))
-            .unwrap();
-        target
-            .call(TargetRequest::add_namespace(
-                nqn.clone(),
-                None,
-                NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-            ))
-            .unwrap();
-        let addr = target
-            .call(TargetRequest::add_listener(
-                nqn.clone(),
-                ([127, 0, 0, 1], 0).into(),
-            ))
-            .unwrap();
+        let memory = Backend::Memory { bytes: 1 << 20 };
+        let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
         let transport = TransportId {
-            addr,
-            subnqn: nqn,
+            addr: target.addr,
+            subnqn: nqn(),
             hostnqn: None,
         };
         host.attach(AttachRequest::new("Nvme0", transport)).unwrap();
@@ -230,8 +212,7 @@ fn a_stream_from_outside_carries_a_host_and_a_target() {
             assert_eq!(end, Ok(Ok(())), "reactor {reactor}, {idle:?}");
         }
         host.shut_down().unwrap();
-        running.stop();
-        running.join();
+        drop(target);
         let made = [&made.connected, &made.accepted].map(|made| made.load(Ordering::Relaxed));
         assert_eq!(made, [3, 3], "an admin queue and two I/O queues");
     }

@@ -11,9 +11,9 @@ use pollux_nvme_tcp::host::{
     Completed, ConnectOptions, Controller, ControllerEvent, ControllerOptions, HostIdentity, Lost,
     Outcome, QueuePair, Request,
 };
-use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::spec::opcode::nvm;
-use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetRequest};
+use pollux_nvme_tcp::target::{self, Backend};
+use pollux_nvme_tcp::testing::{nqn, set_up};
 use pollux_reactor::{Context, Progress, Sender, Service, Simulation, mailbox};
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -40,7 +40,6 @@ struct Seen {
 /// An admin queue and an I/O queue, polled a thousand times a second at least.
 struct Host {
     addr: SocketAddr,
-    nqn: Nqn,
     admin: Option<Controller>,
     io: Option<QueuePair<u16>>,
     seen: Rc<RefCell<Seen>>,
@@ -52,7 +51,7 @@ impl Service for Host {
     fn on_start(&mut self, cx: &mut Context<'_>) {
         let identity = HostIdentity::random();
         let options = ControllerOptions {
-            connect: ConnectOptions::admin(self.addr, self.nqn.clone(), identity),
+            connect: ConnectOptions::admin(self.addr, nqn(), identity),
             io_queues: 1,
             io_queue_size: 128,
             command_timeout: None,
@@ -117,21 +116,13 @@ fn world(seed: u64) -> (Simulation, Rc<RefCell<Seen>>, SocketAddr, Sender<()>) {
     let reactor = sim.add_reactor();
     let handle = target::install(&mut sim, &[reactor]);
     let addr = SocketAddr::from(([10, 0, 0, 1], 4420));
-    let nqn: Nqn = "nqn.2014-08.org.example:room".parse().unwrap();
-    let namespace = NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512);
-    let subsystem = TargetRequest::create_subsystem(SubsystemConfig::new(nqn.clone()));
-    handle.request(subsystem, |answer| answer.unwrap());
-    let namespace = TargetRequest::add_namespace(nqn.clone(), None, namespace);
-    handle.request(namespace, |answer| assert!(answer.is_ok()));
-    let listener = TargetRequest::add_listener(nqn.clone(), addr);
-    handle.request(listener, |answer| assert!(answer.is_ok()));
+    set_up(&handle, &[Backend::Memory { bytes: 1 << 20 }], &[addr]);
     sim.run_for(MILLI);
     let seen = Rc::new(RefCell::new(Seen::default()));
     let (alive, receiver) = mailbox(1);
     let reactor = sim.add_reactor();
     let host = Host {
         addr,
-        nqn,
         admin: None,
         io: None,
         seen: Rc::clone(&seen),

@@ -1,115 +1,51 @@
 //! The target's management methods, from the socket to the target and back.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use pollux_nvme_tcp::target::{self, rpc};
-use pollux_nvme_tcp::testing::{ManagementClient, socket};
-use pollux_reactor::rpc::{Config, Methods, Server};
-use pollux_reactor::{Group, Idle, Running};
-
+use pollux_nvme_tcp::testing::{ManagedTarget, NQN};
+use pollux_reactor::Idle;
+use pollux_reactor::rpc::Config;
 use serde_json::{Value, json};
 
-const NQN: &str = "nqn.2014-08.org.example:disk";
 const HOST: &str = "nqn.2014-08.org.example:host";
 
-/// A target on two reactors, and a client of its management.
-struct Managed {
-    running: Option<Running>,
-    client: ManagementClient,
+fn start() -> ManagedTarget {
+    configured(Config::default())
 }
 
-impl Managed {
-    fn start(name: &str) -> Managed {
-        Managed::configured(name, Config::default())
-    }
-
-    fn configured(name: &str, config: Config) -> Managed {
-        let path = socket(&format!("target-{name}"));
-        let mut group = Group::new();
-        let reactors = [0; 2].map(|_| group.add_reactor(None, Idle::Yield));
-        let handle = target::install(&mut group, &reactors);
-        let mut methods = Methods::new();
-        rpc::register(&mut methods, handle);
-        let mut server = Server::new(methods);
-        server.listen_unix(&path).unwrap();
-        server.configure(config, false).unwrap();
-        // Not the target's home, so that answers really travel.
-        server.install(&mut group, reactors[1]);
-        let running = group.start().unwrap();
-        Managed {
-            running: Some(running),
-            client: ManagementClient::connect(&path),
-        }
-    }
-
-    fn call(&mut self, method: &str, params: Value) -> Value {
-        self.client.call(method, &params)
-    }
-
-    fn error(&mut self, method: &str, params: Value) -> (i64, String) {
-        self.client.error(method, &params)
-    }
-
-    /// A transport, a subsystem and a disk of 1 MiB.
-    fn prepare(&mut self) {
-        self.call("nvmf_create_transport", json!({"trtype": "tcp"}));
-        self.call(
-            "nvmf_create_subsystem",
-            json!({"nqn": NQN, "allow_any_host": true, "ana_reporting": true, "max_namespaces": 4}),
-        );
-        let disk = json!({"name": "Malloc0", "num_blocks": 2048, "block_size": 512});
-        assert_eq!(self.call("bdev_malloc_create", disk), "Malloc0");
-    }
-
-    fn add_ns(&mut self, bdev: &str) -> Value {
-        let namespace = json!({"nqn": NQN, "namespace": {"bdev_name": bdev}});
-        self.call("nvmf_subsystem_add_ns", namespace)
-    }
-
-    /// Adds a listener at a free port; returns its address.
-    fn listen(&mut self) -> Value {
-        let free = json!({"trtype": "TCP", "traddr": "127.0.0.1", "trsvcid": "0"});
-        let params = json!({"nqn": NQN, "listen_address": free});
-        self.call("nvmf_subsystem_add_listener", params);
-        let listeners = self.call("nvmf_subsystem_get_listeners", json!({"nqn": NQN}));
-        listeners.as_array().unwrap().last().unwrap()["address"].clone()
-    }
-
-    fn config(&mut self) -> Value {
-        let mut list = Vec::new();
-        for entry in self
-            .call("framework_get_subsystems", json!({}))
-            .as_array()
-            .unwrap()
-        {
-            let name = &entry["subsystem"];
-            let config = self.call("framework_get_config", json!({"name": name}));
-            list.push(json!({"subsystem": name, "config": config}));
-        }
-        json!({"subsystems": list})
-    }
+fn configured(config: Config) -> ManagedTarget {
+    ManagedTarget::start(Idle::Yield, config)
 }
 
-impl Drop for Managed {
-    fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.stop();
-            running.join();
-        }
-    }
+/// A transport, a subsystem and a disk of 1 MiB.
+fn prepare(t: &mut ManagedTarget) {
+    t.call("nvmf_create_transport", json!({"trtype": "tcp"}));
+    t.call(
+        "nvmf_create_subsystem",
+        json!({"nqn": NQN, "allow_any_host": true, "ana_reporting": true, "max_namespaces": 4}),
+    );
+    let disk = json!({"name": "Malloc0", "num_blocks": 2048, "block_size": 512});
+    assert_eq!(t.call("bdev_malloc_create", disk), "Malloc0");
+}
+
+/// Adds a listener at a free port; its address as the management writes it.
+fn listen(t: &mut ManagedTarget) -> Value {
+    t.listen();
+    let listeners = t.call("nvmf_subsystem_get_listeners", json!({"nqn": NQN}));
+    listeners.as_array().unwrap().last().unwrap()["address"].clone()
 }
 
 #[test]
 fn a_subsystem_comes_with_its_parts_and_goes() {
-    let mut t = Managed::start("parts");
+    let mut t = start();
     let stats = t.call("nvmf_get_stats", json!({}));
     let groups = stats["poll_groups"].as_array().unwrap();
     assert_eq!(groups.len(), 2);
     assert!(groups.iter().all(|g| g["transports"] == json!([])));
-    t.prepare();
+    prepare(&mut t);
     let stats = t.call("nvmf_get_stats", json!({}));
     assert_eq!(stats["poll_groups"][0]["transports"][0]["trtype"], "TCP");
     assert_eq!(t.add_ns("Malloc0"), 1);
-    let address = t.listen();
+    let address = listen(&mut t);
     t.call("nvmf_subsystem_add_host", json!({"nqn": NQN, "host": HOST}));
 
     let list = t.call("nvmf_get_subsystems", json!({}));
@@ -148,12 +84,12 @@ fn a_subsystem_comes_with_its_parts_and_goes() {
 
 #[test]
 fn what_is_refused_leaves_nothing() {
-    let mut t = Managed::start("refused");
+    let mut t = start();
     let listener = json!({"trtype": "tcp", "traddr": "127.0.0.1", "trsvcid": "0"});
     let add = json!({"nqn": NQN, "listen_address": listener});
     assert_eq!(t.error("nvmf_subsystem_add_listener", add).0, -32602);
-    t.prepare();
-    let before = t.config();
+    prepare(&mut t);
+    let before = t.client.config();
     for (method, params, code, words) in [
         (
             "nvmf_create_transport",
@@ -336,7 +272,7 @@ fn what_is_refused_leaves_nothing() {
         assert_eq!(found, code, "{method} {shown}: {message}");
         assert!(message.contains(words), "{method} {shown}: {message}");
     }
-    assert_eq!(t.config(), before);
+    assert_eq!(t.client.config(), before);
     // The disk that some of them asked for is free.
     assert_eq!(t.add_ns("Malloc0"), 1);
     let again = json!({"nqn": NQN, "namespace": {"bdev_name": "Malloc0"}});
@@ -345,11 +281,11 @@ fn what_is_refused_leaves_nothing() {
 
 #[test]
 fn ana_states_are_set_for_one_group_or_all() {
-    let mut t = Managed::start("ana");
-    t.prepare();
+    let mut t = start();
+    prepare(&mut t);
     t.add_ns("Malloc0");
-    let address = t.listen();
-    let states = |t: &mut Managed| {
+    let address = listen(&mut t);
+    let states = |t: &mut ManagedTarget| {
         let listeners = t.call("nvmf_subsystem_get_listeners", json!({"nqn": NQN}));
         let states = listeners[0]["ana_states"].as_array().unwrap().clone();
         states
@@ -405,8 +341,8 @@ fn ana_states_are_set_for_one_group_or_all() {
 
 #[test]
 fn disks_grow_and_go_under_their_namespaces() {
-    let mut t = Managed::start("disks");
-    t.prepare();
+    let mut t = start();
+    prepare(&mut t);
     t.call(
         "bdev_null_create",
         json!({"name": "Null0", "num_blocks": 256, "block_size": 4096}),
@@ -470,8 +406,8 @@ fn disks_grow_and_go_under_their_namespaces() {
 
 #[test]
 fn the_configuration_makes_the_same_target_again() {
-    let mut t = Managed::start("saved");
-    t.prepare();
+    let mut t = start();
+    prepare(&mut t);
     t.call(
         "bdev_null_create",
         json!({"name": "Null0", "num_blocks": 256, "block_size": 4096}),
@@ -482,12 +418,12 @@ fn the_configuration_makes_the_same_target_again() {
         "nvmf_subsystem_add_ns",
         json!({"nqn": NQN, "namespace": namespace}),
     );
-    let address = t.listen();
+    let address = listen(&mut t);
     t.call(
         "nvmf_subsystem_listener_set_ana_state",
         json!({"nqn": NQN, "listen_address": address, "ana_state": "inaccessible", "anagrpid": 2}),
     );
-    let second = t.listen();
+    let second = listen(&mut t);
     t.call(
         "nvmf_subsystem_listener_set_ana_state",
         json!({"nqn": NQN, "listen_address": second, "ana_state": "non_optimized"}),
@@ -496,7 +432,7 @@ fn the_configuration_makes_the_same_target_again() {
     t.call("nvmf_set_crdt", json!({"crdt1": 5, "crdt3": 7}));
     let there = json!({"trtype": "tcp", "traddr": "192.0.2.1", "trsvcid": "8009"});
     t.call("nvmf_discovery_add_referral", json!({"address": there}));
-    let before = (t.config(), t.call("nvmf_get_subsystems", json!({})));
+    let before = (t.client.config(), t.call("nvmf_get_subsystems", json!({})));
     let namespaces = &before.1[1]["namespaces"];
     assert_eq!(namespaces[1]["eui64"], "0123456789ABCDEF");
     let uuid = namespaces[0]["uuid"].as_str().unwrap().replace('-', "");
@@ -504,8 +440,11 @@ fn the_configuration_makes_the_same_target_again() {
     drop(t);
 
     let config = Config::parse(&before.0.to_string()).unwrap();
-    let mut again = Managed::configured("saved-again", config);
-    let after = (again.config(), again.call("nvmf_get_subsystems", json!({})));
+    let mut again = configured(config);
+    let after = (
+        again.client.config(),
+        again.call("nvmf_get_subsystems", json!({})),
+    );
     assert_eq!(after, before);
     let referrals = again.call("nvmf_discovery_get_referrals", json!({}));
     assert_eq!(referrals[0]["address"]["traddr"], "192.0.2.1");
@@ -513,7 +452,7 @@ fn the_configuration_makes_the_same_target_again() {
 
 #[test]
 fn a_file_belongs_to_one_disk_unless_it_is_shared() {
-    let mut t = Managed::start("shared-file");
+    let mut t = start();
     let path = std::env::temp_dir().join(format!("pollux-belongs-{}", std::process::id()));
     std::fs::write(&path, vec![7; 8192]).unwrap();
     let create =
@@ -525,7 +464,7 @@ fn a_file_belongs_to_one_disk_unless_it_is_shared() {
         let holder = format!("another disk of this process (pid {})", std::process::id());
         assert!(message.contains(&holder), "{message}");
     }
-    let saved = t.config();
+    let saved = t.client.config();
     assert!(!saved.to_string().contains("shared"), "{saved}");
     t.call("bdev_aio_delete", json!({"name": "A"}));
     t.call("bdev_aio_create", create("A", true));
@@ -534,7 +473,7 @@ fn a_file_belongs_to_one_disk_unless_it_is_shared() {
     let aio = &shown[0]["driver_specific"]["aio"];
     let expected = json!({"shared": true, "errors": 0, "failure": null});
     assert_eq!(aio["pollux"], expected);
-    let saved = t.config();
+    let saved = t.client.config();
     assert_eq!(
         saved.to_string().matches("\"shared\":true").count(),
         2,
@@ -545,7 +484,7 @@ fn a_file_belongs_to_one_disk_unless_it_is_shared() {
 
 #[test]
 fn memory_that_the_machine_does_not_have_is_refused_with_both_figures() {
-    let mut t = Managed::start("memory");
+    let mut t = start();
     let params = json!({"num_blocks": 1u64 << 35, "block_size": 4096});
     let (code, message) = t.error("bdev_malloc_create", params);
     assert_eq!(code, -12, "{message}");
@@ -557,7 +496,7 @@ fn memory_that_the_machine_does_not_have_is_refused_with_both_figures() {
 #[test]
 fn the_configuration_of_spdks_target_loads() {
     let config = Config::parse(include_str!("spdk_target.json")).unwrap();
-    let mut t = Managed::configured("spdk-saved", config);
+    let mut t = configured(config);
     let subsystems = t.call("nvmf_get_subsystems", json!({}));
     let namespace = &subsystems[1]["namespaces"][0];
     assert_eq!(namespace["bdev_name"], "Malloc0");

@@ -5,16 +5,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::Duration;
 
-use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
-};
-use pollux_reactor::{Group, Idle, Running};
+use pollux_nvme_tcp::target::{self, Backend};
+use pollux_nvme_tcp::testing::{NQN, TestTarget};
+use pollux_reactor::{Group, Idle};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_pollux-perf");
@@ -259,82 +257,37 @@ fn ctrl_c_ends_the_run_with_its_report() {
     }
 }
 
-const NQN: &str = "nqn.2026-01.io.pollux:perf-run";
-
 /// A target in this process, which can go for good.
-struct Target {
-    addr: SocketAddr,
-    handle: TargetHandle,
-    running: Option<Running>,
+fn start_target(namespaces: usize) -> TestTarget {
+    target_on(None, namespaces)
 }
 
-impl Target {
-    fn new(namespaces: usize) -> Target {
-        Target::on(None, namespaces)
-    }
-
-    /// On a core, if one is named.
-    fn on(core: Option<usize>, namespaces: usize) -> Target {
-        let nqn = || Nqn::new(NQN).expect("a name");
-        let mut group = Group::new();
-        let after = Duration::from_micros(50);
-        let reactor = group.add_reactor(core, Idle::Park { after });
-        let handle = target::install(&mut group, &[reactor]);
-        let running = group.start().expect("the target starts");
-        handle
-            .call(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())))
-            .expect("the target agrees");
-        for _ in 0..namespaces {
-            handle
-                .call(TargetRequest::add_namespace(
-                    nqn(),
-                    None,
-                    NamespaceConfig::new(Backend::Memory { bytes: 4 << 20 }, 512),
-                ))
-                .expect("the target agrees");
-        }
-        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let addr = handle
-            .call(TargetRequest::add_listener(nqn(), addr))
-            .expect("the target agrees");
-        Target {
-            addr,
-            handle,
-            running: Some(running),
-        }
-    }
-
-    fn trid(&self) -> String {
-        format!("traddr:127.0.0.1 trsvcid:{} subnqn:{NQN}", self.addr.port())
-    }
-
-    fn unlisten(&self) {
-        let nqn = Nqn::new(NQN).expect("a name");
-        let addr = self.addr;
-        let request = TargetRequest::remove_listener(nqn, addr);
-        self.handle.call(request).expect("the listener goes");
-    }
+/// On a core, if one is named.
+fn target_on(core: Option<usize>, namespaces: usize) -> TestTarget {
+    let mut group = Group::new();
+    let after = Duration::from_micros(50);
+    let reactor = group.add_reactor(core, Idle::Park { after });
+    let handle = target::install(&mut group, &[reactor]);
+    let memory = Backend::Memory { bytes: 4 << 20 };
+    let running = group.start().expect("the target starts");
+    TestTarget::serve(handle, running, &vec![memory; namespaces])
 }
 
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.stop();
-            running.join();
-        }
-    }
+fn trid(target: &TestTarget) -> String {
+    let port = target.addr.port();
+    format!("traddr:127.0.0.1 trsvcid:{port} subnqn:{NQN}")
 }
 
 /// Its only path goes and does not come back: the rest of the time to run is in the figures.
 #[test]
 fn an_outage_that_does_not_end_is_in_the_figures() {
-    let target = Target::new(1);
+    let target = start_target(1);
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("run-outage.json");
     let file = path.to_str().expect("UTF-8");
-    let trid = target.trid();
+    let trid = trid(&target);
     let args = ["-r", &trid, "-q", "4", "-t", "5", "--json", file];
     let (child, mut progress) = started(&args, "IOPS");
-    target.unlisten();
+    target.unlisten(target.addr);
     let mut lines = String::new();
     progress.read_to_string(&mut lines).expect("text");
     assert!(lines.contains("all paths lost, 4 I/Os wait"), "{lines}");
@@ -380,14 +333,14 @@ fn an_outage_that_does_not_end_is_in_the_figures() {
 /// With a deadline I/O does not wait for a path for ever: it fails, and that is no IOPS.
 #[test]
 fn io_that_misses_its_deadline_fails() {
-    let target = Target::new(1);
+    let target = start_target(1);
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("run-deadline.json");
     let file = path.to_str().expect("UTF-8");
-    let trid = target.trid().replace("127.0.0.1", "localhost");
+    let trid = trid(&target).replace("127.0.0.1", "localhost");
     let args = ["-r", &trid, "-q", "4", "-t", "3"];
     let args = [&args[..], &["--io-timeout", "0.3", "--json", file]].concat();
     let (child, progress) = started(&args, "IOPS");
-    target.unlisten();
+    target.unlisten(target.addr);
     let (report, exit) = ended(child, progress);
     assert_eq!(exit, Some(1), "{report}");
     assert!(report.contains("deadline passed"), "{report}");
@@ -408,11 +361,11 @@ fn io_that_misses_its_deadline_fails() {
 
 #[test]
 fn ctrl_c_does_not_wait_for_what_will_not_end() {
-    let target = Target::new(1);
-    let trid = target.trid();
+    let target = start_target(1);
+    let trid = trid(&target);
     let args = ["-r", &trid, "-q", "4", "-t", "600"];
     let (child, mut progress) = started(&args, "IOPS");
-    target.unlisten();
+    target.unlisten(target.addr);
     let mut line = String::new();
     while !line.contains("I/Os wait") {
         line.clear();
@@ -469,8 +422,8 @@ fn a_run_that_fails_leaves_no_file() {
 
 #[test]
 fn one_of_several_namespaces_is_taken() {
-    let target = Target::new(2);
-    let trid = target.trid();
+    let target = start_target(2);
+    let trid = trid(&target);
     let args = |nsid| ["-r", &trid, "--nsid", nsid, "-t", "0.2"];
     let (json, text) = measured("run-nsid.json", &args("2"));
     assert_eq!(json["options"]["nsid"], 2);
@@ -490,8 +443,8 @@ fn one_of_several_namespaces_is_taken() {
 fn a_target_on_the_same_core_is_a_doubt() {
     let cores = pollux_reactor::available_cores();
     let core = *cores.last().expect("a core");
-    let target = Target::on(Some(core), 1);
-    let (trid, core) = (target.trid(), core.to_string());
+    let target = target_on(Some(core), 1);
+    let (trid, core) = (trid(&target), core.to_string());
     let args = [
         "-r", &trid, "-m", &core, "-q", "2", "--ios", "50", "-t", "300",
     ];

@@ -10,7 +10,7 @@ use crate::world::World;
 /// B1.2, B8.3: each refusal has the code that clients look at, and leaves nothing behind.
 #[test]
 fn attaches_that_are_refused() {
-    let mut w = World::new("refused");
+    let mut w = World::new();
     let senseless = [
         (json!({"trsvcid": "0"}), -32602),
         (json!({"trsvcid": 4420}), -32602),
@@ -117,8 +117,8 @@ fn attaches_that_are_refused() {
 /// that is attached.
 #[test]
 fn a_second_controller_of_the_same_identifier_is_refused() {
-    let copy = World::new("twin-copy");
-    let mut w = World::new("twin");
+    let copy = World::new();
+    let mut w = World::new();
     w.attach(0, json!({}));
     let mut params = w.params(1, json!({}));
     params["trsvcid"] = json!(copy.listeners[0].port().to_string());
@@ -136,7 +136,7 @@ fn a_second_controller_of_the_same_identifier_is_refused() {
 /// Required digests that the controller does not grant are a refusal that says so; requiring none is a mistake.
 #[test]
 fn required_digests_that_are_not_granted_refuse_the_attach() {
-    let mut w = World::new("digests");
+    let mut w = World::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let peer = std::thread::spawn(move || {

@@ -7,7 +7,7 @@ use crate::world::World;
 /// B14.4: options hold for what is attached later, and what `framework_get_config` gives makes the same again.
 #[test]
 fn the_configuration_can_be_loaded_again() {
-    let mut w = World::new("config");
+    let mut w = World::new();
     let opts = json!({"policy": "active_active", "selector": "round_robin", "min_io": 16});
     w.call(
         "bdev_nvme_set_options",

@@ -12,7 +12,7 @@ const DISABLED: [bool; 3] = [false, false, true];
 /// B8.2, B11: each change is answered when it is done, and what is gone is not found.
 #[test]
 fn controllers_are_reset_disabled_enabled_and_detached() {
-    let mut w = World::new("changes");
+    let mut w = World::new();
     let wait = json!({"reconnect_delay_sec": 1, "ctrlr_loss_timeout_sec": -1});
     w.attach(0, wait.clone());
     w.attach(1, wait);
@@ -88,7 +88,7 @@ fn controllers_are_reset_disabled_enabled_and_detached() {
 /// B12: alternates are listed, and belong to the configuration.
 #[test]
 fn failover_addresses_are_listed() {
-    let mut w = World::new("failover");
+    let mut w = World::new();
     w.attach(0, json!({"multipath": "failover"}));
     w.attach(1, json!({"multipath": "failover"}));
     let list = w.call("bdev_nvme_get_controllers", json!({}));
@@ -113,6 +113,7 @@ fn failover_addresses_are_listed() {
     // Connected and spare change places when the first listener goes.
     let addr = w.listeners[0];
     w.target
+        .handle
         .call(TargetRequest::remove_listener(nqn(), addr))
         .unwrap();
     let other = w.listeners[1].port().to_string();

@@ -6,12 +6,12 @@ use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{Referral, TargetRequest};
 use serde_json::json;
 
-use crate::world::{World, listen, nqn};
+use crate::world::{World, nqn};
 
 /// What a discovery service lists is attached, and detached when it is listed no more.
 #[test]
 fn a_discovery_service_is_followed() {
-    let mut w = World::new("discovery");
+    let mut w = World::new();
     let entry = w.listeners[0];
     let start = |name: &str, addr: SocketAddr| {
         json!({
@@ -46,12 +46,13 @@ fn a_discovery_service_is_followed() {
     assert_eq!(methods, ["bdev_nvme_start_discovery"]);
 
     w.target
+        .handle
         .call(TargetRequest::remove_listener(nqn(), other))
         .unwrap();
     while w.states().len() != 1 {
         std::thread::yield_now();
     }
-    let new = listen(&w.target, 0);
+    let new = w.target.listen();
     w.listeners.push(new);
     while w.states() != ["enabled", "enabled"] {
         std::thread::yield_now();
@@ -81,10 +82,11 @@ fn a_discovery_service_is_followed() {
 /// Referrals are followed as well.
 #[test]
 fn a_referral_is_followed() {
-    let elsewhere = World::new("referred");
-    let mut w = World::new("referring");
+    let elsewhere = World::new();
+    let mut w = World::new();
     let referral = elsewhere.listeners[0];
     w.target
+        .handle
         .call(TargetRequest::add_referral(Referral {
             addr: referral,
             subnqn: Nqn::discovery(),
@@ -141,19 +143,21 @@ fn start(name: &str, addr: SocketAddr) -> serde_json::Value {
 /// no longer lists.
 #[test]
 fn a_dead_referral_keeps_nothing_attached() {
-    let mut w = World::new("dead-referral");
+    let mut w = World::new();
     let mut params = start("Nvme", w.listeners[0]);
     params["wait_for_attach"] = json!(true);
     w.call("bdev_nvme_start_discovery", params);
     assert_eq!(w.states().len(), 2);
     let dead = nobody();
     w.target
+        .handle
         .call(TargetRequest::add_referral(Referral {
             addr: dead,
             subnqn: Nqn::discovery(),
         }))
         .unwrap();
     w.target
+        .handle
         .call(TargetRequest::remove_listener(nqn(), w.listeners[1]))
         .unwrap();
     while w.states().len() != 1 {
@@ -170,9 +174,10 @@ fn a_dead_referral_keeps_nothing_attached() {
 /// answered all the same.
 #[test]
 fn what_cannot_be_attached_is_named() {
-    let mut w = World::new("not-attached");
+    let mut w = World::new();
     let dead = nobody();
     w.target
+        .handle
         .call(TargetRequest::add_referral(Referral {
             addr: dead,
             subnqn: "nqn.2014-08.org.example:elsewhere".parse().unwrap(),
@@ -195,7 +200,7 @@ fn what_cannot_be_attached_is_named() {
 /// any longer.
 #[test]
 fn waiting_for_a_service_that_is_not_there_ends() {
-    let mut w = World::new("no-service");
+    let mut w = World::new();
     let mut params = start("Nvme", nobody());
     params["wait_for_attach"] = json!(true);
     let (code, text) = w.fail("bdev_nvme_start_discovery", params);

@@ -7,7 +7,7 @@ use crate::world::World;
 /// Faults are injected into the commands that were named, as often as was asked for; admin commands and I/O apart.
 #[test]
 fn injected_faults_end_admin_commands() {
-    let mut w = World::new("faults");
+    let mut w = World::new();
     w.attach(0, json!({}));
     let health = json!({"name": "Nvme0"});
     let log_page = json!({"name": "Nvme0", "cmd_type": "admin", "opc": 2});
@@ -63,7 +63,7 @@ fn injected_faults_end_admin_commands() {
 /// held for longer resets its controller.
 #[test]
 fn an_admin_command_that_takes_too_long_is_a_reset() {
-    let mut w = World::new("limits");
+    let mut w = World::new();
     let options = json!({
         "timeout_us": 60_000_000,
         "timeout_admin_us": 50_000,
@@ -101,7 +101,7 @@ fn an_admin_command_that_takes_too_long_is_a_reset() {
 /// Histograms, counters and their resets have the shape that clients read, also before any I/O.
 #[test]
 fn what_is_counted_can_be_asked_and_begun_anew() {
-    let mut w = World::new("counted");
+    let mut w = World::new();
     w.attach(0, json!({}));
     let volume = json!({"name": "Nvme0n1"});
     assert_eq!(w.fail("bdev_get_histogram", volume.clone()).0, -14);
@@ -187,7 +187,7 @@ fn what_is_counted_can_be_asked_and_begun_anew() {
 /// A volume can be waited for, until it is there or for as long as was said.
 #[test]
 fn a_volume_can_be_waited_for() {
-    let mut w = World::new("awaited");
+    let mut w = World::new();
     let wait = |ms: u64| json!({"name": "Nvme0n1", "timeout": ms});
     assert_eq!(w.fail("bdev_get_bdevs", wait(1)).0, -19);
     let attach = w.params(0, json!({}));

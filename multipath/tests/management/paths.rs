@@ -23,7 +23,7 @@ fn sqe_text(bytes: &[u8]) -> String {
 /// B1.1, B5.5, B13.1, B13.2, B13.3: paths are listed as they are, follow the ANA states, and are chosen.
 #[test]
 fn paths_are_attached_followed_and_chosen() {
-    let mut w = World::new("paths");
+    let mut w = World::new();
     assert_eq!(w.attach(0, json!({})), json!(["Nvme0n1"]));
     assert_eq!(w.attach(1, json!({})), json!(["Nvme0n1"]));
     w.await_paths(&[UP, SPARE]);
@@ -66,7 +66,7 @@ fn paths_are_attached_followed_and_chosen() {
 /// B5.5, B13.1: what there is, what may be set and what may not, statistics, and admin commands.
 #[test]
 fn volumes_paths_and_policies() {
-    let mut w = World::new("volumes");
+    let mut w = World::new();
     assert_eq!(
         w.call("bdev_nvme_get_io_paths", json!({})),
         json!({"poll_groups": []})

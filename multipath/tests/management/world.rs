@@ -6,16 +6,12 @@ use std::time::Duration;
 
 use pollux_multipath::{Application, Host, PollGroup, rpc};
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
-};
-use pollux_nvme_tcp::testing::{ManagementClient, socket};
-use pollux_reactor::rpc::{Methods, Server};
-use pollux_reactor::{Context, Group, Idle, Progress, Running};
+use pollux_nvme_tcp::target::{self, Backend};
+use pollux_nvme_tcp::testing::{ManagementClient, TestTarget, manage};
+pub use pollux_nvme_tcp::testing::{NQN, nqn};
+use pollux_reactor::rpc::{Config, Methods};
+use pollux_reactor::{Context, Group, Idle, Progress};
 use serde_json::{Value, json};
-
-pub const NQN: &str = "nqn.2014-08.org.example:disk1";
 
 /// Does no I/O.
 struct Onlooker;
@@ -29,22 +25,21 @@ impl Application for Onlooker {
 }
 
 pub struct World {
-    pub target: TargetHandle,
+    pub target: TestTarget,
     pub listeners: Vec<SocketAddr>,
     socket: PathBuf,
-    running: Option<Running>,
     client: ManagementClient,
 }
 
 impl World {
-    pub fn new(name: &str) -> World {
+    pub fn new() -> World {
         let mut group = Group::new();
         let idle = Idle::Park {
             after: Duration::from_micros(50),
         };
         let first = group.add_reactor(None, idle);
         let second = group.add_reactor(None, idle);
-        let target = target::install(&mut group, &[first]);
+        let handle = target::install(&mut group, &[first]);
         let io = [first, second];
         let host = Host::builder()
             .control(second)
@@ -52,52 +47,35 @@ impl World {
             .install(&mut group, |_| Onlooker);
         let mut methods = Methods::new();
         rpc::register(&mut methods, host);
-        let socket = socket(&format!("host-{name}"));
-        let mut server = Server::new(methods);
-        server.listen_unix(&socket).unwrap();
         // Not where control is, so that answers really travel.
-        server.install(&mut group, first);
-        let running = group.start().unwrap();
-
-        let mut subsystem = SubsystemConfig::new(nqn());
-        subsystem.ana_reporting = true;
-        target
-            .call(TargetRequest::create_subsystem(subsystem))
-            .unwrap();
-        target
-            .call(TargetRequest::add_namespace(
-                nqn(),
-                None,
-                NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-            ))
-            .unwrap();
-        let listeners = (0..2).map(|_| listen(&target, 0)).collect();
+        let socket = manage(&mut group, first, methods, Config::default());
+        let memory = Backend::Memory { bytes: 1 << 20 };
+        let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
         World {
             client: ManagementClient::connect(&socket),
+            listeners: vec![target.addr, target.listen()],
             target,
-            listeners,
             socket,
-            running: Some(running),
         }
     }
 
     pub fn call(&mut self, method: &str, params: Value) -> Value {
-        self.client.call(method, &params)
+        self.client.call(method, params)
     }
 
     /// Two calls at the same time, by two clients.
     pub fn both(&mut self, first: (&str, Value), second: (&str, Value)) -> [Value; 2] {
         let mut other = ManagementClient::connect(&self.socket);
         std::thread::scope(|scope| {
-            let first = scope.spawn(move || other.call(first.0, &first.1));
-            let second = self.client.call(second.0, &second.1);
+            let first = scope.spawn(move || other.call(first.0, first.1));
+            let second = self.client.call(second.0, second.1);
             [first.join().unwrap(), second]
         })
     }
 
     /// The code and the text of an error.
     pub fn fail(&mut self, method: &str, params: Value) -> (i64, String) {
-        self.client.error(method, &params)
+        self.client.error(method, params)
     }
 
     /// Parameters of an attach, with others over them.
@@ -143,8 +121,7 @@ impl World {
 
     /// Sets the state that a listener reports for all groups.
     pub fn set_ana(&self, path: usize, state: AnaState) {
-        let request = TargetRequest::set_ana_state(nqn(), self.listeners[path], None, state);
-        self.target.call(request).unwrap();
+        self.target.set_ana(self.listeners[path], state);
     }
 
     /// Of each reactor and path in attach order: the listener; current, connected, accessible.
@@ -200,19 +177,10 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.stop();
-            running.join();
-            assert!(!self.socket.exists(), "the socket is removed at the end");
-        }
+        self.target.stop();
+        assert!(
+            std::thread::panicking() || !self.socket.exists(),
+            "the socket is removed at the end"
+        );
     }
-}
-
-pub fn nqn() -> Nqn {
-    Nqn::new(NQN).unwrap()
-}
-
-pub fn listen(target: &TargetHandle, port: u16) -> SocketAddr {
-    let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    target.add_listener(&nqn(), addr).unwrap()
 }

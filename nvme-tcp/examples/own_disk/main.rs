@@ -1,6 +1,8 @@
 //! A target with a disk of one's own as its namespace: `cargo run -p pollux-nvme-tcp --example own_disk 127.0.0.1:4420`
 
 mod disk;
+#[cfg(test)]
+mod tests;
 
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::target::{self, Backend, DiskRef, NamespaceConfig, SubsystemConfig};

@@ -1,37 +1,88 @@
-//! Calls of a program's management that must succeed or must fail.
+//! Management in tests: serving methods at a socket of one's own, and calls that must succeed or must fail.
 
+use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pollux_reactor::rpc::CallError;
-use serde_json::Value;
+use pollux_reactor::Executor;
+use pollux_reactor::rpc::{CallError, Client, Config, Methods, Server};
+use serde_json::{Value, json};
 
 use super::DEADLINE;
 
-/// Where the management of a test may listen, which no other test process has.
-pub fn socket(test: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("pollux-{}-{test}", std::process::id()))
+/// A path where a socket may be made, which no other test has.
+pub fn socket() -> PathBuf {
+    static SOCKETS: AtomicUsize = AtomicUsize::new(0);
+    let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("pollux-{}-{number}", std::process::id()))
+}
+
+/// Serves methods on a reactor, at a socket of their own. Returns where.
+pub fn manage(
+    executor: &mut impl Executor,
+    reactor: usize,
+    methods: Methods,
+    config: Config,
+) -> PathBuf {
+    let path = socket();
+    let mut server = Server::new(methods);
+    server.listen_unix(&path).unwrap();
+    server.configure(config, false).unwrap();
+    server.install(executor, reactor);
+    path
 }
 
 /// A client whose calls end as the test expects.
-pub struct ManagementClient(pollux_reactor::rpc::Client);
+#[derive(Debug)]
+pub struct ManagementClient(Client);
 
 impl ManagementClient {
-    /// Connects to a Unix socket that somebody listens at.
+    /// Connects to a Unix socket, as soon as somebody listens there.
     pub fn connect(socket: &Path) -> Self {
-        Self(pollux_reactor::rpc::Client::connect(socket, Some(DEADLINE)).unwrap())
+        let mut client = None;
+        super::wait_for("a program that listens", || {
+            client = Client::connect(socket, Some(DEADLINE)).ok();
+            client.is_some()
+        });
+        Self(client.unwrap())
     }
 
     /// The result of a call that must succeed.
-    pub fn call(&mut self, method: &str, params: &Value) -> Value {
+    pub fn call(&mut self, method: &str, params: impl Borrow<Value>) -> Value {
+        let params = params.borrow();
         let answer = self.0.call(method, Some(params.clone()));
         answer.unwrap_or_else(|error| panic!("{method} {params}: {error}"))
     }
 
     /// Code and message of a call that must fail.
-    pub fn error(&mut self, method: &str, params: &Value) -> (i64, String) {
+    pub fn error(&mut self, method: &str, params: impl Borrow<Value>) -> (i64, String) {
+        let params = params.borrow();
         match self.0.call(method, Some(params.clone())) {
             Err(CallError::Refused { code, message, .. }) => (code, message),
             other => panic!("{method} {params}: {other:?}"),
         }
+    }
+
+    /// Makes a call without waiting for its answer.
+    pub fn send(&mut self, method: &str, params: impl Borrow<Value>) {
+        let params = params.borrow().clone();
+        self.0.send(method, Some(params)).unwrap();
+    }
+
+    /// The next answer to what was sent, whether it is a result or an error.
+    pub fn answer(&mut self) -> Value {
+        self.0.answer().unwrap()
+    }
+
+    /// The configuration, as `-c FILE` takes it.
+    pub fn config(&mut self) -> Value {
+        let subsystems = self.call("framework_get_subsystems", json!({}));
+        let of = |entry: &Value| {
+            let name = &entry["subsystem"];
+            let config = self.call("framework_get_config", json!({"name": name}));
+            json!({"subsystem": name, "config": config})
+        };
+        let list: Vec<_> = subsystems.as_array().unwrap().iter().map(of).collect();
+        json!({"subsystems": list})
     }
 }

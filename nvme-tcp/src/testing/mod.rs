@@ -31,10 +31,14 @@
 mod initiator;
 mod lines;
 mod management;
+mod target;
+mod watch;
 
 pub use initiator::{Initiator, Options, Pdu, host_nqn};
 pub use lines::{Line, Lines};
-pub use management::{ManagementClient, socket};
+pub use management::{ManagementClient, manage, socket};
+pub use target::{ManagedTarget, NQN, TestTarget, nqn, set_up};
+pub use watch::Watching;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -111,7 +115,7 @@ pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
 /// # Panics
 /// If it never holds.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..3_000_000 {
+    for _ in 0..10_000_000 {
         if condition() {
             return;
         }

@@ -1,74 +1,28 @@
 //! The target under test, and hosts that are connected to it.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use pollux_nvme_tcp::spec::fabrics::ConnectData;
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Nqn, SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest, TargetStatus,
-};
-use pollux_nvme_tcp::testing::{Initiator, Options, host_nqn, pattern};
-use pollux_reactor::{Group, Idle, Running};
+use pollux_nvme_tcp::target::{Backend, SubsystemConfig};
+use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, host_nqn, pattern};
 
-/// A running target: one subsystem for all hosts, one for none.
-pub struct TestTarget {
-    pub running: Running,
-    pub handle: TargetHandle,
-    pub addr: SocketAddr,
-    pub nqn: Nqn,
-    /// A subsystem that no host may use.
-    pub closed_nqn: Nqn,
+/// A subsystem that no host may use.
+pub fn closed_nqn() -> Nqn {
+    "nqn.2014-08.org.example:closed".parse().unwrap()
 }
 
-impl TestTarget {
-    /// Starts it on two reactors, with a namespace of 1 MiB in memory, on a free port.
-    pub fn start() -> Self {
-        let mut group = Group::new();
-        let after = Duration::from_micros(50);
-        let reactors = [0; 2].map(|_| group.add_reactor(None, Idle::Park { after }));
-        let handle = target::install(&mut group, &reactors);
-        let running = group.start().unwrap();
-        let mut this = Self {
-            running,
-            handle,
-            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
-            nqn: "nqn.2014-08.org.example:open".parse().unwrap(),
-            closed_nqn: "nqn.2014-08.org.example:closed".parse().unwrap(),
-        };
-        for (nqn, allow_any_host) in [(&this.nqn, true), (&this.closed_nqn, false)] {
-            this.call(TargetRequest::create_subsystem(SubsystemConfig {
-                allow_any_host,
-                ..SubsystemConfig::new(nqn.clone())
-            }));
-        }
-        this.call(TargetRequest::add_namespace(
-            this.nqn.clone(),
-            Some(1),
-            NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-        ));
-        for nqn in [this.nqn.clone(), this.closed_nqn.clone()] {
-            let addr = this.addr;
-            this.addr = this.call(TargetRequest::add_listener(nqn, addr));
-        }
-        this
-    }
-
-    fn call<A: Send + 'static>(&self, request: TargetRequest<A>) -> A {
-        self.handle.call(request).unwrap()
-    }
-
-    pub fn status(&self) -> TargetStatus {
-        self.call(TargetRequest::status())
-    }
-
-    /// Stops it; a panic on one of its reactors goes on here.
-    pub fn stop(self) {
-        self.running.stop();
-        self.running.join();
-    }
+/// A target on two reactors with a namespace of 1 MiB in memory, and at the same address a subsystem that is closed.
+pub fn start() -> TestTarget {
+    let target = TestTarget::start(2, &[Backend::Memory { bytes: 1 << 20 }]);
+    let closed = SubsystemConfig {
+        allow_any_host: false,
+        ..SubsystemConfig::new(closed_nqn())
+    };
+    target.handle.create_subsystem(closed).unwrap();
+    let listener = target.handle.add_listener(&closed_nqn(), target.addr);
+    listener.unwrap();
+    target
 }
 
 /// The data of a Connect that is in order.

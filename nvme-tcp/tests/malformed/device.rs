@@ -16,7 +16,8 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::broken::Checked;
 use crate::broken::wire::Received;
-use crate::peer::{Peer, nqn};
+use crate::peer::Peer;
+use pollux_nvme_tcp::testing::nqn;
 
 /// What a command is answered with.
 pub enum Reply {

@@ -1,7 +1,7 @@
 //! A controller that does as it is told, and the host that is tested against it.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -12,16 +12,14 @@ use pollux_nvme_tcp::host::{
 use pollux_nvme_tcp::pdu::TxFraming;
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleCmd, CapsuleResp, Icreq, Icresp, PduType, flags};
-use pollux_nvme_tcp::spec::{Cqe, Nqn, Sqe};
-use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
-};
-use pollux_reactor::{Context, Group, Idle, Progress, Running, Sender, Service, mailbox};
+use pollux_nvme_tcp::spec::{Cqe, Sqe};
+use pollux_nvme_tcp::target::{self, Backend};
+use pollux_nvme_tcp::testing::{TestTarget, nqn, pattern};
+use pollux_reactor::{Context, Group, Idle, Progress, Sender, Service, mailbox};
 use zerocopy::FromBytes;
 
 use crate::broken::wire::{DEADLINE, Wire};
 use crate::broken::{Checked, pdu};
-use pollux_nvme_tcp::testing::pattern;
 
 /// What the host under test is asked to do.
 pub enum Order {
@@ -232,7 +230,7 @@ impl Service for Host {
 
 /// Two reactors: one with the host under test, one with a target for its healthy connection.
 pub struct TestHost {
-    running: Running,
+    target: TestTarget,
     orders: Sender<Order>,
     listener: TcpListener,
     rounds: u64,
@@ -247,9 +245,10 @@ impl TestHost {
         let handle = target::install(&mut group, &[reactor]);
         let reactor = group.add_reactor(None, Idle::Yield);
         group.add_service(reactor, receiver, Host::default);
-        let running = group.start().unwrap();
+        let memory = Backend::Memory { bytes: 1 << 20 };
+        let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
         let healthy = ControllerOptions {
-            connect: ConnectOptions::admin(configure(&handle), nqn(), HostIdentity::random()),
+            connect: ConnectOptions::admin(target.addr, nqn(), HostIdentity::random()),
             io_queues: 1,
             io_queue_size: 32,
             command_timeout: None,
@@ -257,7 +256,7 @@ impl TestHost {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let this = Self {
-            running,
+            target,
             orders,
             listener,
             rounds: 0,
@@ -330,36 +329,13 @@ impl TestHost {
     }
 
     /// Stops the reactors; a panic on one of them goes on here.
-    pub fn stop(self) {
+    pub fn stop(mut self) {
         // The target may stop first, and its end is not to be taken for a fault.
         let (sender, events) = mpsc::channel();
         self.order(Order::Quit(sender));
         let _ = Events(events).next();
-        self.running.stop();
-        self.running.join();
+        self.target.stop();
     }
-}
-
-pub fn nqn() -> Nqn {
-    "nqn.2014-08.org.example:disk".parse().unwrap()
-}
-
-/// Gives a target a subsystem with a namespace. Returns where it listens.
-fn configure(handle: &TargetHandle) -> SocketAddr {
-    handle
-        .call(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())))
-        .unwrap();
-    handle
-        .call(TargetRequest::add_namespace(
-            nqn(),
-            Some(1),
-            NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512),
-        ))
-        .unwrap();
-    let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-    handle
-        .call(TargetRequest::add_listener(nqn(), addr))
-        .unwrap()
 }
 
 /// What the host tells about a connection.

@@ -16,13 +16,13 @@ use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::pdu::{CapsuleCmd, Icreq, PduType};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Sqe};
-use pollux_nvme_tcp::testing::{Initiator, Options, Pdu, host_nqn, pattern};
+use pollux_nvme_tcp::testing::{Initiator, Options, Pdu, TestTarget, host_nqn, pattern};
 
 use crate::broken::table::{report, run_all, wrong_header_digest};
 use crate::broken::wire::{Received, Wire};
 use crate::broken::{Checked, check_term_req, pdu};
 use crate::client::{
-    Healthy, TestTarget, begin_write, digests, invalid_parameter, succeeded, write_by_r2t,
+    Healthy, begin_write, closed_nqn, digests, invalid_parameter, start, succeeded, write_by_r2t,
 };
 use crate::to_target::{At, Expect, Row, Stage, WRITE_LEN, identify, log_page, table};
 
@@ -64,7 +64,7 @@ fn bring_up(row: &Row, target: &TestTarget, healthy: &Healthy, qid: u16) -> (Ini
         write,
         cntlid: healthy.cntlid,
         nqn: target.nqn.clone(),
-        closed_nqn: target.closed_nqn.clone(),
+        closed_nqn: closed_nqn(),
     };
     (client, at)
 }
@@ -182,7 +182,7 @@ fn broken_bytes_end_as_the_specification_says_and_disturb_nobody() {
         .iter()
         .filter(|row| !matches!(row.expect, Expect::GoesOn));
     assert!(broken.count() >= 60);
-    let target = TestTarget::start();
+    let mut target = start();
     let mut healthy = Healthy::connect(&target);
     healthy.check();
     let rows = table.iter().zip((2..=120).cycle()).map(|(row, qid)| {
@@ -214,7 +214,7 @@ fn broken_bytes_end_as_the_specification_says_and_disturb_nobody() {
 /// ends the connection, and goes on with the others.
 #[test]
 fn changed_bytes_of_a_valid_exchange_disturb_nobody() {
-    let target = TestTarget::start();
+    let mut target = start();
     let mut healthy = Healthy::connect(&target);
     for seed in 0..300 {
         let changes = pattern(32, seed);
@@ -230,7 +230,7 @@ fn changed_bytes_of_a_valid_exchange_disturb_nobody() {
             write: (2, 0),
             cntlid: healthy.cntlid,
             nqn: target.nqn.clone(),
-            closed_nqn: target.closed_nqn.clone(),
+            closed_nqn: closed_nqn(),
         };
         let mut exchange = pdu(TxFraming::default(), &Icreq::new(0, digests, 0), &[]);
         if changes[1] & 1 == 0 {

@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::world::{SLACK, World, bring, deallocate, pattern, read, write};
 
 /// One delayed namespace, and one that is not.
-fn world(name: &str, read: u64, write: u64) -> World {
-    World::new(name, |world| {
+fn world(read: u64, write: u64) -> World {
+    World::new(|world| {
         let base = world.malloc("Malloc0");
         vec![
             world.delay("Delay0", &base, read, write),
@@ -27,7 +27,7 @@ const fn micros(n: u64) -> Duration {
 
 #[test]
 fn each_kind_of_command_is_late_by_its_latency() {
-    let mut w = world("kinds", 3_000, 70_000);
+    let mut w = world(3_000, 70_000);
     for ddgst in [false, true] {
         let (_admin, mut io) = w.connect(ddgst);
         let (dsm, range) = deallocate(1, 64, 8);
@@ -67,7 +67,7 @@ fn each_kind_of_command_is_late_by_its_latency() {
 
 #[test]
 fn what_was_written_late_is_read_late() {
-    let mut w = world("data", 500, 700);
+    let mut w = world(500, 700);
     let (_admin, mut io) = w.connect(true);
     for (blocks, in_capsule) in [(8, true), (8, false), (600, false), (2048, false)] {
         let data = pattern(blocks as usize * 512, blocks.into());
@@ -85,7 +85,7 @@ fn what_was_written_late_is_read_late() {
 
 #[test]
 fn later_commands_overtake() {
-    let mut w = world("overtake", 5_000, 9_000);
+    let mut w = world(5_000, 9_000);
     let (_admin, mut io) = w.connect(false);
     let start = w.now();
     let data = pattern(512, 1);
@@ -114,7 +114,7 @@ fn later_commands_overtake() {
 
 #[test]
 fn many_large_reads_that_are_due_at_once_all_come() {
-    let mut w = world("large", 1_000, 0);
+    let mut w = world(1_000, 0);
     let (_admin, mut io) = w.connect(false);
     let data = pattern(1 << 20, 3);
     for lba in [0, 2048] {
@@ -132,7 +132,7 @@ fn many_large_reads_that_are_due_at_once_all_come() {
 
 #[test]
 fn one_in_a_hundred_takes_longer() {
-    let mut w = World::new("p99", |w| {
+    let mut w = World::new(|w| {
         let base = w.malloc("Malloc0");
         let delay = json!({
             "name": "Delay0",
@@ -162,7 +162,7 @@ fn one_in_a_hundred_takes_longer() {
 #[test]
 fn a_delayed_command_is_aborted_at_once() {
     // 30 s: no answer comes by itself.
-    let mut w = world("abort", 30_000_000, 30_000_000);
+    let mut w = world(30_000_000, 30_000_000);
     let (mut admin, mut io) = w.connect(false);
     let data = pattern(512, 1);
     let sqes = [
@@ -198,7 +198,7 @@ fn a_delayed_command_is_aborted_at_once() {
 
 #[test]
 fn a_held_command_keeps_its_identifier_and_its_slot() {
-    let mut w = world("slots", 1_000_000, 1_000_000);
+    let mut w = world(1_000_000, 1_000_000);
     let (_admin, mut io) = w.connect_with(false, 4);
     let held = io.submit(read(1, 0, 1), &[]);
     io.submit_as(held, read(1, 0, 1), &[]);
@@ -214,7 +214,7 @@ fn a_held_command_keeps_its_identifier_and_its_slot() {
 
 #[test]
 fn what_a_closed_queue_held_is_forgotten() {
-    let mut w = world("closed", 1_000_000, 1_000_000);
+    let mut w = world(1_000_000, 1_000_000);
     let (admin, mut io) = w.connect(false);
     for lba in 0..10 {
         io.submit(read(1, lba, 1), &[]);
@@ -243,7 +243,7 @@ fn what_a_closed_queue_held_is_forgotten() {
 
 #[test]
 fn a_namespace_that_goes_ends_what_is_held() {
-    let mut w = world("goes", 20_000, 20_000);
+    let mut w = world(20_000, 20_000);
     let (_admin, mut io) = w.connect(false);
     let reading = io.submit(read(1, 0, 1), &[]);
     let writing = io.submit(write(1, 0, 1), &[1; 512]);

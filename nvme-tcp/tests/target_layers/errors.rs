@@ -13,8 +13,8 @@ use crate::world::{Queue, SLACK, World, bring, deallocate, pattern, read, write}
 const DISK: &str = "EE_Malloc0";
 
 /// One namespace that can fail, and one that cannot.
-fn world(name: &str) -> World {
-    World::new(name, |world| {
+fn world() -> World {
+    World::new(|world| {
         let base = world.malloc("Malloc0");
         vec![world.error_disk(&base), world.malloc("Malloc1")]
     })
@@ -39,7 +39,7 @@ fn statuses(io: &mut Queue, nsid: u32) -> [Status; 6] {
 fn each_kind_fails_as_often_as_it_was_told_to() {
     const OK: Status = Status::SUCCESS;
     const NO: Status = Status::INTERNAL_ERROR;
-    let mut w = world("failure");
+    let mut w = world();
     let (_admin, mut io) = w.connect(false);
     for (io_type, num, first, second) in [
         ("read", 1, [NO, OK, OK, OK, OK, OK], [OK; 6]),
@@ -87,7 +87,7 @@ fn each_kind_fails_as_often_as_it_was_told_to() {
 
 #[test]
 fn what_fails_writes_nothing() {
-    let mut w = world("nothing");
+    let mut w = world();
     let (_admin, mut io) = w.connect(true);
     let data = pattern(4096, 1);
     assert!(io.command(write(1, 0, 8), &data).0.status().is_success());
@@ -107,7 +107,7 @@ fn what_fails_writes_nothing() {
 
 #[test]
 fn commands_that_are_wrong_use_no_error_up() {
-    let mut w = world("wrong");
+    let mut w = world();
     let (_admin, mut io) = w.connect(false);
     w.inject(DISK, "all", "failure", json!({}));
     let status = io.command(read(1, 1 << 50, 1), &[]).0.status();
@@ -124,7 +124,7 @@ fn commands_that_are_wrong_use_no_error_up() {
 
 #[test]
 fn an_nvme_failure_has_the_status_that_was_asked_for() {
-    let mut w = world("status");
+    let mut w = world();
     let (_admin, mut io) = w.connect(false);
     for (sct, sc) in [(2, 0x81), (0, 0x82), (3, 0x02), (1, 0), (7, 0xff)] {
         let status = json!({"nvme_sct": sct, "nvme_sc": sc});
@@ -137,7 +137,7 @@ fn an_nvme_failure_has_the_status_that_was_asked_for() {
 
 #[test]
 fn a_byte_is_changed_on_its_way() {
-    let mut w = World::new("corrupt", |w| {
+    let mut w = World::new(|w| {
         let null = json!({"name": "Null0", "num_blocks": 4096, "block_size": 512});
         w.call("bdev_null_create", null);
         let base = w.malloc("Malloc0");
@@ -187,7 +187,7 @@ fn a_byte_is_changed_on_its_way() {
 
 #[test]
 fn without_memory_a_command_comes_a_little_later() {
-    let mut w = world("nomem");
+    let mut w = world();
     let (_admin, mut io) = w.connect(false);
     let data = pattern(512, 1);
     // One command that is sent away three times.
@@ -208,7 +208,7 @@ fn without_memory_a_command_comes_a_little_later() {
 
 #[test]
 fn an_error_can_wait_for_a_deep_queue() {
-    let mut w = world("depth");
+    let mut w = world();
     let (mut admin, mut io) = w.connect(false);
     w.inject(DISK, "flush", "pending", json!({}));
     w.inject(DISK, "read", "failure", json!({"num": 2, "queue_depth": 1}));
@@ -222,7 +222,7 @@ fn an_error_can_wait_for_a_deep_queue() {
 
 #[test]
 fn what_is_pending_stays_until_it_is_resumed() {
-    let mut w = world("pending");
+    let mut w = world();
     let (admin, mut first) = w.connect(false);
     // On the other reactor.
     let mut second = w.io_queue(&admin, 2);
@@ -301,7 +301,7 @@ impl log::Log for Lines {
 fn a_disk_that_does_not_answer_is_named_in_the_log() {
     log::set_logger(&Lines).unwrap();
     log::set_max_level(log::LevelFilter::Info);
-    let mut w = world("silent");
+    let mut w = world();
     let (_admin, mut io) = w.connect(false);
     w.inject(DISK, "read", "pending", json!({"num": 2}));
     io.submit(read(1, 0, 1), &[]);
@@ -324,7 +324,7 @@ fn a_disk_that_does_not_answer_is_named_in_the_log() {
 
 #[test]
 fn a_resume_is_for_what_was_held_before_it() {
-    let mut w = world("resumed");
+    let mut w = world();
     let (_admin, mut io) = w.connect(false);
     w.call("bdev_error_resume_pending", json!({"name": DISK}));
     w.inject(DISK, "read", "pending", json!({}));
@@ -336,7 +336,7 @@ fn a_resume_is_for_what_was_held_before_it() {
 
 #[test]
 fn what_is_pending_can_be_aborted_and_has_written_nothing() {
-    let mut w = world("abort");
+    let mut w = world();
     let (mut admin, mut io) = w.connect(false);
     w.inject(DISK, "write", "pending", json!({"num": 2}));
     for sqe in [write(1, 0, 1), bring(nvm::WRITE, 1, 0, 1, false)] {
@@ -362,7 +362,7 @@ fn what_is_pending_can_be_aborted_and_has_written_nothing() {
 
 #[test]
 fn what_is_pending_goes_with_its_connection() {
-    let mut w = world("closed");
+    let mut w = world();
     let (admin, mut io) = w.connect(false);
     w.inject(DISK, "all", "pending", json!({"num": 5}));
     for lba in 0..5 {
@@ -380,7 +380,7 @@ fn what_is_pending_goes_with_its_connection() {
 
 #[test]
 fn what_is_pending_ends_with_its_namespace() {
-    let mut w = world("namespace");
+    let mut w = world();
     let (_admin, mut io) = w.connect(false);
     w.inject(DISK, "all", "pending", json!({"num": 5}));
     let reading = io.submit(read(1, 0, 1), &[]);
@@ -396,7 +396,7 @@ fn what_is_pending_ends_with_its_namespace() {
 
 #[test]
 fn what_is_pending_ends_when_its_namespace_leaves_the_disk() {
-    let mut w = world("leaves");
+    let mut w = world();
     let (admin, mut first) = w.connect(false);
     let mut second = w.io_queue(&admin, 2);
     w.inject(DISK, "read", "pending", json!({"num": 2}));
@@ -411,7 +411,7 @@ fn what_is_pending_ends_when_its_namespace_leaves_the_disk() {
 
 #[test]
 fn what_was_held_does_not_go_to_another_disk() {
-    let mut w = world("another");
+    let mut w = world();
     let (_admin, mut io) = w.connect(false);
     let place = |nsid: u32| json!({"nqn": crate::world::NQN, "nsid": nsid});
     w.call("nvmf_subsystem_remove_ns", place(2));

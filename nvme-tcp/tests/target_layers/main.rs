@@ -2,7 +2,11 @@
 //! that share a reactor's staging memory.
 //!
 //! The target and the initiator are simulated, so all times here are virtual.
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
 
 mod delay;
 mod errors;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::world::{NQN, SLACK, World, read};
 
 /// A delay `Delay0` over `EE_Malloc0` over `Malloc0`, which is namespace 1, and a free disk `Null0`.
-fn stacked(name: &str) -> World {
-    World::new(name, |w| {
+fn stacked() -> World {
+    World::new(|w| {
         let null = json!({"name": "Null0", "num_blocks": 2048, "block_size": 512});
         w.call("bdev_null_create", null);
         let base = w.malloc("Malloc0");
@@ -32,7 +32,7 @@ fn delay(base: &str, name: &str, latencies: [u64; 4]) -> Value {
 
 #[test]
 fn what_is_refused_changes_nothing() {
-    let mut w = stacked("refused");
+    let mut w = stacked();
     let before = (w.config(), w.call("bdev_get_bdevs", json!({})));
     let inject = |io_type: &str, error_type: &str, more: Value| {
         let mut params =
@@ -246,7 +246,7 @@ fn what_is_refused_changes_nothing() {
 
 #[test]
 fn layers_are_shown_and_noticed() {
-    let mut w = stacked("shown");
+    let mut w = stacked();
     let methods = w.call("rpc_get_methods", json!({}));
     for method in [
         "bdev_delay_create",
@@ -319,7 +319,7 @@ fn layers_are_shown_and_noticed() {
 
 #[test]
 fn a_base_that_grows_takes_its_layers_along() {
-    let mut w = World::new("grows", |w| {
+    let mut w = World::new(|w| {
         let null = json!({"name": "Null0", "num_blocks": 2048, "block_size": 512});
         w.call("bdev_null_create", null);
         let errors = w.error_disk("Null0");
@@ -362,7 +362,7 @@ fn a_base_that_grows_takes_its_layers_along() {
 
 #[test]
 fn a_namespace_can_leave_and_come_back_to_its_layers() {
-    let mut w = stacked("back");
+    let mut w = stacked();
     let (_admin, mut io) = w.connect(false);
     w.call("nvmf_subsystem_remove_ns", json!({"nqn": NQN, "nsid": 1}));
     // On the free disk in between: without layers, nothing is late.
@@ -379,7 +379,7 @@ fn a_namespace_can_leave_and_come_back_to_its_layers() {
 
 #[test]
 fn the_configuration_makes_the_same_layers_again() {
-    let mut w = stacked("saved");
+    let mut w = stacked();
     w.call("bdev_error_create", json!({"base_name": "Null0"}));
     w.call("bdev_delay_create", delay("EE_Null0", "Slow", [1, 2, 3, 4]));
     // An average above the P99 latency can be made by an update only.
@@ -395,7 +395,7 @@ fn the_configuration_makes_the_same_layers_again() {
     let before = (w.config(), disks(&mut w), w.bdev("Slow"));
     drop(w);
     let config = Config::parse(&before.0.to_string()).unwrap();
-    let mut again = World::configured("saved-again", config);
+    let mut again = World::configured(config);
     let after = (again.config(), disks(&mut again), again.bdev("Slow"));
     assert_eq!(after, before);
     let slow = &after.2["driver_specific"]["delay"];

@@ -18,8 +18,8 @@ use crate::world::{NQN, Queue, SLACK, World, bring, pattern, write};
 const LONG: Duration = Duration::from_secs(2);
 
 /// One namespace whose writes take a second, and one in memory.
-fn world(name: &str) -> World {
-    let mut w = World::new(name, |world| {
+fn world() -> World {
+    let mut w = World::new(|world| {
         let base = world.malloc("Malloc0");
         let delayed = world.delay("Delay0", &base, 0, 1_000_000);
         let held = world.malloc("Malloc1");
@@ -60,7 +60,7 @@ fn overwrite(w: &mut World, io: &mut Queue, nsid: u32) {
 
 #[test]
 fn nothing_of_a_controller_executes_after_its_reset_was_answered() {
-    let mut w = world("reset");
+    let mut w = world();
     let (mut admin1, mut one) = w.connect(false);
     let mut two = w.io_queue(&admin1, 2);
     let (mut admin2, mut other) = w.connect(false);
@@ -96,7 +96,7 @@ fn nothing_of_a_controller_executes_after_its_reset_was_answered() {
 
 #[test]
 fn a_controller_that_its_host_has_left_is_known_to_have_ended() {
-    let mut w = world("left");
+    let mut w = world();
     let (mut admin1, mut io) = w.connect(false);
     let (mut admin2, mut other) = w.connect(false);
     let impacted = instance(&mut admin1);
@@ -115,7 +115,7 @@ fn a_controller_that_its_host_has_left_is_known_to_have_ended() {
 
 #[test]
 fn what_is_no_other_controller_of_the_host_is_refused() {
-    let mut w = world("refused");
+    let mut w = world();
     let (mut admin1, mut io) = w.connect(false);
     w.host = "nqn.2014-08.org.example:other";
     let (mut stranger, _io) = w.connect(false);
@@ -166,7 +166,7 @@ fn what_is_no_other_controller_of_the_host_is_refused() {
 
 #[test]
 fn an_instance_ends_when_the_controller_is_disabled() {
-    let mut w = world("disabled");
+    let mut w = world();
     let (mut admin1, mut io) = w.connect(false);
     let (mut admin2, mut other) = w.connect(false);
     let before = instance(&mut admin1);
@@ -189,7 +189,7 @@ fn an_instance_ends_when_the_controller_is_disabled() {
 /// What a target without a CQT says of it: nothing.
 #[test]
 fn a_target_says_what_it_keeps() {
-    let mut w = World::new("identify", |world| vec![world.malloc("Malloc0")]);
+    let mut w = World::new(|world| vec![world.malloc("Malloc0")]);
     let (mut admin, _io) = w.connect(false);
     let said = |admin: &mut Queue| {
         let id = admin.identify_controller();
@@ -254,7 +254,7 @@ fn a_target_says_what_it_keeps() {
 
 #[test]
 fn a_host_has_one_controller_by_a_listener_where_that_is_wanted() {
-    let mut w = world("duplicates");
+    let mut w = world();
     w.call(
         "nvmf_set_config",
         json!({"dup_host_policy": "restrict_per_listener"}),
@@ -279,7 +279,7 @@ fn keep_alive(admin: &mut Queue) {
 #[test]
 fn a_controller_is_served_for_its_keep_alive_timeout_and_a_quarter_of_cqt() {
     const SECOND: Duration = Duration::from_secs(1);
-    let mut w = world("lease");
+    let mut w = world();
     let options = Options {
         kato_ms: 900,
         ..Options::default()

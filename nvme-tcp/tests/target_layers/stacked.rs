@@ -13,8 +13,8 @@ const READ: Duration = Duration::from_millis(20);
 const WRITE: Duration = Duration::from_millis(50);
 
 /// A delay over errors over memory.
-fn delay_over_errors(name: &str) -> World {
-    World::new(name, |w| {
+fn delay_over_errors() -> World {
+    World::new(|w| {
         let base = w.malloc("Malloc0");
         let errors = w.error_disk(&base);
         vec![w.delay("Delay0", &errors, 20_000, 50_000)]
@@ -27,7 +27,7 @@ fn is_about(took: Duration, expected: Duration) -> bool {
 
 #[test]
 fn an_error_below_a_delay_is_late() {
-    let mut w = delay_over_errors("below");
+    let mut w = delay_over_errors();
     let (_admin, mut io) = w.connect(true);
     w.inject("EE_Malloc0", "all", "failure", json!({}));
     for (sqe, late) in [
@@ -60,7 +60,7 @@ fn an_error_below_a_delay_is_late() {
 
 #[test]
 fn an_error_above_a_delay_is_not_late() {
-    let mut w = World::new("above", |w| {
+    let mut w = World::new(|w| {
         let base = w.malloc("Malloc0");
         let delay = w.delay("Delay0", &base, 20_000, 50_000);
         vec![w.error_disk(&delay)]
@@ -75,7 +75,7 @@ fn an_error_above_a_delay_is_not_late() {
 
 #[test]
 fn delays_add_up() {
-    let mut w = World::new("sum", |w| {
+    let mut w = World::new(|w| {
         let base = w.malloc("Malloc0");
         let low = w.delay("Low", &base, 1_000, 2_000);
         vec![w.delay("High", &low, 30_000, 40_000)]
@@ -89,7 +89,7 @@ fn delays_add_up() {
 
 #[test]
 fn what_was_pending_below_a_delay_is_late_from_then_on() {
-    let mut w = delay_over_errors("resumed");
+    let mut w = delay_over_errors();
     let (mut admin, mut io) = w.connect(false);
     let data = pattern(512, 1);
     w.inject("EE_Malloc0", "all", "pending", json!({}));
@@ -112,7 +112,7 @@ fn what_was_pending_below_a_delay_is_late_from_then_on() {
 
 #[test]
 fn two_layers_of_errors_hold_one_after_the_other() {
-    let mut w = World::new("errors", |w| {
+    let mut w = World::new(|w| {
         let base = w.malloc("Malloc0");
         let low = w.error_disk(&base);
         vec![w.error_disk(&low)]

@@ -14,8 +14,8 @@ const OTHER: &str = "nqn.2014-08.org.example:other";
 
 const MIB: u32 = 1 << 20;
 
-fn world(name: &str) -> World {
-    World::new(name, |world| vec![world.malloc("Malloc0")])
+fn world() -> World {
+    World::new(|world| vec![world.malloc("Malloc0")])
 }
 
 /// What the statistics say of the reactor of queue 1.
@@ -46,7 +46,7 @@ fn small_write(world: &mut World, queue: &mut Queue) -> Duration {
 
 #[test]
 fn a_host_that_never_sends_its_data_takes_nothing_from_others_and_is_told_so() {
-    let mut w = world("never");
+    let mut w = world();
     let (_admin, mut greedy) = w.connect(false);
     let asked = begin_writes(&mut greedy, 100);
     assert!((8..32).contains(&asked.len()), "{}", asked.len());
@@ -71,7 +71,7 @@ fn a_host_that_never_sends_its_data_takes_nothing_from_others_and_is_told_so() {
 
 #[test]
 fn while_others_wait_for_the_memory_the_time_to_send_data_is_short() {
-    let mut w = world("contended");
+    let mut w = world();
     let (_admin, mut silent) = w.connect(false);
     begin_writes(&mut silent, 100);
     w.host = OTHER;
@@ -111,7 +111,7 @@ fn while_others_wait_for_the_memory_the_time_to_send_data_is_short() {
 
 #[test]
 fn a_byte_now_and_then_is_not_enough_while_others_wait() {
-    let mut w = world("trickle");
+    let mut w = world();
     let (_admin, mut slow) = w.connect(false);
     let asked = begin_writes(&mut slow, 100);
     let (r2t, _) = R2t::read_from_prefix(&asked[0].bytes).unwrap();
@@ -147,7 +147,7 @@ fn a_byte_now_and_then_is_not_enough_while_others_wait() {
 /// What is read late has a buffer until the host has taken it.
 #[test]
 fn a_host_that_does_not_take_what_it_reads_is_ended_when_others_wait_for_the_memory() {
-    let mut w = World::new("untaken", |world| {
+    let mut w = World::new(|world| {
         let base = world.malloc("Malloc0");
         vec![world.delay("Delay0", &base, 10, 10)]
     });
@@ -179,7 +179,7 @@ fn a_host_that_does_not_take_what_it_reads_is_ended_when_others_wait_for_the_mem
 /// Two hosts that want all they can get have about the same of it, whoever came first.
 #[test]
 fn a_deep_queue_leaves_a_shallow_one_its_share() {
-    let mut w = world("share");
+    let mut w = world();
     let (_admin, mut deep) = w.connect(false);
     let mut of_deep = begin_writes(&mut deep, 120);
     w.host = OTHER;

@@ -2,26 +2,22 @@
 //! be told to the microsecond.
 
 use std::cell::RefCell;
-use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use pollux_nvme_tcp::spec::fabrics::CNTLID_DYNAMIC;
 use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::status::Status;
-use pollux_nvme_tcp::spec::{Nqn, SglDescriptor, Sqe};
+use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{self, rpc};
-use pollux_nvme_tcp::testing::{Initiator, Line, Lines, Options};
-pub use pollux_nvme_tcp::testing::{Pdu, pattern};
-use pollux_reactor::rpc::{Config, Methods, Server};
+use pollux_nvme_tcp::testing::{Initiator, Line, Lines, ManagementClient, Options, manage, nqn};
+pub use pollux_nvme_tcp::testing::{NQN, Pdu, pattern};
+use pollux_reactor::rpc::{Config, Methods};
 use pollux_reactor::{Group, Idle, Running, Simulation, Time};
 use serde_json::{Value, json};
 
-pub const NQN: &str = "nqn.2014-08.org.example:disk";
 const HOST: &str = "nqn.2014-08.org.example:host";
 
 /// Virtual time that is spent on the way, with much to spare.
@@ -32,8 +28,7 @@ pub struct World {
     pub sim: Rc<RefCell<Simulation>>,
     lines: Lines,
     management: Option<Running>,
-    client: UnixStream,
-    answers: Vec<u8>,
+    client: ManagementClient,
     port: u16,
     /// What the host calls itself that connects.
     pub host: &'static str,
@@ -41,47 +36,31 @@ pub struct World {
 
 impl World {
     /// A target on two reactors that has nothing yet.
-    pub fn empty(name: &str) -> World {
-        World::configured(name, Config::default())
-    }
-
-    pub fn configured(name: &str, config: Config) -> World {
+    pub fn configured(config: Config) -> World {
         let mut sim = Simulation::new(7);
         let reactors = [0; 2].map(|_| sim.add_reactor());
         let handle = target::install(&mut sim, &reactors);
         let sim = Rc::new(RefCell::new(sim));
         let lines = Lines::new(&sim);
-
-        // Tests of this process run at the same time, and may choose the same name.
-        static WORLDS: AtomicUsize = AtomicUsize::new(0);
-        let number = WORLDS.fetch_add(1, Ordering::Relaxed);
-        let file = format!("pollux-layers-{}-{number}-{name}", std::process::id());
-        let path: PathBuf = std::env::temp_dir().join(file);
         let mut methods = Methods::new();
         rpc::register(&mut methods, handle);
-        let mut server = Server::new(methods);
-        server.listen_unix(&path).unwrap();
-        server.configure(config, false).unwrap();
         let mut group = Group::new();
         let reactor = group.add_reactor(None, Idle::Yield);
-        server.install(&mut group, reactor);
+        let socket = manage(&mut group, reactor, methods, config);
         let management = Some(group.start().unwrap());
-        let client = UnixStream::connect(&path).unwrap();
-        client.set_nonblocking(true).unwrap();
         World {
             sim,
             lines,
             management,
-            client,
-            answers: Vec::new(),
+            client: ManagementClient::connect(&socket),
             port: 4420,
             host: HOST,
         }
     }
 
     /// A subsystem that listens, with these disks of 512-byte blocks as namespaces 1, 2 and so on, made by `disks`.
-    pub fn new(name: &str, disks: impl FnOnce(&mut World) -> Vec<String>) -> World {
-        let mut world = World::empty(name);
+    pub fn new(disks: impl FnOnce(&mut World) -> Vec<String>) -> World {
+        let mut world = World::configured(Config::default());
         world.call("nvmf_create_transport", json!({"trtype": "tcp"}));
         let subsystem = json!({"nqn": NQN, "allow_any_host": true});
         world.call("nvmf_create_subsystem", subsystem);
@@ -134,40 +113,30 @@ impl World {
         assert_eq!(self.call("bdev_error_inject_error", params), true);
     }
 
-    /// Answers of the management come while virtual time stands, but for what the target does meanwhile.
-    pub fn answer(&mut self, method: &str, params: Value) -> Value {
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        let text = request.to_string();
-        self.client.write_all(text.as_bytes()).unwrap();
-        for _ in 0..30_000_000 {
-            self.sim.borrow_mut().run_for(Duration::ZERO);
-            let mut buffer = [0; 16384];
-            match self.client.read(&mut buffer) {
-                Ok(0) => panic!("{method}: the management has closed"),
-                Ok(n) => self.answers.extend_from_slice(&buffer[..n]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
-                Err(e) => panic!("{method}: {e}"),
+    /// Has the client make calls, once what was sent before is there. Virtual time stands meanwhile, but for what the target
+    /// does: it has few turns, since each of them may take some.
+    fn ask<T: Send>(&mut self, ask: impl FnOnce(&mut ManagementClient) -> T + Send) -> T {
+        let client = &mut self.client;
+        let (asked, answer) = mpsc::channel();
+        self.sim.borrow_mut().run_for(SLACK / 10);
+        std::thread::scope(|scope| {
+            scope.spawn(move || asked.send(ask(client)));
+            loop {
+                self.sim.borrow_mut().run_for(Duration::ZERO);
+                match answer.recv_timeout(Duration::from_millis(1)) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    answer => return answer.expect("a call that ends as it must"),
+                }
             }
-            if self.answers.ends_with(b"\n") {
-                let line = std::mem::take(&mut self.answers);
-                return serde_json::from_slice(&line).unwrap();
-            }
-        }
-        panic!("{method}: no answer");
+        })
     }
 
     pub fn call(&mut self, method: &str, params: Value) -> Value {
-        let answer = self.answer(method, params);
-        assert!(answer["error"].is_null(), "{method}: {answer}");
-        answer["result"].clone()
+        self.ask(|client| client.call(method, params))
     }
 
     pub fn error(&mut self, method: &str, params: Value) -> (i64, String) {
-        let answer = self.answer(method, params);
-        let error = &answer["error"];
-        let message = error["message"].as_str();
-        let message = message.unwrap_or_else(|| panic!("{method} must fail: {answer}"));
-        (error["code"].as_i64().unwrap(), message.to_owned())
+        self.ask(|client| client.error(method, params))
     }
 
     pub fn bdev(&mut self, name: &str) -> Value {
@@ -175,14 +144,7 @@ impl World {
     }
 
     pub fn config(&mut self) -> Value {
-        let subsystems = self.call("framework_get_subsystems", json!({}));
-        let mut list = Vec::new();
-        for entry in subsystems.as_array().unwrap() {
-            let name = &entry["subsystem"];
-            let config = self.call("framework_get_config", json!({"name": name}));
-            list.push(json!({"subsystem": name, "config": config}));
-        }
-        json!({"subsystems": list})
+        self.ask(ManagementClient::config)
     }
 
     /// Admin queue and I/O queue 1 (of 128 entries) of a new controller.
@@ -269,10 +231,6 @@ impl Drop for World {
 
 /// One connection.
 pub type Queue = Initiator<Line>;
-
-fn nqn() -> Nqn {
-    NQN.parse().unwrap()
-}
 
 pub fn read(nsid: u32, lba: u64, blocks: u32) -> Sqe {
     let mut sqe = Sqe::for_blocks(nvm::READ, nsid, lba, blocks);

@@ -18,9 +18,8 @@ use pollux_nvme_tcp::spec::registers::{Cap, Vs};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Nqn, SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{Backend, Referral, TargetRequest};
+use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, host_nqn, pattern, wait_for};
 use zerocopy::{FromBytes, IntoBytes};
-
-use crate::initiator::{Initiator, Options, TestTarget, host_nqn, pattern, wait_for};
 
 fn start() -> TestTarget {
     TestTarget::start(2, &[Backend::Memory { bytes: 1 << 20 }])
@@ -117,11 +116,11 @@ fn hosts_that_are_not_allowed_are_refused() {
     let cqe = host.connect(0, 32, CNTLID_DYNAMIC, &target.nqn, Options::default());
     assert_eq!(cqe.status(), Status::CONNECT_INVALID_HOST.with_dnr());
     let nqn = target.nqn.clone();
-    let add = TargetRequest::add_host(nqn.clone(), crate::initiator::host_nqn().into());
+    let add = TargetRequest::add_host(nqn.clone(), pollux_nvme_tcp::testing::host_nqn().into());
     target.handle.call(add).unwrap();
     let mut host = admin(&target);
     assert!(host.identify(cns::CONTROLLER, 0).is_ok());
-    let remove = TargetRequest::remove_host(nqn, crate::initiator::host_nqn().into());
+    let remove = TargetRequest::remove_host(nqn, pollux_nvme_tcp::testing::host_nqn().into());
     target.handle.call(remove).unwrap();
     assert!(host.try_receive().is_none());
     assert!(target.status().subsystems[0].controllers.is_empty());

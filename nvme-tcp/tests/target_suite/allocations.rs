@@ -15,10 +15,9 @@ use pollux_nvme_tcp::spec::pdu::{PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{self, Backend};
-use pollux_reactor::{Context, Executor, Group, Idle, Progress, Receiver, Service, Time};
+use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, Watching, pattern, wait_for};
+use pollux_reactor::{Group, Idle};
 use zerocopy::FromBytes;
-
-use crate::initiator::{Initiator, Options, TestTarget, pattern, wait_for};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -70,67 +69,6 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// A service that tells how often its thread has allocated.
-struct Watched<S> {
-    service: S,
-    counted: Counted,
-}
-
-impl<S: Service> Service for Watched<S> {
-    type Message = S::Message;
-
-    fn on_message(&mut self, message: S::Message, cx: &mut Context<'_>) {
-        self.service.on_message(message, cx);
-    }
-
-    fn on_timer(&mut self, token: u64, cx: &mut Context<'_>) {
-        self.service.on_timer(token, cx);
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
-        let progress = self.service.poll(cx);
-        let count = ALLOCATIONS.with(Cell::get);
-        self.counted.allocations.store(count, Ordering::Release);
-        let live = LIVE.with(Cell::get);
-        if self.counted.live.swap(live, Ordering::AcqRel) == live {
-            self.counted.settled.fetch_add(1, Ordering::AcqRel);
-        } else {
-            self.counted.settled.store(0, Ordering::Release);
-        }
-        progress
-    }
-
-    fn deadline(&self) -> Option<Time> {
-        self.service.deadline()
-    }
-}
-
-/// Runs services of a group watched.
-struct Watching<'g>(&'g mut Group, Counted);
-
-impl Executor for Watching<'_> {
-    fn reactors(&self) -> usize {
-        self.0.reactors()
-    }
-
-    fn add_service<S: Service>(
-        &mut self,
-        reactor: usize,
-        receiver: Receiver<S::Message>,
-        build: impl FnOnce() -> S + Send + 'static,
-    ) {
-        let counted = self.1.clone();
-        self.0.add_service(reactor, receiver, move || Watched {
-            service: build(),
-            counted,
-        });
-    }
-
-    fn allows_threads(&self) -> bool {
-        self.0.allows_threads()
-    }
-}
-
 /// One round: reads of three sizes and writes both ways, several at a time, on both namespaces.
 fn round(io: &mut Initiator) {
     for nsid in [1, 2] {
@@ -177,6 +115,18 @@ struct Counted {
 }
 
 impl Counted {
+    /// After a turn on the thread that is counted.
+    fn update(&self) {
+        let count = ALLOCATIONS.with(Cell::get);
+        self.allocations.store(count, Ordering::Release);
+        let live = LIVE.with(Cell::get);
+        if self.live.swap(live, Ordering::AcqRel) == live {
+            self.settled.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.settled.store(0, Ordering::Release);
+        }
+    }
+
     /// Live bytes once they change no more.
     fn settled(&self) -> i64 {
         self.settled.store(0, Ordering::Release);
@@ -192,7 +142,12 @@ fn counted_target() -> (TestTarget, Counted) {
     let counted = Counted::default();
     let mut group = Group::new();
     let reactor = group.add_reactor(None, Idle::Yield);
-    let handle = target::install(&mut Watching(&mut group, counted.clone()), &[reactor]);
+    let told = counted.clone();
+    let mut watching = Watching {
+        group: &mut group,
+        after: move |_| told.update(),
+    };
+    let handle = target::install(&mut watching, &[reactor]);
     let backends = [
         Backend::Memory { bytes: 16 << 20 },
         Backend::Null { bytes: 16 << 20 },
@@ -278,5 +233,4 @@ fn the_io_path_does_not_allocate() {
         let during = allocations.load(Ordering::Acquire) - before;
         assert_eq!(during, 0, "allocations in 50 rounds");
     }
-    target.running.stop();
 }

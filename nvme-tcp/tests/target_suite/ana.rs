@@ -7,9 +7,8 @@ use pollux_nvme_tcp::spec::pdu::{PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{Backend, NamespaceConfig, TargetRequest};
+use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, pattern};
 use zerocopy::FromBytes;
-
-use crate::initiator::{Initiator, Options, TestTarget, pattern};
 
 /// Change count and (group, state, NSIDs).
 type AnaLog = (u64, Vec<(u32, AnaState, Vec<u32>)>);

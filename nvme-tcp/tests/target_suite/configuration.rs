@@ -6,8 +6,7 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::target::{
     Backend, NamespaceConfig, SubsystemConfig, TargetError, TargetRequest,
 };
-
-use crate::initiator::{Initiator, Options, TestTarget};
+use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget};
 
 /// What a request that is refused is called, and why it is.
 fn refused<A: Send + 'static>(
@@ -213,13 +212,9 @@ fn subsystems_share_a_port_until_the_last_has_left_it() {
 
 #[test]
 fn a_stopped_target_answers_nothing_for_ever() {
-    let target = TestTarget::start(1, &[]);
-    let TestTarget {
-        handle, running, ..
-    } = target;
-    running.stop();
-    running.join();
-    let answer = handle.call(TargetRequest::subsystems());
+    let mut target = TestTarget::start(1, &[]);
+    target.stop();
+    let answer = target.handle.call(TargetRequest::subsystems());
     assert!(
         matches!(answer, Err(TargetError::Stopped | TargetError::Busy)),
         "{answer:?}"

@@ -12,9 +12,8 @@ use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{Backend, DiskRef};
+use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, pattern};
 use zerocopy::{FromBytes, IntoBytes};
-
-use crate::initiator::{Initiator, Options, TestTarget, pattern};
 
 const MIB: u64 = 1 << 20;
 
@@ -52,13 +51,6 @@ fn backend(path: &Path, shared: bool) -> Backend {
     }
 }
 
-pub fn connected(target: &TestTarget) -> (Initiator, Initiator) {
-    let options = Options::default();
-    let admin = Initiator::admin(target.addr, &target.nqn, options);
-    let io = Initiator::io(target.addr, &target.nqn, admin.cntlid, 1, options);
-    (admin, io)
-}
-
 fn deallocate(io: &mut Initiator, lba: u64, blocks: u32) -> Status {
     let range = DatasetRange {
         nlb: blocks.into(),
@@ -91,7 +83,7 @@ fn identify(admin: &mut Initiator) -> IdentifyNamespace {
 fn deallocated_blocks_of_a_file_give_their_space_back_and_read_as_zeroes() {
     let file = Sparse::new("deallocate", 16 * MIB);
     let target = TestTarget::start(1, &[file.backend()]);
-    let (mut admin, mut io) = connected(&target);
+    let (mut admin, mut io) = target.connect(Options::default());
     // The file takes no space before, and none after, whichever way it is deallocated.
     assert_eq!(deallocate(&mut io, 0, 32768), Status::SUCCESS);
     assert_eq!(write_zeroes(&mut io, 0, 32768, true, true), Status::SUCCESS);
@@ -155,12 +147,11 @@ fn a_file_is_locked_and_its_holder_named() {
 fn a_disk_that_is_gone_frees_its_file_at_once() {
     let file = Sparse::new("reopen", 64 * MIB);
     for _ in 0..20 {
-        let target = TestTarget::start(1, &[file.backend()]);
-        let (_admin, mut io) = connected(&target);
+        let mut target = TestTarget::start(1, &[file.backend()]);
+        let (_admin, mut io) = target.connect(Options::default());
         assert_eq!(io.write(1, 0, &pattern(4096, 1)), Status::SUCCESS);
         assert_eq!(flush(&mut io), Status::SUCCESS);
-        target.running.stop();
-        target.running.join();
+        target.stop();
     }
 }
 
@@ -217,7 +208,7 @@ fn under_a_limit_of_file_size() {
     let make = format!("ulimit -S -f unlimited; truncate -s 64M {}", path.display());
     assert!(run("sh", &["-c", &make]).is_some());
     let target = TestTarget::start(1, &[backend(&path, false)]);
-    let (_admin, mut io) = connected(&target);
+    let (_admin, mut io) = target.connect(Options::default());
     let data = pattern(65536, 1);
     assert_eq!(io.write(1, 0, &data), Status::SUCCESS);
     assert_eq!(io.write(1, 65536, &data).code(), Status::CAPACITY_EXCEEDED);
@@ -274,7 +265,7 @@ fn a_flush_that_failed_is_not_forgotten() {
     assert_eq!(disk.bytes(), 16 * MIB);
     assert!(DiskRef::open(&backend(Path::new(&device.1), false)).is_err());
     let target = TestTarget::start(2, &[Backend::Disk(disk.clone()), Backend::Disk(disk)]);
-    let (mut admin, mut io) = connected(&target);
+    let (mut admin, mut io) = target.connect(Options::default());
     let data = pattern(1 << 20, 1);
     assert_eq!(io.write(1, 0, &data[..65536]), Status::SUCCESS);
     assert_eq!(flush(&mut io), Status::SUCCESS);

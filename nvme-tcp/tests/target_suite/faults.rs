@@ -7,9 +7,8 @@ use pollux_nvme_tcp::spec::pdu::{CommonHeader, H2cData, Icreq, PduType, R2t, Ter
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::Backend;
+use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, pattern, wait_for};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
-
-use crate::initiator::{Initiator, Options, TestTarget, pattern, wait_for};
 
 fn start() -> TestTarget {
     TestTarget::start(2, &[Backend::Memory { bytes: 1 << 20 }])

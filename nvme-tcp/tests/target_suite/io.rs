@@ -7,20 +7,13 @@ use pollux_nvme_tcp::spec::pdu::{PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::Backend;
+use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, pattern, wait_for};
 use zerocopy::{FromBytes, IntoBytes};
-
-use crate::initiator::{Initiator, Options, TestTarget, pattern, wait_for};
 
 const MIB: u64 = 1 << 20;
 
 fn memory() -> TestTarget {
     TestTarget::start(2, &[Backend::Memory { bytes: 16 * MIB }])
-}
-
-fn connected(target: &TestTarget, options: Options) -> (Initiator, Initiator) {
-    let admin = Initiator::admin(target.addr, &target.nqn, options);
-    let io = Initiator::io(target.addr, &target.nqn, admin.cntlid, 1, options);
-    (admin, io)
 }
 
 /// Writes and reads back in many sizes, by both ways of sending data.
@@ -53,7 +46,7 @@ fn what_was_written_is_read_with_every_framing() {
                 cattr,
                 ..Options::default()
             };
-            let (_admin, mut io) = connected(&target, options);
+            let (_admin, mut io) = target.connect(options);
             round_trips(&mut io);
         }
     }
@@ -100,7 +93,7 @@ fn success_flag_comes_only_without_flow_control() {
             cattr: attributes,
             ..Options::default()
         };
-        let (_admin, mut io) = connected(&target, options);
+        let (_admin, mut io) = target.connect(options);
         let mut sqe = Sqe::for_blocks(nvm::READ, 1, 0, 8);
         sqe.sgl = SglDescriptor::transport(4096);
         io.submit(sqe, &[]);
@@ -117,7 +110,7 @@ fn success_flag_comes_only_without_flow_control() {
 #[test]
 fn compare_write_zeroes_deallocate_and_flush() {
     let target = memory();
-    let (_admin, mut io) = connected(&target, Options::default());
+    let (_admin, mut io) = target.connect(Options::default());
     let data = pattern(16384, 1);
     assert_eq!(io.write(1, 0, &data), Status::SUCCESS);
     for in_capsule in [true, false] {
@@ -169,7 +162,7 @@ fn null_namespaces_read_zeroes() {
             ddgst,
             ..Options::default()
         };
-        let (_admin, mut io) = connected(&target, options);
+        let (_admin, mut io) = target.connect(options);
         assert_eq!(io.write(1, 5, &pattern(4096, 1)), Status::SUCCESS);
         for blocks in [1, 8, 2048] {
             assert!(io.read(1, 5, blocks).unwrap() == vec![0; blocks as usize * 512]);
@@ -188,7 +181,7 @@ fn a_file_outlives_the_target() {
             shared: false,
         };
         let target = TestTarget::start(1, &[backend]);
-        let (_admin, mut io) = connected(&target, Options::default());
+        let (_admin, mut io) = target.connect(Options::default());
         assert_eq!(io.write(1, 9, &data), Status::SUCCESS);
         let (cqe, _) = io.command(Sqe::new(nvm::FLUSH, 1), &[]);
         assert_eq!(cqe.status(), Status::SUCCESS);
@@ -199,7 +192,7 @@ fn a_file_outlives_the_target() {
         shared: false,
     };
     let target = TestTarget::start(1, &[backend]);
-    let (_admin, mut io) = connected(&target, Options::default());
+    let (_admin, mut io) = target.connect(Options::default());
     assert!(io.read(1, 9, 128).unwrap() == data);
     assert_eq!(
         io.read(1, 2048, 1).unwrap_err().code(),
@@ -211,7 +204,7 @@ fn a_file_outlives_the_target() {
 #[test]
 fn commands_that_cannot_be_done_get_their_status_and_the_queue_goes_on() {
     let target = memory();
-    let (_admin, mut io) = connected(&target, Options::default());
+    let (_admin, mut io) = target.connect(Options::default());
     let read = |lba, blocks: u32, len: u32| {
         let mut sqe = Sqe::for_blocks(nvm::READ, 1, lba, blocks);
         sqe.sgl = SglDescriptor::transport(len);
@@ -303,7 +296,7 @@ fn many_commands_in_one_segment_are_all_answered() {
             Backend::Null { bytes: MIB },
         ],
     );
-    let (_admin, mut io) = connected(&target, Options::default());
+    let (_admin, mut io) = target.connect(Options::default());
     for nsid in [1, 2] {
         let mut out = Vec::new();
         let cids: Vec<u16> = (0..120).map(|_| io.new_cid()).collect();
@@ -326,7 +319,7 @@ fn many_commands_in_one_segment_are_all_answered() {
 #[test]
 fn more_large_writes_than_staging_memory_wait_their_turn() {
     let target = memory();
-    let (_admin, mut io) = connected(&target, Options::default());
+    let (_admin, mut io) = target.connect(Options::default());
     let len = 1 << 20;
     let count = 50u64;
     let mut cids = Vec::new();
@@ -361,7 +354,7 @@ fn more_large_writes_than_staging_memory_wait_their_turn() {
 #[test]
 fn a_command_that_waits_for_its_r2t_can_be_aborted() {
     let target = memory();
-    let (mut admin, mut io) = connected(&target, Options::default());
+    let (mut admin, mut io) = target.connect(Options::default());
     let cids: Vec<u16> = (0..40)
         .map(|i| {
             let mut sqe = Sqe::for_blocks(nvm::WRITE, 1, i % 8 * 2048, 2048);

@@ -1,70 +1,24 @@
 //! Disks over disks on reactors that really sleep: what is held must wake them.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use pollux_nvme_tcp::spec::nvm::dsm;
 use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::status::Status;
-use pollux_nvme_tcp::spec::{Nqn, SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{self, rpc};
-use pollux_reactor::rpc::{Client, Methods, Server};
-use pollux_reactor::{Group, Idle, Running};
-use serde_json::{Value, json};
+use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
+use pollux_nvme_tcp::testing::{Initiator, ManagedTarget, NQN, Options, nqn, pattern};
+use pollux_reactor::Idle;
+use pollux_reactor::rpc::Config;
+use serde_json::json;
 
-use crate::initiator::{Initiator, Options, pattern};
-
-pub const NQN: &str = "nqn.2014-08.org.example:test";
-
-/// A target on two reactors that park as soon as they have nothing to do, and its management on a third.
-pub struct Parked {
-    pub running: Running,
-    client: Client,
-}
-
-impl Parked {
-    pub fn start(name: &str) -> Self {
-        let file = format!("pollux-target-suite-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(file);
-        let mut group = Group::new();
-        let idle = Idle::Park {
-            after: Duration::ZERO,
-        };
-        let reactors = [0; 2].map(|_| group.add_reactor(None, idle));
-        let mut methods = Methods::new();
-        rpc::register(&mut methods, target::install(&mut group, &reactors));
-        let mut server = Server::new(methods);
-        server.listen_unix(&path).unwrap();
-        let reactor = group.add_reactor(None, idle);
-        server.install(&mut group, reactor);
-        let running = group.start().unwrap();
-        let client = Client::connect(&path, None).unwrap();
-        Self { running, client }
-    }
-
-    pub fn call(&mut self, method: &str, params: Value) -> Value {
-        self.client.call(method, Some(params)).unwrap()
-    }
-
-    /// The answer, whether it is a result or an error.
-    pub fn answer(&mut self, method: &str, params: Value) -> Value {
-        self.client.send(method, Some(params)).unwrap();
-        self.client.answer().unwrap()
-    }
-
-    pub fn listen(&mut self) -> SocketAddr {
-        let free = json!({"trtype": "tcp", "traddr": "127.0.0.1", "trsvcid": "0"});
-        let params = json!({"nqn": NQN, "listen_address": free});
-        self.call("nvmf_subsystem_add_listener", params);
-        let listeners = self.call("nvmf_subsystem_get_listeners", json!({"nqn": NQN}));
-        let port = listeners[0]["address"]["trsvcid"].as_str().unwrap();
-        SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
-    }
-}
+/// Reactors park as soon as they have nothing to do.
+pub const PARKED: Idle = Idle::Park {
+    after: Duration::ZERO,
+};
 
 #[test]
 fn a_parked_reactor_wakes_for_what_it_holds() {
-    let mut t = Parked::start("layers");
+    let mut t = ManagedTarget::start(PARKED, Config::default());
     t.call("nvmf_create_transport", json!({"trtype": "tcp"}));
     let subsystem = json!({"nqn": NQN, "allow_any_host": true});
     t.call("nvmf_create_subsystem", subsystem);
@@ -80,10 +34,9 @@ fn a_parked_reactor_wakes_for_what_it_holds() {
         "p99_write_latency": 3_000,
     });
     t.call("bdev_delay_create", delay);
-    let namespace = json!({"nqn": NQN, "namespace": {"bdev_name": "Delay0"}});
-    t.call("nvmf_subsystem_add_ns", namespace);
+    t.add_ns("Delay0");
     let addr = t.listen();
-    let nqn: Nqn = NQN.parse().unwrap();
+    let nqn = nqn();
     let options = Options {
         ddgst: true,
         ..Options::default()
@@ -122,5 +75,4 @@ fn a_parked_reactor_wakes_for_what_it_holds() {
         t.call("bdev_error_resume_pending", json!({"name": "EE_Malloc0"}));
         assert_eq!(io.finish(resumed, &[]).0.status(), Status::SUCCESS);
     }
-    t.running.stop();
 }

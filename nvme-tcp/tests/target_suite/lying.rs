@@ -15,10 +15,7 @@ use pollux_nvme_tcp::target::disk::{
 use pollux_nvme_tcp::target::{
     Backend, DiskRef, NamespaceConfig, Removed, TargetError, TargetRequest,
 };
-
-use crate::disks::connected;
-use crate::initiator::{Initiator, TestTarget, pattern, wait_for};
-use crate::own_disk::MapDisk;
+use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, pattern, wait_for};
 
 /// What the target has said in the log of this process.
 struct Lines(SegQueue<String>);
@@ -186,28 +183,9 @@ fn check_other(io: &mut Initiator) {
 }
 
 #[test]
-fn a_disk_from_outside_is_a_namespace() {
-    let target = target_with(&DiskRef::new(MapDisk::start()));
-    let (_admin, mut io) = connected(&target);
-    for (lba, len) in [(0, 512), (100, 4096), (5, 1 << 20)] {
-        let data = pattern(len, lba);
-        assert_eq!(io.write(1, lba, &data), Status::SUCCESS);
-        let blocks = u32::try_from(len / 512).unwrap();
-        assert!(io.read(1, lba, blocks).unwrap() == data);
-    }
-    assert!(io.read(1, 2_000_000, 8).unwrap().iter().all(|&b| b == 0));
-    let flush = Sqe::new(nvm::FLUSH, u32::MAX);
-    assert_eq!(io.command(flush, &[]).0.status(), Status::SUCCESS);
-    let zeroes = Sqe::for_blocks(nvm::WRITE_ZEROES, 1, 0, 8);
-    let (cqe, _) = io.command(zeroes, &[]);
-    assert_eq!(cqe.status().code(), Status::INVALID_OPCODE);
-    check_other(&mut io);
-}
-
-#[test]
 fn a_disk_that_never_answers_harms_its_own_namespace_only() {
     let target = target_with(&DiskRef::new(Liar::new("silent disk", Lie::Never)));
-    let (mut admin, mut io) = connected(&target);
+    let (mut admin, mut io) = target.connect(Options::default());
     let open = [
         io.submit(read_sqe(1, 8), &[]),
         io.submit(read_sqe(1, 2048), &[]),
@@ -234,7 +212,7 @@ fn a_disk_that_never_answers_harms_its_own_namespace_only() {
 #[test]
 fn another_buffer_than_the_own_counts_for_nothing() {
     let target = target_with(&DiskRef::new(Liar::new("swapping disk", Lie::OtherBuffer)));
-    let (_admin, mut io) = connected(&target);
+    let (_admin, mut io) = target.connect(Options::default());
     for _ in 0..3 {
         let cids = [
             io.submit(read_sqe(1, 8), &[]),
@@ -258,7 +236,7 @@ fn more_bytes_in_place_than_were_asked_for_are_not_sent() {
         ..Liar::new("verbose disk", Lie::None)
     };
     let target = target_with(&DiskRef::new(liar));
-    let (_admin, mut io) = connected(&target);
+    let (_admin, mut io) = target.connect(Options::default());
     for blocks in [8, 2048] {
         assert_eq!(io.read(1, 0, blocks), Err(Status::INTERNAL_ERROR));
         check_other(&mut io);
@@ -279,7 +257,7 @@ fn an_io_of_another_disk_counts_for_nothing() {
         NamespaceConfig::new(Backend::Disk(DiskRef::new(taker)), 512),
     );
     assert!(target.handle.call(taker).is_ok());
-    let (_admin, mut io) = connected(&target);
+    let (_admin, mut io) = target.connect(Options::default());
     let lost = io.submit(read_sqe(1, 8), &[]);
     for _ in 0..3 {
         check_other(&mut io);
@@ -303,7 +281,7 @@ fn an_answer_after_the_end_of_its_namespace_ends_what_waited_for_it() {
     let let_go = Arc::clone(&liar.let_go);
     let disk = DiskRef::new(liar);
     let target = target_with(&disk);
-    let (_admin, mut io) = connected(&target);
+    let (_admin, mut io) = target.connect(Options::default());
     let reading = io.submit(read_sqe(1, 8), &[]);
     let flush_all = io.submit(Sqe::new(nvm::FLUSH, u32::MAX), &[]);
     check_other(&mut io);

@@ -11,12 +11,9 @@ mod ana;
 mod configuration;
 mod disks;
 mod faults;
-mod initiator;
 mod io;
 mod layers;
 mod lying;
-#[path = "../../examples/own_disk/disk.rs"]
-mod own_disk;
 mod removals;
 mod resets;
 mod turns;

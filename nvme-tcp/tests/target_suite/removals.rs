@@ -10,13 +10,16 @@ use pollux_nvme_tcp::spec::pdu::{PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::{Backend, NamespaceConfig, Removed, TargetError, TargetRequest};
+use pollux_nvme_tcp::testing::{
+    Initiator, ManagedTarget, NQN, Options, Pdu, TestTarget, nqn, pattern,
+};
+use pollux_reactor::rpc::Config;
 use serde_json::json;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::disks::{connected, run};
+use crate::disks::run;
 use crate::faults::begin_write;
-use crate::initiator::{Initiator, Options, Pdu, TestTarget, pattern};
-use crate::layers::{NQN, Parked};
+use crate::layers::PARKED;
 
 const MIB: u64 = 1 << 20;
 
@@ -103,7 +106,7 @@ fn a_removal_is_answered_when_nothing_of_it_can_execute() {
         shared: false,
     };
     let target = TestTarget::start(2, &[backend]);
-    let (_admin, mut io) = connected(&target);
+    let (_admin, mut io) = target.connect(Options::default());
     let data = pattern(65536, 1);
     assert!(io.write(1, 0, &data).is_success());
     freezer.freeze();
@@ -161,7 +164,7 @@ fn a_removal_goes_on_when_the_time_for_it_is_over() {
         eprintln!("no file system of its own for this user: not tested");
         return;
     };
-    let mut t = Parked::start("removals");
+    let mut t = ManagedTarget::start(PARKED, Config::default());
     t.call("nvmf_create_transport", json!({"trtype": "tcp"}));
     let subsystem = json!({"nqn": NQN, "allow_any_host": true});
     t.call("nvmf_create_subsystem", subsystem);
@@ -169,7 +172,7 @@ fn a_removal_goes_on_when_the_time_for_it_is_over() {
     t.call("bdev_aio_create", file);
     let namespace = json!({"nqn": NQN, "namespace": {"bdev_name": "Aio0"}});
     t.call("nvmf_subsystem_add_ns", namespace.clone());
-    let (addr, nqn) = (t.listen(), NQN.parse().unwrap());
+    let (addr, nqn) = (t.listen(), nqn());
     let options = Options::default();
     let admin = Initiator::admin(addr, &nqn, options);
     let mut io = Initiator::io(addr, &nqn, admin.cntlid, 1, options);
@@ -187,15 +190,12 @@ fn a_removal_goes_on_when_the_time_for_it_is_over() {
         ("nvmf_subsystem_remove_ns", remove),
         ("bdev_aio_delete", delete),
     ] {
-        let answer = t.answer(method, params);
-        assert_eq!(answer["error"]["code"], -32603, "{answer}");
-        assert_eq!(answer["error"]["message"], "Timeout reached during removal");
+        let (code, message) = t.error(method, params);
+        assert_eq!(code, -32603, "{message}");
+        assert_eq!(message, "Timeout reached during removal");
     }
-    let answer = t.answer("nvmf_subsystem_add_ns", namespace);
-    assert_eq!(
-        answer["error"]["code"], -1,
-        "the disk is still in use: {answer}"
-    );
+    let (code, message) = t.error("nvmf_subsystem_add_ns", namespace);
+    assert_eq!(code, -1, "the disk is still in use: {message}");
     drop(frozen);
     while !t
         .call("bdev_get_bdevs", json!({}))
@@ -209,7 +209,6 @@ fn a_removal_goes_on_when_the_time_for_it_is_over() {
     assert_eq!(io.finish(open, &[]).0.status(), Status::SUCCESS);
     let delete = json!({"nqn": NQN, "timeout_ms": 60_000});
     assert_eq!(t.call("nvmf_delete_subsystem", delete), true);
-    t.running.stop();
 }
 
 /// Data that a namespace's commands have asked for is not written to the one that has its identifier next, nor is that of
@@ -218,7 +217,7 @@ fn a_removal_goes_on_when_the_time_for_it_is_over() {
 fn data_for_a_namespace_that_is_gone_is_written_nowhere() {
     let memory = Backend::Memory { bytes: 4 * MIB };
     let target = TestTarget::start(1, std::slice::from_ref(&memory));
-    let (_admin, mut io) = connected(&target);
+    let (_admin, mut io) = target.connect(Options::default());
     let data = pattern(1 << 20, 1);
     let len = u32::try_from(data.len()).unwrap();
     let mut asked = vec![begin_write(&mut io, len)];

@@ -12,9 +12,8 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::disk::{Disk, DiskChannel, DiskContext, Done, Io, Opening};
 use pollux_nvme_tcp::target::{Backend, DiskRef, TargetRequest};
+use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, pattern, wait_for};
 use zerocopy::FromBytes;
-
-use crate::initiator::{Initiator, Options, TestTarget, pattern, wait_for};
 
 /// Keeps what it is given until it is let go, whoever asks for it back.
 #[derive(Debug, Clone, Default)]

@@ -9,78 +9,26 @@ use pollux_nvme_tcp::spec::Sqe;
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::target::{self, Backend};
-use pollux_reactor::{Context, Executor, Group, Idle, Progress, Receiver, Service, Time};
-
-use crate::initiator::{Initiator, Options, TestTarget, pattern, wait_for};
+use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, Watching, pattern, wait_for};
+use pollux_reactor::{Group, Idle};
 
 /// Turns in a row without a socket call after which the target is said to be at rest.
 const QUIET_TURNS: u64 = 10_000;
-
-/// A service that tells how many turns ago it last made a socket call.
-struct Watched<S> {
-    service: S,
-    quiet_turns: Arc<AtomicU64>,
-}
-
-impl<S: Service> Service for Watched<S> {
-    type Message = S::Message;
-
-    fn on_message(&mut self, message: S::Message, cx: &mut Context<'_>) {
-        self.service.on_message(message, cx);
-    }
-
-    fn on_timer(&mut self, token: u64, cx: &mut Context<'_>) {
-        self.service.on_timer(token, cx);
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
-        let before = cx.net().socket_calls();
-        let progress = self.service.poll(cx);
-        if cx.net().socket_calls() == before {
-            self.quiet_turns.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.quiet_turns.store(0, Ordering::Relaxed);
-        }
-        progress
-    }
-
-    fn deadline(&self) -> Option<Time> {
-        self.service.deadline()
-    }
-}
-
-/// Runs services of a group watched.
-struct Watching<'g>(&'g mut Group, Arc<AtomicU64>);
-
-impl Executor for Watching<'_> {
-    fn reactors(&self) -> usize {
-        self.0.reactors()
-    }
-
-    fn add_service<S: Service>(
-        &mut self,
-        reactor: usize,
-        receiver: Receiver<S::Message>,
-        build: impl FnOnce() -> S + Send + 'static,
-    ) {
-        let quiet_turns = Arc::clone(&self.1);
-        self.0.add_service(reactor, receiver, move || Watched {
-            service: build(),
-            quiet_turns,
-        });
-    }
-
-    fn allows_threads(&self) -> bool {
-        self.0.allows_threads()
-    }
-}
 
 /// A target with one namespace, and how many turns in a row have made no socket call.
 fn watched_target() -> (TestTarget, Arc<AtomicU64>) {
     let quiet_turns = Arc::new(AtomicU64::new(0));
     let mut group = Group::new();
     let reactor = group.add_reactor(None, Idle::Yield);
-    let mut watching = Watching(&mut group, Arc::clone(&quiet_turns));
+    let counted = Arc::clone(&quiet_turns);
+    let after = move |calls| match calls {
+        0 => drop(counted.fetch_add(1, Ordering::Relaxed)),
+        _ => counted.store(0, Ordering::Relaxed),
+    };
+    let mut watching = Watching {
+        group: &mut group,
+        after,
+    };
     let handle = target::install(&mut watching, &[reactor]);
     let running = group.start().unwrap();
     let target = TestTarget::serve(handle, running, &[Backend::Memory { bytes: 8 << 20 }]);
