@@ -9,8 +9,8 @@ use pollux_multipath::{AttachOptions, Op};
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{World, addr, options};
 
 const T: bool = true;

@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{World, addr, nqn};
 use pollux_multipath::Op;
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::target::TargetRequest;
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 
 const T: bool = true;
 const F: bool = false;

@@ -8,8 +8,8 @@ use pollux_multipath::{
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{SubsystemConfig, TargetRequest};
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{BLOCK_SIZE, BLOCKS, World, addr, nqn, options, transport};
 
 const T: bool = true;

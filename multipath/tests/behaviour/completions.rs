@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{BLOCK, World, addr, options};
 use pollux_multipath::{
     AttachOptions, ControllerChange, HostRequest, IoError, Op, Policy, Selector,
@@ -12,6 +11,7 @@ use pollux_multipath::{
 use pollux_nvme_tcp::host::Digests;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::target::TargetRequest;
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 
 fn world(seed: u64, paths: u16) -> World {
     let mut w = World::tapped(seed, paths, 1, 0);

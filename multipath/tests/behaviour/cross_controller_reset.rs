@@ -7,9 +7,9 @@ use pollux_multipath::{AttachOptions, Fencing, FencingMode, Mode, Op};
 use pollux_nvme_tcp::spec::opcode::admin;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::target::TargetRequest;
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 use pollux_reactor::Time;
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{BLOCK, World, addr, options};
 
 const KATO_MS: u32 = 1000;

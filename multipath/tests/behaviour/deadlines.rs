@@ -6,8 +6,8 @@ use pollux_multipath::{Aborting, IoError, Op};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::target::TargetRequest;
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{World, lines, options};
 
 const LIMIT: Duration = Duration::from_millis(50);

@@ -9,8 +9,8 @@ use pollux_multipath::{
 };
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::testing::Seen;
 
-use crate::common::wire::Seen;
 use crate::common::{World, options};
 
 const HELD: Duration = Duration::from_millis(500);

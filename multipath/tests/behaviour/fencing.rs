@@ -9,9 +9,9 @@ use pollux_multipath::{
 };
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 use pollux_reactor::Time;
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{BLOCK, World, addr, options};
 
 const KATO_MS: u32 = 1000;

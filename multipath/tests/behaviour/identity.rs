@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::common::wire::Seen;
 use crate::common::{BLOCKS, World, addr, lines};
 use pollux_multipath::{ControllerChange, IoError, Op};
 use pollux_nvme_tcp::spec::identify::cns;
+use pollux_nvme_tcp::testing::Seen;
 
 const T: bool = true;
 const F: bool = false;

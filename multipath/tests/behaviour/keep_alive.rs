@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pollux_multipath::{AttachOptions, Op};
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{World, options};
 
 const T: bool = true;

@@ -7,10 +7,10 @@
 )]
 
 mod admin_status;
+mod ana;
 mod ana_log;
 mod anatt;
 mod attach;
-#[path = "../common/mod.rs"]
 mod common;
 mod completions;
 mod cross_controller_reset;
@@ -20,9 +20,11 @@ mod faults;
 mod fencing;
 mod identity;
 mod keep_alive;
+mod leaks;
 mod many;
 mod namespaces;
 mod path_state;
+mod recovery;
 mod resets;
 mod selection;
 mod silence;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{BLOCK, World};
 use pollux_multipath::{HostRequest, IoError, NotificationKind, Op, VolumeId};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::target::TargetRequest;
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 
 const T: bool = true;
 const F: bool = false;

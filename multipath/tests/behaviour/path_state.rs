@@ -7,8 +7,8 @@ use pollux_multipath::{
 };
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_nvme_tcp::testing::Verdict;
 
-use crate::common::wire::Verdict;
 use crate::common::{World, options};
 
 const T: bool = true;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{World, addr, options, transport};
 use pollux_multipath::{
     AttachOptions, AttachRequest, ControllerChange, HostError, Op, Policy, Recovery, Selector,
 };
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 
 const T: bool = true;
 const F: bool = false;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{World, addr, options};
 use pollux_multipath::{AttachOptions, HostRequest, Op, Policy, Selector};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 
 const T: bool = true;
 const F: bool = false;

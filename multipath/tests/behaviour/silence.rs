@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pollux_multipath::{AttachOptions, Op};
 use pollux_nvme_tcp::spec::opcode::nvm;
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{World, options};
 
 fn secs(secs: u64) -> Duration {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::common::wire::Verdict;
 use crate::common::{BLOCK, World, addr, options};
 use pollux_multipath::{
     AttachOptions, ControllerChange, Op, PathEventKind as Kind, Policy, Recovery, Selector,
 };
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::testing::Verdict;
 
 const BYTES: u64 = BLOCK as u64;
 

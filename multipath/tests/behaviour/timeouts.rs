@@ -11,8 +11,8 @@ use pollux_nvme_tcp::host::{CommandTimeout, TimeoutAction};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::target::TargetRequest;
+use pollux_nvme_tcp::testing::{Seen, Verdict};
 
-use crate::common::wire::{Seen, Verdict};
 use crate::common::{World, options};
 
 const T: bool = true;

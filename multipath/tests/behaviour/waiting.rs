@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::common::wire::Verdict;
 use crate::common::{World, addr, nqn, options};
 use pollux_multipath::{
     AttachOptions, ControllerChange, IoError, NoPath, Op, PathEventKind, Recovery,
 };
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::target::TargetRequest;
+use pollux_nvme_tcp::testing::Verdict;
 use pollux_reactor::Time;
 
 fn ms(ms: u64) -> Duration {

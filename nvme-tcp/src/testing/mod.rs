@@ -30,13 +30,18 @@
 
 mod initiator;
 mod lines;
+pub mod lying;
 mod management;
+pub mod peer;
+mod tap;
 mod target;
 mod watch;
+pub mod wire;
 
 pub use initiator::{Initiator, Options, Pdu, host_nqn};
 pub use lines::{Line, Lines};
 pub use management::{ManagementClient, manage, socket};
+pub use tap::{Seen, Tap, TapService, Verdict};
 pub use target::{ManagedTarget, NQN, TestTarget, nqn, set_up};
 pub use watch::Watching;
 

@@ -16,14 +16,15 @@ use pollux_nvme_tcp::spec::features::fid;
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{PduType, flags};
 
+use crate::broken::check_term_req;
 use crate::broken::table::{report, run_all, wrong_header_digest};
-use crate::broken::wire::{Received, describe};
-use crate::broken::{Checked, check_term_req};
-use crate::device::serve;
 use crate::nonsense::{Nonsense, Outlook};
-use crate::peer::{Event, Events, Order, Peer, TestHost};
+use crate::test_host::{Event, Events, Order, TestHost};
 use crate::to_host::{At, Expect, READ_LEN, Row, SHORT, Stage, WRITE_LEN, icresp, row};
+use pollux_nvme_tcp::testing::lying::serve;
 use pollux_nvme_tcp::testing::pattern;
+use pollux_nvme_tcp::testing::peer::Peer;
+use pollux_nvme_tcp::testing::wire::{Checked, Received, describe};
 
 fn request(stage: Stage) -> Option<Request> {
     let block =
@@ -50,7 +51,7 @@ fn flush() -> Request {
 fn issue(host: &TestHost, peer: &mut Peer, request: Request) -> Checked<u16> {
     host.order(Order::Request(request));
     loop {
-        match peer.wire.next()? {
+        match peer.wire.receive()? {
             // Data of a write that has ended already.
             Received::Pdu(bytes) if bytes.first() == Some(&PduType::H2C_DATA.0) => {}
             Received::Pdu(bytes) if bytes.first() == Some(&PduType::CAPSULE_CMD.0) => {
@@ -121,7 +122,7 @@ fn bring_up(row: &Row, host: &TestHost) -> Checked<(Peer, Events, At)> {
 /// What comes next from the host but data that it was asked for.
 fn next(peer: &mut Peer) -> Checked<Received> {
     loop {
-        let received = peer.wire.next()?;
+        let received = peer.wire.receive()?;
         if received.pdu_type() != Some(PduType::H2C_DATA) {
             return Ok(received);
         }

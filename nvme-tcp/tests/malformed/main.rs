@@ -8,10 +8,9 @@
 
 mod broken;
 mod client;
-mod device;
 mod host;
 mod nonsense;
-mod peer;
 mod target;
+mod test_host;
 mod to_host;
 mod to_target;

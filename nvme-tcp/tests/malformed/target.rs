@@ -16,11 +16,11 @@ use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::pdu::{CapsuleCmd, Icreq, PduType};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Cqe, Sqe};
+use pollux_nvme_tcp::testing::wire::{Checked, Received, Wire, pdu};
 use pollux_nvme_tcp::testing::{Initiator, Options, Pdu, TestTarget, host_nqn, pattern};
 
+use crate::broken::check_term_req;
 use crate::broken::table::{report, run_all, wrong_header_digest};
-use crate::broken::wire::{Received, Wire};
-use crate::broken::{Checked, check_term_req, pdu};
 use crate::client::{
     Healthy, begin_write, closed_nqn, digests, invalid_parameter, start, succeeded, write_by_r2t,
 };
@@ -262,7 +262,7 @@ fn changed_bytes_of_a_valid_exchange_disturb_nobody() {
             end_sending(&client);
             // Whatever the target understood, what it says are PDUs, and it comes to an end.
             let mut wire = Wire::new(client.stream)?;
-            while wire.next()? != Received::End {}
+            while wire.receive()? != Received::End {}
             Ok(())
         });
         row.flatten()

@@ -1,33 +1,14 @@
 //! What the tests of malformed input share: PDUs with any byte made wrong, and the check of the TermReq that answers them.
-//!
-//! What fails here is described by a text, so that a test can name the row of its table.
 
 pub mod table;
-pub mod wire;
 
-use pollux_nvme_tcp::pdu::{DataDigest, TxFraming};
 use pollux_nvme_tcp::spec::pdu::{CommonHeader, PduType};
-use zerocopy::{Immutable, IntoBytes};
+use pollux_nvme_tcp::testing::wire::Checked;
+use zerocopy::IntoBytes;
 
 /// Longest TermReq in bytes, and its header without data (NVMe/TCP 1.1, 3.6.2.4).
 const TERM_REQ_MAX: usize = 152;
 const TERM_REQ_HEADER: usize = 24;
-
-/// Of a test's steps: the error says what was seen instead of what.
-pub type Checked<T> = Result<T, String>;
-
-/// A PDU as it should be.
-pub fn pdu<H: IntoBytes + Immutable>(framing: TxFraming, header: &H, data: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let layout = framing.put_header(&mut out, header, data.len());
-    out.extend_from_slice(data);
-    if layout.ddgst {
-        let mut digest = DataDigest::new();
-        digest.update(data);
-        out.extend_from_slice(&digest.finish());
-    }
-    out
-}
 
 /// A PDU that has nothing right but, perhaps, its common header, with zeroes up to `len` bytes.
 pub fn bare(pdu_type: PduType, flags: u8, hlen: u8, pdo: u8, plen: u32, len: usize) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Tables of broken bytes: what a row is, and how all rows of a table are run.
 
-use super::Checked;
+use pollux_nvme_tcp::testing::wire::Checked;
 
 type Bytes<A> = Box<dyn Fn(&A) -> Vec<Vec<u8>>>;
 

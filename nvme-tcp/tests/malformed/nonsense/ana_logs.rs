@@ -3,11 +3,11 @@
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::testing::lying::{Reply, ana_log, identify_controller};
 use zerocopy::IntoBytes;
 
 use super::{Nonsense, Outlook, ana, identify, nonsense};
 use crate::broken::Spoil;
-use crate::device::{Reply, ana_log, identify_controller};
 
 pub fn table() -> Vec<Nonsense> {
     use Outlook::{GivenUp, Usable};

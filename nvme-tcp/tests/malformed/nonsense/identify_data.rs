@@ -9,7 +9,7 @@ use zerocopy::IntoBytes;
 
 use super::{Nonsense, Outlook, identify, nonsense, property_get};
 use crate::broken::Spoil;
-use crate::device::{Reply, cap, identify_controller, identify_namespace, nsids};
+use pollux_nvme_tcp::testing::lying::{Reply, cap, identify_controller, identify_namespace, nsids};
 use pollux_nvme_tcp::testing::pattern;
 
 const CNTLID: Range<usize> = 78..80;

@@ -9,9 +9,8 @@ use std::time::Duration;
 use pollux_nvme_tcp::spec::Sqe;
 use pollux_nvme_tcp::spec::log::lid;
 use pollux_nvme_tcp::spec::opcode::admin;
-
-use crate::broken::wire::DEADLINE;
-use crate::device::{Lie, Reply, is_property_get, selector};
+use pollux_nvme_tcp::testing::lying::{Lie, Reply, is_property_get, selector};
+use pollux_nvme_tcp::testing::wire::PATIENCE;
 
 /// How bringing up a controller ends.
 pub enum Outlook {
@@ -39,7 +38,7 @@ pub fn nonsense(
         name,
         outlook,
         lie: Box::new(lie),
-        timeout: DEADLINE,
+        timeout: PATIENCE,
         keep_alive_ms: 0,
     }
 }

@@ -8,10 +8,10 @@ use pollux_nvme_tcp::spec::opcode::admin;
 use pollux_nvme_tcp::spec::pdu::{CapsuleResp, R2t};
 use pollux_nvme_tcp::spec::registers::{Cap, Csts};
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::testing::lying::{Reply, cap, selector};
+use pollux_nvme_tcp::testing::wire::pdu;
 
 use super::{Nonsense, Outlook, answer_to, nonsense, property_get};
-use crate::broken::pdu;
-use crate::device::{Reply, cap, selector};
 use crate::to_host::SHORT;
 
 pub fn table() -> Vec<Nonsense> {

@@ -10,8 +10,9 @@ use super::{
     At, DATAL, Expect, FLAGS, HLEN, PDO, PLEN, Row, SEQUENCE, Stage, TERMINATED, TYPE, icresp, row,
     term_req,
 };
-use crate::broken::{Spoil, pdu};
+use crate::broken::Spoil;
 use pollux_nvme_tcp::testing::pattern;
+use pollux_nvme_tcp::testing::wire::pdu;
 
 /// Headers that no request makes right.
 pub fn table() -> Vec<Row> {

@@ -7,8 +7,9 @@ use pollux_nvme_tcp::spec::pdu::{Icreq, PduType, flags};
 use super::{
     Expect, FLAGS, HLEN, PLEN, Row, SEQUENCE, Stage, TERMINATED, TYPE, field, icresp, row, term_req,
 };
-use crate::broken::{Spoil, bare, pdu};
+use crate::broken::{Spoil, bare};
 use pollux_nvme_tcp::testing::pattern;
+use pollux_nvme_tcp::testing::wire::pdu;
 
 /// Instead of ICResp.
 pub fn table() -> Vec<Row> {

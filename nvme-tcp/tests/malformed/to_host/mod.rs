@@ -13,9 +13,10 @@ use pollux_nvme_tcp::pdu::TxFraming;
 use pollux_nvme_tcp::spec::Cqe;
 use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleResp, Icresp, PduType, R2t, TermReq};
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::testing::wire::pdu;
 use zerocopy::FromZeros;
 
-use crate::broken::{pdu, table};
+use crate::broken::table;
 
 /// How far a connection has come before the controller sends the bytes of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,13 +3,13 @@
 use pollux_nvme_tcp::host::Outcome;
 use pollux_nvme_tcp::spec::pdu::flags;
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::testing::peer::MAXR2T_Z;
 
 use super::{
     At, CCCID, Expect, LIMIT, OUT_OF_RANGE, R2TL, Row, SEQUENCE, SHORT_DATA, Stage, WRITE_LEN, row,
     rows,
 };
 use crate::broken::Spoil;
-use crate::peer::MAXR2T_Z;
 
 /// Answers to a write.
 pub fn table() -> Vec<Row> {

@@ -10,12 +10,13 @@ use pollux_nvme_tcp::spec::opcode::{FABRICS, admin};
 use pollux_nvme_tcp::spec::pdu::CapsuleCmd;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
+use pollux_nvme_tcp::testing::wire::pdu;
 
 use super::{
     At, Expect, IN_CAPSULE_MAX, LIMIT, Row, SEQUENCE, Stage, TTAG, command, icreq, identify,
     log_page, row, rows, term_req,
 };
-use crate::broken::{Spoil, pdu};
+use crate::broken::Spoil;
 
 fn set_features(id: u8, value: u32, save: bool) -> Sqe {
     let mut sqe = Sqe::new(admin::SET_FEATURES, 0);

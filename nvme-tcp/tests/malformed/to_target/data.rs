@@ -4,12 +4,13 @@ use pollux_nvme_tcp::spec::Sqe;
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::CapsuleCmd;
 use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::testing::wire::pdu;
 
 use super::{
     At, CCCID, DATAL, Expect, LIMIT, MAXH2CDATA, OUT_OF_RANGE, Row, SEQUENCE, Stage, TTAG,
     WRITE_LEN, row, rows,
 };
-use crate::broken::{Spoil, pdu};
+use crate::broken::Spoil;
 use crate::client::write_by_r2t;
 
 /// Data for a write that waits for it.

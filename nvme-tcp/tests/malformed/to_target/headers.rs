@@ -9,9 +9,10 @@ use pollux_nvme_tcp::spec::{Cqe, SglDescriptor, Sqe};
 use super::{
     At, DATAL, Expect, FLAGS, HLEN, PDO, PLEN, Row, SEQUENCE, Stage, TYPE, icreq, row, term_req,
 };
-use crate::broken::{Spoil, pdu};
+use crate::broken::Spoil;
 use crate::client::write_by_r2t;
 use pollux_nvme_tcp::testing::pattern;
+use pollux_nvme_tcp::testing::wire::pdu;
 
 /// Headers on an I/O queue.
 pub fn table() -> Vec<Row> {

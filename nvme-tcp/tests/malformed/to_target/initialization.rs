@@ -6,8 +6,9 @@ use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{CapsuleCmd, H2cData, Icresp, PduType, flags};
 
 use super::{Expect, FLAGS, HLEN, PLEN, Row, SEQUENCE, Stage, TYPE, field, icreq, row, term_req};
-use crate::broken::{Spoil, bare, pdu};
+use crate::broken::{Spoil, bare};
 use pollux_nvme_tcp::testing::pattern;
+use pollux_nvme_tcp::testing::wire::pdu;
 
 /// Before ICReq.
 pub fn table() -> Vec<Row> {

@@ -14,9 +14,10 @@ use pollux_nvme_tcp::spec::opcode::admin;
 use pollux_nvme_tcp::spec::pdu::{CapsuleCmd, H2cData, Icreq, PduType, TermReq};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{Nqn, SglDescriptor, Sqe};
+use pollux_nvme_tcp::testing::wire::pdu;
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::broken::{pdu, table};
+use crate::broken::table;
 use crate::client::connect_data;
 
 /// How far a connection has come before it sends the bytes of its row.

@@ -7,20 +7,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use pollux_nvme_tcp::pdu::TxFraming;
-use pollux_nvme_tcp::spec::Cqe;
-use pollux_nvme_tcp::spec::opcode::{FABRICS, admin, nvm};
-use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleResp, PduType, flags};
-use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::{Context, Listener, Progress, Service, Stream, Time};
 
-use super::addr;
+use crate::pdu::TxFraming;
+use crate::spec::Cqe;
+use crate::spec::opcode::{FABRICS, admin, nvm};
+use crate::spec::pdu::{C2hData, CapsuleResp, PduType, flags};
+use crate::spec::status::Status;
 
 /// A command on its way to the target.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    /// When.
     pub at: Time,
-    /// The path, as [`addr`] counts them.
+    /// The path, by its place among those of the [`TapService`].
     pub path: u16,
     /// Queue identifier; 0 is the admin queue.
     pub qid: u16,
@@ -33,18 +33,22 @@ impl Seen {
         u32::from_le_bytes(self.sqe[at..at + 4].try_into().unwrap())
     }
 
+    /// Its opcode.
     pub fn opcode(&self) -> u8 {
         self.sqe[0]
     }
 
+    /// Its command identifier.
     pub fn cid(&self) -> u16 {
         u16::from_le_bytes([self.sqe[2], self.sqe[3]])
     }
 
+    /// The namespace that it is for.
     pub fn nsid(&self) -> u32 {
         self.dword(4)
     }
 
+    /// Its first block.
     pub fn lba(&self) -> u64 {
         u64::from(self.dword(40)) | u64::from(self.dword(44)) << 32
     }
@@ -58,18 +62,22 @@ impl Seen {
         self.qid != 0 && [nvm::READ, nvm::WRITE].contains(&self.opcode())
     }
 
+    /// A write of blocks.
     pub fn is_write(&self) -> bool {
         self.qid != 0 && self.opcode() == nvm::WRITE
     }
 
+    /// A read of blocks.
     pub fn is_read(&self) -> bool {
         self.qid != 0 && self.opcode() == nvm::READ
     }
 
+    /// Fabrics Connect.
     pub fn is_connect(&self) -> bool {
         self.opcode() == FABRICS && self.sqe[4] == 1
     }
 
+    /// Asynchronous Event Request.
     pub fn is_event_request(&self) -> bool {
         self.is_admin(admin::ASYNC_EVENT_REQUEST)
     }
@@ -79,6 +87,7 @@ impl Seen {
         self.opcode() == FABRICS && self.sqe[4] == 4 && self.dword(44) == 0x1c
     }
 
+    /// Abort.
     pub fn is_abort(&self) -> bool {
         self.is_admin(admin::ABORT)
     }
@@ -89,6 +98,7 @@ impl Seen {
         ((word & 0xffff) as u16, (word >> 16) as u16)
     }
 
+    /// Keep Alive.
     pub fn is_keep_alive(&self) -> bool {
         self.is_admin(admin::KEEP_ALIVE)
     }
@@ -107,6 +117,7 @@ impl Seen {
 /// What becomes of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
+    /// Goes on to the target.
     Pass,
     /// The host gets this status, the target nothing.
     Answer(Status),
@@ -152,6 +163,7 @@ pub struct Tap {
 }
 
 impl Tap {
+    /// How many commands of a kind were seen.
     pub fn count(&self, wanted: impl Fn(&Seen) -> bool) -> usize {
         self.seen.iter().filter(|s| wanted(s)).count()
     }
@@ -175,21 +187,17 @@ struct Passage {
     ended: bool,
 }
 
-/// The service; listens on [`addr`] of each path for what the target listens on [`behind`].
-pub struct Wire {
+/// The service of a tap: for each path it listens at one address for what the target listens on at another.
+pub struct TapService {
     tap: Rc<RefCell<Tap>>,
-    paths: u16,
-    listeners: Vec<(u16, Listener)>,
+    paths: Vec<(SocketAddr, SocketAddr)>,
+    listeners: Vec<(u16, SocketAddr, Listener)>,
     passages: Vec<Passage>,
 }
 
-/// Where the target listens for a path.
-pub fn behind(path: u16) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 2], 4420 + path))
-}
-
-impl Wire {
-    pub fn new(paths: u16, tap: Rc<RefCell<Tap>>) -> Self {
+impl TapService {
+    /// For these paths: where hosts connect to, and where the target is.
+    pub fn new(paths: Vec<(SocketAddr, SocketAddr)>, tap: Rc<RefCell<Tap>>) -> Self {
         Self {
             tap,
             paths,
@@ -199,13 +207,13 @@ impl Wire {
     }
 }
 
-impl Service for Wire {
+impl Service for TapService {
     type Message = ();
 
     fn on_start(&mut self, cx: &mut Context<'_>) {
-        for path in 0..self.paths {
-            let listener = cx.net().listen(addr(path)).unwrap();
-            self.listeners.push((path, listener));
+        for (path, (front, behind)) in (0..).zip(self.paths.drain(..)) {
+            let listener = cx.net().listen(front).unwrap();
+            self.listeners.push((path, behind, listener));
         }
     }
 
@@ -213,9 +221,9 @@ impl Service for Wire {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         let mut progress = Progress::Idle;
-        for (path, listener) in &mut self.listeners {
+        for (path, behind, listener) in &mut self.listeners {
             while let Ok(Some((host, _))) = listener.accept(cx.net()) {
-                let target = cx.net().connect(behind(*path), None).unwrap();
+                let target = cx.net().connect(*behind, None).unwrap();
                 self.passages.push(Passage::new(*path, host, target));
                 self.tap.borrow_mut().accepted.push((*path, cx.now()));
                 progress = Progress::Busy;

@@ -1,6 +1,5 @@
-//! A controller that does as it is told, and the host that is tested against it.
+//! The host under test, next to a connection that is in order.
 
-use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -9,17 +8,12 @@ use pollux_nvme_tcp::host::{
     Completed, ConnectOptions, Controller, ControllerError, ControllerEvent, ControllerOptions,
     HostIdentity, QueueError, QueuePair, Request,
 };
-use pollux_nvme_tcp::pdu::TxFraming;
 use pollux_nvme_tcp::spec::opcode::nvm;
-use pollux_nvme_tcp::spec::pdu::{C2hData, CapsuleCmd, CapsuleResp, Icreq, Icresp, PduType, flags};
-use pollux_nvme_tcp::spec::{Cqe, Sqe};
 use pollux_nvme_tcp::target::{self, Backend};
+use pollux_nvme_tcp::testing::peer::Peer;
+use pollux_nvme_tcp::testing::wire::{Checked, PATIENCE};
 use pollux_nvme_tcp::testing::{TestTarget, nqn, pattern};
 use pollux_reactor::{Context, Group, Idle, Progress, Sender, Service, mailbox};
-use zerocopy::FromBytes;
-
-use crate::broken::wire::{DEADLINE, Wire};
-use crate::broken::{Checked, pdu};
 
 /// What the host under test is asked to do.
 pub enum Order {
@@ -272,7 +266,7 @@ impl TestHost {
             queue_id: 1,
             controller_id: 1,
             transfer_max: 1 << 20,
-            timeout: DEADLINE,
+            timeout: PATIENCE,
             ..ConnectOptions::admin(addr, nqn(), HostIdentity::random())
         }
     }
@@ -286,31 +280,14 @@ impl TestHost {
     pub fn queue(&self, options: ConnectOptions) -> Checked<(Peer, Events)> {
         let (sender, events) = mpsc::channel();
         self.order(Order::Queue(Box::new(options), sender));
-        Ok((self.accept()?, Events(events)))
+        Ok((Peer::accept(&self.listener)?, Events(events)))
     }
 
     /// Makes the host connect to a controller, and takes the connection.
     pub fn controller(&self, options: ControllerOptions) -> Checked<(Peer, Events)> {
         let (sender, events) = mpsc::channel();
         self.order(Order::Controller(Box::new(options), sender));
-        Ok((self.accept()?, Events(events)))
-    }
-
-    fn accept(&self) -> Checked<Peer> {
-        for _ in 0..10_000_000 {
-            match self.listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false).map_err(|e| e.to_string())?;
-                    return Ok(Peer {
-                        wire: Wire::new(stream)?,
-                        framing: TxFraming::default(),
-                    });
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
-                Err(e) => return Err(format!("accept: {e}")),
-            }
-        }
-        Err("the host does not connect".into())
+        Ok((Peer::accept(&self.listener)?, Events(events)))
     }
 
     /// Writes and reads over the connection that is in order.
@@ -343,7 +320,7 @@ pub struct Events(mpsc::Receiver<Event>);
 
 impl Events {
     pub fn next(&self) -> Checked<Event> {
-        let event = self.0.recv_timeout(DEADLINE);
+        let event = self.0.recv_timeout(PATIENCE);
         event.map_err(|_| "nothing heard from the host".into())
     }
 
@@ -355,66 +332,3 @@ impl Events {
         }
     }
 }
-
-/// The controller's side of one connection.
-pub struct Peer {
-    pub wire: Wire,
-    pub framing: TxFraming,
-}
-
-impl Peer {
-    /// Takes ICReq and Connect, and accepts both. `dgst` as in ICResp.
-    pub fn accept_queue(&mut self, dgst: u8) -> Checked<()> {
-        self.accept_icreq(dgst)?;
-        let connect = self.command()?;
-        self.complete(connect.cid.get(), Cqe::default())
-    }
-
-    /// Takes ICReq and answers it.
-    pub fn accept_icreq(&mut self, dgst: u8) -> Checked<()> {
-        self.icreq()?;
-        let response = pdu(TxFraming::default(), &Icresp::new(0, dgst, 8192), &[]);
-        self.wire.send(&response)?;
-        self.framing.hdgst = dgst & 1 != 0;
-        self.framing.ddgst = dgst & 2 != 0;
-        Ok(())
-    }
-
-    /// Takes ICReq.
-    pub fn icreq(&mut self) -> Checked<()> {
-        let bytes = self.wire.expect(PduType::ICREQ)?;
-        let (request, _) = Icreq::ref_from_prefix(&bytes).map_err(|e| e.to_string())?;
-        match (bytes.len(), request.pfv.get(), request.maxr2t_z.get()) {
-            (128, 0, MAXR2T_Z) => Ok(()),
-            other => Err(format!("ICReq {other:?}")),
-        }
-    }
-
-    /// The next command.
-    pub fn command(&mut self) -> Checked<Sqe> {
-        let bytes = self.wire.expect(PduType::CAPSULE_CMD)?;
-        let (capsule, _) = CapsuleCmd::read_from_prefix(&bytes).map_err(|e| e.to_string())?;
-        Ok(capsule.sqe)
-    }
-
-    /// Completes a command; its CID is put into `cqe`.
-    pub fn complete(&mut self, cid: u16, cqe: Cqe) -> Checked<()> {
-        let cqe = Cqe {
-            cid: cid.into(),
-            ..cqe
-        };
-        let response = pdu(self.framing, &CapsuleResp::new(cqe), &[]);
-        self.wire.send(&response)
-    }
-
-    /// Sends all data of a read.
-    pub fn data(&mut self, cid: u16, data: &[u8]) -> Checked<()> {
-        let len = u32::try_from(data.len()).unwrap_or(0);
-        let header = C2hData::new(cid, 0, len, flags::LAST_PDU);
-        let bytes = pdu(self.framing, &header, data);
-        self.wire.send(&bytes)
-    }
-}
-
-/// MAXR2T that the host states: four, minus one.
-pub const MAXR2T_Z: u32 = 3;

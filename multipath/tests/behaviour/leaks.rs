@@ -1,27 +1,17 @@
 //! What is left after a detach: nothing (rule B11).
 #![expect(unsafe_code, reason = "a counting allocator cannot be had without")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "what fails here fails the test"
-)]
-
-mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use common::{World, addr, options, transport};
-use pollux_multipath::{
-    Application, AttachOptions, AttachRequest, ControllerChange, Host, HostError, Op, PollGroup,
-    TransportId,
-};
+use pollux_multipath::{ControllerChange, HostError, Op};
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_nvme_tcp::target::{self, Backend};
-use pollux_nvme_tcp::testing::TestTarget;
-use pollux_reactor::{Context, Group, Idle, Progress};
+use pollux_nvme_tcp::spec::status::Status;
+use pollux_nvme_tcp::testing::Verdict;
+use pollux_reactor::Progress;
+
+use crate::common::{World, addr, options};
 
 thread_local! {
     /// Bytes that this thread holds; a simulation is one thread.
@@ -86,8 +76,6 @@ fn no_connection_and_no_timer_is_left() {
             w.sim.run_for(Duration::from_millis(50));
         }),
         ("a retry waits", |w| {
-            use common::wire::Verdict;
-            use pollux_nvme_tcp::spec::status::Status;
             w.on_command(|seen| match seen.is_io() {
                 true => Verdict::Answer(Status::INTERNAL_ERROR.with_crd(1)),
                 false => Verdict::Pass,
@@ -185,7 +173,6 @@ fn a_detached_path_hands_its_io_over() {
     for path in 0..3 {
         w.attach(path);
     }
-    use common::wire::Verdict;
     w.on_command(|seen| match seen.path == 0 && seen.is_io() {
         true => Verdict::Lose,
         false => Verdict::Pass,
@@ -201,70 +188,4 @@ fn a_detached_path_hands_its_io_over() {
         assert_eq!(w.carried_by(id), Some(1));
     }
     w.expect_paths(&[(1, true, true, true), (2, false, true, true)]);
-}
-
-/// Does no I/O.
-struct Onlooker;
-
-impl Application for Onlooker {
-    type Message = ();
-    fn on_message(&mut self, (): (), _: &mut PollGroup, _: &mut Context<'_>) {}
-    fn poll(&mut self, _: &mut PollGroup, _: &mut Context<'_>) -> Progress {
-        Progress::Idle
-    }
-}
-
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// B11, B1.4: on real sockets: after attaches, failed ones and detaches as many descriptors are open as before.
-#[test]
-fn descriptors_are_closed() {
-    let mut group = Group::new();
-    let reactors = [0; 2].map(|_| group.add_reactor(None, Idle::Yield));
-    let handle = target::install(&mut group, &reactors[..1]);
-    let host = Host::builder()
-        .control(reactors[1])
-        .io(&reactors)
-        .install(&mut group, |_| Onlooker);
-    let memory = Backend::Memory { bytes: 1 << 20 };
-    let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
-    let listeners = [target.addr, target.listen()];
-    // Takes connections, by way of its backlog, and says nothing.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = silent.local_addr().map(|addr| (silent, addr)).unwrap();
-    let attach = |addr: SocketAddr, timeout| {
-        let options = AttachOptions {
-            connect_timeout: Duration::from_millis(timeout),
-            ..options()
-        };
-        host.attach(AttachRequest {
-            options,
-            ..AttachRequest::new(
-                "Nvme0",
-                TransportId {
-                    addr,
-                    ..transport(0)
-                },
-            )
-        })
-    };
-    let before = descriptors();
-    for _ in 0..5 {
-        for addr in listeners {
-            attach(addr, 10_000).unwrap();
-        }
-        assert!(descriptors() > before);
-        attach(silent.1, 20).unwrap_err();
-        // Nobody listens on port 1.
-        attach(([127, 0, 0, 1], 1).into(), 10_000).unwrap_err();
-        host.detach("Nvme0", None).unwrap();
-    }
-    // The last streams are closed a turn or two after the detach is answered; there are some seconds for it.
-    let closed = (0..1_000_000).any(|_| {
-        std::thread::yield_now();
-        descriptors() <= before
-    });
-    assert!(closed, "{} descriptors, {before} before", descriptors());
 }

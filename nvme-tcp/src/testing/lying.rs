@@ -1,25 +1,23 @@
 //! A controller behind an admin queue that answers as one with a single namespace would, unless it is told
 //! to lie.
 
-use pollux_nvme_tcp::spec::fabrics::property;
-use pollux_nvme_tcp::spec::features::{NumberOfQueues, fid};
-use pollux_nvme_tcp::spec::identify::{
-    IdentifyController, IdentifyNamespace, LbaFormat, cns, ctrl,
-};
-use pollux_nvme_tcp::spec::log::{AnaGroupDescriptor, AnaLogHeader, AnaState, event, lid};
-use pollux_nvme_tcp::spec::opcode::{FABRICS, admin, fctype};
-use pollux_nvme_tcp::spec::pdu::{CapsuleCmd, PduType};
-use pollux_nvme_tcp::spec::registers::{Cap, Csts, Vs};
-use pollux_nvme_tcp::spec::status::Status;
-use pollux_nvme_tcp::spec::{Cqe, Sqe};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::broken::Checked;
-use crate::broken::wire::Received;
-use crate::peer::Peer;
-use pollux_nvme_tcp::testing::nqn;
+use super::nqn;
+use super::peer::Peer;
+use super::wire::{Checked, Received};
+use crate::spec::fabrics::property;
+use crate::spec::features::{NumberOfQueues, fid};
+use crate::spec::identify::{IdentifyController, IdentifyNamespace, LbaFormat, cns, ctrl};
+use crate::spec::log::{AnaGroupDescriptor, AnaLogHeader, AnaState, event, lid};
+use crate::spec::opcode::{FABRICS, admin, fctype};
+use crate::spec::pdu::{CapsuleCmd, PduType};
+use crate::spec::registers::{Cap, Csts, Vs};
+use crate::spec::status::Status;
+use crate::spec::{Cqe, Sqe};
 
 /// What a command is answered with.
+#[derive(Debug)]
 pub enum Reply {
     /// Nothing, for now.
     Silence,
@@ -44,7 +42,7 @@ pub type Lie = Box<dyn FnMut(&Sqe) -> Option<Reply> + Send>;
 pub fn serve(mut peer: Peer, mut lie: Lie) -> Checked<Received> {
     peer.accept_queue(0)?;
     loop {
-        let received = peer.wire.next()?;
+        let received = peer.wire.receive()?;
         let Received::Pdu(bytes) = &received else {
             return Ok(received);
         };

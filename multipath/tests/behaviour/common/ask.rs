@@ -8,8 +8,8 @@ use pollux_multipath::{
     PathStatus, Policy,
 };
 use pollux_nvme_tcp::target::{Backend, NamespaceConfig, TargetRequest};
+use pollux_nvme_tcp::testing::{Seen, Tap, Verdict};
 
-use super::wire::{Seen, Tap, Verdict};
 use super::{BLOCK_SIZE, World, addr, nqn, transport};
 
 impl World {

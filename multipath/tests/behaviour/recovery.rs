@@ -1,15 +1,8 @@
 //! Lost connections, reconnects and detach on simulated reactors, in virtual time.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "what fails here fails the test"
-)]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{World, addr};
+use crate::common::{self, World, addr};
 use pollux_multipath::{AttachOptions, ControllerChange, HostError, Mode, Recovery};
 
 const T: bool = true;

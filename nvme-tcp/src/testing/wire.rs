@@ -1,16 +1,33 @@
 //! One side of a connection as PDUs of any content, with a deadline.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use pollux_nvme_tcp::spec::pdu::{CommonHeader, PduType};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::Checked;
+use super::is_end;
+use crate::pdu::{DataDigest, TxFraming};
+use crate::spec::pdu::{CommonHeader, PduType};
 
 /// Any step that takes longer has failed.
-pub const DEADLINE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a step has come to: the error says what was seen instead of what, so that a test can name the row of its table.
+pub type Checked<T> = Result<T, String>;
+
+/// A PDU as it should be.
+pub fn pdu<H: IntoBytes + Immutable>(framing: TxFraming, header: &H, data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let layout = framing.put_header(&mut out, header, data.len());
+    out.extend_from_slice(data);
+    if layout.ddgst {
+        let mut digest = DataDigest::new();
+        digest.update(data);
+        out.extend_from_slice(&digest.finish());
+    }
+    out
+}
 
 /// What came next on a connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,17 +49,19 @@ impl Received {
 }
 
 /// One side of a connection, blocking with a deadline.
+#[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
 impl Wire {
+    /// A connection of which nothing was sent or read.
     pub fn new(stream: TcpStream) -> Checked<Self> {
         stream
             .set_nodelay(true)
-            .and_then(|()| stream.set_read_timeout(Some(DEADLINE)))
-            .and_then(|()| stream.set_write_timeout(Some(DEADLINE)))
+            .and_then(|()| stream.set_read_timeout(Some(PATIENCE)))
+            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
             .map_err(|e| format!("socket: {e}"))?;
         Ok(Self {
             stream,
@@ -65,7 +84,7 @@ impl Wire {
     }
 
     /// The next PDU, or the end.
-    pub fn next(&mut self) -> Checked<Received> {
+    pub fn receive(&mut self) -> Checked<Received> {
         let mut buffer = [0; 16 * 1024];
         loop {
             if let Ok((ch, _)) = CommonHeader::ref_from_prefix(&self.received) {
@@ -97,7 +116,7 @@ impl Wire {
 
     /// The next PDU, which must be of this type.
     pub fn expect(&mut self, pdu_type: PduType) -> Checked<Vec<u8>> {
-        match self.next()? {
+        match self.receive()? {
             Received::Pdu(bytes) if bytes.first() == Some(&pdu_type.0) => Ok(bytes),
             other => Err(format!("{} instead of {pdu_type}", describe(&other))),
         }
@@ -105,19 +124,11 @@ impl Wire {
 
     /// The end, with nothing before it.
     pub fn expect_end(&mut self) -> Checked<()> {
-        match self.next()? {
+        match self.receive()? {
             Received::End => Ok(()),
             other => Err(format!("{} instead of the end", describe(&other))),
         }
     }
-}
-
-/// The peer has closed or reset the connection.
-fn is_end(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted
-    )
 }
 
 /// For a message: the type of a PDU and its first bytes.

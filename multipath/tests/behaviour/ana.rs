@@ -1,15 +1,8 @@
 //! ANA changes, ANATT and status on simulated reactors, in virtual time.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "what fails here fails the test"
-)]
-
-mod common;
 
 use std::time::Duration;
 
-use common::World;
+use crate::common::{self, World};
 use pollux_nvme_tcp::spec::log::AnaState;
 
 const T: bool = true;

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 
 thread_local! {
-    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// `None`: nobody has asked for them.
+    static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
 struct Keep;
@@ -14,8 +15,11 @@ impl log::Log for Keep {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let line = format!("{}: {}", record.level(), record.args());
-        LINES.with(|lines| lines.borrow_mut().push(line));
+        LINES.with(|lines| {
+            if let Some(lines) = &mut *lines.borrow_mut() {
+                lines.push(format!("{}: {}", record.level(), record.args()));
+            }
+        });
     }
 
     fn flush(&self) {}
@@ -26,14 +30,14 @@ pub fn keep() {
     // Another test of this process may have done it before.
     let _ = log::set_logger(&Keep);
     log::set_max_level(log::LevelFilter::Info);
-    LINES.with(|lines| lines.borrow_mut().clear());
+    LINES.set(Some(Vec::new()));
 }
 
 /// The lines since, those that contain `what`.
 pub fn with(what: &str) -> Vec<String> {
     LINES.with(|lines| {
         let lines = lines.borrow();
-        let found = lines.iter().filter(|line| line.contains(what));
+        let found = lines.iter().flatten().filter(|line| line.contains(what));
         found.cloned().collect()
     })
 }

@@ -1,15 +1,8 @@
 //! A target and a host on simulated reactors, and an application that keeps I/O going.
-#![allow(
-    clippy::allow_attributes,
-    reason = "whether it is unused depends on the test"
-)]
-#![allow(dead_code, reason = "not every test uses all of it")]
-
 pub mod ask;
 pub mod hand;
 pub mod lines;
 pub mod shared;
-pub mod wire;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -23,15 +16,13 @@ use pollux_multipath::{
     VolumeId, VolumeStatus,
 };
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
-};
+use pollux_nvme_tcp::target::{self, Backend, TargetHandle, TargetRequest};
+pub use pollux_nvme_tcp::testing::nqn;
+use pollux_nvme_tcp::testing::{Tap, TapService, set_up};
 use pollux_reactor::{Context, Progress, Sender, Simulation, Time, mailbox};
 
 use self::hand::{BY_HAND, Ended, Hand};
 use self::shared::Shared;
-use self::wire::{Tap, Wire, behind};
 
 pub const BLOCK: usize = 512;
 pub const BLOCK_SIZE: u32 = 512;
@@ -195,10 +186,6 @@ impl Application for Pump {
     }
 }
 
-pub fn nqn() -> Nqn {
-    Nqn::new("nqn.2014-08.org.example:disk1").unwrap()
-}
-
 /// Reconnects fast, so that little virtual time passes.
 pub fn options() -> AttachOptions {
     AttachOptions {
@@ -218,8 +205,14 @@ pub fn transport(path: u16) -> TransportId {
     }
 }
 
+/// Where hosts connect to for a path.
 pub fn addr(path: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 4420 + path))
+}
+
+/// Where the target listens for a path when there is a tap.
+fn behind(path: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 2], 4420 + path))
 }
 
 /// A target with `paths` listeners over one namespace, a host with `io` I/O reactors.
@@ -266,7 +259,8 @@ impl World {
         let wire = tapped.then(|| {
             let (sender, receiver) = mailbox(16);
             let reactor = sim.add_reactor();
-            sim.add_service(reactor, receiver, || Wire::new(paths, tap.clone()));
+            let places = (0..paths).map(|path| (addr(path), behind(path))).collect();
+            sim.add_service(reactor, receiver, || TapService::new(places, tap.clone()));
             sender
         });
         let mut world = Self {
@@ -281,22 +275,12 @@ impl World {
         };
         // Writes in doubt are fenced where a test wants that; in all others they move at once.
         world.target(TargetRequest::set_quiesce_time(0));
-        let mut subsystem = SubsystemConfig::new(nqn());
-        subsystem.ana_reporting = true;
-        world.target(TargetRequest::create_subsystem(subsystem));
-        world.target(TargetRequest::add_namespace(
-            nqn(),
-            None,
-            NamespaceConfig::new(
-                Backend::Memory {
-                    bytes: BLOCKS * BLOCK as u64,
-                },
-                BLOCK_SIZE,
-            ),
-        ));
-        for path in 0..paths {
-            world.listen(path);
-        }
+        let memory = Backend::Memory {
+            bytes: BLOCKS * BLOCK as u64,
+        };
+        let listeners: Vec<_> = (0..paths).map(|path| world.listener(path)).collect();
+        set_up(&world.target, &[memory], &listeners);
+        world.target(TargetRequest::sync());
         world
     }
 
