@@ -13,9 +13,9 @@
 //! * Transport: ICReq to TermReq, in-capsule data, R2T, header and data digests, PDU alignment, the SUCCESS flag, SQ flow
 //!   control on and off.
 //! * Host: Fabrics Connect, properties, Identify, ANA log, asynchronous events, Keep Alive (also traffic-based), Abort,
-//!   Reads, Writes, Write Zeroes, Deallocate, Compare, Flush.
+//!   Reads, Writes, Write Zeroes, Deallocate, Compare, Flush, Cross-Controller Reset.
 //! * Target: NVM subsystems with namespaces in ANA groups, the commands above, discovery with referrals, SMART, error and
-//!   effects logs.
+//!   effects logs, a Command Quiesce Time.
 //!
 //! # What is not
 //!
@@ -25,7 +25,7 @@
 //! * Namespace management, firmware, sanitize, device self-test, Directives, Telemetry.
 //! * Endurance groups, NVM sets, more than one domain.
 //! * RDMA, Fibre Channel, and PCIe: TCP is the only transport.
-//! * Dispersed namespaces, and Cross-Controller Reset.
+//! * Dispersed namespaces.
 #![deny(missing_docs)]
 
 pub mod auth;

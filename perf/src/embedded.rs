@@ -119,11 +119,7 @@ impl Embedded {
 
     /// Where to connect, the optimized path first.
     pub fn transports(&self) -> Vec<TransportId> {
-        let transport = |&addr: &SocketAddr| TransportId {
-            addr,
-            subnqn: self.nqn.clone(),
-            hostnqn: None,
-        };
+        let transport = |&addr: &SocketAddr| TransportId::new(addr, self.nqn.clone());
         self.listeners.iter().map(transport).collect()
     }
 

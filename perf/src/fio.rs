@@ -69,7 +69,7 @@ fn job(object: &Value, name: &str) -> Value {
         .as_object()
         .map_or(0, |all| all.values().filter_map(Value::as_u64).sum());
     let direction = |ios: u64| {
-        // Of a run of one kind all bytes and latencies are its own; of a mix bytes are shared out by count.
+        // A run of one kind has all bytes and latencies for its own; in a mix bytes are shared out by count.
         let share = if all > 0 {
             ios as f64 / all as f64
         } else {

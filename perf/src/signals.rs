@@ -27,7 +27,7 @@ impl Signals {
         Ok(Self { stop, latest })
     }
 
-    /// Of a process that the latest signal has ended: 130 for Ctrl-C, 143 for SIGTERM.
+    /// The exit code of a process that the latest signal has ended: 130 for Ctrl-C, 143 for SIGTERM.
     #[expect(clippy::expect_used, reason = "two signals, both constants")]
     pub fn exit_code(&self) -> u8 {
         u8::try_from(128 + self.latest.load(Ordering::Relaxed))

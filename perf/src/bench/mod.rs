@@ -27,7 +27,7 @@ use crate::signals::Signals;
 use crate::stats::LatencySummary;
 use crate::text::{duration, grouped, rounded};
 
-/// Of the file that `--save` writes.
+/// Version of the file that `--save` writes.
 const BASELINE_VERSION: u64 = 1;
 
 /// The runs of a job.

@@ -12,9 +12,9 @@ const SHUFFLES: u32 = 2_000;
 /// Values of one metric, measured close to each other.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Block {
-    /// Of the base.
+    /// Values of the base.
     pub base: Vec<f64>,
-    /// Of what is compared with it.
+    /// Values of what is compared with it.
     pub new: Vec<f64>,
 }
 

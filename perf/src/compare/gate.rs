@@ -11,7 +11,7 @@ pub enum Metric {
     Iops,
     /// Bytes per second.
     Bandwidth,
-    /// Of the latency, in nanoseconds.
+    /// The mean latency, in nanoseconds.
     Mean,
     /// A percentile, by its place in the summary's list.
     Percentile(usize),
@@ -61,7 +61,7 @@ impl Metric {
 /// How much a metric may be off.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Limit {
-    /// Of the base.
+    /// In percent of the base.
     Percent(f64),
     /// In the metric's unit: I/Os or bytes per second, nanoseconds.
     Absolute(f64),

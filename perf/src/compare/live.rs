@@ -20,9 +20,9 @@ use crate::saved::{Saved, same_workload};
 
 /// Before so many blocks nothing is decided.
 const BLOCKS_MIN: usize = 4;
-/// Of the looks before the last: looking often must not find often what is not there.
+/// Confidence of the looks before the last: looking often must not find often what is not there.
 const CONFIDENCE_BETWEEN: f64 = 0.99;
-/// Of the last look.
+/// Confidence of the last look.
 pub const CONFIDENCE: f64 = 0.95;
 
 /// The longest that a signal, or the end of a command, waits to be noticed.
@@ -30,15 +30,15 @@ const NOTICE: Duration = Duration::from_millis(20);
 
 /// What is run.
 pub struct Live<'a> {
-    /// Of the base.
+    /// Command of the base.
     pub base: &'a str,
-    /// Of what is compared with it.
+    /// Command of what is compared with it.
     pub new: &'a str,
     /// What decides.
     pub gates: &'a Gates,
     /// How long it may take.
     pub max_time: Duration,
-    /// Of the order and the test.
+    /// Seed of the order and the test.
     pub seed: u64,
     /// Different workloads may be compared.
     pub force: bool,
@@ -95,7 +95,7 @@ impl Live<'_> {
                 }
             }
             let stopped = stop.load(Ordering::Relaxed);
-            // Of a block that was cut off, what there is of both counts if it is all there is.
+            // What there is of both in a block that was cut off counts if it is all there is.
             let is_whole = block.base.len() + block.new.len() == order.len();
             let is_all = blocks.is_empty() && !block.base.is_empty() && !block.new.is_empty();
             if is_whole || is_all {

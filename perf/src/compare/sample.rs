@@ -15,14 +15,14 @@ const LEAST_IOS: f64 = 0.5;
 pub struct Sample {
     /// I/Os that succeeded, per second.
     pub iops: f64,
-    /// Their payload.
+    /// Payload bytes of those I/Os, per second.
     pub bytes_per_sec: f64,
-    /// Of all of them.
+    /// Latency of all those I/Os.
     pub latency: LatencySummary,
 }
 
 impl Sample {
-    /// Of a whole run.
+    /// The sample that a whole run is.
     ///
     /// # Errors
     ///
@@ -35,7 +35,7 @@ impl Sample {
         })
     }
 
-    /// Of a series: parts of about equal length.
+    /// The samples of a series: parts of about equal length.
     ///
     /// # Errors
     ///

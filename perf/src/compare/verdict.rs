@@ -12,7 +12,7 @@ use crate::text::{duration, grouped, paragraph, rounded};
 /// More than this chance is no proof of a difference.
 const P_MAX: f64 = 0.05;
 
-/// Of one gate, or of all.
+/// What one gate comes to, or all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// None of the confidence interval is beyond the limit.
@@ -46,9 +46,9 @@ pub struct Row {
 /// Samples measured close to each other.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
-    /// Of the base.
+    /// Samples of the base.
     pub base: Vec<Sample>,
-    /// Of what is compared with it.
+    /// Samples of what is compared with it.
     pub new: Vec<Sample>,
 }
 
@@ -56,7 +56,7 @@ pub struct Samples {
 #[derive(Clone, Debug)]
 pub struct Comparison {
     rows: Vec<Row>,
-    /// Of the confidence intervals.
+    /// Confidence of the intervals.
     pub confidence: f64,
     /// How many samples there were of base and new.
     pub samples: (usize, usize),
@@ -64,7 +64,7 @@ pub struct Comparison {
     pub doubts: Vec<String>,
     /// What differs around the two.
     pub surroundings: Vec<String>,
-    /// Of the test and of the order of runs.
+    /// Seed of the test and of the order of runs.
     pub seed: u64,
     /// How long live runs took.
     pub seconds: Option<f64>,
@@ -94,7 +94,7 @@ pub fn judge(blocks: &[Samples], gates: &Gates, confidence: f64, seed: u64) -> C
     }
 }
 
-/// Of one metric; `None` if a sample has too few I/Os for it.
+/// The values of one metric; `None` if a sample has too few I/Os for it.
 fn values(blocks: &[Samples], metric: Metric) -> Option<Vec<Block>> {
     let side = |samples: &[Sample]| samples.iter().map(|sample| metric.of(sample)).collect();
     blocks

@@ -1,7 +1,7 @@
 //! Peers that do not behave: one that relays and can be frozen, one that never answers, one that answers byte by byte, and
 //! an address that swallows connects.
 //!
-//! They run on a reactor of their own, which sleeps in its event queue while nothing happens, so that their share of the
+//! These peers run on a reactor of their own, which sleeps in its event queue while nothing happens, so that their share of the
 //! cores is nothing but what the disturbance itself makes.
 
 use std::io::{self, IoSlice};

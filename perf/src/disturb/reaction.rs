@@ -50,9 +50,9 @@ const TELL_EVERY: u32 = 250;
 struct Times {
     /// From the first sign of the change, whichever it was, to the last reactor's table.
     all: Histogram<u64>,
-    /// Those whose first sign was the notice at control.
+    /// Changes whose first sign was the notice at control.
     by_notice: Histogram<u64>,
-    /// Those whose first sign was an I/O that came back with an ANA status.
+    /// Changes whose first sign was an I/O that came back with an ANA status.
     by_status: Histogram<u64>,
     /// Changes that a read of the log found which something else had caused.
     without_sign: u64,

@@ -47,7 +47,7 @@ pub struct Backlog {
 /// The times at which the I/Os of one job are due. The same seed gives the same times.
 #[derive(Clone, Debug)]
 pub struct Arrivals {
-    /// Of the next I/O to be started.
+    /// When the next I/O is to be started.
     next: Times,
     /// Runs ahead of it, up to the present.
     ahead: Times,
@@ -237,7 +237,7 @@ mod tests {
             .collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
-        // Of an exponential distribution both are equal.
+        // An exponential distribution has equal ones.
         assert!(
             (variance.sqrt() / mean - 1.0).abs() < 0.03,
             "{mean} {variance}"

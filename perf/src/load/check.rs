@@ -20,9 +20,9 @@ pub(super) struct Verify {
 pub struct Verified {
     /// With known contents: their latest write succeeded.
     pub written: u64,
-    /// Of those, read once more at the end, and right.
+    /// Written ones that were read once more at the end, and were right.
     pub right: u64,
-    /// Of those, in a read whose data was wrong.
+    /// Written ones in a read whose data was wrong.
     pub wrong: u64,
     /// Whose latest write failed or has not ended: what they contain is open.
     pub open: u64,

@@ -239,8 +239,7 @@ impl Running {
         if !self.drained && self.load.drained() {
             self.drained = true;
             self.count_socket_calls(group);
-            // Without a listener the process is about to end.
-            let _ = self.news.send(News::Drained { job: self.job });
+            self.tell(News::Drained { job: self.job });
         }
         progress
     }
@@ -263,7 +262,7 @@ impl Running {
             .complete(slot_of(io.user), io.buffer, result, path, now_ns);
         let bad = (self.stop_on_error && !ok) || self.load.stats_mut().miscompares > 0;
         if bad && !std::mem::replace(&mut self.failed, true) {
-            let _ = self.news.send(News::Failed);
+            self.tell(News::Failed);
         }
     }
 
@@ -297,12 +296,17 @@ impl Running {
                     .complete(slot, io.buffer, Err(error), None, now_ns);
                 self.gone |= error == SubmitError::NoVolume;
                 if self.stop_on_error && !std::mem::replace(&mut self.failed, true) {
-                    let _ = self.news.send(News::Failed);
+                    self.tell(News::Failed);
                 }
                 break;
             }
         }
         progress
+    }
+
+    /// Without a listener the process is about to end.
+    fn tell(&self, news: News) {
+        let _ = self.news.send(news);
     }
 
     fn collect(&mut self, empty: Box<JobStats>, group: &PollGroup, now_ns: u64) {
@@ -324,7 +328,7 @@ impl Running {
             fenced: self.fenced,
             backlog: self.load.take_backlog(),
         };
-        let _ = self.news.send(News::Collected(Box::new(collected)));
+        self.tell(News::Collected(Box::new(collected)));
     }
 
     /// A reactor that is idle goes on looking at its sockets; those calls are not the I/O's.

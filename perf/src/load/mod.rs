@@ -92,7 +92,7 @@ pub struct Load {
     /// Set by [`stop`](Self::stop) while new operations were drawn.
     stopped_ns: Option<u64>,
     ended_ns: u64,
-    /// Of the latest failure.
+    /// When the latest failure was.
     failed_ns: u64,
 }
 

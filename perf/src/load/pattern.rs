@@ -222,7 +222,9 @@ impl Pattern {
 
     fn identify(&self, block: &[u8], expected: Stamp, index: usize, found_word: u64) -> Found {
         let mut words = block.chunks_exact(WORD).map(load);
-        let header: [u64; HEADER_WORDS] = std::array::from_fn(|_| words.next().unwrap_or(0));
+        #[expect(clippy::expect_used, reason = "a block is longer than its header")]
+        let header: [u64; HEADER_WORDS] =
+            std::array::from_fn(|_| words.next().expect("a block without a header"));
         let [magic, lba, generation, key] = header;
         if magic != MAGIC {
             return if block.iter().all(|&byte| byte == 0) {

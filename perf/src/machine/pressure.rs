@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The kernel counts time of processors in hundredths of a second, whatever its own ticks are.
 const TICKS_PER_S: u64 = 100;
-/// Of the time of a run; less is what any guest sees.
+/// Share of the time of a run; less is what any guest sees.
 const STOLEN_MAX: f64 = 0.01;
 
 /// Counters at one moment, of some cores.

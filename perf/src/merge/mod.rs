@@ -170,7 +170,7 @@ fn merge(results: &[Saved], force: bool) -> anyhow::Result<Merged> {
         "target": common(&all("target")),
         "open_loop": open_loop(&all("open_loop")),
         "ramp": ramp(&all("ramp")),
-        // Of no use to several that ended at different times; merged_from tells what each is.
+        // No one state tells of several that ended at different times; merged_from tells what each is.
         "steadystate": Value::Null,
         "histogram": encode(&sums.latency),
         "failed_histogram": (failed.count > 0).then(|| encode(&sums.failed)),

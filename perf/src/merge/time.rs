@@ -35,7 +35,7 @@ pub fn shared_ns(spans: &[Span]) -> u64 {
 
 /// A series with the start of its result and, for each of its paths, the place in the merged list.
 pub struct Part<'a> {
-    /// Of its result.
+    /// When its result was measured.
     pub span: Span,
     /// Times since the start of the result.
     pub series: &'a [Interval],

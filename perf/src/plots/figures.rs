@@ -246,7 +246,8 @@ pub fn event_name(runs: usize, run: usize, event: usize) -> String {
 }
 
 fn letter(run: usize) -> char {
-    char::from(b'A' + u8::try_from(run % 26).unwrap_or(0))
+    // Beyond Z the letters come again.
+    char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"[run % 26])
 }
 
 fn time_end(runs: &[Run]) -> f64 {

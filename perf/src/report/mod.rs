@@ -16,7 +16,7 @@ use crate::stats::{
     Interval, JobStats, LatencySummary, PathIos, RunStats, encode, hdr_log, latency_json,
 };
 
-/// Of the JSON object; `perf/schema` says what it has. It grows with every change that a reader has to know of.
+/// Version of the JSON object, of which `perf/schema` says what it has. It grows with every change that a reader has to know of.
 pub const SCHEMA_VERSION: u64 = 1;
 
 /// A path and what it carried.

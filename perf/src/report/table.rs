@@ -16,7 +16,7 @@ use crate::text::{duration, grouped, mib, millis, paragraph, rounded, short_dura
 pub struct Rates {
     /// I/Os that succeeded, per second.
     pub iops: f64,
-    /// Their payload.
+    /// Payload bytes of those I/Os, per second.
     pub bytes_per_sec: f64,
     /// Reads that succeeded.
     pub reads: u64,

@@ -344,7 +344,7 @@ impl RunArgs {
         self.check_buffers(self.cores.as_ref().map_or(1, |cores| cores.cores().len()))
     }
 
-    /// Of so many times the jobs of one reactor and volume.
+    /// Whether the buffers of so many times the jobs of one reactor and volume fit.
     pub fn check_buffers(&self, times: usize) -> Result<(), String> {
         let jobs = u64::from(self.numjobs).saturating_mul(times as u64);
         let each = u64::from(self.depth) * u64::from(self.io_size.max());

@@ -13,7 +13,7 @@ pub enum Choice {
     First,
     /// All of them.
     All,
-    /// Those that are listed.
+    /// The ones that are listed.
     Listed(Vec<Listed>),
 }
 

@@ -114,7 +114,7 @@ impl Rate {
     }
 }
 
-/// Of the straight line with the least squares.
+/// The slope of the straight line with the least squares.
 fn slope(xs: &[f64], ys: &[f64]) -> f64 {
     let count = xs.len().max(1) as f64;
     let (mean_x, mean_y) = (

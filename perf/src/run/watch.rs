@@ -30,7 +30,7 @@ pub struct Watch<'a> {
     news: mpsc::Receiver<News>,
     pub jobs: Vec<JobView>,
     pub stats: RunStats,
-    /// Of each job that was asked for.
+    /// What each job that was asked for has done.
     pub asked: Vec<JobStats>,
     /// What the latest interval added, and the latest second.
     latest: JobStats,
@@ -397,7 +397,7 @@ impl<'a> Watch<'a> {
         self.second.clear();
     }
 
-    /// Of each path, what the first job on it sees; all are told the same within microseconds.
+    /// The state of each path as the first job on it sees it; all are told the same within microseconds.
     pub fn states(&self) -> Vec<&'static str> {
         let paths = 0..self.session.paths.len();
         paths

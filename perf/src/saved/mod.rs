@@ -30,7 +30,7 @@ const WORKLOAD: [&str; 16] = [
     "volumes",
 ];
 
-/// Those of which there is one where nothing is said.
+/// Options of which there is one where nothing is said.
 const ONE_UNLESS_SAID: [&str; 3] = ["numjobs", "qpairs", "volumes"];
 
 /// A result that was saved.

@@ -110,7 +110,7 @@ impl Bench {
             for (reactor, mut plan) in plans.into_iter().enumerate() {
                 plan.job = self.jobs;
                 self.jobs += 1;
-                let mask = self.core_masks.get(reactor).copied().unwrap_or(0);
+                let mask = self.core_masks[reactor];
                 let region = plan.shape.region.clone();
                 let start = Start {
                     plan,

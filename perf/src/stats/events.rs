@@ -67,6 +67,6 @@ pub struct EventCost {
     pub to: String,
     /// Longest time without a success around it on any job; `None`: shorter than [`GAP_MIN_NS`].
     pub pause_ns: Option<u64>,
-    /// That time had not ended when the run was over.
+    /// The pause had not ended when the run was over.
     pub open: bool,
 }

@@ -53,7 +53,7 @@ impl LatencySummary {
         }
     }
 
-    /// Of I/Os that ended and of those that did not, which took at least the time that they have been in flight.
+    /// The latency of I/Os that ended and of those that did not, which took at least the time that they have been in flight.
     pub fn with_unfinished(ended: &Histogram<u64>, unfinished: &Histogram<u64>) -> Self {
         if unfinished.is_empty() {
             return Self::of(ended);

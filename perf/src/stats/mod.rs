@@ -16,7 +16,7 @@ pub use self::latency::{LatencySummary, add, latency_histogram, latency_json};
 pub use self::run::RunStats;
 pub use self::series::{Interval, decode, encode, hdr_log};
 
-/// Of the gaps that end within one such slot a job keeps the longest.
+/// Length of a slot of time: a job keeps the longest of the gaps that end within it.
 const GAP_SLOT_NS: u64 = 1_000_000;
 
 /// Gaps that a job can hold between two exchanges, eight seconds' worth.

@@ -20,7 +20,7 @@ pub struct Interval {
     pub end_ns: u64,
     /// I/Os that succeeded.
     pub ios: u64,
-    /// Their payload bytes.
+    /// Payload bytes of those I/Os.
     pub bytes: u64,
     /// I/Os that failed.
     pub errors: u64,
@@ -28,14 +28,14 @@ pub struct Interval {
     pub backlog: Option<u64>,
     /// I/Os that succeeded by path, in attach order.
     pub paths: Vec<u64>,
-    /// Of those that succeeded.
+    /// Latency of the I/Os that succeeded.
     pub latency: LatencySummary,
     /// All of their latencies, see [`encode`].
     pub histogram: String,
 }
 
 impl Interval {
-    /// Of what was counted between two moments.
+    /// The interval in which `counted` was counted.
     pub fn of(counted: &JobStats, start_ns: u64, end_ns: u64, backlog: Option<u64>) -> Self {
         Self {
             start_ns,
@@ -104,7 +104,7 @@ impl Interval {
                 .map_err(|_| "a histogram goes beyond an hour".to_owned())?;
             add(&mut latency, &own);
             sum.end_ns = sum.end_ns.max(part.end_ns);
-            // They were read from a file, where anything may stand.
+            // The parts were read from a file, where anything may stand.
             sum.ios = sum.ios.saturating_add(part.ios);
             sum.bytes = sum.bytes.saturating_add(part.bytes);
             sum.errors = sum.errors.saturating_add(part.errors);
@@ -132,7 +132,7 @@ impl Interval {
         self.ios as f64 / self.seconds()
     }
 
-    /// Their payload bytes per second.
+    /// Payload bytes per second of the I/Os that succeeded.
     pub fn bytes_per_sec(&self) -> f64 {
         self.bytes as f64 / self.seconds()
     }
