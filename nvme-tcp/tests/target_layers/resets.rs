@@ -311,3 +311,34 @@ fn a_controller_is_served_for_its_keep_alive_timeout_and_a_quarter_of_cqt() {
         assert!(queue.stream.is_closed());
     }
 }
+
+/// A reactor that has stood still, be it the one with the controllers or another one, executes nothing that came in the
+/// meantime, and a Keep Alive that waited in a socket is no sign of life. The others do not wait for it.
+#[test]
+fn a_reactor_that_stood_still_serves_nobody_whose_time_is_over() {
+    for still in [0, 1] {
+        let mut w = world();
+        let options = Options {
+            kato_ms: 1000,
+            ..Options::default()
+        };
+        let (mut admin, one) = w.connect_as(options);
+        let two = w.io_queue(&admin, 2);
+        let mut queues = [one, two];
+        let run = |w: &World, ms| w.sim.borrow_mut().run_for(Duration::from_millis(ms));
+        w.sim
+            .borrow_mut()
+            .stand_still(still, Duration::from_secs(5));
+        queues[still].submit(write(3, 0, 8), &pattern(4096, 1));
+        admin.submit(Sqe::new(admin::KEEP_ALIVE, 0), &[]);
+        run(&w, 1300);
+        assert!(queues[1 - still].stream.is_closed());
+        assert!(!queues[still].stream.is_closed());
+        run(&w, 5000);
+        for queue in queues.iter().chain([&admin]) {
+            assert!(queue.stream.is_closed());
+        }
+        let (_admin, mut other) = w.connect(false);
+        assert_eq!(other.read(3, 0, 8).unwrap(), [0; 4096]);
+    }
+}
