@@ -236,7 +236,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     // Under callgrind everything takes fifty times as long; nothing is to happen because of that.
     request.options = AttachOptions {
-        keep_alive_ms: 0,
+        keep_alive_ms: 600_000,
         silence_timeout: None,
         ..AttachOptions::default()
     };
