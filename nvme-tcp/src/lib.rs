@@ -1,5 +1,5 @@
 //! NVMe over TCP for poll-mode reactors: the specification's structures ([`spec`]), framing of PDUs
-//! ([`pdu`]), buffered byte streams ([`stream`]), the initiator ([`host`]) and the [`target`].
+//! ([`pdu`]), the initiator ([`host`]) and the [`target`].
 //!
 //! Host and target are state machines over non-blocking byte streams. Each runs as a service of a
 //! [reactor](pollux_reactor): it is polled, it never blocks, and time, messages and streams come from the context that it
@@ -32,7 +32,7 @@ pub mod auth;
 pub mod host;
 pub mod pdu;
 pub mod spec;
-pub mod stream;
+mod stream;
 pub mod target;
 #[cfg(feature = "testing")]
 pub mod testing;

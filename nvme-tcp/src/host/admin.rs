@@ -32,9 +32,13 @@ impl AdminCommand {
 
     /// Get Log Page (NVMe Base 2.1, 5.1.12): `length` bytes (a multiple of 4) from byte `offset` on. With
     /// `retain` the event that announced the page stays pending.
+    ///
+    /// # Panics
+    /// If `length` is 16 GiB or more, which the command cannot say.
+    #[expect(clippy::expect_used, reason = "the caller decides the length")]
     pub fn get_log_page(lid: u8, nsid: u32, offset: u64, length: usize, retain: bool) -> Request {
-        // The caller decides the length; 16 GiB and more cannot be said.
-        let dwords = u32::try_from(length / 4).unwrap_or(u32::MAX).max(1) - 1;
+        let dwords = u32::try_from(length / 4).expect("less than 16 GiB of a log page");
+        let dwords = dwords.max(1) - 1;
         let [a, b, c, d, e, f, g, h] = offset.to_le_bytes();
         let cdw = [
             u32::from(lid) | u32::from(retain) << 15 | (dwords & 0xffff) << 16,

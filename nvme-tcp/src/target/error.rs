@@ -7,6 +7,7 @@ use crate::spec::nqn::{HostNqn, Nqn};
 
 /// Why a [`TargetRequest`](super::TargetRequest) was refused. A refused request changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TargetError {
     /// No subsystem of that name.
     NoSuchSubsystem(Nqn),

@@ -13,6 +13,7 @@ use crate::target::disk::Backend;
 
 /// Everything about a target at one moment. Counters of the reactors are read one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct TargetStatus {
     /// All subsystems in order of their NQNs.
     pub subsystems: Vec<SubsystemStatus>,
@@ -40,6 +41,7 @@ pub struct TargetStatus {
 
 /// One subsystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SubsystemStatus {
     /// NQN.
     pub nqn: Nqn,
@@ -67,6 +69,7 @@ pub struct SubsystemStatus {
 
 /// One namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NamespaceStatus {
     /// Namespace identifier.
     pub nsid: u32,
@@ -93,6 +96,7 @@ pub struct NamespaceStatus {
 
 /// One listener of a subsystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ListenerStatus {
     /// Where it listens.
     pub addr: SocketAddr,
@@ -103,6 +107,7 @@ pub struct ListenerStatus {
 
 /// One controller, which is one host's association with a subsystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ControllerStatus {
     /// Controller identifier.
     pub cntlid: u16,
@@ -122,6 +127,7 @@ pub struct ControllerStatus {
 
 /// One queue pair, which is one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QpairStatus {
     /// Queue identifier; 0 is the admin queue.
     pub qid: u16,
@@ -141,6 +147,7 @@ pub struct QpairStatus {
 
 /// What a queue pair has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct QpairCounters {
     /// Commands taken from the host.
     pub commands: u64,
@@ -170,6 +177,7 @@ impl QpairCounters {
 
 /// What one reactor has served.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct ReactorStatus {
     /// Admin queues since the start (home only).
     pub admin_qpairs: u64,
@@ -194,6 +202,7 @@ pub struct ReactorStatus {
 
 /// A fault of a peer that ended its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
     /// When.
     pub at: Time,
@@ -207,6 +216,7 @@ pub struct Fault {
 
 /// What shortages have cost since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct AdmissionCounters {
     /// Connections without a Connect that were ended to make room for another one.
     pub ended_unconnected: u64,

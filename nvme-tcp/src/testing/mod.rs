@@ -1,26 +1,51 @@
-//! The other side of a target, for tests: an initiator that sends what it is told, right or wrong, and shows what came
-//! back. It is there with the feature `testing`, which changes nothing else.
+//! One world for tests, of this workspace and of those who embed it. It is there with the feature `testing`, which changes
+//! nothing else. All of it panics where what is tested does what it must not do, and when nothing comes for long.
 //!
-//! * [`Initiator`] speaks NVMe/TCP over anything that carries [`Bytes`] both ways and waits for them: a [`TcpStream`],
-//!   or a connection in a simulation ([`Lines`]).
-//! * It is one connection: one command at a time by [`command`](Initiator::command), several by
-//!   [`submit`](Initiator::submit) and [`finish`](Initiator::finish), and any bytes by
-//!   [`send_raw`](Initiator::send_raw).
-//! * [`ManagementClient`] makes calls of JSON-RPC that must succeed, or must fail.
-//! * All of it panics where the target does what it must not do, and when nothing comes for long.
+//! | to test | take |
+//! |---|---|
+//! | a target over real sockets | [`TestTarget`], and the [`Initiator`]s that it connects |
+//! | its management | [`ManagedTarget`], and [`ManagementClient`]s; [`manage`] serves methods of other kinds |
+//! | how late something is, to the microsecond | a [`Simulation`](pollux_reactor::Simulation), [`set_up`], and [`Lines`] for the initiators |
+//! | what a host makes of a controller that lies | [`peer::Peer`] byte by byte, [`lying::serve`] command by command |
+//! | what passes between host and target | a [`Tap`], which answers, holds, loses or changes it |
+//! | what a turn costs | [`Watching`], around the group that it is installed on |
+//!
+//! A target on real sockets:
 //!
 //! ```
-//! use std::net::SocketAddr;
-//! use pollux_nvme_tcp::spec::Nqn;
-//! use pollux_nvme_tcp::testing::{Initiator, Options};
+//! use pollux_nvme_tcp::target::Backend;
+//! use pollux_nvme_tcp::testing::{Options, TestTarget};
 //!
-//! /// Writes a block of namespace 1 and reads it back, over an I/O queue of its own controller.
-//! fn a_block_comes_back(addr: SocketAddr, subnqn: &Nqn) {
-//!     let admin = Initiator::admin(addr, subnqn, Options::default());
-//!     let mut io = Initiator::io(addr, subnqn, admin.cntlid, 1, Options::default());
-//!     assert!(io.write(1, 0, &[7; 512]).is_success());
-//!     assert_eq!(io.read(1, 0, 1).unwrap(), [7; 512]);
-//! }
+//! let target = TestTarget::start(1, &[Backend::Memory { bytes: 1 << 20 }]);
+//! let (_admin, mut io) = target.connect(Options::default());
+//! assert!(io.write(1, 0, &[7; 512]).is_success());
+//! assert_eq!(io.read(1, 0, 1).unwrap(), [7; 512]);
+//! assert_eq!(target.status().reactors[0].io.reads, 1);
+//! ```
+//!
+//! The same in virtual time:
+//!
+//! ```
+//! use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
+//! use pollux_nvme_tcp::target::{self, Backend};
+//! use pollux_nvme_tcp::testing::{Initiator, Lines, Options, nqn, set_up};
+//! use pollux_reactor::Simulation;
+//!
+//! let mut sim = Simulation::new(7);
+//! let reactor = sim.add_reactor();
+//! let handle = target::install(&mut sim, &[reactor]);
+//! let addr = SocketAddr::from(([10, 0, 0, 1], 4420));
+//! set_up(&handle, &[Backend::Memory { bytes: 1 << 20 }], &[addr]);
+//! sim.run_for(Duration::from_millis(1));
+//!
+//! let sim = Rc::new(RefCell::new(sim));
+//! let lines = Lines::new(&sim);
+//! let mut admin = Initiator::over(lines.connect(addr));
+//! admin.initialize(Options::default());
+//! admin.enable(&nqn(), Options::default());
+//! let before = sim.borrow().now();
+//! assert_eq!(admin.identify_controller().nn.get(), 32);
+//! assert!(sim.borrow().now() - before < Duration::from_millis(1));
 //! ```
 #![expect(
     clippy::unwrap_used,

@@ -51,11 +51,6 @@ impl TestTarget {
         Self::serve(handle, group.start().unwrap(), backends)
     }
 
-    /// A target on one reactor with a namespace in memory.
-    pub fn memory(bytes: u64) -> Self {
-        Self::start(1, &[Backend::Memory { bytes }])
-    }
-
     /// Configures a target whose reactors run, perhaps with others on them.
     pub fn serve(handle: TargetHandle, running: Running, backends: &[Backend]) -> Self {
         set_up(&handle, backends, &[]);

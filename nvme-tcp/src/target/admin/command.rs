@@ -7,7 +7,7 @@ use crate::spec::opcode::{DataDirection, FABRICS, admin, fctype};
 use crate::spec::sqe::NSID_ALL;
 use crate::spec::status::Status;
 use crate::spec::{SglDescriptor, Sqe};
-use crate::target::admin::Outcome;
+use crate::target::admin::Handled;
 use crate::target::admin::controller::{Controller, Transition};
 use crate::target::admin::events::Kind;
 use crate::target::admin::features;
@@ -34,7 +34,7 @@ pub(in crate::target) fn execute(
     config: &Configuration,
     sqe: &Sqe,
     data: &[u8],
-) -> Result<Outcome, Status> {
+) -> Result<Handled, Status> {
     if sqe.opcode == FABRICS {
         return fabrics(controller, sqe);
     }
@@ -42,49 +42,49 @@ pub(in crate::target) fn execute(
         return Err(Status::INVALID_FIELD.with_dnr());
     }
     if sqe.opcode == admin::KEEP_ALIVE {
-        return Ok(Outcome::KeepAlive);
+        return Ok(Handled::KeepAlive);
     }
     if !controller.is_ready() {
         return Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr());
     }
     let subsystem = config.subsystems.get(&controller.subnqn);
     let outcome = match sqe.opcode {
-        admin::IDENTIFY => Outcome::Data(identify_data(controller, subsystem, sqe, config)?),
+        admin::IDENTIFY => Handled::Data(identify_data(controller, subsystem, sqe, config)?),
         admin::GET_LOG_PAGE => log_page(controller, config, sqe)?,
         admin::GET_FEATURES => features::get(controller, subsystem, sqe)?,
         admin::SET_FEATURES => features::set(controller, sqe, host_data(sqe, data)?)?,
         admin::ASYNC_EVENT_REQUEST => {
             controller.events.request(sqe.cid.get())?;
-            Outcome::Later
+            Handled::Later
         }
         admin::ABORT => abort(controller, sqe),
         admin::CROSS_CONTROLLER_RESET if config.resets_others() && subsystem.is_some() => {
-            Outcome::Reset(Impacted::from_sqe(sqe))
+            Handled::Reset(Impacted::from_sqe(sqe))
         }
         _ => return Err(Status::INVALID_OPCODE.with_dnr()),
     };
-    if let Outcome::Data(data) = &outcome {
+    if let Handled::Data(data) = &outcome {
         check_answer_len(sqe, data.len())?;
     }
     Ok(outcome)
 }
 
-fn fabrics(controller: &mut Controller, sqe: &Sqe) -> Result<Outcome, Status> {
+fn fabrics(controller: &mut Controller, sqe: &Sqe) -> Result<Handled, Status> {
     match sqe.fctype() {
         fctype::PROPERTY_GET => {
             let get = sqe.as_property_get();
             let value = controller.property(get.ofst.get(), get.attrib)?;
-            Ok(Outcome::Done(value))
+            Ok(Handled::Done(value))
         }
         fctype::PROPERTY_SET => {
             let set = sqe.as_property_set();
             match controller.set_property(set.ofst.get(), set.attrib, set.value.get())? {
-                Transition::None => Ok(Outcome::Done(0)),
+                Transition::None => Ok(Handled::Done(0)),
                 Transition::Stop => {
                     controller.events.reset();
                     controller.io_queues.clear();
                     controller.admin.pending.clear();
-                    Ok(Outcome::Stopped)
+                    Ok(Handled::Stopped)
                 }
             }
         }
@@ -99,7 +99,7 @@ fn log_page(
     controller: &mut Controller,
     config: &Configuration,
     sqe: &Sqe,
-) -> Result<Outcome, Status> {
+) -> Result<Handled, Status> {
     let invalid = Status::INVALID_FIELD.with_dnr();
     let get = GetLogPage::from_sqe(sqe);
     let len = usize::try_from(get.len).map_err(|_| invalid)?;
@@ -126,7 +126,7 @@ fn log_page(
             if !get.rae {
                 controller.events.was_read(Kind::Health);
             }
-            return Ok(Outcome::Smart {
+            return Ok(Handled::Smart {
                 offset: get.offset,
                 len,
             });
@@ -164,7 +164,7 @@ fn log_page(
             controller.changed_namespaces.clear();
         }
     }
-    Ok(Outcome::Data(log))
+    Ok(Handled::Data(log))
 }
 
 /// The SGL of a command that returns data must be a transport data block of just that length.
@@ -254,23 +254,23 @@ fn identify_data(
 }
 
 /// Abort (NVMe Base 2.1, 5.1.1). Bit 0 of the result: the command was not aborted.
-fn abort(controller: &mut Controller, sqe: &Sqe) -> Outcome {
+fn abort(controller: &mut Controller, sqe: &Sqe) -> Handled {
     const NOT_ABORTED: u64 = 1;
     let [sqid0, sqid1, cid0, cid1] = sqe.cdw10.get().to_le_bytes();
     let qid = u16::from_le_bytes([sqid0, sqid1]);
     let cid = u16::from_le_bytes([cid0, cid1]);
     if qid == 0 {
         if !controller.events.abort(cid) {
-            return Outcome::Done(NOT_ABORTED);
+            return Handled::Done(NOT_ABORTED);
         }
         controller.answer(cid, Status::ABORTED_BY_REQUEST, 0, Vec::new());
-        return Outcome::Done(0);
+        return Handled::Done(0);
     }
     let Some(queue) = controller.io_queues.get(&qid) else {
-        return Outcome::Done(NOT_ABORTED);
+        return Handled::Done(NOT_ABORTED);
     };
     controller.admin.pending.insert(sqe.cid.get());
-    Outcome::Abort {
+    Handled::Abort {
         reactor: queue.reactor,
         qid,
         cid,

@@ -7,7 +7,7 @@ use crate::spec::features::{
 };
 use crate::spec::sqe::NSID_ALL;
 use crate::spec::status::Status;
-use crate::target::admin::Outcome;
+use crate::target::admin::Handled;
 use crate::target::admin::controller::{Controller, IO_QUEUES_MAX};
 use crate::target::subsystem::Subsystem;
 
@@ -22,7 +22,7 @@ pub(in crate::target) fn set(
     controller: &mut Controller,
     sqe: &Sqe,
     data: &[u8],
-) -> Result<Outcome, Status> {
+) -> Result<Handled, Status> {
     let cdw10 = SetFeaturesCdw10::from_bits(sqe.cdw10.get());
     let value = sqe.cdw11.get();
     if cdw10.sv() {
@@ -33,7 +33,7 @@ pub(in crate::target) fn set(
         fid::ASYNC_EVENT_CONFIG => controller.events.config = value,
         fid::KEEP_ALIVE_TIMER => {
             controller.kato_ms = value;
-            return Ok(Outcome::KeepAlive);
+            return Ok(Handled::KeepAlive);
         }
         _ if controller.is_discovery() => return Err(Status::INVALID_FIELD.with_dnr()),
         fid::NUMBER_OF_QUEUES => {
@@ -45,7 +45,7 @@ pub(in crate::target) fn set(
                 return Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr());
             }
             let granted = NumberOfQueues::of(IO_QUEUES_MAX).into_bits();
-            return Ok(Outcome::Done(granted.into()));
+            return Ok(Handled::Done(granted.into()));
         }
         fid::HOST_BEHAVIOR_SUPPORT => {
             let new = data
@@ -69,7 +69,7 @@ pub(in crate::target) fn set(
         | fid::WRITE_ATOMICITY_NORMAL => return Err(Status::FEATURE_NOT_CHANGEABLE.with_dnr()),
         _ => return Err(Status::INVALID_FIELD.with_dnr()),
     }
-    Ok(Outcome::Done(0))
+    Ok(Handled::Done(0))
 }
 
 /// Gets a feature. Default and saved values are the current ones of features that cannot be changed; of the
@@ -78,7 +78,7 @@ pub(in crate::target) fn get(
     controller: &Controller,
     subsystem: Option<&Subsystem>,
     sqe: &Sqe,
-) -> Result<Outcome, Status> {
+) -> Result<Handled, Status> {
     let cdw10 = GetFeaturesCdw10::from_bits(sqe.cdw10.get());
     let id = cdw10.fid();
     let changeable = matches!(
@@ -111,11 +111,11 @@ pub(in crate::target) fn get(
     };
     match (cdw10.sel(), id) {
         // Bit 2: changeable.
-        (select::SUPPORTED_CAPABILITIES, _) => Ok(Outcome::Done(u64::from(changeable) << 2)),
+        (select::SUPPORTED_CAPABILITIES, _) => Ok(Handled::Done(u64::from(changeable) << 2)),
         (select::SUPPORTED_CAPABILITIES.., _) => Err(Status::INVALID_FIELD.with_dnr()),
-        (_, fid::HOST_IDENTIFIER) => Ok(Outcome::Data(controller.hostid.to_vec())),
-        (_, fid::HOST_BEHAVIOR_SUPPORT) => Ok(Outcome::Data(controller.host_behavior.to_vec())),
-        _ => Ok(Outcome::Done(value.into())),
+        (_, fid::HOST_IDENTIFIER) => Ok(Handled::Data(controller.hostid.to_vec())),
+        (_, fid::HOST_BEHAVIOR_SUPPORT) => Ok(Handled::Data(controller.host_behavior.to_vec())),
+        _ => Ok(Handled::Done(value.into())),
     }
 }
 

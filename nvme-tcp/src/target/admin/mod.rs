@@ -12,7 +12,7 @@ use crate::spec::cross_controller_reset::Impacted;
 
 /// How a command went that did not fail.
 #[derive(Debug)]
-pub(in crate::target) enum Outcome {
+pub(in crate::target) enum Handled {
     /// Done, with this result (dwords 0 and 1).
     Done(u64),
     /// Done, with this data.

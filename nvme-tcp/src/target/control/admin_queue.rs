@@ -5,7 +5,7 @@ use crate::spec::Sqe;
 use crate::spec::cross_controller_reset::IMMEDIATE_RESET_SUCCESSFUL;
 use crate::spec::status::Status;
 use crate::target::admin::controller::Controller;
-use crate::target::admin::{Outcome, command, log_page};
+use crate::target::admin::{Handled, command, log_page};
 use crate::target::control::quiesce::Reset;
 use crate::target::control::{Home, HomeTurn};
 use crate::target::io::ControllerKey;
@@ -37,20 +37,20 @@ impl Home {
             command::execute(controller, &self.config, sqe, data)
         };
         match result {
-            Ok(Outcome::Done(result)) => {
+            Ok(Handled::Done(result)) => {
                 controller.answer(cid, Status::SUCCESS, result, Vec::new());
             }
-            Ok(Outcome::Data(data)) => controller.answer(cid, Status::SUCCESS, 0, data),
-            Ok(Outcome::Later) => {}
-            Ok(Outcome::KeepAlive) => {
+            Ok(Handled::Data(data)) => controller.answer(cid, Status::SUCCESS, 0, data),
+            Ok(Handled::Later) => {}
+            Ok(Handled::KeepAlive) => {
                 controller.answer(cid, Status::SUCCESS, 0, Vec::new());
                 self.start_keep_alive(key, turn);
             }
-            Ok(Outcome::Stopped) => {
+            Ok(Handled::Stopped) => {
                 controller.answer(cid, Status::SUCCESS, 0, Vec::new());
                 self.controller_stopped(key, turn);
             }
-            Ok(Outcome::Reset(impacted)) => {
+            Ok(Handled::Reset(impacted)) => {
                 let result = self.reset_another(key, cid, impacted, turn);
                 let Some(controller) = self.controllers.get_mut(&key) else {
                     return;
@@ -64,7 +64,7 @@ impl Home {
                     Err(status) => refuse(controller, sqe, status),
                 }
             }
-            Ok(Outcome::Abort {
+            Ok(Handled::Abort {
                 reactor,
                 qid,
                 cid: aborted,
@@ -77,7 +77,7 @@ impl Home {
                 };
                 turn.links.send_io(reactor, message);
             }
-            Ok(Outcome::Smart { offset, len }) => {
+            Ok(Handled::Smart { offset, len }) => {
                 controller.deliver_events();
                 return self.report(turn, move |home, reports| {
                     home.answer_smart(key, cid, offset, len, &reports);

@@ -10,6 +10,7 @@ use super::null::NullDisk;
 
 /// Where the blocks of a namespace are to be kept; all lengths in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backend {
     /// Memory of this process, zero at first. Pages are taken when they are first written.
     Memory {

@@ -354,10 +354,10 @@ impl Shares {
     #[inline]
     fn fits(&self, client: usize, len: usize) -> bool {
         let Some(Some(of)) = self.clients.get(client) else {
-            return false;
+            unreachable!("a connection that wants memory is known")
         };
         let Some(Some(host)) = self.hosts.get(of.host) else {
-            return false;
+            unreachable!("the host of a connection is known")
         };
         let with_it = self.held + len;
         if host.held == 0 && with_it <= 2 * self.total {
