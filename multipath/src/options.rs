@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{CommandTimeout, Controller, Digests};
+use pollux_nvme_tcp::auth::KeyNames;
+use pollux_nvme_tcp::host::{CommandTimeout, Controller, Digests, HostAuth};
 
 use crate::error::HostError;
 use crate::policy::Policy;
@@ -237,6 +238,10 @@ pub struct AttachOptions {
     pub adopt_policy: bool,
     /// Local address to connect from, if it matters.
     pub local: Option<IpAddr>,
+    /// With what to authenticate (DH-HMAC-CHAP), on every queue.
+    pub auth: Option<HostAuth>,
+    /// What those keys are called, if they have names: all that a saved configuration has of them.
+    pub key_names: Option<KeyNames>,
 }
 
 impl Default for AttachOptions {
@@ -258,6 +263,8 @@ impl Default for AttachOptions {
             policy: Policy::default(),
             adopt_policy: false,
             local: None,
+            auth: None,
+            key_names: None,
         }
     }
 }

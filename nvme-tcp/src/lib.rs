@@ -14,12 +14,13 @@
 //!   control on and off.
 //! * Host: Fabrics Connect, properties, Identify, ANA log, asynchronous events, Keep Alive (also traffic-based), Abort,
 //!   Reads, Writes, Write Zeroes, Deallocate, Compare, Flush, Cross-Controller Reset.
+//! * Both: in-band authentication by DH-HMAC-CHAP (feature `auth`).
 //! * Target: NVM subsystems with namespaces in ANA groups, the commands above, discovery with referrals, SMART, error and
 //!   effects logs, a Command Quiesce Time.
 //!
 //! # What is not
 //!
-//! * TLS. DH-HMAC-CHAP is there as two state machines that nothing uses yet.
+//! * TLS.
 //! * Metadata, protection information, end-to-end data protection.
 //! * Reservations, Copy, Verify, fused commands, ZNS, key-value and the other command sets.
 //! * Namespace management, firmware, sanitize, device self-test, Directives, Telemetry.

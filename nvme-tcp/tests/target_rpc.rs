@@ -1,6 +1,7 @@
 //! The target's management methods, from the socket to the target and back.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+use pollux_nvme_tcp::auth::{KeyText, Secret};
 use pollux_nvme_tcp::testing::{ManagedTarget, NQN};
 use pollux_reactor::Idle;
 use pollux_reactor::rpc::Config;
@@ -503,4 +504,58 @@ fn the_configuration_of_spdks_target_loads() {
     assert_eq!(namespace["uuid"], "4f3f0b0f-5b3a-4f0e-8f39-0c2f3f0c9a11");
     let transports = t.call("nvmf_get_transports", json!({}));
     assert_eq!(transports[0]["max_io_size"], 131_072);
+}
+
+/// Hosts with keys: by name in status and in what is saved, which can be loaded again.
+#[test]
+fn keys_of_hosts() {
+    let mut w = start();
+    prepare(&mut w);
+    let name = format!("pollux-target-keys-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    for (byte, name) in [(1, "key1"), (2, "key2")] {
+        let secret = Secret::new(&[byte; 32], None).unwrap();
+        let path = folder.join(name);
+        let text = KeyText::new(secret.to_text().to_string());
+        text.write_new(&path).unwrap();
+        let key = json!({"name": name, "path": path.to_str().unwrap()});
+        w.call("keyring_file_add_key", key);
+    }
+    let host = json!({"nqn": NQN, "host": HOST, "dhchap_key": "key1", "dhchap_ctrlr_key": "key2"});
+    w.call("nvmf_subsystem_add_host", host.clone());
+    let listed = w.call("nvmf_get_subsystems", json!({"nqn": NQN}));
+    let shown = json!([{"nqn": HOST, "dhchap_key": "key1", "dhchap_ctrlr_key": "key2"}]);
+    assert_eq!(listed[0]["hosts"], shown);
+    let saved = w.call("framework_get_config", json!({"name": "nvmf"}));
+    let keys = w.call("framework_get_config", json!({"name": "keyring"}));
+    let add = json!({"method": "nvmf_subsystem_add_host", "params": host});
+    assert!(saved.as_array().unwrap().contains(&add), "{saved}");
+    assert_eq!(keys.as_array().unwrap().len(), 2);
+    // AQEB is how a key of ones begins in base64.
+    assert!(!format!("{saved}{keys}{listed}").contains("AQEB"));
+
+    let keys = json!({"nqn": NQN, "host": HOST, "dhchap_key": "key2"});
+    w.call("nvmf_subsystem_set_keys", keys);
+    let listed = w.call("nvmf_get_subsystems", json!({"nqn": NQN}));
+    assert_eq!(
+        listed[0]["hosts"],
+        json!([{"nqn": HOST, "dhchap_key": "key2"}])
+    );
+    w.call("nvmf_subsystem_set_keys", json!({"nqn": NQN, "host": HOST}));
+    let listed = w.call("nvmf_get_subsystems", json!({"nqn": NQN}));
+    assert_eq!(listed[0]["hosts"], json!([{"nqn": HOST}]));
+    for (more, code) in [
+        (json!({"dhchap_key": "key3"}), -126),
+        (json!({"dhchap_ctrlr_key": "key2"}), -32602),
+        (json!({"host": "somebody"}), -2),
+    ] {
+        let mut params = json!({"nqn": NQN, "host": HOST});
+        for (name, value) in more.as_object().unwrap() {
+            params[name] = value.clone();
+        }
+        let (found, text) = w.error("nvmf_subsystem_set_keys", params);
+        assert_eq!(found, code, "{more} {text}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }

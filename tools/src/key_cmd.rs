@@ -167,7 +167,5 @@ fn read(file: &Path) -> anyhow::Result<Secret> {
             .parse()
             .context("standard input");
     }
-    let name = || file.display().to_string();
-    let text = KeyText::read(file).with_context(name)?;
-    text.as_str().parse().with_context(name)
+    Secret::read(file).with_context(|| file.display().to_string())
 }

@@ -93,6 +93,7 @@ impl Member {
             timeout: options.connect_timeout,
             tcp_timeout: options.tcp_connect_timeout,
             local: options.local,
+            auth: options.auth.clone(),
             ..ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host)
         };
         Member {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use pollux_nvme_tcp::auth::KeyNames;
 use pollux_nvme_tcp::host::{CommandTimeout, Digests, TimeoutAction};
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::rpc::{Call, MethodResult, Params, Phase, RpcError};
 
 use super::options::Timeouts;
-use super::{ENOKEY, Module, State, address, done, fencing, forward, policy};
+use super::{ENOKEY, Module, State, address, done, fencing, forward, keys, policy};
 use crate::options::{AttachOptions, Mode};
 use crate::request::{AttachRequest, HostRequest};
 use crate::transport_id::TransportId;
@@ -63,10 +64,8 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
     let timeout_us = params.optional("fabrics_connect_timeout_us")?;
     let silence_ms: Option<u64> = params.optional("silence_timeout_ms")?;
     let io_timeout_us: Option<u64> = params.optional("timeout_us")?;
-    let mut keys = Vec::new();
-    for name in ["psk", "dhchap_key", "dhchap_ctrlr_key"] {
-        keys.extend(params.optional::<String>(name)?);
-    }
+    let psk: Option<String> = params.optional("psk")?;
+    let key_names = KeyNames::take(params)?;
     params.unused::<String>(&["priority", "hostsvcid"])?;
     params.unused::<u32>(&["num_io_queues", "max_bdevs"])?;
     params.unused::<bool>(&["allow_unrecognized_csi", "disable_sq_flow_control"])?;
@@ -77,9 +76,12 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
             "'subnqn' of an NVM subsystem is needed",
         ));
     };
-    if let Some(key) = keys.first() {
+    if let Some(key) = psk {
+        // There is no TLS, so there is no key for it.
         return Err(RpcError::errno_of(ENOKEY, format!("key '{key}'")));
     }
+    let auth = key_names.as_ref().map(|names| keys::auth(state, names));
+    let auth = auth.transpose()?;
     let defaults = state.options.attach(timeouts, fencing);
     let options = AttachOptions {
         mode: mode.unwrap_or_default(),
@@ -103,6 +105,8 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
         policy: policy.unwrap_or(defaults.policy),
         adopt_policy: policy.is_none(),
         local,
+        auth,
+        key_names,
         ..defaults
     };
     Ok(AttachRequest {

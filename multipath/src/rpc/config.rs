@@ -107,6 +107,12 @@ fn attach_call(
     if let Some(nqn) = &transport.hostnqn {
         put("hostnqn", json!(nqn.as_str()));
     }
+    if let Some(names) = &options.key_names {
+        put("dhchap_key", json!(names.dhchap_key));
+        if let Some(name) = &names.dhchap_ctrlr_key {
+            put("dhchap_ctrlr_key", json!(name));
+        }
+    }
     if let Some(local) = options.local {
         put("hostaddr", json!(local.to_string()));
     }

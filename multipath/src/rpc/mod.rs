@@ -5,7 +5,7 @@
 //! `pollux`.
 //!
 //! Options of SPDK that have no meaning here, such as the sizes of its pools, are checked for their type and
-//! change nothing; what would be asked for in vain, such as keys, is refused.
+//! change nothing; what would be asked for in vain, such as keys for TLS, is refused.
 
 mod address;
 mod admin;
@@ -17,6 +17,7 @@ mod faults;
 mod fencing;
 mod histogram;
 mod iostat;
+mod keys;
 mod options;
 mod paths;
 mod policy;
@@ -46,6 +47,15 @@ const ENOKEY: i32 = 126;
 struct State {
     host: SendRequest,
     options: Options,
+    #[cfg(feature = "auth")]
+    keyring: pollux_nvme_tcp::auth::Keyring,
+}
+
+#[cfg(feature = "auth")]
+impl AsMut<pollux_nvme_tcp::auth::Keyring> for State {
+    fn as_mut(&mut self) -> &mut pollux_nvme_tcp::auth::Keyring {
+        &mut self.keyring
+    }
 }
 
 type SendRequest = Box<dyn Fn(HostRequest) -> Result<(), HostRequest> + Send>;
@@ -80,8 +90,13 @@ pub fn register<M: Send + 'static>(methods: &mut Methods, host: Host<M>) {
     let state = State {
         host: Box::new(move |request| host.request(request)),
         options: Options::default(),
+        #[cfg(feature = "auth")]
+        keyring: Default::default(),
     };
-    let module = methods.module(state).subsystem("bdev", config::bdev);
+    let module = methods.module(state);
+    #[cfg(feature = "auth")]
+    let module = pollux_nvme_tcp::auth::keyring::register(module);
+    let module = module.subsystem("bdev", config::bdev);
     ROOMS.into_iter().fold(module, |module, room| room(module));
 }
 

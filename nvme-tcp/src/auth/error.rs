@@ -1,5 +1,6 @@
 //! Why a host could not authenticate.
 
+use crate::spec::Status;
 use crate::spec::authentication::Explanation;
 
 /// Why a host could not authenticate, or its controller could not.
@@ -22,6 +23,9 @@ pub enum AuthError {
     /// The controller has sent what it must not.
     #[error("the controller sent {0}")]
     Protocol(&'static str),
+    /// It knows no such commands, or not now.
+    #[error("the controller refuses an authentication command: {0}")]
+    Command(Status),
     /// The machine is in no state to do it.
     #[error("{0}")]
     Local(&'static str),

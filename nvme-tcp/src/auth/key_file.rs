@@ -8,6 +8,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use super::{Secret, SecretError};
+
 /// Longest key that is read from a file, in bytes: the longest that there is, a TLS PSK of 64 bytes, is half of that.
 const LEN_MAX: usize = 256;
 /// Who else may not have any access.
@@ -37,6 +39,9 @@ pub enum KeyFileError {
     /// Not text.
     #[error("not text: a key is one line of text")]
     NotText,
+    /// Not a key of the kind that is wanted.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
 }
 
 /// The text of a key, which is wiped when it is dropped. Shows nothing of itself.
@@ -95,6 +100,16 @@ impl KeyText {
         file.write_all(self.as_str().as_bytes())?;
         file.write_all(b"\n")?;
         Ok(())
+    }
+}
+
+impl Secret {
+    /// Reads a file with a secret, as [`KeyText::read`] does.
+    ///
+    /// # Errors
+    /// The file cannot be used, or holds no secret.
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        Ok(KeyText::read(path)?.as_str().parse()?)
     }
 }
 

@@ -8,6 +8,8 @@
 //! the module [`authentication`](crate::spec::authentication), and hand out as a [`Job`] what takes too long for a
 //! reactor's turn. A [`Computation`] is a job on another thread.
 
+use pollux_reactor::rpc::{Params, RpcError};
+
 mod error;
 pub use error::AuthError;
 
@@ -22,6 +24,8 @@ mod host;
 #[cfg(feature = "auth")]
 mod key_file;
 #[cfg(feature = "auth")]
+pub mod keyring;
+#[cfg(feature = "auth")]
 mod pool;
 #[cfg(feature = "auth")]
 mod primes;
@@ -33,6 +37,36 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+/// What the keys of a host at a subsystem are called: all that status and saved configurations have of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyNames {
+    /// That of the host.
+    pub dhchap_key: String,
+    /// That of the subsystem, if it can prove itself to the host.
+    pub dhchap_ctrlr_key: Option<String>,
+}
+
+impl KeyNames {
+    /// Takes `dhchap_key` and `dhchap_ctrlr_key` of a method's parameters.
+    ///
+    /// # Errors
+    /// What is said against them.
+    pub fn take(params: &mut Params) -> Result<Option<Self>, RpcError> {
+        let dhchap_key: Option<String> = params.optional("dhchap_key")?;
+        let dhchap_ctrlr_key: Option<String> = params.optional("dhchap_ctrlr_key")?;
+        match dhchap_key {
+            Some(dhchap_key) => Ok(Some(Self {
+                dhchap_key,
+                dhchap_ctrlr_key,
+            })),
+            None if dhchap_ctrlr_key.is_some() => Err(RpcError::invalid_params(
+                "'dhchap_ctrlr_key' needs a 'dhchap_key': a controller proves itself to a host that did",
+            )),
+            None => Ok(None),
+        }
+    }
+}
+
 #[cfg(feature = "auth")]
 pub use self::{
     controller::{Answer, ControllerTransaction},
@@ -40,6 +74,7 @@ pub use self::{
     hash::Hash,
     host::{HostStep, HostTransaction},
     key_file::{KeyFileError, KeyText},
+    keyring::{Keyring, KeyringError},
     pool::{Computation, LOOK_AGAIN},
     response::{Agreed, Keys, Names, Nonce, Policy},
     secret::{Secret, SecretError, TransformedSecret},

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use uuid::Uuid;
 
+use crate::auth::{KeyNames, Keys};
 use crate::spec::nqn::Nqn;
 use crate::target::disk::Backend;
 
@@ -42,6 +43,15 @@ impl SubsystemConfig {
             max_cntlid: 0xffef,
         }
     }
+}
+
+/// The keys of a host at a subsystem: it has to authenticate there by DH-HMAC-CHAP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostKeys {
+    /// The keys.
+    pub keys: Keys,
+    /// What they are called; status and saved configurations have nothing else of them.
+    pub names: KeyNames,
 }
 
 /// Settings of a new namespace.

@@ -29,7 +29,7 @@
 //!
 //! # Limits
 //!
-//! * No authentication, no TLS, no metadata, no protection information, no reservations, no fused commands.
+//! * No TLS, no metadata, no protection information, no reservations, no fused commands.
 //! * Commands that bring data on an admin queue must bring it in-capsule (8 KiB at most).
 //! * Files are read and written by threads that each file has (at most four), by way of the page cache.
 //! * A controller's I/O queues must come through the listener of its admin queue.
@@ -56,7 +56,7 @@ use zerocopy::FromZeros;
 /// The flag of the target's lines in the log.
 pub const LOG_FLAG: &str = "nvmf";
 
-pub use self::config::{NamespaceConfig, Referral, SubsystemConfig};
+pub use self::config::{HostKeys, NamespaceConfig, Referral, SubsystemConfig};
 pub use self::control::handle::TargetHandle;
 pub use self::control::request::{Removed, TargetRequest};
 #[cfg(feature = "auth")]

@@ -44,7 +44,7 @@ pub fn install(executor: &mut impl Executor, reactors: &[usize]) -> TargetHandle
                     let own = own.clone();
                     // A mailbox that is full of other messages gives home its turn as well.
                     let wake = move || drop(own.send(TargetMessage(Envelope::Woken)));
-                    Box::new(Home::new(wake))
+                    Box::new(Home::new(wake, threads))
                 }),
                 io: IoPart::new(index, threads.then(|| doorbell(own))),
                 links: Links::new(index, &senders),

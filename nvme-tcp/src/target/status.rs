@@ -1,11 +1,13 @@
 //! What a target tells about itself.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use pollux_reactor::Time;
 use uuid::Uuid;
 
+use crate::auth::{Agreed, KeyNames};
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::config::Referral;
@@ -59,6 +61,8 @@ pub struct SubsystemStatus {
     pub cntlid_range: (u16, u16),
     /// Hosts on the list.
     pub hosts: Vec<HostNqn>,
+    /// What the keys of those are called that have to authenticate.
+    pub host_keys: BTreeMap<HostNqn, KeyNames>,
     /// Namespaces in order of their identifiers.
     pub namespaces: Vec<NamespaceStatus>,
     /// Listeners in the order in which they were added.
@@ -141,6 +145,8 @@ pub struct QpairStatus {
     pub local: SocketAddr,
     /// Header and data digests are in use.
     pub digests: (bool, bool),
+    /// What its host has authenticated with, if it had to.
+    pub auth: Option<Agreed>,
     /// Commands and bytes.
     pub counters: QpairCounters,
 }

@@ -8,6 +8,7 @@
 mod admin;
 mod allocations;
 mod ana;
+mod authentication;
 mod configuration;
 mod disks;
 mod faults;

@@ -6,6 +6,9 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use pollux_multipath::{Fencing, FencingMode, Selector, TransportId, TransportIdError};
+#[cfg(feature = "auth")]
+use pollux_nvme_tcp::auth::{KeyFileError, Keys, Policy, Secret};
+use pollux_nvme_tcp::host::HostAuth;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 
 use super::choice::Choice;
@@ -54,6 +57,22 @@ pub struct RunArgs {
     /// Refuse a controller that does not grant the digests asked for
     #[arg(long, help_heading = "Paths")]
     pub require_digests: bool,
+
+    /// File with the host's key for DH-HMAC-CHAP, if the controllers want it to authenticate; with --hostnqn, whose key it is
+    #[cfg(feature = "auth")]
+    #[arg(long, value_name = "FILE", value_parser = parse_key, help_heading = "Paths")]
+    pub dhchap_key: Option<Secret>,
+
+    /// File with the controllers' key, with which they have to prove themselves to the host
+    #[cfg(feature = "auth")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = parse_key,
+        requires = "dhchap_key",
+        help_heading = "Paths"
+    )]
+    pub dhchap_ctrlr_key: Option<Secret>,
 
     /// Keep SQ flow control: every read has a completion of its own
     #[arg(long, help_heading = "Paths")]
@@ -266,6 +285,25 @@ fn fencing_mode() -> impl TypedValueParser<Value = FencingMode> {
 }
 
 impl RunArgs {
+    /// With what the host authenticates.
+    #[cfg(feature = "auth")]
+    pub fn auth(&self) -> Option<HostAuth> {
+        Some(HostAuth {
+            keys: Keys {
+                host: self.dhchap_key.clone()?,
+                controller: self.dhchap_ctrlr_key.clone(),
+            },
+            policy: Policy::default(),
+            threads: true,
+        })
+    }
+
+    /// Without the feature, with nothing.
+    #[cfg(not(feature = "auth"))]
+    pub fn auth(&self) -> Option<HostAuth> {
+        None
+    }
+
     /// `--fencing` and `--cqt`.
     pub fn fencing(&self) -> Fencing {
         let cqt = self.cqt.map(|ms| Duration::from_millis(ms.into()));
@@ -415,6 +453,11 @@ impl RunArgs {
         }
         Ok(())
     }
+}
+
+#[cfg(feature = "auth")]
+fn parse_key(path: &str) -> Result<Secret, KeyFileError> {
+    Secret::read(path.as_ref())
 }
 
 fn parse_transport(text: &str) -> Result<TransportId, String> {

@@ -264,6 +264,7 @@ fn attach(
                     data: args.ddgst,
                 },
                 require_digests: args.require_digests,
+                auth: args.auth(),
                 sq_flow_control: args.sq_flow_control,
                 keep_alive_ms: args.kato,
                 queue_size: queue_size(jobs),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use pollux_multipath::{TransportId, TransportIdError};
-use pollux_nvme_tcp::host::{ConnectOptions, Digests, HostIdentity};
+#[cfg(feature = "auth")]
+use pollux_nvme_tcp::auth::{KeyFileError, Keys, Policy, Secret};
+use pollux_nvme_tcp::host::{ConnectOptions, Digests, HostAuth, HostIdentity};
 use pollux_nvme_tcp::spec::Nqn;
 use uuid::Uuid;
 
@@ -62,6 +64,17 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "NQN")]
     hostnqn: Option<Nqn>,
 
+    /// File with the host's key for DH-HMAC-CHAP, if the controller wants it to authenticate; with --hostnqn, whose key it
+    /// is.
+    #[cfg(feature = "auth")]
+    #[arg(long, value_name = "FILE", value_parser = parse_key)]
+    dhchap_key: Option<Secret>,
+
+    /// File with the controller's key, with which it has to prove itself to the host.
+    #[cfg(feature = "auth")]
+    #[arg(long, value_name = "FILE", value_parser = parse_key, requires = "dhchap_key")]
+    dhchap_ctrlr_key: Option<Secret>,
+
     /// Time until the controller must be ready, and for each answer after that.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_timeout)]
     connect_timeout: Duration,
@@ -111,6 +124,23 @@ impl ConnectArgs {
         Ok(text.parse()?)
     }
 
+    #[cfg(feature = "auth")]
+    fn auth(&self) -> Option<HostAuth> {
+        Some(HostAuth {
+            keys: Keys {
+                host: self.dhchap_key.clone()?,
+                controller: self.dhchap_ctrlr_key.clone(),
+            },
+            policy: Policy::default(),
+            threads: true,
+        })
+    }
+
+    #[cfg(not(feature = "auth"))]
+    fn auth(&self) -> Option<HostAuth> {
+        None
+    }
+
     /// Options of the admin connection.
     pub fn connect_options(&self, transport: &TransportId) -> ConnectOptions {
         let host_nqn = self.hostnqn.as_ref().or(transport.hostnqn.as_ref());
@@ -127,6 +157,7 @@ impl ConnectArgs {
                 data: self.ddgst,
             },
             require_digests: self.require_digests,
+            auth: self.auth(),
             timeout: self.connect_timeout,
             ..ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host)
         }
@@ -154,6 +185,11 @@ fn parse_ip(text: &str) -> Result<IpAddr, TransportIdError> {
         Ok(ip) => Ok(ip),
         Err(_) => TransportId::look_up(&format!("traddr:{text}")).map(|id| id.addr.ip()),
     }
+}
+
+#[cfg(feature = "auth")]
+fn parse_key(path: &str) -> Result<Secret, KeyFileError> {
+    Secret::read(path.as_ref())
 }
 
 fn parse_port(text: &str) -> Result<u16, String> {
@@ -238,6 +274,8 @@ mod tests {
             ("-s", "65536", "1 to 65535"),
             ("-n", "a", "nqn.yyyy-mm"),
             ("--hostnqn", "a", "nqn.yyyy-mm"),
+            ("--dhchap-key", "/dev/null", "not a regular file"),
+            ("--dhchap-ctrlr-key", "/nonexistent", "No such file"),
             ("--connect-timeout", "0", "0.001 to 3600"),
             ("--connect-timeout", "3601", "0.001 to 3600"),
             ("--connect-timeout", "NaN", "0.001 to 3600"),

@@ -15,6 +15,10 @@ impl<T> QueuePair<T> {
         sink: &mut impl FnMut(Completed<T>),
     ) -> Result<Progress, QueueError> {
         let state = self.state;
+        let mut progress = Progress::Idle;
+        if state == State::Authenticating {
+            progress = self.take_computed(now)?;
+        }
         // A peer that says nothing costs its reactor no system call.
         if self.may_receive() {
             self.unread = false;
@@ -34,20 +38,28 @@ impl<T> QueuePair<T> {
                             .transmit(&mut self.stream, &mut self.table)?;
                     }
                 }
-                _ => self.unread = self.receive_once(sink)? == Progress::Busy,
+                _ => {
+                    let received = self.receive_once(sink)?;
+                    self.unread = received == Progress::Busy;
+                    progress = progress.or(received);
+                }
             }
         }
-        if self.state == state && self.deadline().is_some_and(|at| now >= at) {
+        let over_at = match state {
+            State::Tcp => self.tcp_deadline,
+            _ => self.deadline,
+        };
+        if self.state == state && now >= over_at {
             return Err(QueueError::Timeout(match state {
                 State::Tcp => "TCP connection",
                 State::Icresp => "ICResp",
+                State::Authenticating => "end of authentication",
                 _ => "answer to Connect",
             }));
         }
-        Ok(if self.state == state {
-            Progress::Idle
-        } else {
-            Progress::Busy
+        Ok(match self.state == state {
+            true => progress,
+            false => Progress::Busy,
         })
     }
 
@@ -82,13 +94,9 @@ impl<T> QueuePair<T> {
     /// Takes the answer to Connect.
     pub(super) fn on_connect_answer(&mut self, outcome: Outcome) -> Result<(), QueueError> {
         match outcome {
-            // CNTLID stands in the low 16 bits of dword 0 (NVMe Base 2.1, 6.3).
             #[expect(clippy::cast_possible_truncation, reason = "takes the fields apart")]
             Outcome::Completed { status, result } if status.is_success() => {
-                self.controller_id = result as u16;
-                self.state = State::Ready;
-                self.transmitter.finish_connect();
-                Ok(())
+                self.connected(result as u32)
             }
             #[expect(clippy::cast_possible_truncation, reason = "takes the fields apart")]
             Outcome::Completed { status, result } => Err(QueueError::Refused {

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::handshake::Digests;
+use crate::auth::AuthError;
 use crate::pdu::ProtocolError;
 use crate::spec::fabrics::ConnectInvalidParameter;
 use crate::spec::status::Status;
@@ -61,6 +62,9 @@ pub enum QueueError {
         /// What ICResp says.
         granted: Digests,
     },
+    /// Host and controller did not prove to each other who they are.
+    #[error("authentication failed: {0}")]
+    Authentication(#[from] AuthError),
     /// The owner closed it.
     #[error("closed by the host")]
     HostClosed,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 
+use super::authentication::HostAuth;
 use crate::host::request::{Command, Request, Transfer};
 use crate::pdu::ProtocolError;
 use crate::spec::fabrics::{CNTLID_DYNAMIC, ConnectData, cattr};
@@ -72,6 +73,8 @@ pub struct ConnectOptions {
     pub digests: Digests,
     /// End the connection if the controller does not grant them.
     pub require_digests: bool,
+    /// With what to authenticate if the controller wants that; a controller whose key is known has to in any case.
+    pub auth: Option<HostAuth>,
     /// Ask for SQ flow control to be disabled, so that the controller may leave out the completion of
     /// reads that succeed.
     pub disable_sq_flow_control: bool,
@@ -103,6 +106,7 @@ impl ConnectOptions {
             keep_alive_ms: 0,
             digests: Digests::default(),
             require_digests: false,
+            auth: None,
             disable_sq_flow_control: true,
             // Every controller takes this much on its admin queue (NVMe/TCP 1.1, 3.4.1).
             in_capsule_max: 8192,

@@ -13,6 +13,11 @@
 //!   its sink as [`Lost::Connection`]. That says for each request whether a byte of it was handed to the
 //!   connection: what was not cannot have been executed, and never will be.
 
+#[cfg_attr(
+    not(feature = "auth"),
+    expect(unreachable_code, unused_variables, reason = "nobody can have keys")
+)]
+mod authentication;
 mod connect;
 mod error;
 mod handshake;
@@ -24,6 +29,8 @@ use std::io;
 
 use pollux_reactor::{Net, Progress, Stream, Time};
 
+use self::authentication::Authenticating;
+pub use self::authentication::HostAuth;
 pub use self::error::QueueError;
 pub use self::handshake::{ConnectOptions, Digests, HostIdentity};
 use self::receive::Receiving;
@@ -88,6 +95,8 @@ enum State {
     Icresp,
     /// The Connect command was sent.
     Connect,
+    /// It authenticates.
+    Authenticating,
     /// Usable.
     Ready,
     /// Over.
@@ -122,6 +131,8 @@ pub struct QueuePair<T = ()> {
     receive_at: Time,
     /// Receives in a row of a deep queue that found nothing.
     found_nothing: u8,
+    /// Until it has authenticated.
+    authenticating: Option<Box<Authenticating>>,
     /// Commands that failed while their data was on the way.
     deferred: usize,
     error: Option<QueueError>,
@@ -163,6 +174,7 @@ impl<T> QueuePair<T> {
             received_at: now,
             receive_at: now,
             found_nothing: 0,
+            authenticating: None,
             deferred: 0,
             error: None,
         })
@@ -229,6 +241,13 @@ impl<T> QueuePair<T> {
             State::Ready | State::Ended => None,
             State::Tcp => Some(self.tcp_deadline),
             State::Icresp | State::Connect => Some(self.deadline),
+            State::Authenticating => {
+                let look_at = self
+                    .authenticating
+                    .as_ref()
+                    .and_then(|auth| auth.deadline());
+                Some(look_at.map_or(self.deadline, |at| at.min(self.deadline)))
+            }
         }
     }
 
@@ -247,7 +266,7 @@ impl<T> QueuePair<T> {
             return Some(Withdrawn::Sent(self.table.current_cid(slot)));
         }
         self.transmitter.cancel(slot);
-        self.table.take(slot).map(Withdrawn::Unsent)
+        self.table.take(slot).ok().map(Withdrawn::Unsent)
     }
 
     /// Shows `look` what every outstanding request carries, with the command identifier of those of which a byte
@@ -462,6 +481,7 @@ impl<T> QueuePair<T> {
             );
         }
         self.state = State::Ended;
+        self.authenticating = None;
         self.error = Some(error);
         self.receiving = Receiving::Header;
         let handed = self.transmitter.handed();

@@ -6,7 +6,7 @@ use pollux_reactor::Progress;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::handshake::R2TS_MAX;
-use super::{QueueError, QueuePair};
+use super::{QueueError, QueuePair, State};
 use crate::host::request::{Completed, Lost, Outcome, Transfer};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
 use crate::spec::pdu::{C2hData, CapsuleResp, Fes, Icresp, PduType, R2t, TermReq, flags};
@@ -366,10 +366,13 @@ impl<T> QueuePair<T> {
             return Ok(());
         }
         match self.table.take(index) {
-            Some(request) => sink(Completed { request, outcome }),
-            None if !self.is_ready() => return self.on_connect_answer(outcome),
+            Ok(request) => sink(Completed { request, outcome }),
+            Err(_) if self.state == State::Connect => return self.on_connect_answer(outcome),
+            Err(buffer) if self.state == State::Authenticating => {
+                return self.on_authentication_answer(outcome, &buffer);
+            }
             // A probe: that there was an answer is all that was wanted.
-            None => {}
+            Err(_) => {}
         }
         Ok(())
     }

@@ -168,7 +168,8 @@ fn log_page(
 }
 
 /// The SGL of a command that returns data must be a transport data block of just that length.
-fn check_answer_len(sqe: &Sqe, len: usize) -> Result<(), Status> {
+/// Checks that a command has room for exactly so much data.
+pub(in crate::target) fn check_answer_len(sqe: &Sqe, len: usize) -> Result<(), Status> {
     if sqe.sgl.kind != SglDescriptor::TRANSPORT {
         return Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.with_dnr());
     }

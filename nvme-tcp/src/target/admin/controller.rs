@@ -7,6 +7,7 @@ use std::time::Duration;
 use pollux_reactor::{Time, TimerId};
 use zerocopy::FromZeros;
 
+use crate::auth::Agreed;
 use crate::spec::cross_controller_reset::Impacted;
 use crate::spec::fabrics::property;
 use crate::spec::log::ErrorLogEntry;
@@ -53,6 +54,8 @@ pub(in crate::target) struct AdminQueue {
     pub(in crate::target) peer: SocketAddr,
     /// Header and data digests are in use.
     pub(in crate::target) digests: (bool, bool),
+    /// What the host has authenticated with.
+    pub(in crate::target) auth: Option<Agreed>,
     pub(in crate::target) entries: u16,
     pub(in crate::target) flow_control: bool,
     pub(in crate::target) sqhd: u16,
@@ -68,6 +71,8 @@ pub(in crate::target) struct AdminQueue {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::target) struct IoQueueEntry {
     pub(in crate::target) connection: u64,
+    /// What the host has authenticated with on it.
+    pub(in crate::target) auth: Option<Agreed>,
     pub(in crate::target) reactor: usize,
 }
 
@@ -246,6 +251,13 @@ impl Controller {
         entry.trtype = crate::spec::log::discovery::TRTYPE_TCP;
         self.errors.truncate(usize::from(ERROR_LOG_ENTRIES) - 1);
         self.errors.push_front(entry);
+    }
+
+    /// Counts a command that has come on the admin queue.
+    pub(in crate::target) fn note_command(&mut self, now: Time) {
+        self.last_seen = now;
+        self.admin.commands += 1;
+        self.admin.sqhd = (self.admin.sqhd + 1) % self.admin.entries;
     }
 
     /// Queues an answer.

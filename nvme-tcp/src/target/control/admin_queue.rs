@@ -1,6 +1,8 @@
 //! Commands that have come on admin queues: counted, carried out, and answered, at once or when the reactors that were asked
 //! have told what it takes.
 
+use pollux_reactor::Time;
+
 use crate::spec::Sqe;
 use crate::spec::cross_controller_reset::IMMEDIATE_RESET_SUCCESSFUL;
 use crate::spec::status::Status;
@@ -13,6 +15,13 @@ use crate::target::io::message::{IoMessage, ReactorReport};
 use crate::target::status::QpairCounters;
 
 impl Home {
+    /// Counts a command that has come.
+    pub(super) fn note_admin_command(&mut self, key: ControllerKey, now: Time) {
+        if let Some(controller) = self.controllers.get_mut(&key) {
+            controller.note_command(now);
+        }
+    }
+
     /// Carries out a command and queues the answer.
     pub(super) fn admin_command(
         &mut self,
@@ -25,9 +34,7 @@ impl Home {
         let Some(controller) = self.controllers.get_mut(&key) else {
             return;
         };
-        controller.last_seen = turn.cx.now();
-        controller.admin.commands += 1;
-        controller.admin.sqhd = (controller.admin.sqhd + 1) % controller.admin.entries;
+        controller.note_command(turn.cx.now());
         let cid = sqe.cid.get();
         let result = if controller.admin.pending.contains(&cid) {
             Err(Status::COMMAND_ID_CONFLICT.with_dnr())

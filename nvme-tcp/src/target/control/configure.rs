@@ -1,5 +1,6 @@
 //! Changes of the configuration of a running target, and its status.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -8,7 +9,7 @@ use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::admin::controller::Controller;
 use crate::target::admin::events::Kind;
 use crate::target::admin::identify::MDTS_UNIT;
-use crate::target::config::{NamespaceConfig, Referral, SubsystemConfig};
+use crate::target::config::{HostKeys, NamespaceConfig, Referral, SubsystemConfig};
 use crate::target::control::Home;
 use crate::target::control::HomeTurn;
 use crate::target::disk::DiskRef;
@@ -57,7 +58,7 @@ impl Home {
             }
             Scope::Listener(nqn, addr) => self.remove_listener(nqn, *addr, turn)?,
             Scope::Host(nqn, host) => {
-                if !self.subsystem(nqn)?.hosts.remove(host) {
+                if self.subsystem(nqn)?.hosts.remove(host).is_none() {
                     return Err(TargetError::NoSuchHost(host.clone()));
                 }
                 self.close_controllers(|c| c.subnqn == *nqn && c.hostnqn == *host, turn);
@@ -100,11 +101,29 @@ impl Home {
         Ok(())
     }
 
-    pub(super) fn add_host(&mut self, nqn: &Nqn, host: &HostNqn) -> Result<(), TargetError> {
-        if !self.subsystem(nqn)?.hosts.insert(host.clone()) {
-            return Err(TargetError::HostExists(host.clone()));
-        }
+    pub(super) fn add_host(
+        &mut self,
+        nqn: &Nqn,
+        host: &HostNqn,
+        keys: Option<HostKeys>,
+    ) -> Result<(), TargetError> {
+        match self.subsystem(nqn)?.hosts.entry(host.clone()) {
+            Entry::Occupied(_) => return Err(TargetError::HostExists(host.clone())),
+            Entry::Vacant(entry) => entry.insert(keys),
+        };
         self.note_discovery_change();
+        Ok(())
+    }
+
+    /// Connections that there are stay.
+    pub(super) fn set_keys(
+        &mut self,
+        nqn: &Nqn,
+        host: &HostNqn,
+        keys: Option<HostKeys>,
+    ) -> Result<(), TargetError> {
+        let entry = self.subsystem(nqn)?.hosts.get_mut(host);
+        *entry.ok_or_else(|| TargetError::NoSuchHost(host.clone()))? = keys;
         Ok(())
     }
 
@@ -423,6 +442,10 @@ impl Home {
 
 fn controller_status(controller: &Controller, mut io: Vec<QpairStatus>) -> ControllerStatus {
     io.sort_by_key(|q| q.qid);
+    for qpair in &mut io {
+        let entry = controller.io_queues.get(&qpair.qid);
+        qpair.auth = entry.and_then(|entry| entry.auth);
+    }
     let admin = &controller.admin;
     let mut qpairs = vec![QpairStatus {
         qid: 0,
@@ -431,6 +454,7 @@ fn controller_status(controller: &Controller, mut io: Vec<QpairStatus>) -> Contr
         peer: admin.peer,
         local: controller.local,
         digests: admin.digests,
+        auth: admin.auth,
         counters: QpairCounters {
             commands: admin.commands,
             failed: admin.failed,

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pollux_reactor::{Progress, Stream};
+use pollux_reactor::{Progress, Stream, Time};
 use zerocopy::FromBytes;
 
 use crate::pdu::{DataDigest, Frame, ProtocolError};
@@ -12,6 +12,9 @@ use crate::spec::pdu::{CapsuleCmd, DIGEST_LEN, Fes, PduType};
 use crate::spec::status::Status;
 use crate::target::conn::connection::{Connection, End, IN_CAPSULE_MAX};
 use crate::target::control::admission::Verdict;
+use crate::target::control::authentication::{
+    AUTHENTICATION_TIMEOUT, Authentication, is_authentication,
+};
 use crate::target::control::handshake::{self, Connected, Refusal};
 use crate::target::control::{Home, HomeTurn};
 use crate::target::io::ControllerKey;
@@ -30,18 +33,55 @@ const ACCEPTS_MAX: usize = 16;
 const ROUNDS_MAX: usize = 4;
 
 /// What a connection is to home.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Role {
     /// ICReq or Connect is still to come.
     Unconnected,
     /// The admin queue of this controller.
     Admin(ControllerKey),
+    /// An I/O queue that is not handed over before its host has authenticated.
+    Authenticating(Connected),
+}
+
+impl Role {
+    /// Whose queue it is.
+    pub(super) fn key(&self) -> Option<ControllerKey> {
+        match self {
+            Self::Unconnected => None,
+            Self::Admin(key) | Self::Authenticating(Connected { key, .. }) => Some(*key),
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct HomeConnection {
-    conn: Connection,
-    role: Role,
+    pub(super) conn: Connection,
+    pub(super) role: Role,
+    /// When its Connect, or its authentication, must be over.
+    deadline: Time,
+    /// The commands of an I/O queue that have come.
+    pub(super) commands: u16,
+    pub(super) auth: Option<Box<Authentication>>,
+}
+
+impl HomeConnection {
+    /// Whether nothing is served on it yet.
+    fn is_awaited(&self) -> bool {
+        match self.role {
+            Role::Unconnected | Role::Authenticating(_) => true,
+            Role::Admin(_) => self.auth.as_ref().is_some_and(|auth| auth.bars()),
+        }
+    }
+
+    /// The I/O queue that can be handed over now.
+    fn let_in(&self) -> Option<Connected> {
+        match self.role {
+            Role::Authenticating(queue) if self.auth.as_ref().is_some_and(|auth| !auth.bars()) => {
+                Some(queue)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Home {
@@ -100,6 +140,9 @@ impl Home {
             Box::new(HomeConnection {
                 conn: Connection::new(id, stream, peer, listener),
                 role: Role::Unconnected,
+                deadline,
+                commands: 0,
+                auth: None,
             }),
         );
     }
@@ -110,7 +153,7 @@ impl Home {
         let connections = &self.connections;
         let is_unconnected = |id| {
             let known = connections.get(&id);
-            known.is_some_and(|c| c.role == Role::Unconnected)
+            known.is_some_and(|c| c.is_awaited())
         };
         let now = turn.cx.now();
         match self
@@ -120,7 +163,9 @@ impl Home {
             Verdict::Admit => true,
             Verdict::Replace(id, reason) => {
                 self.said.say(peer, reason, now);
-                self.connections.remove(&id);
+                if let Some(connection) = self.connections.remove(&id) {
+                    self.leave(&connection, turn);
+                }
                 true
             }
             Verdict::Refuse(reason) => {
@@ -140,6 +185,7 @@ impl Home {
         let mut progress = Progress::Idle;
         connection.conn.stream.take_ready();
         connection.conn.wake(turn.buffers);
+        self.settle_authentication(&mut connection);
         let mut unread = true;
         for _ in 0..ROUNDS_MAX {
             let received = match connection.conn.fill() {
@@ -156,7 +202,7 @@ impl Home {
                 Ok(None) => {}
                 Ok(Some(queue)) => {
                     connection.conn.rest(turn.buffers);
-                    self.hand_over(connection.conn, queue, turn);
+                    self.hand_over(*connection, queue, turn);
                     return Progress::Busy;
                 }
                 Err(end) => {
@@ -169,11 +215,18 @@ impl Home {
                 break;
             }
         }
+        let mut unanswered = false;
         if let Role::Admin(key) = connection.role
             && let Some(controller) = self.controllers.get_mut(&key)
         {
-            unread |= !controller.put_answers(&mut connection.conn.out);
+            unanswered = !controller.put_answers(&mut connection.conn.out);
         }
+        if !unanswered && let Some(reason) = connection.auth.as_ref().and_then(|auth| auth.failed())
+        {
+            self.ended(connection, End::Fault(reason), turn);
+            return Progress::Busy;
+        }
+        unread |= unanswered;
         // What found no room is taken up again when room has been made.
         unread |= !connection.conn.out.has_room();
         match connection.conn.flush() {
@@ -198,6 +251,9 @@ impl Home {
         connection: &mut HomeConnection,
         turn: &mut HomeTurn<'_, '_>,
     ) -> Result<Option<Connected>, End> {
+        if let Some(queue) = connection.let_in() {
+            return Ok(Some(queue));
+        }
         while connection.conn.out.has_room() {
             let Some(frame) = connection.conn.next_frame()? else {
                 break;
@@ -216,8 +272,8 @@ impl Home {
                     }
                     let queue = self.capsule(connection, &frame, turn)?;
                     connection.conn.rx.consume(frame.total_len);
-                    if queue.is_some() {
-                        return Ok(queue);
+                    if let Some(queue) = queue.or_else(|| connection.let_in()) {
+                        return Ok(Some(queue));
                     }
                 }
                 PduType::H2C_DATA => {
@@ -263,7 +319,27 @@ impl Home {
                         "more commands than the submission queue has entries",
                     )));
                 }
-                self.admin_command(key, &sqe, data, intact, turn);
+                let now = turn.cx.now();
+                if is_authentication(&sqe) && intact {
+                    let data = data.to_vec();
+                    self.note_admin_command(key, now);
+                    self.authenticate(connection, &sqe, &data, now);
+                } else if connection.is_awaited() {
+                    self.note_admin_command(key, now);
+                    self.bar(connection, &sqe, intact);
+                } else {
+                    self.admin_command(key, &sqe, data, intact, turn);
+                }
+                Ok(None)
+            }
+            Role::Authenticating(_) => {
+                connection.commands = connection.commands.wrapping_add(1);
+                if is_authentication(&sqe) && intact {
+                    let data = data.to_vec();
+                    self.authenticate(connection, &sqe, &data, turn.cx.now());
+                } else {
+                    self.bar(connection, &sqe, intact);
+                }
                 Ok(None)
             }
             Role::Unconnected => {
@@ -275,9 +351,23 @@ impl Home {
                 };
                 let cqe = handshake::connect_response(&sqe, &result);
                 connection.conn.out.complete(cqe);
+                if let Ok(connected) = result
+                    && connected.authenticate
+                {
+                    let id = connection.conn.id;
+                    connection.auth = Some(Authentication::required());
+                    connection.deadline = turn.cx.now() + AUTHENTICATION_TIMEOUT;
+                    let token = token::of(token::CONNECT, id);
+                    turn.cx.set_timer(connection.deadline, token);
+                }
+                connection.commands = 1;
                 match result {
                     Ok(connected) if connected.qid == 0 => {
                         connection.role = Role::Admin(connected.key);
+                        Ok(None)
+                    }
+                    Ok(connected) if connected.authenticate => {
+                        connection.role = Role::Authenticating(connected);
                         Ok(None)
                     }
                     Ok(connected) => Ok(Some(connected)),
@@ -292,7 +382,12 @@ impl Home {
     }
 
     /// Gives the connection of an I/O queue to its reactor.
-    fn hand_over(&mut self, conn: Connection, connected: Connected, turn: &mut HomeTurn<'_, '_>) {
+    fn hand_over(
+        &mut self,
+        connection: HomeConnection,
+        connected: Connected,
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
         let Connected {
             key,
             qid,
@@ -301,7 +396,9 @@ impl Home {
             reactor,
             ..
         } = connected;
-        let queue = Box::new(IoQueue::new(conn, (key, qid), entries, flow_control));
+        let HomeConnection { conn, commands, .. } = connection;
+        let of = (key, qid);
+        let queue = Box::new(IoQueue::new(conn, of, entries, flow_control, commands));
         turn.links.send_io(reactor, IoMessage::Adopt { key, queue });
     }
 
@@ -316,23 +413,45 @@ impl Home {
             self.note_fault(Fault {
                 at: turn.cx.now(),
                 peer: connection.conn.peer,
-                qid: matches!(connection.role, Role::Admin(_)).then_some(0),
+                qid: match connection.role {
+                    Role::Unconnected => None,
+                    Role::Admin(_) => Some(0),
+                    Role::Authenticating(queue) => Some(queue.qid),
+                },
                 reason,
             });
         }
-        if let Role::Admin(key) = connection.role {
-            self.forget_controller(key, turn);
-        }
+        self.leave(&connection, turn);
         turn.lingering
             .add(connection.conn, end, turn.buffers, turn.cx);
     }
 
-    /// The time of a connection to send its Connect is over.
+    /// What goes with a connection: a controller, or the place of its queue.
+    fn leave(&mut self, connection: &HomeConnection, turn: &mut HomeTurn<'_, '_>) {
+        match connection.role {
+            Role::Unconnected => {}
+            Role::Admin(key) => self.forget_controller(key, turn),
+            Role::Authenticating(queue) => {
+                if let Some(controller) = self.controllers.get_mut(&queue.key) {
+                    let id = connection.conn.id;
+                    controller
+                        .io_queues
+                        .retain(|_, entry| entry.connection != id);
+                }
+            }
+        }
+    }
+
+    /// The time of a connection to send its Connect, or to authenticate, is over.
     pub(super) fn connect_overdue(&mut self, id: u64, turn: &mut HomeTurn<'_, '_>) {
         if let Some(c) = self.connections.get(&id)
-            && c.role == Role::Unconnected
+            && c.is_awaited()
+            && turn.cx.now() >= c.deadline
         {
-            let end = End::Overdue("no ICReq and Connect within 10 s");
+            let end = End::Overdue(match c.role {
+                Role::Unconnected => "no ICReq and Connect within 10 s",
+                _ => "not authenticated within 30 s",
+            });
             if let Some(c) = self.connections.remove(&id) {
                 self.ended(c, end, turn);
             }

@@ -42,6 +42,8 @@ pub(in crate::target) struct Connected {
     pub(in crate::target) flow_control: bool,
     /// Where an I/O queue is served.
     pub(in crate::target) reactor: usize,
+    /// The host has to authenticate first.
+    pub(in crate::target) authenticate: bool,
 }
 
 /// Answers the ICReq at the start of the receive buffer.
@@ -148,6 +150,7 @@ pub(in crate::target) fn connect_response(sqe: &Sqe, result: &Result<Connected, 
             result: u64::from(
                 ConnectSuccess::new()
                     .with_cntlid(connected.cntlid)
+                    .with_atr(connected.authenticate)
                     .into_bits(),
             )
             .into(),
@@ -302,6 +305,7 @@ impl Home {
                 "all controller identifiers are in use",
             )
         })?;
+        let authenticate = self.keys_of(&wanted.subnqn, &wanted.hostnqn).is_some();
         let key = ControllerKey(self.new_id());
         let now = turn.cx.now();
         let instance = quiesce::first_instance(cntlid, turn.cx.rng());
@@ -319,6 +323,7 @@ impl Home {
                 connection: wanted.conn.id,
                 peer: wanted.conn.peer,
                 digests: (wanted.conn.rx_framing.hdgst, wanted.conn.rx_framing.ddgst),
+                auth: None,
                 entries: wanted.entries,
                 flow_control: wanted.flow_control,
                 sqhd: 1 % wanted.entries,
@@ -361,6 +366,7 @@ impl Home {
             entries: wanted.entries,
             flow_control: wanted.flow_control,
             reactor: 0,
+            authenticate,
         })
     }
 
@@ -407,6 +413,7 @@ impl Home {
         qid: u16,
         turn: &mut HomeTurn<'_, '_>,
     ) -> Result<Connected, Refusal> {
+        let authenticate = self.keys_of(&wanted.subnqn, &wanted.hostnqn).is_some();
         let controller = self
             .controllers
             .values_mut()
@@ -447,6 +454,7 @@ impl Home {
             qid,
             IoQueueEntry {
                 connection: wanted.conn.id,
+                auth: None,
                 reactor,
             },
         );
@@ -457,6 +465,7 @@ impl Home {
             entries: wanted.entries,
             flow_control: wanted.flow_control,
             reactor,
+            authenticate,
         })
     }
 }

@@ -6,6 +6,11 @@
 
 mod admin_queue;
 mod admission;
+#[cfg_attr(
+    not(feature = "auth"),
+    expect(unreachable_code, unused_variables, reason = "nobody can have keys")
+)]
+mod authentication;
 mod configure;
 mod connections;
 pub(in crate::target) mod handle;
@@ -17,7 +22,7 @@ mod quiesce;
 pub(in crate::target) mod request;
 mod sync;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use pollux_reactor::{Context, Gather, Listener, Progress, Time};
@@ -29,7 +34,7 @@ use crate::target::conn::buffers::Buffers;
 use crate::target::conn::linger::Lingering;
 use crate::target::conn::said::Said;
 use crate::target::control::admission::Admission;
-use crate::target::control::connections::HomeConnection;
+use crate::target::control::connections::{HomeConnection, Role};
 use crate::target::control::links::Links;
 use crate::target::control::message::HomeMessage;
 use crate::target::control::quiesce::{Ends, Of};
@@ -72,12 +77,17 @@ pub(in crate::target) struct Home {
     removals: BTreeMap<u64, Removal>,
     /// The ends of controllers, as far as somebody may ask for them.
     ends: Ends,
+    /// Connections for whose authentication something is computed by another thread, and when to look at them again.
+    computing: BTreeSet<u64>,
+    look_again_at: Option<Time>,
+    /// There may be other threads.
+    threads: bool,
     last_id: u64,
 }
 
 impl Home {
-    /// `wake` gives this service a turn.
-    pub(in crate::target) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+    /// `wake` gives this service a turn; `threads`: there may be other threads.
+    pub(in crate::target) fn new(wake: impl Fn() + Send + Sync + 'static, threads: bool) -> Self {
         Self {
             config: Configuration::default(),
             ports: BTreeMap::new(),
@@ -93,6 +103,9 @@ impl Home {
             gather: Gather::new(wake),
             removals: BTreeMap::new(),
             ends: Ends::default(),
+            computing: BTreeSet::new(),
+            look_again_at: None,
+            threads,
             last_id: 0,
         }
     }
@@ -170,6 +183,9 @@ impl Home {
             answered(self);
             progress = Progress::Busy;
         }
+        if !self.computing.is_empty() {
+            progress = progress.or(self.take_computed(turn));
+        }
         if self.due.is_empty() {
             return progress;
         }
@@ -195,7 +211,10 @@ impl Home {
             .values()
             .filter_map(|removal| removal.deadline);
         let times = removals.chain(self.admission.deadline());
-        times.chain(self.ends.deadline()).min()
+        times
+            .chain(self.ends.deadline())
+            .chain(self.look_again_at)
+            .min()
     }
 
     /// Has the next poll serve a connection.
@@ -235,7 +254,14 @@ impl Home {
         self.forget_controller(key, turn);
     }
 
+    /// Drops the connections of a controller's I/O queues that have not authenticated yet.
+    fn drop_authenticating(&mut self, key: ControllerKey) {
+        self.connections
+            .retain(|_, c| !matches!(c.role, Role::Authenticating(queue) if queue.key == key));
+    }
+
     fn forget_controller(&mut self, key: ControllerKey, turn: &mut HomeTurn<'_, '_>) {
+        self.drop_authenticating(key);
         let removed = self.controllers.remove(&key);
         if let Some(controller) = removed.filter(|c| !c.is_discovery()) {
             for reactor in 0..turn.links.reactors() {

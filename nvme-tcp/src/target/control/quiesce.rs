@@ -137,6 +137,7 @@ fn next_instance(before: Impacted, rng: &mut Rng) -> Impacted {
 impl Home {
     /// A controller was disabled or shut down: its queues go. Being disabled is a reset, after which it is another instance.
     pub(super) fn controller_stopped(&mut self, key: ControllerKey, turn: &mut HomeTurn<'_, '_>) {
+        self.drop_authenticating(key);
         for reactor in 0..turn.links.reactors() {
             turn.links.send_io(reactor, IoMessage::CloseQueues { key });
         }

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::Policy;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
-use crate::target::config::{NamespaceConfig, Referral, SubsystemConfig};
+use crate::target::config::{HostKeys, NamespaceConfig, Referral, SubsystemConfig};
 use crate::target::control::{Home, HomeTurn};
 use crate::target::error::TargetError;
 use crate::target::io::channels::Scope;
@@ -74,7 +75,31 @@ impl TargetRequest {
 
     /// Allows a host.
     pub fn add_host(nqn: Nqn, host: HostNqn) -> Self {
-        Self::change("add_host", move |home, _| home.add_host(&nqn, &host))
+        Self::add_host_with_keys(nqn, host, None)
+    }
+
+    /// Allows a host; with keys, it has to authenticate (DH-HMAC-CHAP) on each queue before it may do anything else, also
+    /// where any host is allowed.
+    pub fn add_host_with_keys(nqn: Nqn, host: HostNqn, keys: Option<HostKeys>) -> Self {
+        Self::change("add_host", move |home, _| {
+            home.add_host(&nqn, &host, keys.clone())
+        })
+    }
+
+    /// Gives a host that is on the list other keys, or none, for authentications from then on. Connections that there are
+    /// stay.
+    pub fn set_keys(nqn: Nqn, host: HostNqn, keys: Option<HostKeys>) -> Self {
+        Self::change("set_keys", move |home, _| {
+            home.set_keys(&nqn, &host, keys.clone())
+        })
+    }
+
+    /// What hosts that authenticate may choose from, from then on; all hash functions and groups at first.
+    pub fn set_auth_policy(policy: Policy) -> Self {
+        Self::change("set_auth_policy", move |home, _| {
+            home.config.auth_policy = policy.clone();
+            Ok(())
+        })
     }
 
     /// Allows every host, or only those listed. Hosts that are connected stay connected.

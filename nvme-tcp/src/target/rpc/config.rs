@@ -68,7 +68,8 @@ fn save_subsystem(state: &State, subsystem: &SubsystemStatus, calls: &mut Vec<Va
         }),
     ));
     for host in &subsystem.hosts {
-        let params = json!({"nqn": nqn, "host": host.as_str()});
+        let mut params = json!({"nqn": nqn, "host": host.as_str()});
+        subsystems::put_keys(&mut params, subsystem, host);
         calls.push(entry("nvmf_subsystem_add_host", params));
     }
     for namespace in &subsystem.namespaces {

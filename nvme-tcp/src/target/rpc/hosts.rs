@@ -3,7 +3,9 @@
 use pollux_reactor::rpc::{Answer, Call, MethodResult, Params, Phase, RpcError};
 
 use super::{Module, State, done, error, forward, limited, subsystem, take_limit};
+use crate::auth::KeyNames;
 use crate::spec::nqn::HostNqn;
+use crate::target::config::HostKeys;
 use crate::target::control::request::TargetRequest;
 use crate::target::error::TargetError;
 
@@ -13,7 +15,10 @@ pub(super) fn methods(module: Module<'_>) -> Module<'_> {
         .method("nvmf_subsystem_add_host", Phase::Runtime, add)
         .method("nvmf_subsystem_allow_any_host", Phase::Runtime, allow_any)
         .method("nvmf_subsystem_remove_host", Phase::Runtime, remove)
+        .method("nvmf_subsystem_set_keys", Phase::Runtime, set_keys)
 }
+
+const ENOKEY: i32 = 126;
 
 /// The name of a host that is listed: whatever it calls itself, but it must have a name.
 fn host(params: &mut Params) -> Result<HostNqn, RpcError> {
@@ -31,17 +36,41 @@ fn host(params: &mut Params) -> Result<HostNqn, RpcError> {
 fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let (subsystem, host) = (subsystem(params)?, host(params)?);
-    let mut key = None;
-    for name in ["psk", "dhchap_key", "dhchap_ctrlr_key"] {
-        key = key.or(params.optional::<String>(name)?);
-    }
+    let names = KeyNames::take(params)?;
+    let psk: Option<String> = params.optional("psk")?;
     params.finish()?;
-    if let Some(key) = key {
-        // ENOKEY: there is no keyring, so there is no key.
-        return Err(RpcError::errno_of(126, format!("'{key}'")));
+    if let Some(key) = psk {
+        // There is no TLS, so there is no key for it.
+        return Err(RpcError::errno_of(ENOKEY, format!("'{key}'")));
     }
-    let request = TargetRequest::add_host(subsystem, host);
+    let keys = names.map(|names| keys(state, names)).transpose()?;
+    let request = TargetRequest::add_host_with_keys(subsystem, host, keys);
     forward(state, call, request, done)
+}
+
+fn set_keys(state: &mut State, call: &mut Call<State>) -> MethodResult {
+    let params = &mut call.params;
+    let (subsystem, host) = (subsystem(params)?, host(params)?);
+    let names = KeyNames::take(params)?;
+    params.finish()?;
+    let keys = names.map(|names| keys(state, names)).transpose()?;
+    let request = TargetRequest::set_keys(subsystem, host, keys);
+    forward(state, call, request, done)
+}
+
+#[cfg(feature = "auth")]
+fn keys(state: &State, names: KeyNames) -> Result<HostKeys, RpcError> {
+    let keys = state.keyring.keys(&names)?;
+    Ok(HostKeys { keys, names })
+}
+
+/// Without a keyring there are no keys.
+#[cfg(not(feature = "auth"))]
+fn keys(_: &State, names: KeyNames) -> Result<HostKeys, RpcError> {
+    Err(RpcError::errno_of(
+        ENOKEY,
+        format!("'{}'", names.dhchap_key),
+    ))
 }
 
 fn remove(state: &mut State, call: &mut Call<State>) -> MethodResult {

@@ -47,6 +47,15 @@ struct State {
     discovery_listeners: Vec<SocketAddr>,
     retry_delays: [u16; 3],
     disks: Disks,
+    #[cfg(feature = "auth")]
+    keyring: crate::auth::Keyring,
+}
+
+#[cfg(feature = "auth")]
+impl AsMut<crate::auth::Keyring> for State {
+    fn as_mut(&mut self) -> &mut crate::auth::Keyring {
+        &mut self.keyring
+    }
 }
 
 /// Adds the target's methods, which act on `target`. They may run on any reactor.
@@ -63,6 +72,8 @@ impl State {
             discovery_listeners: Vec::new(),
             retry_delays: [0; 3],
             disks: Disks::default(),
+            #[cfg(feature = "auth")]
+            keyring: Default::default(),
         }
     }
 }
@@ -86,8 +97,10 @@ const ROOMS: [fn(Module<'_>) -> Module<'_>; 11] = [
 ];
 
 fn register_state(methods: &mut Methods, state: State) {
-    let module = methods
-        .module(state)
+    let module = methods.module(state);
+    #[cfg(feature = "auth")]
+    let module = crate::auth::keyring::register(module);
+    let module = module
         .subsystem("bdev", config::bdev)
         .subsystem("nvmf", config::nvmf);
     ROOMS.into_iter().fold(module, |module, room| room(module));

@@ -100,7 +100,7 @@ fn controllers(state: &mut State, call: &mut Call<State>) -> MethodResult {
 fn qpairs(state: &mut State, call: &mut Call<State>) -> MethodResult {
     of_controllers(state, call, |c| {
         let qpair = |q: &crate::target::status::QpairStatus| {
-            json!({
+            let mut shown = json!({
                 "cntlid": c.cntlid,
                 "qid": q.qid,
                 "state": "enabled",
@@ -108,7 +108,12 @@ fn qpairs(state: &mut State, call: &mut Call<State>) -> MethodResult {
                 "hostnqn": c.hostnqn.as_str(),
                 "listen_address": address::show(q.local),
                 "peer_address": address::show(q.peer),
-            })
+            });
+            if let Some(agreed) = q.auth {
+                let (digest, dhgroup) = agreed.names();
+                shown["auth"] = json!({"state": "completed", "digest": digest, "dhgroup": dhgroup});
+            }
+            shown
         };
         c.qpairs.iter().map(qpair).collect()
     })

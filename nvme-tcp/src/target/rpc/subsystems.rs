@@ -7,7 +7,7 @@ use super::{
     Module, State, address, done, forward, forward_removal, forward_then, subsystem, take_limit,
     target_name,
 };
-use crate::spec::nqn::Nqn;
+use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::config::{Referral, SubsystemConfig};
 use crate::target::control::request::TargetRequest;
 use crate::target::status::SubsystemStatus;
@@ -112,6 +112,16 @@ fn show_discovery(state: &State) -> Value {
     })
 }
 
+/// Adds the names of a host's keys.
+pub(super) fn put_keys(params: &mut Value, subsystem: &SubsystemStatus, host: &HostNqn) {
+    if let Some(names) = subsystem.host_keys.get(host) {
+        params["dhchap_key"] = names.dhchap_key.as_str().into();
+        if let Some(name) = &names.dhchap_ctrlr_key {
+            params["dhchap_ctrlr_key"] = name.as_str().into();
+        }
+    }
+}
+
 fn show(state: &State, subsystem: &SubsystemStatus) -> Value {
     let listeners = subsystem.listeners.iter();
     let hosts = subsystem.hosts.iter();
@@ -138,7 +148,11 @@ fn show(state: &State, subsystem: &SubsystemStatus) -> Value {
         "subtype": "NVMe",
         "listen_addresses": listeners.map(|l| address::show(l.addr)).collect::<Value>(),
         "allow_any_host": subsystem.allow_any_host,
-        "hosts": hosts.map(|h| json!({"nqn": h.as_str()})).collect::<Value>(),
+        "hosts": hosts.map(|host| {
+            let mut shown = json!({"nqn": host.as_str()});
+            put_keys(&mut shown, subsystem, host);
+            shown
+        }).collect::<Value>(),
         "serial_number": subsystem.serial,
         "model_number": subsystem.model,
         "max_namespaces": subsystem.max_namespaces,

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::auth::Policy;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
-use crate::target::config::SubsystemConfig;
+use crate::target::config::{HostKeys, SubsystemConfig};
 use crate::target::error::TargetError;
 use crate::target::io::TRANSFER_MAX;
 use crate::target::io::message::NamespaceView;
@@ -43,6 +44,8 @@ pub(in crate::target) struct Configuration {
     pub(in crate::target) cqt_ms: u16,
     /// A host may have several controllers of a subsystem by one listener.
     pub(in crate::target) duplicate_hosts: bool,
+    /// What hosts that authenticate may choose from.
+    pub(in crate::target) auth_policy: Policy,
 }
 
 impl Configuration {
@@ -62,6 +65,7 @@ impl Default for Configuration {
             subsystems: BTreeMap::new(),
             discovery: Discovery::default(),
             retry_delays: [0; 3],
+            auth_policy: Policy::default(),
             transfer_max: TRANSFER_MAX,
             cqt_ms: CQT_MS,
             duplicate_hosts: true,
@@ -80,7 +84,8 @@ pub(in crate::target) struct SubsystemListener {
 #[derive(Debug)]
 pub(in crate::target) struct Subsystem {
     pub(in crate::target) config: SubsystemConfig,
-    pub(in crate::target) hosts: BTreeSet<HostNqn>,
+    /// Hosts on the list, with their keys if they have to authenticate.
+    pub(in crate::target) hosts: BTreeMap<HostNqn, Option<HostKeys>>,
     pub(in crate::target) namespaces: BTreeMap<u32, Namespace>,
     pub(in crate::target) listeners: Vec<SubsystemListener>,
     /// Where the search for a free controller identifier starts. Identifiers go round rather than being
@@ -118,14 +123,14 @@ impl Subsystem {
         Ok(Self {
             next_cntlid: min,
             config,
-            hosts: BTreeSet::new(),
+            hosts: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             listeners: Vec::new(),
         })
     }
 
     pub(in crate::target) fn allows(&self, host: &HostNqn) -> bool {
-        self.config.allow_any_host || self.hosts.contains(host)
+        self.config.allow_any_host || self.hosts.contains_key(host)
     }
 
     pub(in crate::target) fn listener(&self, addr: SocketAddr) -> Option<&SubsystemListener> {
@@ -216,7 +221,12 @@ impl Subsystem {
             ana_reporting: self.config.ana_reporting,
             allow_any_host: self.config.allow_any_host,
             cntlid_range: (self.config.min_cntlid, self.config.max_cntlid),
-            hosts: self.hosts.iter().cloned().collect(),
+            hosts: self.hosts.keys().cloned().collect(),
+            host_keys: self
+                .hosts
+                .iter()
+                .filter_map(|(host, keys)| Some((host.clone(), keys.as_ref()?.names.clone())))
+                .collect(),
             namespaces: self
                 .namespaces
                 .iter()

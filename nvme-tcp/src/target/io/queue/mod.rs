@@ -81,12 +81,14 @@ pub(in crate::target) struct IoQueue {
 }
 
 impl IoQueue {
-    /// A queue on a connection whose Connect was accepted. `entries` is its size, at least 2.
+    /// A queue on a connection whose Connect was accepted. `entries` is its size, at least 2; `commands` have come on it
+    /// already, Connect the first.
     pub(in crate::target) fn new(
         conn: Connection,
         (key, qid): (ControllerKey, u16),
         entries: u16,
         flow_control: bool,
+        commands: u16,
     ) -> Self {
         Self {
             conn,
@@ -94,8 +96,7 @@ impl IoQueue {
             qid,
             entries,
             flow_control,
-            // Connect was the first command.
-            sqhd: 1 % entries.max(1),
+            sqhd: commands % entries.max(1),
             table: Table::default(),
             waiting: VecDeque::new(),
             ended: VecDeque::new(),
@@ -121,6 +122,8 @@ impl IoQueue {
             peer: self.conn.peer,
             local: self.conn.local,
             digests: (self.conn.rx_framing.hdgst, self.conn.rx_framing.ddgst),
+            // Home knows.
+            auth: None,
             counters: self.counters,
         }
     }

@@ -1,0 +1,167 @@
+//! Hosts that authenticate by keys of the keyring.
+
+use std::path::{Path, PathBuf};
+
+use pollux_nvme_tcp::auth::{Hash, KeyNames, KeyText, Keys, Secret};
+use pollux_nvme_tcp::spec::HostNqn;
+use pollux_nvme_tcp::target::{HostKeys, TargetRequest};
+use serde_json::{Value, json};
+
+use crate::world::{World, nqn};
+
+const HOST: &str = "nqn.2014-08.org.example:host";
+
+fn secret(byte: u8) -> Secret {
+    Secret::new(&[byte; 48], Some(Hash::Sha384)).unwrap()
+}
+
+/// What must not be seen anywhere.
+fn base64_of(byte: u8) -> String {
+    secret(byte).to_text().split(':').nth(2).unwrap()[..20].to_owned()
+}
+
+struct Files(PathBuf);
+
+impl Files {
+    fn new() -> Self {
+        let name = format!("pollux-host-keys-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn key(&self, byte: u8) -> String {
+        let path = self.0.join(format!("key{byte}"));
+        let text = KeyText::new(secret(byte).to_text().to_string());
+        text.write_new(&path).unwrap();
+        path.display().to_string()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn require(w: &World, host: u8, controller: Option<u8>) {
+    let names = KeyNames {
+        dhchap_key: "host".into(),
+        dhchap_ctrlr_key: controller.map(|_| "controller".into()),
+    };
+    let keys = Keys {
+        host: secret(host),
+        controller: controller.map(secret),
+    };
+    let keys = Some(HostKeys { keys, names });
+    let host = HostNqn::new(HOST).unwrap();
+    w.target
+        .handle
+        .call(TargetRequest::add_host_with_keys(nqn(), host, keys))
+        .unwrap();
+}
+
+#[test]
+fn attach_with_keys() {
+    let files = Files::new();
+    let mut w = World::new();
+    require(&w, 1, Some(2));
+    for byte in [1, 2, 3] {
+        let key = json!({"name": format!("key{byte}"), "path": files.key(byte)});
+        assert_eq!(w.call("keyring_file_add_key", key.clone()), json!(true));
+        assert_eq!(w.fail("keyring_file_add_key", key).0, -17);
+    }
+    let attempt = |w: &mut World, more: Value| {
+        let mut all = json!({"hostnqn": HOST});
+        for (name, value) in more.as_object().unwrap() {
+            all[name] = value.clone();
+        }
+        let params = w.params(0, all);
+        w.fail("bdev_nvme_attach_controller", params)
+    };
+    for (more, code, words) in [
+        (json!({}), -5, "no key was given"),
+        (json!({"dhchap_key": "key3"}), -5, "authentication failed"),
+        (
+            json!({"dhchap_key": "key1", "dhchap_ctrlr_key": "key3"}),
+            -5,
+            "does not prove",
+        ),
+        (json!({"dhchap_key": "key4"}), -126, "key4"),
+        (json!({"dhchap_ctrlr_key": "key2"}), -32602, "dhchap_key"),
+    ] {
+        let (found, text) = attempt(&mut w, more.clone());
+        assert_eq!(found, code, "{more} {text}");
+        assert!(text.contains(words), "{more} {text}");
+    }
+    assert_eq!(w.call("bdev_nvme_get_controllers", json!({})), json!([]));
+
+    let keys = json!({"hostnqn": HOST, "dhchap_key": "key1", "dhchap_ctrlr_key": "key2"});
+    assert_eq!(w.attach(0, keys), json!(["Nvme0n1"]));
+    // A second path, of which the controller need not prove itself.
+    let keys = json!({"hostnqn": HOST, "dhchap_key": "key1"});
+    assert_eq!(w.attach(1, keys), json!(["Nvme0n1"]));
+    w.await_paths(&[[true, true, true], [false, true, true]]);
+    let status = w.target.status();
+    let controllers = &status.subsystems[0].controllers;
+    let qpairs: Vec<_> = controllers.iter().flat_map(|c| &c.qpairs).collect();
+    assert_eq!(qpairs.len(), 6);
+    assert!(qpairs.iter().all(|q| q.auth.is_some()), "{qpairs:?}");
+
+    // The names of keys are saved, and nothing of what they are.
+    let saved = w.call("framework_get_config", json!({"name": "bdev"}));
+    let saved_keys = w.call("framework_get_config", json!({"name": "keyring"}));
+    assert_eq!(saved_keys[0]["method"], "keyring_file_add_key");
+    assert_eq!(saved_keys.as_array().unwrap().len(), 3);
+    let attached = saved.as_array().unwrap().iter();
+    let mut attached = attached.filter(|c| c["method"] == "bdev_nvme_attach_controller");
+    let first = attached.next().unwrap();
+    assert_eq!(first["params"]["dhchap_key"], "key1");
+    assert_eq!(first["params"]["dhchap_ctrlr_key"], "key2");
+    let controllers = w.call("bdev_nvme_get_controllers", json!({}));
+    let listed = w.call("keyring_get_keys", json!({}));
+    let shown = format!("{saved} {saved_keys} {controllers} {listed} {status:?}");
+    for byte in [1, 2, 3] {
+        assert!(!shown.contains(&base64_of(byte)), "{shown}");
+        let numbers = format!("{byte}, {byte}, {byte}");
+        assert!(!shown.contains(&numbers), "{shown}");
+    }
+
+    assert_eq!(
+        w.fail("keyring_file_remove_key", json!({"name": "key9"})).0,
+        -2
+    );
+    w.call("keyring_file_remove_key", json!({"name": "key1"}));
+    // Who was given it keeps it: a reset authenticates again.
+    w.call("bdev_nvme_reset_controller", json!({"name": "Nvme0"}));
+    w.await_paths(&[[true, true, true], [false, true, true]]);
+}
+
+#[test]
+fn files_that_cannot_be_keys() {
+    let files = Files(std::env::temp_dir().join(format!("pollux-bad-keys-{}", std::process::id())));
+    std::fs::create_dir_all(&files.0).unwrap();
+    let mut w = World::new();
+    let path = files.key(1);
+    open(Path::new(&path), 0o644);
+    for (path, words) in [
+        (path.as_str(), "mode 0644"),
+        ("", "is empty"),
+        ("/nonexistent/key", "No such file"),
+        (files.0.to_str().unwrap(), "not a regular file"),
+    ] {
+        let (code, text) = w.fail("keyring_file_add_key", json!({"name": "k", "path": path}));
+        assert!(code == -1 && text.contains(words), "{code} {text}");
+    }
+    open(Path::new(&path), 0o600);
+    std::fs::write(&path, "NVMeTLSkey-1:01:c2VjcmV0:").unwrap();
+    w.call("keyring_file_add_key", json!({"name": "k", "path": path}));
+    let params = w.params(0, json!({"dhchap_key": "k"}));
+    let (code, text) = w.fail("bdev_nvme_attach_controller", params);
+    assert!(code == -32602 && !text.contains("c2Vj"), "{code} {text}");
+}
+
+fn open(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}

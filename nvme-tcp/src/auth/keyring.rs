@@ -1,0 +1,180 @@
+//! Keys by name, as methods and command lines name them: files, and what was in them when they were added.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pollux_reactor::rpc::{Answer, Call, MethodResult, ModuleMethods, Phase, RpcError};
+use serde_json::{Value, json};
+
+use super::{KeyFileError, KeyNames, KeyText, Keys, Secret, SecretError};
+
+/// EEXIST, ENOENT, ENOKEY.
+const EEXIST: i32 = 17;
+const ENOENT: i32 = 2;
+const ENOKEY: i32 = 126;
+
+/// Keys by name. Shows nothing of them.
+#[derive(Debug, Default)]
+pub struct Keyring {
+    keys: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    path: PathBuf,
+    text: KeyText,
+}
+
+/// Why a key is not to be had. Never shows any of it.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// The name is taken.
+    #[error("there is a key '{0}' already")]
+    Exists(String),
+    /// The name is not known.
+    #[error("there is no key '{0}'")]
+    Unknown(String),
+    /// Its file cannot be used.
+    #[error("key '{name}', file '{}': {error}", path.display())]
+    File {
+        /// Its name.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        error: KeyFileError,
+    },
+    /// It is not a secret for DH-HMAC-CHAP.
+    #[error("key '{name}': {error}")]
+    Secret {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        error: SecretError,
+    },
+}
+
+impl Keyring {
+    /// Adds the key of a file, which is read now. Later changes of the file change nothing.
+    ///
+    /// # Errors
+    /// The name is taken, or the file cannot be used.
+    pub fn add_file(&mut self, name: &str, path: &Path) -> Result<(), KeyringError> {
+        if self.keys.contains_key(name) {
+            return Err(KeyringError::Exists(name.into()));
+        }
+        let text = KeyText::read(path).map_err(|error| KeyringError::File {
+            name: name.into(),
+            path: path.into(),
+            error,
+        })?;
+        let path = path.into();
+        self.keys.insert(name.into(), Entry { path, text });
+        Ok(())
+    }
+
+    /// Forgets a key. Whoever was given it keeps it.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn remove(&mut self, name: &str) -> Result<(), KeyringError> {
+        match self.keys.remove(name) {
+            Some(_) => Ok(()),
+            None => Err(KeyringError::Unknown(name.into())),
+        }
+    }
+
+    /// The secret of this name, for DH-HMAC-CHAP.
+    ///
+    /// # Errors
+    /// There is none, or it is something else.
+    pub fn secret(&self, name: &str) -> Result<Secret, KeyringError> {
+        let entry = self.keys.get(name);
+        let entry = entry.ok_or_else(|| KeyringError::Unknown(name.into()))?;
+        entry
+            .text
+            .as_str()
+            .parse()
+            .map_err(|error| KeyringError::Secret {
+                name: name.into(),
+                error,
+            })
+    }
+
+    /// The secrets of these names.
+    ///
+    /// # Errors
+    /// As [`secret`](Self::secret).
+    pub fn keys(&self, names: &KeyNames) -> Result<Keys, KeyringError> {
+        let controller = names.dhchap_ctrlr_key.as_ref();
+        Ok(Keys {
+            host: self.secret(&names.dhchap_key)?,
+            controller: controller.map(|name| self.secret(name)).transpose()?,
+        })
+    }
+}
+
+impl From<KeyringError> for RpcError {
+    fn from(error: KeyringError) -> Self {
+        let text = error.to_string();
+        match error {
+            KeyringError::Exists(_) => Self::new(-EEXIST, text),
+            KeyringError::Unknown(name) => Self::errno_of(ENOKEY, format!("key '{name}'")),
+            KeyringError::File { .. } => Self::new(-1, text),
+            KeyringError::Secret { .. } => Self::invalid_params(text),
+        }
+    }
+}
+
+/// Adds the methods of a keyring to a module that has one. First of its methods: a configuration is loaded in the order of
+/// subsystems, and keys come before those who use them.
+pub fn register<S: AsMut<Keyring> + Send + 'static>(
+    module: ModuleMethods<'_, S>,
+) -> ModuleMethods<'_, S> {
+    module
+        .subsystem("keyring", saved::<S>)
+        .method("keyring_file_add_key", Phase::Any, add::<S>)
+        .method("keyring_file_remove_key", Phase::Any, remove::<S>)
+        .method("keyring_get_keys", Phase::Any, list::<S>)
+}
+
+fn add<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult {
+    let name: String = call.params.required("name")?;
+    let path: String = call.params.required("path")?;
+    call.params.finish()?;
+    state.as_mut().add_file(&name, Path::new(&path))?;
+    Ok(Answer::Now(Value::Bool(true)))
+}
+
+fn remove<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult {
+    let name: String = call.params.required("name")?;
+    call.params.finish()?;
+    state
+        .as_mut()
+        .remove(&name)
+        .map_err(|error| RpcError::new(-ENOENT, error.to_string()))?;
+    Ok(Answer::Now(Value::Bool(true)))
+}
+
+fn list<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult {
+    call.params.finish()?;
+    let keys = state.as_mut().keys.iter().map(|(name, entry)| {
+        json!({
+            "name": name,
+            "module": "keyring_file",
+            "removed": false,
+            "probed": true,
+            "path": entry.path.display().to_string(),
+        })
+    });
+    Ok(Answer::Now(keys.collect()))
+}
+
+fn saved<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult {
+    call.params.finish()?;
+    let keys = state.as_mut().keys.iter().map(|(name, entry)| {
+        let params = json!({"name": name, "path": entry.path.display().to_string()});
+        json!({"method": "keyring_file_add_key", "params": params})
+    });
+    Ok(Answer::Now(keys.collect()))
+}

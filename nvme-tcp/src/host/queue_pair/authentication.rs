@@ -1,0 +1,190 @@
+//! How a queue pair authenticates after Connect, before it may be used (NVMe Base 2.1, 8.3.5.5).
+
+use pollux_reactor::{Progress, Time};
+
+use super::{QueueError, QueuePair, State};
+use crate::auth::{
+    AuthError, Computation, HostStep, HostTransaction, Keys, LOOK_AGAIN, Names, Nonce, Policy,
+};
+use crate::host::request::{Command, Lost, Outcome, Request, Transfer};
+use crate::spec::authentication::{RECEIVE_LEN, SECP_NVME, SPSP};
+use crate::spec::fabrics::ConnectSuccess;
+use crate::spec::opcode::{FABRICS, fctype};
+
+/// With what a host authenticates (DH-HMAC-CHAP).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostAuth {
+    /// Its key; and that of the controller, if the controller has to prove itself as well.
+    pub keys: Keys,
+    /// What is offered to the controller.
+    pub policy: Policy,
+    /// Another thread may do what takes milliseconds; in a simulation there is none.
+    pub threads: bool,
+}
+
+/// An authentication that is under way.
+#[derive(Debug)]
+pub(super) struct Authenticating {
+    transaction: HostTransaction,
+    threads: bool,
+    computation: Option<Computation>,
+    /// When to ask for the result.
+    look_at: Time,
+    /// The command that is outstanding is Authentication Receive.
+    receives: bool,
+}
+
+impl Authenticating {
+    /// When it has something to do although nothing arrives.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.computation.as_ref().map(|_| self.look_at)
+    }
+}
+
+impl<T> QueuePair<T> {
+    /// Connect has succeeded, with this result.
+    pub(super) fn connected(&mut self, result: u32) -> Result<(), QueueError> {
+        let success = ConnectSuccess::from_bits(result);
+        self.controller_id = success.cntlid();
+        self.transmitter.finish_connect();
+        if success.ascr() {
+            return Err(AuthError::SecureChannel.into());
+        }
+        let options = &self.options;
+        let Some(auth) = &options.auth else {
+            if success.atr() {
+                return Err(AuthError::NoKey.into());
+            }
+            self.state = State::Ready;
+            return Ok(());
+        };
+        // A controller that is to prove itself has to, whether it wants anything of the host or not.
+        if !success.atr() && !auth.keys.are_both_ways() {
+            self.state = State::Ready;
+            return Ok(());
+        }
+        let nonce = Nonce::draw().map_err(|_| AuthError::Local("no random numbers"))?;
+        let names = Names {
+            host: options.host.nqn.as_str().to_owned(),
+            subsystem: options.subnqn.as_str().to_owned(),
+        };
+        // Any number tells transactions of one queue apart, of which there is one.
+        let t_id = options.queue_id;
+        let (keys, policy) = (auth.keys.clone(), auth.policy.clone());
+        self.authenticating = Some(Box::new(Authenticating {
+            transaction: HostTransaction::new(names, keys, policy, nonce, t_id),
+            threads: auth.threads,
+            computation: None,
+            look_at: Time::ZERO,
+            receives: false,
+        }));
+        self.state = State::Authenticating;
+        self.authenticate()
+    }
+
+    /// Takes the answer to Authentication Send or Receive, with its buffer.
+    pub(super) fn on_authentication_answer(
+        &mut self,
+        outcome: Outcome,
+        buffer: &[u8],
+    ) -> Result<(), QueueError> {
+        match outcome {
+            Outcome::Completed { status, .. } if !status.is_success() => {
+                return Err(AuthError::Command(status).into());
+            }
+            // Controllers may send less than was asked for: a message has its own length.
+            Outcome::Completed { .. } | Outcome::Lost(Lost::ShortData) => {}
+            Outcome::Lost(Lost::DataDigest) => {
+                return Err(AuthError::Protocol("a message with a wrong digest").into());
+            }
+            Outcome::Lost(Lost::Connection { .. }) => return Err(QueueError::Closed),
+        }
+        if let Some(auth) = &mut self.authenticating
+            && auth.receives
+        {
+            auth.transaction.received(buffer);
+        }
+        self.authenticate()
+    }
+
+    /// Takes the result of another thread, if it is there.
+    pub(super) fn take_computed(&mut self, now: Time) -> Result<Progress, QueueError> {
+        let Some(auth) = &mut self.authenticating else {
+            return Ok(Progress::Idle);
+        };
+        let Some(computation) = &mut auth.computation else {
+            return Ok(Progress::Idle);
+        };
+        match computation.take() {
+            None => {
+                auth.look_at = now + LOOK_AGAIN;
+                Ok(Progress::Idle)
+            }
+            Some(powers) => {
+                auth.computation = None;
+                auth.transaction.computed(powers);
+                self.authenticate().map(|()| Progress::Busy)
+            }
+        }
+    }
+
+    /// Does what is next.
+    fn authenticate(&mut self) -> Result<(), QueueError> {
+        let Some(auth) = &mut self.authenticating else {
+            return Ok(());
+        };
+        let request = match auth.transaction.step() {
+            HostStep::Send(message) => {
+                auth.receives = false;
+                let length = message.len();
+                let command = command(fctype::AUTHENTICATION_SEND, length);
+                Request::plain(command, Transfer::ToController, length, message)
+            }
+            HostStep::Receive => {
+                auth.receives = true;
+                let length = RECEIVE_LEN as usize;
+                let command = command(fctype::AUTHENTICATION_RECEIVE, length);
+                Request::plain(command, Transfer::FromController, length, vec![0; length])
+            }
+            HostStep::Compute(job) => {
+                auth.computation = Some(Computation::start(job, auth.threads));
+                auth.look_at = Time::ZERO;
+                return Ok(());
+            }
+            HostStep::Wait => return Ok(()),
+            HostStep::Done(_) => {
+                self.authenticating = None;
+                self.state = State::Ready;
+                return Ok(());
+            }
+            HostStep::Failed(error) => return Err(error.into()),
+        };
+        let issued = self.issue_own(request);
+        debug_assert!(
+            issued,
+            "no slot for authentication, which comes before all else"
+        );
+        self.transmitter.transmit(&mut self.stream, &mut self.table)
+    }
+}
+
+fn command(fctype: u8, length: usize) -> Command {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "no message is longer than 4,096 bytes"
+    )]
+    let length = length as u32;
+    Command {
+        opcode: FABRICS,
+        nsid: fctype.into(),
+        // Bytes 40 to 43: reserved, SPSP0, SPSP1, SECP; 44 to 47: TL or AL.
+        cdw: [
+            u32::from_le_bytes([0, SPSP, SPSP, SECP_NVME]),
+            length,
+            0,
+            0,
+            0,
+            0,
+        ],
+    }
+}
