@@ -13,6 +13,7 @@ use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
 use pollux_nvme_tcp::target::disk::{Disk, DiskChannel, DiskContext, Done, Io, Opening};
 use pollux_nvme_tcp::target::{Backend, DiskRef, TargetRequest};
 use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, pattern, wait_for};
+use pollux_reactor::Time;
 use zerocopy::FromBytes;
 
 /// Keeps what it is given until it is let go, whoever asks for it back.
@@ -54,6 +55,11 @@ impl DiskChannel for StubbornChannel {
         if self.disk.let_go.load(Ordering::Relaxed) {
             done.extend(self.kept.drain(..).map(|io| io.done(Ok(()))));
         }
+    }
+
+    /// All the time: nobody says when it is let go.
+    fn deadline(&self) -> Option<Time> {
+        (!self.kept.is_empty()).then_some(Time::ZERO)
     }
 }
 
