@@ -124,7 +124,7 @@ impl World {
         self.target.set_ana(self.listeners[path], state);
     }
 
-    /// Of each reactor and path in attach order: the listener; current, connected, accessible.
+    /// The listener of each reactor's paths, in attach order, and whether they are current, connected, accessible.
     fn views(&mut self) -> Vec<Vec<(usize, [bool; 3])>> {
         let answer = self.call("bdev_nvme_get_io_paths", json!({"name": "Nvme0n1"}));
         let groups = answer["poll_groups"].as_array().unwrap().clone();

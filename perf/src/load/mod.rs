@@ -60,7 +60,7 @@ enum Stage {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum LoadState {
     /// New operations are drawn.
     Running,
     /// What is in flight comes home.
@@ -79,7 +79,7 @@ pub struct Load {
     buffers: Vec<Vec<u8>>,
     free: Vec<usize>,
     written: Vec<usize>,
-    phase: Phase,
+    state: LoadState,
     stats: Box<JobStats>,
     submitted: u64,
     completed: u64,
@@ -121,7 +121,7 @@ impl Load {
             buffers,
             free: (0..plan.depth).rev().collect(),
             written: Vec::with_capacity(plan.depth),
-            phase: Phase::Running,
+            state: LoadState::Running,
             stats: Box::new(JobStats::new()),
             submitted: 0,
             completed: 0,
@@ -156,10 +156,10 @@ impl Load {
             self.started_ns = Some(now_ns);
             self.last_success_ns = Some(now_ns);
         }
-        if self.phase == Phase::Running
+        if self.state == LoadState::Running
             && self.plan.ios.is_some_and(|limit| self.submitted >= limit)
         {
-            self.phase = Phase::Draining;
+            self.state = LoadState::Draining;
         }
         Some(Prepared {
             slot,
@@ -180,7 +180,7 @@ impl Load {
             return Some((slot, read_back, now_ns));
         }
         let mut since_ns = now_ns;
-        if let (Some(arrivals), Phase::Running) = (&mut self.plan.arrivals, self.phase) {
+        if let (Some(arrivals), LoadState::Running) = (&mut self.plan.arrivals, self.state) {
             arrivals.look(now_ns);
             since_ns = arrivals.next_due_ns()?;
             if self.free.is_empty() {
@@ -188,12 +188,12 @@ impl Load {
             }
         }
         let slot = *self.free.last()?;
-        let operation = match self.phase {
-            Phase::Running => self.draw()?,
-            Phase::Draining => return None,
-            Phase::Sweeping(from) => self.sweep(from)?,
+        let operation = match self.state {
+            LoadState::Running => self.draw()?,
+            LoadState::Draining => return None,
+            LoadState::Sweeping(from) => self.sweep(from)?,
         };
-        if let (Some(arrivals), Phase::Running) = (&mut self.plan.arrivals, self.phase) {
+        if let (Some(arrivals), LoadState::Running) = (&mut self.plan.arrivals, self.state) {
             arrivals.start();
         }
         self.free.pop();
@@ -230,7 +230,7 @@ impl Load {
         if !verify.ledger.reserve(operation) {
             return None;
         }
-        self.phase = Phase::Sweeping(operation.range().end);
+        self.state = LoadState::Sweeping(operation.range().end);
         Some(operation)
     }
 
@@ -251,7 +251,7 @@ impl Load {
             unreachable!("completion of slot {slot}, which is not in flight");
         };
         self.completed += 1;
-        let swept = matches!(self.phase, Phase::Sweeping(_));
+        let swept = matches!(self.state, LoadState::Sweeping(_));
         if !swept {
             // A failure that comes late is the end of an outage, not of the load.
             match result {
@@ -330,8 +330,8 @@ impl Load {
 
     /// Nothing new is started; what is in flight, read-backs included, still comes home.
     pub fn stop(&mut self, now_ns: u64) {
-        if self.phase == Phase::Running {
-            self.phase = Phase::Draining;
+        if self.state == LoadState::Running {
+            self.state = LoadState::Draining;
             self.stopped_ns = Some(now_ns);
             // What was due has waited until now, and nobody knows for how much longer it would have.
             if let Some(arrivals) = &mut self.plan.arrivals {
@@ -346,7 +346,7 @@ impl Load {
 
     /// New operations are drawn.
     pub fn is_running(&self) -> bool {
-        self.phase == Phase::Running
+        self.state == LoadState::Running
     }
 
     /// The run is over, and what is still in flight is not waited for any longer: each I/O counts with the time that it
@@ -368,7 +368,7 @@ impl Load {
                 verify.ledger.write_failed(operation);
             }
         }
-        let swept = matches!(self.phase, Phase::Sweeping(_));
+        let swept = matches!(self.state, LoadState::Sweeping(_));
         if let (Some(verify), false) = (&mut self.verify, swept) {
             (verify.verified.written, verify.verified.open) = verify.ledger.count();
         }
@@ -400,15 +400,15 @@ impl Load {
         self.note_open_gap(None);
         if let Some(verify) = &mut self.verify {
             (verify.verified.written, verify.verified.open) = verify.ledger.count();
-            self.phase = Phase::Sweeping(self.plan.shape.region.start);
+            self.state = LoadState::Sweeping(self.plan.shape.region.start);
         }
     }
 
     /// No new I/O will be drawn, and none is in flight or waits to be read back.
     pub fn drained(&self) -> bool {
-        let more = match (self.phase, &self.verify) {
-            (Phase::Running, _) => true,
-            (Phase::Sweeping(from), Some(verify)) => verify.ledger.next_known(from).is_some(),
+        let more = match (self.state, &self.verify) {
+            (LoadState::Running, _) => true,
+            (LoadState::Sweeping(from), Some(verify)) => verify.ledger.next_known(from).is_some(),
             _ => false,
         };
         !more && self.free.len() == self.slots.len()

@@ -223,7 +223,7 @@ fn a_lost_write_is_found_as_a_stale_block() {
     load.stop(0);
     drive(&mut load, &mut disk, usize::MAX, |_| false);
     let old = disk.data.clone();
-    load.phase = Phase::Running;
+    load.state = LoadState::Running;
     drive(&mut load, &mut disk, 2_000, |_| false);
     load.stop(0);
     drive(&mut load, &mut disk, usize::MAX, |_| false);

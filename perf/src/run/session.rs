@@ -34,7 +34,7 @@ const QUEUE_SIZE_MAX: u16 = 1024;
 pub struct Session {
     /// The volumes that there are.
     pub volumes: Vec<Volume>,
-    /// Of each job that was asked for: the volumes it works on.
+    /// The volumes that each job that was asked for works on.
     pub places: Vec<Vec<usize>>,
     /// The paths of all volumes that are worked on, in attach order.
     pub paths: Vec<Path>,
@@ -47,7 +47,7 @@ pub struct Session {
     host: Host<JobMessage>,
     running: Running,
     poll_groups: usize,
-    /// Of the host, in the executor.
+    /// The host's reactors, as the executor counts them.
     reactors: Vec<usize>,
     cores: Vec<usize>,
     packets: Option<PacketFile>,
@@ -59,9 +59,9 @@ const TURNS_MIN: u64 = 32 * 1024;
 /// What goes on around the jobs, as counters at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// Of each of the host's reactors.
+    /// What each of the host's reactors has counted.
     pub reactors: Vec<Counters>,
-    /// When that was read.
+    /// When the counters were read.
     pub at: Option<Instant>,
     /// What takes time from its cores.
     pub pressure: Pressure,
@@ -100,7 +100,7 @@ pub struct Path {
 
 /// Paths that have one subsystem in common.
 struct Subsystem {
-    /// Of its controllers.
+    /// Name of its controllers.
     name: String,
     subnqn: String,
     transports: Vec<TransportId>,
