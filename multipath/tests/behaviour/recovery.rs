@@ -26,20 +26,6 @@ fn io_moves_when_a_listener_goes_and_comes_back() {
     }
 }
 
-/// B7.1, B8.2: with its only path gone I/O waits for the reconnect, and none is lost or failed.
-#[test]
-fn io_waits_for_the_only_path_to_come_back() {
-    let mut w = World::new(20, 1, 2, 8);
-    w.attach(0);
-    w.expect_progress(100);
-    w.unlisten(0);
-    w.expect_paths(&[(0, F, F, T)]);
-    w.sim.run_for(Duration::from_secs(5));
-    w.listen(0);
-    w.expect_progress(100);
-    w.finish();
-}
-
 /// B8.5: connections cut in the middle of whatever they were doing, again and again.
 #[test]
 fn io_survives_connections_that_are_cut() {
