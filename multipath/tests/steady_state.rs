@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::sync::mpsc::{Sender, channel};
 
 use pollux_multipath::{
-    Application, AttachRequest, Host, Io, IoError, Op, Policy, PollGroup, Selector, TransportId,
+    Application, AttachRequest, Host, Io, Op, Policy, PollGroup, Selector, TransportId,
 };
 use pollux_nvme_tcp::host::Digests;
 use pollux_nvme_tcp::target::{self, Backend};
@@ -98,8 +98,8 @@ impl Application for Load {
         let mut progress = Progress::Idle;
         while let Some(done) = group.next_completion() {
             progress = Progress::Busy;
-            if done.result == Err(IoError::Removed) {
-                // The test is over and the reactor stops.
+            if done.result.is_err() && self.done >= WARM_UP + MEASURED {
+                // The test is over and the reactors stop, the target's perhaps first.
                 continue;
             }
             done.result.unwrap();
