@@ -64,10 +64,17 @@ pub enum QueueError {
     },
     /// Host and controller did not prove to each other who they are.
     #[error("authentication failed: {0}")]
-    Authentication(#[from] AuthError),
+    Authentication(AuthError),
     /// The owner closed it.
     #[error("closed by the host")]
     HostClosed,
+}
+
+impl From<AuthError> for QueueError {
+    /// Not as a source: the text has it already.
+    fn from(error: AuthError) -> Self {
+        Self::Authentication(error)
+    }
 }
 
 fn connect_detail(result: u32) -> String {
