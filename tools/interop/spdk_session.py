@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -89,6 +90,29 @@ def layers(target: Managed) -> None:
     equal("layers", target.call("bdev_get_bdevs", "-b", "Late0")[0]["num_blocks"], 32768)
     target.call("bdev_delay_delete", "Late0")
     target.call("bdev_error_delete", "EE_Malloc0")
+
+
+def keyring(managed: Managed, pollux: str, directory: Path) -> str:
+    """A key comes and goes; one stays, whose name is returned."""
+    name = f"{managed.name}-key"
+    file = directory / name
+    if not file.exists():
+        subprocess.run([pollux, "key", "gen", "--output", str(file)], check=True)
+    managed.call("keyring_file_add_key", "short-lived", str(file))
+    managed.call("keyring_file_add_key", name, str(file))
+    managed.call("keyring_file_remove_key", "short-lived")
+    keys = managed.call("keyring_get_keys")
+    equal("keys", [key["name"] for key in keys], [name])
+    check("DHHC" not in json.dumps(keys), f"a secret is told: {keys}")
+    return name
+
+
+def authentication(target: Managed, key: str) -> None:
+    """A host that must authenticate is named, its keys are set, and it goes."""
+    target.call("nvmf_subsystem_add_host", NQN, HOST_NQN, "--dhchap-key", key)
+    target.call("nvmf_subsystem_set_keys", NQN, HOST_NQN, "--dhchap-key", key, "--dhchap-ctrlr-key", key)
+    target.call("nvmf_subsystem_remove_host", NQN, HOST_NQN, "-T", "1000")
+    target.call("nvmf_set_config", "--dup-host-policy", "allow")
 
 
 def subsystem(target: Managed) -> list[str]:
@@ -331,9 +355,11 @@ def session(client: Client, bin_dir: Path, directory: Path) -> None:
         disks(target, directory)
         layers(target)
         ports = subsystem(target)
+        authentication(target, keyring(target, pollux, directory))
         program(target)
         for name in ("host", "perf"):
             host = start(name)
+            keyring(host, pollux, directory)
             attach(host, ports)
             connections(target)
             multipath(host, target, ports)
