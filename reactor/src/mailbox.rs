@@ -213,7 +213,12 @@ impl<M> Outbox<M> {
     /// Sends as much of the backlog as there is room for, in order. True when nothing is left.
     ///
     /// Messages to a mailbox whose reactor has ended are dropped.
+    #[inline]
     pub fn flush(&mut self) -> bool {
+        self.backlog.is_empty() || self.send_backlog()
+    }
+
+    fn send_backlog(&mut self) -> bool {
         while let Some(message) = self.backlog.pop_front() {
             if let Err(message) = self.sender.send(message) {
                 if self.sender.is_closed() {

@@ -2,7 +2,9 @@
 
 use std::ops::{Add, Sub};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// A point in time, in nanoseconds since the process-wide epoch (the first reading of the clock).
 ///
@@ -34,13 +36,11 @@ impl Time {
 
     /// Reads the real clock. All threads of the process share the epoch, so times may travel in messages.
     pub(crate) fn read_clock() -> Time {
-        static EPOCH: OnceLock<Instant> = OnceLock::new();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place that reads the real clock for the reactors"
-        )]
-        let now = Instant::now();
-        Time::ZERO + now.saturating_duration_since(*EPOCH.get_or_init(|| now))
+        static EPOCH: OnceLock<u64> = OnceLock::new();
+        let now = clock_gettime(ClockId::Monotonic);
+        // The system's monotonic clock counts from a start in the past, in fractions below a second.
+        let now = now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned();
+        Time(now.saturating_sub(*EPOCH.get_or_init(|| now)))
     }
 }
 

@@ -69,8 +69,11 @@ impl Timers {
     }
 
     /// Takes the token of the earliest timer that is due; equal times in the order in which they were set.
+    #[inline]
     pub(crate) fn pop_due(&mut self, now: Time) -> Option<u64> {
-        if self.next_deadline()? > now {
+        // Nothing is due before the first entry, whether its timer was cancelled or not.
+        let Reverse((first, _, _)) = self.heap.peek()?;
+        if *first > now || self.next_deadline()? > now {
             return None;
         }
         let Reverse((_, _, slot)) = self.heap.pop()?;

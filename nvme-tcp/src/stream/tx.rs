@@ -275,6 +275,17 @@ impl TxQueue {
 
     fn advance(&mut self, mut sent: usize, payloads: &mut impl Payloads) {
         self.pending -= sent;
+        if self.pending == 0 {
+            // Mostly all of it goes at once.
+            for segment in self.segments.drain(..) {
+                if let Source::Payload { slot, .. } = segment.source {
+                    payloads.sent(slot, segment.len);
+                }
+            }
+            self.inline_base = self.inline_end();
+            self.inline.clear();
+            return;
+        }
         while sent > 0 {
             let Some(front) = self.segments.front_mut() else {
                 break;

@@ -1,12 +1,13 @@
 //! Non-blocking TCP over `mio`.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mio::net::{TcpListener as MioListener, TcpStream as MioStream};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use rustix::net::RecvFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::count_call;
@@ -247,6 +248,9 @@ enum State {
 }
 
 /// One TCP connection.
+///
+/// Reads and writes are system calls without libc around them: its functions are cancellation points, for which they make
+/// two atomic operations a call.
 #[derive(Debug)]
 pub(super) struct TcpLink {
     io: MioStream,
@@ -290,15 +294,16 @@ impl TcpLink {
     }
 
     pub(super) fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.io.read_vectored(bufs)
+        Ok(rustix::io::readv(&self.io, bufs)?)
     }
 
     pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.io.read(buf)
+        let (len, _) = rustix::net::recv(&self.io, buf, RecvFlags::empty())?;
+        Ok(len)
     }
 
     pub(super) fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.io.write_vectored(bufs)
+        Ok(rustix::io::writev(&self.io, bufs)?)
     }
 
     pub(super) fn take_ready(&mut self) -> bool {

@@ -359,7 +359,9 @@ impl PollGroup {
             self.counters.receives += u64::from(did == Progress::Busy);
             progress = progress.or(did);
             let is_due = now >= link.due_at;
-            self.drain_inbox(id);
+            if !self.inbox.is_empty() {
+                self.drain_inbox(id);
+            }
             if let Some(news) = news {
                 self.report(id, incarnation, news);
             }
