@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use pollux_nvme_tcp::auth::HostAuth;
 use pollux_nvme_tcp::auth::KeyNames;
-use pollux_nvme_tcp::host::{CommandTimeout, Controller, Digests, HostAuth};
+use pollux_nvme_tcp::host::{CommandTimeout, Controller, Digests};
 
 use crate::error::HostError;
 use crate::policy::Policy;

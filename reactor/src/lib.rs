@@ -103,6 +103,8 @@ pub use rng::Rng;
 pub use service::{Progress, Service};
 pub use simulation::Simulation;
 pub use status::{ReactorStatus, ServiceStatus, ThreadStatus};
-pub use threads::{Group, Running, StartError, available_cores, descriptors_max, descriptors_open};
+pub use threads::{
+    Group, Running, StartError, available_cores, descriptors_max, descriptors_open, leave_core,
+};
 pub use time::Time;
 pub use timers::TimerId;

@@ -41,6 +41,12 @@ pub fn available_cores() -> Vec<usize> {
         .collect()
 }
 
+/// Lets the calling thread run wherever [`Group::start`] was called: a thread that a pinned reactor starts is pinned to the
+/// reactor's core, and would take its time. A failure leaves it there.
+pub fn leave_core() {
+    sys::leave_core();
+}
+
 /// How many descriptors this process may have open. [`Group::start`] raises it as far as the system lets it.
 pub fn descriptors_max() -> usize {
     sys::descriptors_max()
@@ -163,6 +169,7 @@ impl Group {
     ///
     /// [`StartError`]; then nothing runs any more.
     pub fn start(mut self) -> Result<Running, StartError> {
+        sys::note_cores();
         sys::survive_limits();
         sys::raise_descriptor_limit();
         let available = available_cores();

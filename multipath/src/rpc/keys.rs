@@ -1,7 +1,7 @@
 //! Keys by name, for in-band authentication.
 
+use pollux_nvme_tcp::auth::HostAuth;
 use pollux_nvme_tcp::auth::KeyNames;
-use pollux_nvme_tcp::host::HostAuth;
 use pollux_reactor::rpc::RpcError;
 
 use super::State;

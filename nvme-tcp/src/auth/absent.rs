@@ -9,7 +9,7 @@ macro_rules! impossible {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         $(
             $(#[$doc])*
-            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            #[derive(Clone, Debug, PartialEq, Eq)]
             pub enum $name {}
         )*
     };
@@ -19,6 +19,7 @@ impossible! {
     /// The secrets of a host at a subsystem.
     Keys,
     /// What was agreed on by a transaction that succeeded.
+    #[derive(Copy)]
     Agreed,
     /// What one side draws for one transaction.
     Nonce,

@@ -205,8 +205,7 @@ impl HostTransaction {
             (State::Success1, Body::Success1 { hash_len, response }) => {
                 self.on_success1(hash_len, response);
             }
-            (_, body) => {
-                log::debug!(target: crate::host::LOG_FLAG, "{} was not due", body.name());
+            _ => {
                 let what = "a message that is not due";
                 self.fail(Explanation::INCORRECT_MESSAGE, AuthError::Protocol(what));
             }

@@ -67,6 +67,17 @@ impl KeyNames {
     }
 }
 
+/// With what a host authenticates (DH-HMAC-CHAP).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostAuth {
+    /// Its key; and that of the controller, if the controller has to prove itself as well.
+    pub keys: Keys,
+    /// What is offered to the controller.
+    pub policy: Policy,
+    /// Another thread may do what takes milliseconds; in a simulation there is none.
+    pub threads: bool,
+}
+
 #[cfg(feature = "auth")]
 pub use self::{
     controller::{Answer, ControllerTransaction},

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
+use pollux_reactor::leave_core;
 
 use super::dh::{Job, Powers};
-use crate::target::leave_core;
 
 /// How long after it began, and after each time it was not done, a computation is to be looked at.
 pub const LOOK_AGAIN: Duration = Duration::from_micros(500);

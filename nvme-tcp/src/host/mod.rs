@@ -28,7 +28,7 @@ pub use controller::{
 pub use fault_injection::{FaultChange, FaultInjection, InjectedFault};
 pub use namespaces::{Namespace, NamespaceIds};
 pub use queue_pair::{
-    ConnectOptions, Digests, HostAuth, HostIdentity, Overdue, QueueError, QueuePair, Rejected,
+    ConnectOptions, Digests, HostIdentity, Overdue, QueueError, QueuePair, Rejected,
     RejectedReason, Withdrawn,
 };
 pub use request::{Command, Completed, Lost, Outcome, Request, Transfer};

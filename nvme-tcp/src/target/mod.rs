@@ -59,8 +59,6 @@ pub const LOG_FLAG: &str = "nvmf";
 pub use self::config::{HostKeys, NamespaceConfig, Referral, SubsystemConfig};
 pub use self::control::handle::TargetHandle;
 pub use self::control::request::{Removed, TargetRequest};
-#[cfg(feature = "auth")]
-pub(crate) use self::disk::leave_core;
 pub use self::disk::{Backend, Disk, DiskRef};
 pub use self::error::TargetError;
 pub use self::service::install;

@@ -9,7 +9,7 @@ use crate::target::control::handle::TargetHandle;
 use crate::target::control::links::Links;
 use crate::target::control::message::{Envelope, HomeMessage, TargetMessage};
 use crate::target::control::{Home, HomeTurn};
-use crate::target::disk::{self, Doorbell};
+use crate::target::disk::Doorbell;
 use crate::target::io::message::IoMessage;
 use crate::target::io::part::IoPart;
 use crate::target::token;
@@ -28,9 +28,6 @@ const MAILBOX_CAPACITY: usize = 1024;
 pub fn install(executor: &mut impl Executor, reactors: &[usize]) -> TargetHandle {
     assert!(!reactors.is_empty(), "a target needs a reactor");
     let threads = executor.allows_threads();
-    if threads {
-        disk::note_cores();
-    }
     let (senders, receivers): (Vec<_>, Vec<_>) = reactors
         .iter()
         .map(|_| mailbox::<TargetMessage>(MAILBOX_CAPACITY))

@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use pollux_multipath::{Fencing, FencingMode, Selector, TransportId, TransportIdError};
+use pollux_nvme_tcp::auth::HostAuth;
 #[cfg(feature = "auth")]
 use pollux_nvme_tcp::auth::{KeyFileError, Keys, Policy, Secret};
-use pollux_nvme_tcp::host::HostAuth;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 
 use super::choice::Choice;

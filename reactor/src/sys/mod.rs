@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the one module that calls libc")]
 
 use std::io;
+use std::sync::OnceLock;
 
 /// The cores that the calling thread may run on, in ascending order.
 pub(crate) fn affinity() -> io::Result<Vec<usize>> {
@@ -17,6 +18,39 @@ pub(crate) fn affinity() -> io::Result<Vec<usize>> {
     Ok((0..bits)
         .filter(|&core| unsafe { libc::CPU_ISSET(core, &set) })
         .collect())
+}
+
+static CORES: OnceLock<libc::cpu_set_t> = OnceLock::new();
+
+/// Notes where the calling thread may run, the first time: called before there are reactors, which are pinned.
+pub(crate) fn note_cores() {
+    if CORES.get().is_none()
+        && let Some(set) = cores_of(0)
+    {
+        // Whoever was first is right.
+        let _ = CORES.set(set);
+    }
+}
+
+/// Where a thread may run; 0 is the calling one.
+fn cores_of(thread: libc::pid_t) -> Option<libc::cpu_set_t> {
+    // SAFETY: `cpu_set_t` is an array of integers, for which all zeroes is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is valid for writes of the size that is passed.
+    let done = unsafe { libc::sched_getaffinity(thread, size_of_val(&set), &raw mut set) };
+    (done == 0).then_some(set)
+}
+
+/// Lets the calling thread run wherever [`note_cores`] was called. Where it never was, the cores of the main thread are
+/// taken.
+pub(crate) fn leave_core() {
+    let main_thread = libc::pid_t::try_from(std::process::id());
+    let set = CORES.get().copied();
+    let set = set.or_else(|| main_thread.ok().and_then(cores_of));
+    if let Some(set) = set {
+        // SAFETY: 0 is the calling thread; `set` is valid for reads of the size that is passed.
+        unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    }
 }
 
 /// The core on which the calling thread runs at this moment; `None` if the system does not tell.
@@ -110,5 +144,18 @@ mod tests {
         let cores = affinity().unwrap();
         assert!(cores.is_sorted() && !cores.is_empty());
         assert!(cores.contains(&current_core().unwrap()), "{cores:?}");
+    }
+
+    #[test]
+    fn a_helper_runs_where_the_process_may() {
+        note_cores();
+        let ran = std::thread::spawn(|| {
+            leave_core();
+            std::thread::available_parallelism().unwrap().get()
+        });
+        let cores = CORES.get().unwrap();
+        // SAFETY: `cores` is a set that the kernel has filled in.
+        let count = unsafe { libc::CPU_COUNT(cores) };
+        assert!(ran.join().unwrap() <= usize::try_from(count).unwrap());
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use pollux_multipath::{TransportId, TransportIdError};
+use pollux_nvme_tcp::auth::HostAuth;
 #[cfg(feature = "auth")]
 use pollux_nvme_tcp::auth::{KeyFileError, Keys, Policy, Secret};
-use pollux_nvme_tcp::host::{ConnectOptions, Digests, HostAuth, HostIdentity};
+use pollux_nvme_tcp::host::{ConnectOptions, Digests, HostIdentity};
 use pollux_nvme_tcp::spec::Nqn;
 use uuid::Uuid;
 

@@ -3,24 +3,11 @@
 use pollux_reactor::{Progress, Time};
 
 use super::{QueueError, QueuePair, State};
-use crate::auth::{
-    AuthError, Computation, HostStep, HostTransaction, Keys, LOOK_AGAIN, Names, Nonce, Policy,
-};
+use crate::auth::{AuthError, Computation, HostStep, HostTransaction, LOOK_AGAIN, Names, Nonce};
 use crate::host::request::{Command, Lost, Outcome, Request, Transfer};
 use crate::spec::authentication::{RECEIVE_LEN, SECP_NVME, SPSP};
 use crate::spec::fabrics::ConnectSuccess;
 use crate::spec::opcode::{FABRICS, fctype};
-
-/// With what a host authenticates (DH-HMAC-CHAP).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostAuth {
-    /// Its key; and that of the controller, if the controller has to prove itself as well.
-    pub keys: Keys,
-    /// What is offered to the controller.
-    pub policy: Policy,
-    /// Another thread may do what takes milliseconds; in a simulation there is none.
-    pub threads: bool,
-}
 
 /// An authentication that is under way.
 #[derive(Debug)]

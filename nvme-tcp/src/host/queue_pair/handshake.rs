@@ -8,7 +8,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 
-use super::authentication::HostAuth;
+use crate::auth::HostAuth;
 use crate::host::request::{Command, Request, Transfer};
 use crate::pdu::ProtocolError;
 use crate::spec::fabrics::{CNTLID_DYNAMIC, ConnectData, cattr};

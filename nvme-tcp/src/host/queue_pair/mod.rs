@@ -30,7 +30,6 @@ use std::io;
 use pollux_reactor::{Net, Progress, Stream, Time};
 
 use self::authentication::Authenticating;
-pub use self::authentication::HostAuth;
 pub use self::error::QueueError;
 pub use self::handshake::{ConnectOptions, Digests, HostIdentity};
 use self::receive::Receiving;
@@ -266,7 +265,7 @@ impl<T> QueuePair<T> {
             return Some(Withdrawn::Sent(self.table.current_cid(slot)));
         }
         self.transmitter.cancel(slot);
-        self.table.take(slot).ok().map(Withdrawn::Unsent)
+        self.table.take(slot).map(Withdrawn::Unsent)
     }
 
     /// Shows `look` what every outstanding request carries, with the command identifier of those of which a byte

@@ -366,15 +366,22 @@ impl<T> QueuePair<T> {
             return Ok(());
         }
         match self.table.take(index) {
-            Ok(request) => sink(Completed { request, outcome }),
-            Err(_) if self.state == State::Connect => return self.on_connect_answer(outcome),
-            Err(buffer) if self.state == State::Authenticating => {
-                return self.on_authentication_answer(outcome, &buffer);
-            }
-            // A probe: that there was an answer is all that was wanted.
-            Err(_) => {}
+            Some(request) => sink(Completed { request, outcome }),
+            None => return self.on_own_answer(index, outcome),
         }
         Ok(())
+    }
+
+    /// A command of the queue pair's own has been answered.
+    #[cold]
+    fn on_own_answer(&mut self, index: u16, outcome: Outcome) -> Result<(), QueueError> {
+        let buffer = self.table.own_buffer(index);
+        match self.state {
+            State::Connect => self.on_connect_answer(outcome),
+            State::Authenticating => self.on_authentication_answer(outcome, &buffer),
+            // A probe: that there was an answer is all that was wanted.
+            _ => Ok(()),
+        }
     }
 
     /// Hands over the requests whose commands failed while their data was on the way, once it has gone.

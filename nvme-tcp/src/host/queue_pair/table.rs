@@ -258,12 +258,10 @@ impl<T> CommandTable<T> {
         (outstanding && slot.generation == cid >> SLOT_BITS).then_some((index, slot))
     }
 
-    /// Frees the slot and hands its request back.
-    ///
-    /// # Errors
-    /// The buffer alone, if the request was the queue pair's own.
+    /// Frees the slot and hands its request back; `None` if that was the queue pair's own. See
+    /// [`own_buffer`](Self::own_buffer).
     #[inline]
-    pub fn take(&mut self, index: u16) -> Result<Request<T>, Vec<u8>> {
+    pub fn take(&mut self, index: u16) -> Option<Request<T>> {
         let slot = self.slot(index);
         slot.outcome = None;
         let request = Request {
@@ -277,10 +275,18 @@ impl<T> CommandTable<T> {
         let occupant = std::mem::replace(&mut slot.occupant, Occupant::Nobody);
         self.free.push(index);
         match occupant {
-            Occupant::User(user) => Ok(request.with(user)),
-            Occupant::Queue => Err(request.buffer),
+            Occupant::User(user) => Some(request.with(user)),
+            Occupant::Queue => {
+                self.slot(index).buffer = request.buffer;
+                None
+            }
             Occupant::Nobody => panic!("slot {index} was freed twice"),
         }
+    }
+
+    /// The buffer of a request of the queue pair's own that has just been taken.
+    pub fn own_buffer(&mut self, index: u16) -> Vec<u8> {
+        std::mem::take(&mut self.slot(index).buffer)
     }
 
     /// The slot of the outstanding request that `wanted` picks, and whether it was issued.
@@ -354,7 +360,7 @@ impl<T> CommandTable<T> {
                 continue;
             }
             let sent = self.slot(index).was_sent(handed);
-            if let Ok(request) = self.take(index) {
+            if let Some(request) = self.take(index) {
                 lost(request, sent);
             }
         }
@@ -394,7 +400,7 @@ mod tests {
         assert!(table.find(slot).is_none(), "not issued yet");
         let first = table.begin(slot);
         assert_eq!(table.find(first).map(|(s, _)| s), Some(slot));
-        assert!(table.take(slot).is_ok());
+        assert!(table.take(slot).is_some());
         assert!(table.find(first).is_none(), "taken");
         let again = table.insert(request()).unwrap();
         assert_eq!(again, slot);
@@ -410,7 +416,7 @@ mod tests {
         let slot = table.insert(request()).unwrap();
         assert!(table.insert(request()).is_err());
         assert_eq!(table.outstanding(), 1);
-        assert!(table.take(slot).is_ok());
+        assert!(table.take(slot).is_some());
         assert_eq!(table.outstanding(), 0);
         assert!(table.insert(request()).is_ok());
     }
@@ -430,7 +436,7 @@ mod tests {
         assert_eq!(tell(&mut table), []);
         assert_eq!(tell(&mut table), [(Some(cid), false)]);
         assert_eq!(tell(&mut table), [(None, false)], "not sent yet");
-        assert!(table.take(waiting).is_ok());
+        table.take(waiting);
         assert_eq!(tell(&mut table), []);
         assert_eq!(tell(&mut table), [(Some(cid), true)]);
         let next = table.begin(old);
@@ -449,8 +455,8 @@ mod tests {
         table.look_through(&mut |user, _| seen.push(*user));
         assert_eq!(seen, [7, 7]);
         assert_eq!(table.find_request(|_| true), Some((users, false)));
-        assert!(table.take(own).is_err());
-        assert_eq!(table.take(users).map(|request| request.user), Ok(7));
+        assert!(table.take(own).is_none());
+        assert_eq!(table.take(users).map(|request| request.user), Some(7));
         assert_eq!(table.outstanding(), 0);
     }
 

@@ -17,46 +17,12 @@ use crate::spec::{Cqe, Sqe};
 use crate::target::LOG_FLAG;
 use crate::target::admin::command::{check_answer_len, host_data};
 use crate::target::config::HostKeys;
-use crate::target::control::connections::{HomeConnection, Role};
+use crate::target::control::connection::{HomeConnection, Role};
 use crate::target::control::{Home, HomeTurn};
 use crate::target::io::ControllerKey;
 
 /// Time from a Connect to the end of its authentication.
 pub(super) const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How the authentication of one queue stands.
-#[derive(Debug, Default)]
-pub(super) struct Authentication {
-    transaction: Option<Box<ControllerTransaction>>,
-    computation: Option<Computation>,
-    /// An Authentication Receive that waits for it: its command identifier and AL.
-    waiting: Option<(u16, usize)>,
-    /// What was agreed on, once the host has authenticated.
-    agreed: Option<Agreed>,
-    /// Nothing else is carried out before it has.
-    required: bool,
-    failed: Option<&'static str>,
-}
-
-impl Authentication {
-    /// That of a queue which must authenticate.
-    pub(super) fn required() -> Box<Self> {
-        Box::new(Self {
-            required: true,
-            ..Self::default()
-        })
-    }
-
-    /// Whether other commands are not carried out yet.
-    pub(super) fn bars(&self) -> bool {
-        self.required && self.agreed.is_none()
-    }
-
-    /// Why the connection is to end.
-    pub(super) fn failed(&self) -> Option<&'static str> {
-        self.failed
-    }
-}
 
 /// Whether this is Authentication Send or Receive.
 pub(super) fn is_authentication(sqe: &Sqe) -> bool {

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pollux_reactor::{Progress, Stream, Time};
+use pollux_reactor::{Progress, Stream};
 use zerocopy::FromBytes;
 
 use crate::pdu::{DataDigest, Frame, ProtocolError};
@@ -12,12 +12,10 @@ use crate::spec::pdu::{CapsuleCmd, DIGEST_LEN, Fes, PduType};
 use crate::spec::status::Status;
 use crate::target::conn::connection::{Connection, End, IN_CAPSULE_MAX};
 use crate::target::control::admission::Verdict;
-use crate::target::control::authentication::{
-    AUTHENTICATION_TIMEOUT, Authentication, is_authentication,
-};
+use crate::target::control::authentication::{AUTHENTICATION_TIMEOUT, is_authentication};
+use crate::target::control::connection::{Authentication, HomeConnection, Role};
 use crate::target::control::handshake::{self, Connected, Refusal};
 use crate::target::control::{Home, HomeTurn};
-use crate::target::io::ControllerKey;
 use crate::target::io::message::IoMessage;
 use crate::target::io::queue::IoQueue;
 use crate::target::status::Fault;
@@ -31,58 +29,6 @@ const ACCEPTS_MAX: usize = 16;
 
 /// Receives per admin connection and turn.
 const ROUNDS_MAX: usize = 4;
-
-/// What a connection is to home.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Role {
-    /// ICReq or Connect is still to come.
-    Unconnected,
-    /// The admin queue of this controller.
-    Admin(ControllerKey),
-    /// An I/O queue that is not handed over before its host has authenticated.
-    Authenticating(Connected),
-}
-
-impl Role {
-    /// Whose queue it is.
-    pub(super) fn key(&self) -> Option<ControllerKey> {
-        match self {
-            Self::Unconnected => None,
-            Self::Admin(key) | Self::Authenticating(Connected { key, .. }) => Some(*key),
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct HomeConnection {
-    pub(super) conn: Connection,
-    pub(super) role: Role,
-    /// When its Connect, or its authentication, must be over.
-    deadline: Time,
-    /// The commands of an I/O queue that have come.
-    pub(super) commands: u16,
-    pub(super) auth: Option<Box<Authentication>>,
-}
-
-impl HomeConnection {
-    /// Whether nothing is served on it yet.
-    fn is_awaited(&self) -> bool {
-        match self.role {
-            Role::Unconnected | Role::Authenticating(_) => true,
-            Role::Admin(_) => self.auth.as_ref().is_some_and(|auth| auth.bars()),
-        }
-    }
-
-    /// The I/O queue that can be handed over now.
-    fn let_in(&self) -> Option<Connected> {
-        match self.role {
-            Role::Authenticating(queue) if self.auth.as_ref().is_some_and(|auth| !auth.bars()) => {
-                Some(queue)
-            }
-            _ => None,
-        }
-    }
-}
 
 impl Home {
     /// Takes the measure of the process for the listeners that there are.

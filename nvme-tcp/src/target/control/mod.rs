@@ -12,6 +12,7 @@ mod admission;
 )]
 mod authentication;
 mod configure;
+mod connection;
 mod connections;
 pub(in crate::target) mod handle;
 mod handshake;
@@ -34,7 +35,7 @@ use crate::target::conn::buffers::Buffers;
 use crate::target::conn::linger::Lingering;
 use crate::target::conn::said::Said;
 use crate::target::control::admission::Admission;
-use crate::target::control::connections::{HomeConnection, Role};
+use crate::target::control::connection::{HomeConnection, Role};
 use crate::target::control::links::Links;
 use crate::target::control::message::HomeMessage;
 use crate::target::control::quiesce::{Ends, Of};

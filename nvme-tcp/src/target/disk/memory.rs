@@ -8,7 +8,7 @@ use std::thread;
 
 use pollux_reactor::Time;
 
-use super::sys::{self, Mapping, PAGE, PAGE_WORDS};
+use super::sys::{Mapping, PAGE, PAGE_WORDS};
 use super::{Capabilities, Disk, DiskChannel, DiskContext, Done, Io, IoId, Op, Opening, Range};
 use super::{machine, words};
 use crate::spec::status::Status;
@@ -204,7 +204,7 @@ impl Drop for Pages {
         if let Some(mapping) = large {
             // Without a thread it is freed here.
             let _ = thread::Builder::new().spawn(move || {
-                sys::leave_core();
+                pollux_reactor::leave_core();
                 drop(mapping);
             });
         }

@@ -67,9 +67,6 @@ pub(super) use self::delay::{Latencies, Latency};
 pub(super) use self::error::{Corruption, Faults, Injection, IoKind};
 pub(super) use self::io::IoName;
 pub(super) use self::stacked::Stacked;
-#[cfg(feature = "auth")]
-pub(crate) use self::sys::leave_core;
-pub(super) use self::sys::note_cores;
 
 use crate::spec::status::Status;
 

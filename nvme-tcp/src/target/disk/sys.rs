@@ -1,12 +1,10 @@
-//! Calls that the standard library does not offer: memory that is given back, holes in files, discards of devices, and
-//! threads that run where the process may run.
+//! Calls that the standard library does not offer: memory that is given back, holes in files, and discards of devices.
 #![expect(unsafe_code, reason = "the one module of the target that calls libc")]
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
 /// Bytes of a page, as far as giving memory back is concerned: the smallest that there are. On systems with larger ones
@@ -146,40 +144,6 @@ pub(super) fn discard(device: &File, offset: u64, len: u64) -> io::Result<()> {
     done(unsafe { libc::ioctl(device.as_raw_fd(), BLKDISCARD as _, range.as_ptr()) })
 }
 
-static CORES: OnceLock<libc::cpu_set_t> = OnceLock::new();
-
-/// Notes where the calling thread may run, the first time: called before there are reactors, which are pinned.
-pub(in crate::target) fn note_cores() {
-    if CORES.get().is_none()
-        && let Some(set) = cores_of(0)
-    {
-        // Whoever was first is right.
-        let _ = CORES.set(set);
-    }
-}
-
-/// Where a thread may run; 0 is the calling one.
-fn cores_of(thread: libc::pid_t) -> Option<libc::cpu_set_t> {
-    // SAFETY: `cpu_set_t` is an array of integers, for which all zeroes is a value.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` is valid for writes of the size that is passed.
-    let done = unsafe { libc::sched_getaffinity(thread, size_of_val(&set), &raw mut set) };
-    (done == 0).then_some(set)
-}
-
-/// Lets the calling thread run wherever [`note_cores`] was called: a thread that a pinned reactor starts is pinned to the
-/// reactor's core, and would take its time. Where it never was, the cores of the main thread are taken. A failure leaves it
-/// there.
-pub(crate) fn leave_core() {
-    let main_thread = libc::pid_t::try_from(std::process::id());
-    let set = CORES.get().copied();
-    let set = set.or_else(|| main_thread.ok().and_then(cores_of));
-    if let Some(set) = set {
-        // SAFETY: 0 is the calling thread; `set` is valid for reads of the size that is passed.
-        unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
-    }
-}
-
 fn done(result: libc::c_int) -> io::Result<()> {
     match result {
         0 => Ok(()),
@@ -230,18 +194,5 @@ mod tests {
     fn memory_that_no_address_space_has_is_refused() {
         assert!(Mapping::new(usize::MAX / 16).is_err());
         assert!(Mapping::new(usize::MAX).is_err());
-    }
-
-    #[test]
-    fn a_helper_runs_where_the_process_may() {
-        note_cores();
-        let ran = std::thread::spawn(|| {
-            leave_core();
-            std::thread::available_parallelism().unwrap().get()
-        });
-        let cores = CORES.get().unwrap();
-        // SAFETY: `cores` is a set that the kernel has filled in.
-        let count = unsafe { libc::CPU_COUNT(cores) };
-        assert!(ran.join().unwrap() <= usize::try_from(count).unwrap());
     }
 }

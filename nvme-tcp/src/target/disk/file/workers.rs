@@ -14,7 +14,7 @@ use crossbeam_queue::SegQueue;
 
 use super::{OpenFile, Step};
 use crate::spec::status::Status;
-use crate::target::disk::{Done, Io, Op, Waker, sys};
+use crate::target::disk::{Done, Io, Op, Waker};
 
 /// Most threads of one disk.
 const THREADS_MAX: usize = 4;
@@ -154,7 +154,7 @@ impl Shared {
     }
 
     fn run(&self, worker: &Worker) {
-        sys::leave_core();
+        pollux_reactor::leave_core();
         worker.thread.get_or_init(thread::current);
         loop {
             self.work();
