@@ -137,6 +137,7 @@ impl Load {
     }
 
     /// The next I/O, if a slot is free and there is something to do.
+    #[inline]
     pub fn prepare(&mut self, now_ns: u64) -> Option<Prepared> {
         let (slot, operation, since_ns) = self.next_step(now_ns)?;
         let mut buffer = std::mem::take(self.buffers.get_mut(slot)?);
@@ -169,6 +170,7 @@ impl Load {
     }
 
     /// A slot, what to do in it, and since when it has been due.
+    #[inline]
     fn next_step(&mut self, now_ns: u64) -> Option<(usize, Operation, u64)> {
         if let Some(slot) = self.written.pop()
             && let Some(Stage::Written(operation)) = self.slots.get(slot).copied()
@@ -201,6 +203,7 @@ impl Load {
         Some((slot, operation, since_ns))
     }
 
+    #[inline]
     fn draw(&mut self) -> Option<Operation> {
         let Some(verify) = &mut self.verify else {
             return Some(self.generator.next_operation());
@@ -235,6 +238,7 @@ impl Load {
     }
 
     /// Takes a completion. `path` numbers the path that carried it, if one did.
+    #[inline]
     pub fn complete<E: Display>(
         &mut self,
         slot: usize,

@@ -147,6 +147,7 @@ impl Generator {
     }
 
     /// The next operation.
+    #[inline]
     pub fn next_operation(&mut self) -> Operation {
         let op = match (&self.shape.mix, self.read_share) {
             (Some(mix), _) => mix.draw(&mut self.rng),
@@ -192,6 +193,7 @@ impl Generator {
         unreachable!("drawn below the sum of the weights")
     }
 
+    #[inline]
     fn offset(&mut self, size: usize, blocks: u64) -> u64 {
         let length = self.shape.region.end - self.shape.region.start;
         let room = length - blocks;

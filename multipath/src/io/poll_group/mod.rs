@@ -223,7 +223,7 @@ impl PollGroup {
     }
 
     /// Gives an I/O to a path of its volume, to the waiting ones, or up (rules B5.1, B7.1).
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::expect_used, reason = "what is picked is there, and connected")]
     fn dispatch(&mut self, request: IoRequest) {
         // An I/O that is retried may have outlived its volume.
@@ -264,7 +264,7 @@ impl PollGroup {
     }
 
     /// Hands an I/O back to its submitter.
-    #[inline]
+    #[inline(always)]
     fn finish(
         &mut self,
         request: IoRequest,

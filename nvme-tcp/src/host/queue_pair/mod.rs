@@ -288,7 +288,7 @@ impl<T> QueuePair<T> {
     ///
     /// # Errors
     /// [`Rejected`], with the request.
-    #[inline]
+    #[inline(always)]
     pub fn submit(&mut self, request: Request<T>) -> Result<(), Rejected<T>> {
         let reason = if self.state != State::Ready {
             RejectedReason::NotConnected

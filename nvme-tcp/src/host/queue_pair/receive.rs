@@ -347,7 +347,7 @@ impl<T> QueuePair<T> {
     }
 
     /// The current command of a slot has ended: issue the next part of its request, or hand it back.
-    #[inline]
+    #[inline(always)]
     fn finish(
         &mut self,
         index: u16,

@@ -184,7 +184,7 @@ impl<T> CommandTable<T> {
     }
 
     /// Takes a slot for `request`; the request comes back if none is free.
-    #[inline]
+    #[inline(always)]
     pub fn insert(&mut self, request: Request<T>) -> Result<u16, Request<T>> {
         let Some(index) = self.free.pop() else {
             return Err(request);
@@ -202,7 +202,7 @@ impl<T> CommandTable<T> {
         Some(index)
     }
 
-    #[inline]
+    #[inline(always)]
     fn fill<U>(&mut self, index: u16, request: Request<U>) -> U {
         let tick = self.tick;
         let slot = self.slot(index);
@@ -260,7 +260,7 @@ impl<T> CommandTable<T> {
 
     /// Frees the slot and hands its request back; `None` if that was the queue pair's own. See
     /// [`own_buffer`](Self::own_buffer).
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self, index: u16) -> Option<Request<T>> {
         let slot = self.slot(index);
         slot.outcome = None;
