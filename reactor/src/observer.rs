@@ -35,6 +35,7 @@ pub struct Observers {
 
 /// A question was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotAsked {
     /// The reactor has ended, or there is none of this index.
     #[error("the reactor has ended")]

@@ -60,6 +60,7 @@ pub fn descriptors_open() -> usize {
 
 /// Why a [`Group`] did not start. No reactor of it runs then.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// A reactor was given a core that does not exist or that this process may not use.
     #[error("core {core} cannot be had; cores that can: {}", list(.available))]

@@ -30,6 +30,7 @@ pub struct Client {
 
 /// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CallError {
     /// The method has failed.
     #[error("{method}: {message} (code {code})")]

@@ -15,6 +15,7 @@ const BACKLOG: i32 = 128;
 
 /// A socket could not be opened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EndpointError {
     /// Another program answers there.
     #[error("{0}: somebody listens there already")]

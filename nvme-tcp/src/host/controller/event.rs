@@ -19,6 +19,7 @@ pub enum Stage {
 
 /// Why a controller was lost or could not be brought up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ControllerError {
     /// The admin queue pair ended.
     #[error(transparent)]

@@ -10,6 +10,7 @@ use crate::spec::status::Status;
 
 /// Why a connection ended or never came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum QueueError {
     /// TCP could not connect: refused, unreachable, reset.
     #[error("TCP connect failed: {0}")]

@@ -24,9 +24,15 @@ impl Home {
         key: ControllerKey,
         turn: &mut HomeTurn<'_, '_>,
     ) {
-        let Some(controller) = self.controllers.get_mut(&key) else {
-            return;
-        };
+        // What starts the timer came over the controller's own admin queue.
+        #[expect(
+            clippy::expect_used,
+            reason = "an admin queue goes with its controller"
+        )]
+        let controller = self
+            .controllers
+            .get_mut(&key)
+            .expect("a controller that is gone was kept alive");
         if let Some(timer) = controller.keep_alive.timer.take() {
             turn.cx.cancel_timer(timer);
         }
