@@ -216,18 +216,22 @@ impl Reactor {
 
     /// Blocks until a socket event, a ring of `bell`, or `timeout`. Returns at once if a message is there already.
     pub(crate) fn park(&mut self, bell: &Bell, timeout: Option<Duration>) {
-        bell.announce_sleep();
-        if !self.has_messages() && !bell.stop_requested() {
-            let timeout = match self.core.net.has_raised() {
-                true => Some(Duration::ZERO),
-                false => timeout,
-            };
-            self.core.net.begin_turn();
-            self.core.net.wait_events(timeout);
-            self.core.net.end_turn();
-            self.has_fresh_events = true;
-        }
-        bell.awake();
+        let (seats, net) = (&self.seats, &mut self.core.net);
+        let mut has_slept = false;
+        bell.sleep_unless(
+            || seats.iter().any(|seat| seat.has_messages()),
+            || {
+                let timeout = match net.has_raised() {
+                    true => Some(Duration::ZERO),
+                    false => timeout,
+                };
+                net.begin_turn();
+                net.wait_events(timeout);
+                net.end_turn();
+                has_slept = true;
+            },
+        );
+        self.has_fresh_events |= has_slept;
     }
 
     pub(crate) fn stop_requested(&self) -> bool {

@@ -168,7 +168,7 @@ impl Raised {
 
     fn put(&self, watch: Option<Watch>) {
         self.queue.push(watch);
-        // Pairs with the fence in `Bell::announce_sleep`: either we see that the reactor sleeps, or it sees the edge.
+        // Pairs with the fence in `Bell::sleep_unless`: either we see that the reactor sleeps, or it sees the edge.
         fence(Ordering::SeqCst);
         if let Some(bell) = self.bell.get() {
             bell.ring();

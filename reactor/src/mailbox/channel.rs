@@ -1,11 +1,10 @@
-//! Mailboxes: how one reactor talks to another, and how any other thread talks to a reactor.
+//! The two ends of a mailbox, and the bell that wakes a reactor which sleeps. `tests/wake_up` has all orders of their steps
+//! tried.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, OnceLock};
 
-use crate::ring::Ring;
+use super::ring::Ring;
+use super::sync::{Arc, AtomicBool, OnceLock, Ordering, Waker, fence};
 
 /// What a sender needs in order to wake the reactor that a mailbox belongs to. One per reactor.
 #[derive(Debug)]
@@ -14,11 +13,11 @@ pub(crate) struct Bell {
     sleeping: AtomicBool,
     /// The reactor has been asked from outside to stop.
     stop: AtomicBool,
-    waker: mio::Waker,
+    waker: Waker,
 }
 
 impl Bell {
-    pub(crate) fn new(waker: mio::Waker) -> Bell {
+    pub(crate) fn new(waker: Waker) -> Bell {
         Bell {
             sleeping: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -26,15 +25,15 @@ impl Bell {
         }
     }
 
-    /// Announces a sleep. The caller must look at its mailboxes once more after this and before it blocks: a message
-    /// that was put before the announcement rings no bell.
-    pub(crate) fn announce_sleep(&self) {
+    /// Has the reactor sleep, which is what `sleep` does, unless it has something to do: what was put before the sleep was
+    /// announced rings no bell.
+    pub(crate) fn sleep_unless(&self, is_ready: impl FnOnce() -> bool, sleep: impl FnOnce()) {
         self.sleeping.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `ring`: either the sender sees the flag, or the reactor sees the message.
+        // Pairs with the fence before `ring`: either the sender sees the flag, or the reactor sees the message.
         fence(Ordering::SeqCst);
-    }
-
-    pub(crate) fn awake(&self) {
+        if !is_ready() && !self.stop_requested() {
+            sleep();
+        }
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
@@ -104,13 +103,13 @@ impl<M> Sender<M> {
     /// # Errors
     ///
     /// Gives the message back when the mailbox is full, or when its reactor has ended ([`Sender::is_closed`]).
-    /// [`Outbox`] keeps such messages until there is room.
+    /// [`Outbox`](crate::Outbox) keeps such messages until there is room.
     pub fn send(&self, message: M) -> Result<(), M> {
         if self.is_closed() {
             return Err(message);
         }
         self.shared.ring.push(message)?;
-        // Pairs with the fences in `Bell::announce_sleep` and in the receiver's drop.
+        // Pairs with the fences in `Bell::sleep_unless` and in the receiver's drop.
         fence(Ordering::SeqCst);
         if self.is_closed() {
             // The receiver went away meanwhile and may have drained the ring before this message was in it. Whoever
@@ -178,132 +177,5 @@ impl<M> Drop for Receiver<M> {
 impl<M> fmt::Debug for Receiver<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver").finish_non_exhaustive()
-    }
-}
-
-/// A [`Sender`] with a backlog, for messages that must not be lost when the mailbox is full.
-///
-/// The backlog has no bound: it is for messages whose number is bounded by something else (paths, volumes, commands in
-/// flight), and its owner calls [`Outbox::flush`] in each turn.
-pub struct Outbox<M> {
-    sender: Sender<M>,
-    backlog: VecDeque<M>,
-}
-
-impl<M> Outbox<M> {
-    /// An outbox with nothing in it.
-    pub fn new(sender: Sender<M>) -> Outbox<M> {
-        Outbox {
-            sender,
-            backlog: VecDeque::new(),
-        }
-    }
-
-    /// Sends `message` now, or as soon as what was posted before it has been sent.
-    pub fn post(&mut self, message: M) {
-        if self.flush() {
-            if let Err(message) = self.sender.send(message) {
-                self.keep(message);
-            }
-        } else {
-            self.keep(message);
-        }
-    }
-
-    /// Sends as much of the backlog as there is room for, in order. True when nothing is left.
-    ///
-    /// Messages to a mailbox whose reactor has ended are dropped.
-    #[inline]
-    pub fn flush(&mut self) -> bool {
-        self.backlog.is_empty() || self.send_backlog()
-    }
-
-    fn send_backlog(&mut self) -> bool {
-        while let Some(message) = self.backlog.pop_front() {
-            if let Err(message) = self.sender.send(message) {
-                if self.sender.is_closed() {
-                    self.backlog.clear();
-                    return true;
-                }
-                self.backlog.push_front(message);
-                return false;
-            }
-        }
-        true
-    }
-
-    fn keep(&mut self, message: M) {
-        if !self.sender.is_closed() {
-            self.backlog.push_back(message);
-        }
-    }
-}
-
-impl<M> fmt::Debug for Outbox<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox")
-            .field("backlog", &self.backlog.len())
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn drain<M>(receiver: &mut Receiver<M>) -> Vec<M> {
-        std::iter::from_fn(|| receiver.receive()).collect()
-    }
-
-    #[test]
-    fn a_full_mailbox_gives_the_message_back() {
-        let (sender, mut receiver) = mailbox(2);
-        assert_eq!(sender.send(1), Ok(()));
-        assert_eq!(sender.clone().send(2), Ok(()));
-        assert_eq!(sender.send(3), Err(3));
-        assert_eq!(receiver.receive(), Some(1));
-        assert_eq!(sender.send(4), Ok(()));
-        assert_eq!(drain(&mut receiver), [2, 4]);
-        assert!(receiver.is_empty());
-    }
-
-    #[test]
-    fn an_outbox_keeps_what_does_not_fit_in_order() {
-        let (sender, mut receiver) = mailbox(2);
-        let mut outbox = Outbox::new(sender);
-        for n in 0..5 {
-            outbox.post(n);
-        }
-        assert!(!outbox.flush());
-        let mut got = drain(&mut receiver);
-        // There is room again, but 5 must not overtake the backlog.
-        outbox.post(5);
-        while got.len() < 6 {
-            outbox.flush();
-            got.append(&mut drain(&mut receiver));
-        }
-        assert_eq!(got, [0, 1, 2, 3, 4, 5]);
-        assert!(outbox.flush());
-    }
-
-    #[test]
-    fn messages_to_an_ended_reactor_are_dropped_not_kept() {
-        let (sender, receiver) = mailbox(1);
-        let (witness, dropped) = std::sync::mpsc::channel::<()>();
-        assert!(sender.send(witness.clone()).is_ok());
-        let mut outbox = Outbox::new(sender.clone());
-        outbox.post(witness.clone());
-        assert!(!outbox.flush());
-        drop(receiver);
-        assert!(sender.is_closed());
-        assert!(sender.send(witness.clone()).is_err());
-        assert!(outbox.flush());
-        outbox.post(witness);
-        assert!(outbox.flush());
-        // All witnesses are gone, so the channel is disconnected rather than empty.
-        assert_eq!(
-            dropped.try_recv(),
-            Err(std::sync::mpsc::TryRecvError::Disconnected)
-        );
     }
 }
