@@ -12,6 +12,9 @@
 //! This orders what one reactor was given. Writes of several reactors have no order among them until one has ended,
 //! and no fenced write has; only the blocks of an I/O that was ended early are open to other reactors.
 
+#[cfg(test)]
+mod model;
+
 use std::ops::Range;
 use std::time::Duration;
 

@@ -56,6 +56,8 @@ use zerocopy::FromZeros;
 /// The flag of the target's lines in the log.
 pub const LOG_FLAG: &str = "nvmf";
 
+#[cfg(feature = "testing")]
+pub use self::admin::controller::lease_time;
 pub use self::config::{HostKeys, NamespaceConfig, Referral, SubsystemConfig};
 pub use self::control::handle::TargetHandle;
 pub use self::control::request::{Removed, TargetRequest};

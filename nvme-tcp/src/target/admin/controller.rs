@@ -35,6 +35,18 @@ pub(in crate::target) const KAS: u16 = 10;
 /// Time added to a keep-alive timeout that has passed; less if a lease is over before.
 pub(in crate::target) const KEEP_ALIVE_GRACE: Duration = Duration::from_secs(1);
 
+fn keep_alive_timeout(kato_ms: u32) -> Option<Duration> {
+    let step = u64::from(KAS) * 100;
+    (kato_ms > 0).then(|| Duration::from_millis(u64::from(kato_ms).div_ceil(step) * step))
+}
+
+/// For how long after its last Keep Alive the target serves a host with this keep-alive timeout, where it promises this
+/// CQT. `None`: without an end.
+pub fn lease_time(kato_ms: u32, cqt: Duration) -> Option<Duration> {
+    let timeout = keep_alive_timeout(kato_ms).filter(|_| !cqt.is_zero())?;
+    Some(timeout + (cqt / 4).min(KEEP_ALIVE_GRACE))
+}
+
 /// Most data in one C2HData PDU on an admin queue.
 const ADMIN_CHUNK: usize = 64 * 1024;
 
@@ -217,16 +229,14 @@ impl Controller {
 
     /// How long the host may stay silent: KATO in steps of KAS. `None`: forever.
     pub(in crate::target) fn keep_alive_timeout(&self) -> Option<Duration> {
-        let step = u64::from(KAS) * 100;
-        (self.kato_ms > 0)
-            .then(|| Duration::from_millis(u64::from(self.kato_ms).div_ceil(step) * step))
+        keep_alive_timeout(self.kato_ms)
     }
 
     /// Until when reactors may serve it without another Keep Alive, where a CQT is promised; see
     /// [`keep_alive`](crate::target::control::keep_alive).
     pub(in crate::target) fn lease(&self, cqt: Duration) -> Time {
-        match self.keep_alive_timeout().filter(|_| !cqt.is_zero()) {
-            Some(timeout) => self.keep_alive.since + timeout + (cqt / 4).min(KEEP_ALIVE_GRACE),
+        match lease_time(self.kato_ms, cqt) {
+            Some(time) => self.keep_alive.since + time,
             None => Time::MAX,
         }
     }
