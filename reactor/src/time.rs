@@ -34,8 +34,9 @@ impl Time {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// Reads the real clock. All threads of the process share the epoch, so times may travel in messages.
-    pub(crate) fn read_clock() -> Time {
+    /// Reads the real clock, for threads beside the reactors: a service takes [`Context::now`](crate::Context::now). All
+    /// threads of the process share the epoch, so times may travel in messages.
+    pub fn read_clock() -> Time {
         static EPOCH: OnceLock<u64> = OnceLock::new();
         let now = clock_gettime(ClockId::Monotonic);
         // The system's monotonic clock counts from a start in the past, in fractions below a second.

@@ -18,7 +18,7 @@ use pollux_multipath::{
     TransportId,
 };
 use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_reactor::{Context, Group, Idle, Progress, Time};
+use pollux_reactor::{Context, Group, Idle, Progress, Running, Time};
 
 const NQN: &str = "nqn.2014-08.org.example:disk1";
 const BLOCK: usize = 512;
@@ -49,6 +49,15 @@ impl Target {
         });
         let addrs = addrs.collect();
         Self(child, addrs)
+    }
+}
+
+impl Target {
+    /// Has the process stand still, or go on.
+    fn signal(&self, signal: &str) {
+        let pid = self.0.id().to_string();
+        let done = Command::new("kill").args([signal, &pid]).status();
+        assert!(done.unwrap().success());
     }
 }
 
@@ -214,6 +223,57 @@ impl Application for Hand {
     }
 }
 
+/// The host, with a path to each of several addresses.
+struct Paths(Host<Order>, Running);
+
+impl Paths {
+    fn to(addrs: &[SocketAddr], mode: FencingMode, kato_ms: u32) -> Self {
+        let mut group = Group::new();
+        let reactor = group.add_reactor(None, Idle::Yield);
+        let host = Host::builder()
+            .control(reactor)
+            .io(&[reactor])
+            .install(&mut group, |_| Hand::default());
+        let running = group.start().unwrap();
+        for &addr in addrs {
+            let subnqn = Nqn::new(NQN).unwrap();
+            let transport = TransportId {
+                addr,
+                subnqn,
+                hostnqn: None,
+            };
+            let mut request = AttachRequest::new("disk", transport);
+            request.options.keep_alive_ms = kato_ms;
+            request.options.fencing = Fencing { mode, cqt: None };
+            request.options.recovery = Recovery {
+                reconnect_delay: Duration::from_millis(50),
+                ..Recovery::default()
+            };
+            host.attach(request).unwrap();
+        }
+        Self(host, running)
+    }
+
+    fn begin(&self, op: Op, letter: u8) -> Receiver<(bool, Vec<u8>, Time)> {
+        let (sender, done) = channel();
+        let io = Io::new(op, LBA, 1, vec![letter; BLOCK]);
+        assert!(self.0.tell(0, (io, sender)).is_ok());
+        done
+    }
+
+    fn end(done: Receiver<(bool, Vec<u8>, Time)>) -> (u8, Time) {
+        let (ok, block, at) = done.recv_timeout(PATIENCE).unwrap();
+        assert!(ok);
+        (block[0], at)
+    }
+
+    fn close(self) {
+        self.0.shut_down().unwrap();
+        self.1.stop();
+        self.1.join();
+    }
+}
+
 /// What is in the block, and what became of the first copy of the older write.
 struct Outcome {
     block: u8,
@@ -231,40 +291,8 @@ fn run(mode: FencingMode, processes: usize, kato_ms: u32) -> Outcome {
     let addrs: Vec<_> = targets.iter().flat_map(|t| t.1.clone()).collect();
     let network = Network::to(addrs[0]);
 
-    let mut group = Group::new();
-    let reactor = group.add_reactor(None, Idle::Yield);
-    let host = Host::builder()
-        .control(reactor)
-        .io(&[reactor])
-        .install(&mut group, |_| Hand::default());
-    let running = group.start().unwrap();
-    for addr in [network.addr, addrs[1]] {
-        let subnqn = Nqn::new(NQN).unwrap();
-        let transport = TransportId {
-            addr,
-            subnqn,
-            hostnqn: None,
-        };
-        let mut request = AttachRequest::new("disk", transport);
-        request.options.keep_alive_ms = kato_ms;
-        request.options.fencing = Fencing { mode, cqt: None };
-        request.options.recovery = Recovery {
-            reconnect_delay: Duration::from_millis(50),
-            ..Recovery::default()
-        };
-        host.attach(request).unwrap();
-    }
-    let begin = |op, letter: u8| {
-        let (sender, done) = channel();
-        let io = Io::new(op, LBA, 1, vec![letter; BLOCK]);
-        assert!(host.tell(0, (io, sender)).is_ok());
-        done
-    };
-    let end = |done: Receiver<(bool, Vec<u8>, Time)>| {
-        let (ok, block, at) = done.recv_timeout(PATIENCE).unwrap();
-        assert!(ok);
-        (block[0], at)
-    };
+    let paths = Paths::to(&[network.addr, addrs[1]], mode, kato_ms);
+    let (begin, end) = (|op, letter| paths.begin(op, letter), Paths::end);
 
     let (_, start) = end(begin(Op::Write, b'0'));
     let admin = network.lines.recv_timeout(PATIENCE).unwrap();
@@ -282,9 +310,7 @@ fn run(mode: FencingMode, processes: usize, kato_ms: u32) -> Outcome {
     let late = io.late.recv_timeout(PATIENCE).unwrap();
     let (block, _) = end(begin(Op::Read, 0));
 
-    host.shut_down().unwrap();
-    running.stop();
-    running.join();
+    paths.close();
     Outcome {
         block,
         late,
@@ -317,4 +343,31 @@ fn by_default_the_older_write_waits_for_its_time() {
 fn by_default_a_lost_controller_is_reset_by_way_of_another_one() {
     let Outcome { block, late, .. } = run(FencingMode::Auto, 1, 60_000);
     assert_eq!((block, late), (b'B', Late::Closed));
+}
+
+/// B14.3: a process that stood still for longer than KATO, with a write in its socket, does not execute it when it goes on.
+#[test]
+fn a_process_that_stood_still_brings_no_write_back() {
+    let disk = Disk::new();
+    let targets = [0, 1].map(|number| Target::start(number, 1, &disk));
+    let [stopped, other] = [0, 1].map(|at| targets[at].1[0]);
+    let paths = Paths::to(&[stopped, other], FencingMode::Auto, 1000);
+    Paths::end(paths.begin(Op::Write, b'0'));
+    targets[0].signal("-STOP");
+    Paths::end(paths.begin(Op::Write, b'A'));
+    Paths::end(paths.begin(Op::Write, b'B'));
+    targets[0].signal("-CONT");
+    // What it has to say of the old connections comes before it takes part in a new one.
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(stopped).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut icreq = [0; 128];
+        (icreq[2], icreq[4]) = (128, 128);
+        stream.write_all(&icreq).unwrap();
+        stream.read_exact(&mut icreq).unwrap();
+        assert_eq!(icreq[0], 1, "an ICResp");
+    }
+    let (block, _) = Paths::end(paths.begin(Op::Read, 0));
+    assert_eq!(block, b'B');
+    paths.close();
 }

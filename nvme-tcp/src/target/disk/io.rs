@@ -53,6 +53,14 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether what is read afterwards may be something else.
+    pub(super) fn changes_data(&self) -> bool {
+        match self {
+            Self::Write { .. } | Self::Zero { .. } | Self::Deallocate { .. } => true,
+            Self::Read { .. } | Self::Compare { .. } | Self::Flush => false,
+        }
+    }
+
     /// Takes the next piece of what is to be zeroed or deallocated, at most `max` bytes of it; `None` if nothing is left.
     pub(super) fn next_piece(&mut self, max: u64) -> Option<Range> {
         let range = match self {

@@ -1,5 +1,6 @@
 //! What all disks have in common, and a bench to try one on without a target.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -15,8 +16,12 @@ pub(super) struct Bench {
 impl Bench {
     /// Opens a disk as in a simulation.
     pub(super) fn new(disk: &DiskRef) -> Self {
+        Self::opened(disk, Opening::new(0, None))
+    }
+
+    fn opened(disk: &DiskRef, opening: Opening) -> Self {
         Self {
-            channel: disk.open(Opening::new(0, None)),
+            channel: disk.open(opening),
             rng: Rng::seeded(1),
             now: Time::ZERO,
             serial: 0,
@@ -142,6 +147,58 @@ fn a_file_keeps_what_was_written() {
         shared: false,
     });
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// A process that was stopped may have its threads run before its reactors know whose time is over.
+#[test]
+fn threads_change_nothing_for_a_reactor_that_stands_still() {
+    let name = format!("pollux-stands-still-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let disk = DiskRef::open(&Backend::File {
+        path: path.clone(),
+        bytes: Some(65536),
+        shared: false,
+    });
+    let rung = Arc::new(AtomicBool::new(false));
+    let ring = Arc::clone(&rung);
+    let doorbell = Doorbell::new(move |_| {
+        ring.store(true, Ordering::Release);
+        true
+    });
+    let opening = Opening::new(0, Some(doorbell));
+    let waker = opening.waker();
+    let mut bench = Bench::opened(&disk.unwrap(), opening);
+    // The reactor's clock stands still.
+    while Time::read_clock() < Time::ZERO + Duration::from_millis(100) {
+        std::thread::yield_now();
+    }
+    let write = Op::Write {
+        offset: 0,
+        fua: false,
+    };
+    let first = || std::fs::read(&path).unwrap()[0];
+    let submitted = |bench: &mut Bench| {
+        waker.rearm();
+        rung.store(false, Ordering::Release);
+        assert!(bench.submit(write.clone(), &[7; 512]).is_none());
+        while !rung.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        assert_eq!(first(), 0, "written for a reactor that stands still");
+    };
+    submitted(&mut bench);
+    assert!(bench.cancel_last().is_none());
+    let done = bench.poll().pop().unwrap();
+    assert_eq!((done.result, first()), (Err(Status::ABORTED_BY_REQUEST), 0));
+
+    submitted(&mut bench);
+    let mut done = None;
+    while done.is_none() {
+        bench.now = Time::read_clock();
+        done = bench.poll().pop();
+    }
+    assert_eq!((done.unwrap().result, first()), (Ok(()), 7));
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

@@ -8,9 +8,9 @@ use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-use self::workers::{Answers, Job, Workers};
+use self::workers::{Answers, Cancelled, Job, Workers};
 use super::sys;
 use super::{Capabilities, Disk, DiskChannel, DiskContext, Done, Io, IoId, Op, Opening, Range};
 use crate::spec::status::Status;
@@ -101,13 +101,24 @@ struct FileChannel {
     workers: Option<Arc<Workers>>,
     answers: Arc<Answers>,
     /// The I/Os that the threads have, each with its sign that it is cancelled.
-    open: Vec<(IoId, Arc<AtomicBool>)>,
+    open: Vec<(IoId, Cancelled)>,
     /// Signs for the next ones.
-    spare: Vec<Arc<AtomicBool>>,
+    spare: Vec<Cancelled>,
+}
+
+impl FileChannel {
+    /// An I/O that the threads had is done.
+    fn end(&mut self, answer: Done, done: &mut Vec<Done>) {
+        let id = answer.io.id();
+        if let Some(at) = self.open.iter().position(|(open, _)| *open == id) {
+            self.spare.push(self.open.swap_remove(at).1);
+        }
+        done.push(answer);
+    }
 }
 
 impl DiskChannel for FileChannel {
-    fn submit(&mut self, mut io: Io, _: &mut DiskContext<'_>) -> Option<Done> {
+    fn submit(&mut self, mut io: Io, cx: &mut DiskContext<'_>) -> Option<Done> {
         let Some(workers) = &self.workers else {
             let result = self.file.run(&mut io);
             return Some(io.done(result));
@@ -122,6 +133,7 @@ impl DiskChannel for FileChannel {
         let cancelled = self.spare.pop().unwrap_or_default();
         cancelled.store(false, Ordering::Relaxed);
         self.open.push((io.id(), Arc::clone(&cancelled)));
+        self.answers.look(cx.now);
         workers.submit(Job {
             io,
             file: Arc::clone(&self.file),
@@ -131,13 +143,21 @@ impl DiskChannel for FileChannel {
         None
     }
 
-    fn poll(&mut self, done: &mut Vec<Done>, _: &mut DiskContext<'_>) {
+    fn poll(&mut self, done: &mut Vec<Done>, cx: &mut DiskContext<'_>) {
+        self.answers.look(cx.now);
         while let Some(answer) = self.answers.next() {
-            let id = answer.io.id();
-            if let Some(at) = self.open.iter().position(|(open, _)| *open == id) {
-                self.spare.push(self.open.swap_remove(at).1);
+            self.end(answer, done);
+        }
+        while let Some((io, cancelled)) = self.answers.next_asked() {
+            match &self.workers {
+                Some(workers) if !cancelled.load(Ordering::Relaxed) => workers.submit(Job {
+                    io,
+                    file: Arc::clone(&self.file),
+                    cancelled,
+                    answers: Arc::clone(&self.answers),
+                }),
+                _ => self.end(io.done(Err(Status::ABORTED_BY_REQUEST)), done),
             }
-            done.push(answer);
         }
     }
 

@@ -4,13 +4,19 @@
 //! there is more to do than those that there are have taken on, so that a slow disk keeps nobody waiting but its own
 //! users, and one slow call of it not all others. Flushes that wait together are one system call, and long zeroing goes on
 //! in steps between other jobs.
+//!
+//! A process may be stopped for so long that its hosts have turned elsewhere, and its threads be the first to run again. So
+//! they change nothing for a reactor that has not looked at the disk for a while: they hand the I/O back, and do it if the
+//! reactor hands it in again, which knows by then whose time is over. What a thread has begun it ends.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
+use pollux_reactor::Time;
 
 use super::{OpenFile, Step};
 use crate::spec::status::Status;
@@ -19,10 +25,20 @@ use crate::target::disk::{Done, Io, Op, Waker};
 /// Most threads of one disk.
 const THREADS_MAX: usize = 4;
 
+/// A reactor that has not looked for longer has to be asked. Leases are longer by this, at most.
+const STILL: Duration = Duration::from_millis(20);
+
+/// The sign of an I/O that nobody waits for it any more: what it has not done yet is left undone.
+pub(super) type Cancelled = Arc<AtomicBool>;
+
 /// Where a channel finds its answers.
 #[derive(Debug)]
 pub(super) struct Answers {
     done: SegQueue<Done>,
+    /// I/Os of which it is not known whether they are still wanted.
+    asked: SegQueue<(Io, Cancelled)>,
+    /// When the channel looked last, in nanoseconds.
+    looked: AtomicU64,
     waker: Waker,
 }
 
@@ -30,8 +46,29 @@ impl Answers {
     pub(super) fn new(waker: Waker) -> Self {
         Self {
             done: SegQueue::new(),
+            asked: SegQueue::new(),
+            looked: AtomicU64::new(0),
             waker,
         }
+    }
+
+    /// The channel looks: what is cancelled by now has its sign.
+    pub(super) fn look(&self, now: Time) {
+        self.looked.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    pub(super) fn next_asked(&self) -> Option<(Io, Cancelled)> {
+        self.asked.pop()
+    }
+
+    fn stands_still(&self) -> bool {
+        let looked = Time::from_nanos(self.looked.load(Ordering::Relaxed));
+        Time::read_clock().saturating_since(looked) > STILL
+    }
+
+    fn ask(&self, io: Io, cancelled: Cancelled) {
+        self.asked.push((io, cancelled));
+        self.waker.wake();
     }
 
     pub(super) fn next(&self) -> Option<Done> {
@@ -49,8 +86,7 @@ impl Answers {
 pub(super) struct Job {
     pub(super) io: Io,
     pub(super) file: Arc<OpenFile>,
-    /// Nobody waits for it any more: what it has not done yet is left undone.
-    pub(super) cancelled: Arc<AtomicBool>,
+    pub(super) cancelled: Cancelled,
     pub(super) answers: Arc<Answers>,
 }
 
@@ -138,6 +174,17 @@ impl Shared {
         // A flush that nobody waits for does no harm, and is one with those that somebody waits for.
         if job.cancelled.load(Ordering::Relaxed) && job.io.op != Op::Flush {
             job.answer(Err(Status::ABORTED_BY_REQUEST));
+            return;
+        }
+        if job.io.op.changes_data() && job.answers.stands_still() {
+            let Job {
+                io,
+                file,
+                cancelled,
+                answers,
+            } = job;
+            drop(file);
+            answers.ask(io, cancelled);
             return;
         }
         match job.file.step(&mut job.io) {
