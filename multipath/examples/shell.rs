@@ -1,6 +1,9 @@
 //! Runs single I/Os by hand. Each argument is a path; each line of standard input a command, answered by one
 //! line: `volumes`, `flush VOLUME`, or `read|write|compare|write-zeroes|deallocate VOLUME LBA BLOCKS`.
 //!
+//! Of options, `--kato MS` sets the keep-alive timeout, and `--cqt MS` has writes fenced for a controller that takes so long
+//! to end what it has begun.
+//!
 //! `write` and `compare` use bytes that count from 1 to 255 over and over. `read` answers in hexadecimal.
 //! `cargo run --example shell 'traddr:127.0.0.1 trsvcid:4420 subnqn:NQN'`, then `write disk1n1 0 8`.
 use std::error::Error;
@@ -10,7 +13,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use pollux_multipath::{
-    Application, AttachRequest, Completion, Context, Group, Host, Idle, Io, Op, PollGroup, Progress,
+    Application, AttachRequest, Completion, Context, Fencing, FencingMode, Group, Host, Idle, Io,
+    Op, PollGroup, Progress,
 };
 
 /// A command, as it was typed.
@@ -117,11 +121,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let host = Host::builder().install(&mut group, app);
     let running = group.start()?;
-    for path in std::env::args().skip(1) {
-        let mut request = AttachRequest::new("disk", path.parse()?);
-        // Short, so that one who sits and thinks sees whether keep-alive does its work.
-        request.options.keep_alive_ms = 2000;
-        host.attach(request)?;
+    // Short, so that one who sits and thinks sees whether keep-alive does its work.
+    let mut keep_alive_ms = 2000;
+    let mut fencing = Fencing::default();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or(format!("{argument} what?"));
+        match argument.as_str() {
+            "--kato" => keep_alive_ms = value()?.parse()?,
+            "--cqt" => {
+                fencing.mode = FencingMode::Always;
+                fencing.cqt = Some(Duration::from_millis(value()?.parse()?));
+            }
+            path => {
+                let mut request = AttachRequest::new("disk", path.parse()?);
+                request.options.keep_alive_ms = keep_alive_ms;
+                request.options.fencing = fencing;
+                host.attach(request)?;
+            }
+        }
     }
     println!("ok");
     for line in std::io::stdin().lock().lines() {

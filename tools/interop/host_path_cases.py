@@ -6,6 +6,7 @@ import nvmet
 from bench import Bench
 from guest import wait_until
 from host_cases import FAILED_CAPSULE, VERIFY, start
+from network import Network
 from nvmet import STATES
 from ours import MIB, OurShell, PerfReport, PerfRun
 from suite import case, check, equal
@@ -187,6 +188,30 @@ def target_frozen(bench: Bench) -> None:
     time.sleep(6)
     bench.guest.thaw()
     finish(bench, run)
+
+
+@case("host", "stale-write", (), "answered", kernel_log=PROVOKED)
+@case("host", "stale-write-fenced", ("--kato", "1000", "--cqt", "200"), "closed", kernel_log=PROVOKED)
+def stale_write(bench: Bench, options: tuple[str, ...], late: str) -> None:
+    """A write is lost with its path and sent again on the other, a newer one follows, and then the first copy is delivered.
+    This target promises no CQT, so that nothing is fenced unless one is set: the newer write is lost."""
+    network = Network(bench.kernel_ports[0])
+    try:
+        host = bench.programs.shell([network.address, bench.kernel_ports[1]], nvmet.NQN, *options)
+        host.run("write-zeroes diskn1 7 1")
+        line = network.lines[1]
+        line.holds.set()
+        host.begin("write diskn1 7 1")
+        check(line.held.wait(15), "the write did not go by the first path")
+        network.cut()
+        equal("the write", host.answer(), "ok")
+        host.run("write-zeroes diskn1 7 1")
+        line.release()
+        equal("what was delivered late", line.late.get(timeout=15), late)
+        is_newer = host.run("read diskn1 7 1").strip("0") == ""
+        equal("the newer write is there", is_newer, late == "closed")
+    finally:
+        network.close()
 
 
 @case("host", "idle-keep-alive")

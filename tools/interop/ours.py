@@ -317,10 +317,10 @@ class Programs:
         found = re.findall(r"^\w+: (.*), result (0x[0-9a-f]+)$", process.output(), re.MULTILINE)
         return [(status, int(result, 16)) for status, result in found]
 
-    def shell(self, addresses: list[tuple[str, int]], nqn: str) -> "OurShell":
+    def shell(self, addresses: list[tuple[str, int]], nqn: str, *options: str) -> "OurShell":
         """Starts the shell over one path for each address."""
         paths = [transport_id(one, nqn) for one in addresses]
-        return OurShell(self.start(SHELL, *paths, interactive=True))
+        return OurShell(self.start(SHELL, *options, *paths, interactive=True))
 
     def target(
         self,
@@ -384,13 +384,17 @@ class OurShell:
         self.lines += 1
         return found.strip()
 
-    def ask(self, command: str) -> str:
-        """Sends a command and returns its answer: `ok` and what there is, or `failed: ` and why."""
+    def begin(self, command: str) -> None:
+        """Sends a command."""
         stdin = self.process.child.stdin
         if stdin is None:
             raise ProgramFailed("the shell has no standard input")
         stdin.write(f"{command}\n".encode())
         stdin.flush()
+
+    def ask(self, command: str) -> str:
+        """Sends a command and returns its answer: `ok` and what there is, or `failed: ` and why."""
+        self.begin(command)
         return self.answer()
 
     def run(self, command: str) -> str:
