@@ -25,15 +25,15 @@ const COUNTED: u64 = 10_000;
 const WARM_UP: u64 = 1_000;
 
 /// What is done, one after the other, and where it is counted.
-const STEPS: [(Op, u64, Phase); 4] = [
-    (Op::Read, WARM_UP, Phase::Uncounted),
-    (Op::Read, COUNTED, Phase::Read),
-    (Op::Write, WARM_UP, Phase::Uncounted),
-    (Op::Write, COUNTED, Phase::Write),
+const STEPS: [(Op, u64, Tally); 4] = [
+    (Op::Read, WARM_UP, Tally::Uncounted),
+    (Op::Read, COUNTED, Tally::Read),
+    (Op::Write, WARM_UP, Tally::Uncounted),
+    (Op::Write, COUNTED, Tally::Write),
 ];
 
 #[derive(Clone, Copy)]
-enum Phase {
+enum Tally {
     Uncounted,
     Read,
     Write,
@@ -41,7 +41,7 @@ enum Phase {
 
 thread_local! {
     /// Of the one reactor.
-    static PHASE: Cell<Phase> = const { Cell::new(Phase::Uncounted) };
+    static TALLY: Cell<Tally> = const { Cell::new(Tally::Uncounted) };
 }
 
 #[derive(Clone, Copy)]
@@ -52,12 +52,12 @@ enum Side {
 
 /// A part of a turn, in the function in which it is counted.
 fn counted<R>(side: Side, part: impl FnOnce() -> R) -> R {
-    match (side, PHASE.get()) {
-        (_, Phase::Uncounted) => part(),
-        (Side::Host, Phase::Read) => host_read(part),
-        (Side::Host, Phase::Write) => host_write(part),
-        (Side::Target, Phase::Read) => target_read(part),
-        (Side::Target, Phase::Write) => target_write(part),
+    match (side, TALLY.get()) {
+        (_, Tally::Uncounted) => part(),
+        (Side::Host, Tally::Read) => host_read(part),
+        (Side::Host, Tally::Write) => host_write(part),
+        (Side::Target, Tally::Read) => target_read(part),
+        (Side::Target, Tally::Write) => target_write(part),
     }
 }
 
@@ -171,18 +171,18 @@ impl Application for Load {
                 self.end(Err(error.to_string()));
             }
         }
-        let Some(&(op, ios, phase)) = STEPS.get(self.step).filter(|_| self.done.is_some()) else {
+        let Some(&(op, ios, tally)) = STEPS.get(self.step).filter(|_| self.done.is_some()) else {
             return Progress::Idle;
         };
         if self.completed == ios {
             (self.step, self.submitted, self.completed) = (self.step + 1, 0, 0);
-            PHASE.set(Phase::Uncounted);
+            TALLY.set(Tally::Uncounted);
             if self.step == STEPS.len() {
                 self.end(Ok(()));
             }
             return Progress::Busy;
         }
-        PHASE.set(phase);
+        TALLY.set(tally);
         let volume = group.volumes().next().map(|volume| volume.id);
         while self.submitted < ios
             && let (Some(volume), Some(buffer)) = (volume, self.spare.pop())

@@ -40,6 +40,7 @@ use std::process::ExitCode;
 use cli::{Exit, Invocation};
 use errors::{Interrupted, Usage};
 use results::{EXIT_FAILURE, Files, measure};
+use run::LiveLine;
 use signals::Signals;
 
 const EXIT_USAGE: u8 = 2;
@@ -82,9 +83,10 @@ fn perform(invocation: &Invocation, signals: &Signals) -> anyhow::Result<ExitCod
             let files = Files {
                 json: args.json.as_deref(),
                 hdr_log: args.hdr_log.as_deref(),
+                hdr_text: args.hdr_text.as_deref(),
                 format: args.output_format,
             };
-            measure(files, signals, || run::run(jobs, stop))
+            measure(files, signals, || run::run(jobs, LiveLine::new(), stop))
         }
         Invocation::Floor(args) => {
             let files = Files {
@@ -100,6 +102,7 @@ fn perform(invocation: &Invocation, signals: &Signals) -> anyhow::Result<ExitCod
             let files = Files {
                 json: args.json.as_deref(),
                 hdr_log: args.hdr_log.as_deref(),
+                hdr_text: args.hdr_text.as_deref(),
                 format: args.output_format,
             };
             measure(files, signals, || merge::run(args))

@@ -23,6 +23,10 @@ pub trait Results {
     fn hdr_log(&self) -> String {
         String::new()
     }
+    /// The percentiles of all latencies, as text that HDR tools plot.
+    fn hdr_text(&self) -> String {
+        String::new()
+    }
     /// For programs: one object.
     fn json(&self) -> Value;
     /// What makes the exit code 1.
@@ -50,6 +54,8 @@ pub struct Files<'a> {
     pub json: Option<&'a Path>,
     /// The log of histograms.
     pub hdr_log: Option<&'a Path>,
+    /// Percentiles as text.
+    pub hdr_text: Option<&'a Path>,
     /// What goes to standard output.
     pub format: OutputFormat,
 }
@@ -91,6 +97,10 @@ pub fn measure<R: Results>(
         .hdr_log
         .map(|path| Output::new("--hdr-log", path))
         .transpose()?;
+    let text = files
+        .hdr_text
+        .map(|path| Output::new("--hdr-text", path))
+        .transpose()?;
     let report = run()?;
     // A reader that went away does not make the run a failure.
     let _ = match &json {
@@ -100,6 +110,7 @@ pub fn measure<R: Results>(
     };
     // A file that cannot be written does not keep the other from being.
     let logged = log.map_or(Ok(()), |log| log.write_text(&report.hdr_log()));
+    let texted = text.map_or(Ok(()), |text| text.write_text(&report.hdr_text()));
     let shown = match files.format {
         OutputFormat::Table => Ok(()),
         OutputFormat::Json => Output::Stdout.write(&report.json()),
@@ -108,6 +119,7 @@ pub fn measure<R: Results>(
     json.map_or(Ok(()), |json| json.write(&report.json()))?;
     shown?;
     logged?;
+    texted?;
     Ok(if report.failures() > 0 {
         ExitCode::from(EXIT_FAILURE)
     } else if report.interrupted() {

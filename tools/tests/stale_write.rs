@@ -275,7 +275,7 @@ impl Paths {
 }
 
 /// What is in the block, and what became of the first copy of the older write.
-struct Outcome {
+struct Aftermath {
     block: u8,
     late: Late,
     took: Duration,
@@ -283,7 +283,7 @@ struct Outcome {
 
 /// Writes A on the first path, which is lost, then B; delivers the first copy of A then. Two processes serve the same file,
 /// or one of them both paths.
-fn run(mode: FencingMode, processes: usize, kato_ms: u32) -> Outcome {
+fn run(mode: FencingMode, processes: usize, kato_ms: u32) -> Aftermath {
     let disk = Disk::new();
     let targets: Vec<_> = (0..processes)
         .map(|number| Target::start(number, 2 / processes, &disk))
@@ -311,7 +311,7 @@ fn run(mode: FencingMode, processes: usize, kato_ms: u32) -> Outcome {
     let (block, _) = end(begin(Op::Read, 0));
 
     paths.close();
-    Outcome {
+    Aftermath {
         block,
         late,
         took: retried - start,
@@ -322,7 +322,7 @@ fn run(mode: FencingMode, processes: usize, kato_ms: u32) -> Outcome {
 #[test]
 fn without_fencing_a_newer_write_is_lost() {
     for processes in [1, 2] {
-        let Outcome { block, late, .. } = run(FencingMode::Off, processes, 1000);
+        let Aftermath { block, late, .. } = run(FencingMode::Off, processes, 1000);
         assert_eq!((block, late), (b'A', Late::Answered), "the hazard is real");
     }
 }
@@ -331,7 +331,7 @@ fn without_fencing_a_newer_write_is_lost() {
 /// then is not executed.
 #[test]
 fn by_default_the_older_write_waits_for_its_time() {
-    let Outcome { block, late, took } = run(FencingMode::Auto, 2, 1000);
+    let Aftermath { block, late, took } = run(FencingMode::Auto, 2, 1000);
     assert_eq!((block, late), (b'B', Late::Closed));
     let fence = Duration::from_millis(u64::from(2 * 1000 + CQT_MS));
     assert!(took >= fence, "{took:?}");
@@ -341,7 +341,7 @@ fn by_default_the_older_write_waits_for_its_time() {
 /// which is longer than the test waits.
 #[test]
 fn by_default_a_lost_controller_is_reset_by_way_of_another_one() {
-    let Outcome { block, late, .. } = run(FencingMode::Auto, 1, 60_000);
+    let Aftermath { block, late, .. } = run(FencingMode::Auto, 1, 60_000);
     assert_eq!((block, late), (b'B', Late::Closed));
 }
 

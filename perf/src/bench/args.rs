@@ -54,10 +54,6 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
-    /// Seed of the statistical test [default: a new one each time, printed]
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-
     /// Compare jobs whose workload is not that of the baseline too
     #[arg(long)]
     pub force: bool,

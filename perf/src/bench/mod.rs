@@ -16,12 +16,11 @@ use serde_json::{Map, Value, json};
 pub use self::args::BenchArgs;
 use crate::compare::{Comparison, Verdict, compare};
 use crate::errors::{Interrupted, Usage};
-use crate::load::random_seed;
 use crate::output::Output;
 use crate::profile::{Profile, ProfileJob};
 use crate::report::Report;
 use crate::results::{EXIT_FAILURE, Results};
-use crate::run;
+use crate::run::{self, LiveLine};
 use crate::saved::Saved;
 use crate::signals::Signals;
 use crate::stats::LatencySummary;
@@ -71,12 +70,11 @@ pub fn run(args: &BenchArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
         .map(|run| run.failures)
         .sum();
     let mut comparisons = Vec::new();
-    let seed = args.seed.unwrap_or_else(random_seed);
     for job in &measured {
         let base = baseline.as_ref().and_then(|jobs| find(jobs, job.name()));
         comparisons.push(match base {
             Some(base) => Some(
-                compare(base, &job.runs, &job.job.fail_on, seed, args.force)
+                compare([base, &job.runs], &job.job.fail_on, args.force)
                     .with_context(|| format!("job {}", job.name()))?,
             ),
             None => None,
@@ -167,7 +165,9 @@ fn measure<'a>(profile: &'a Profile, signals: &Signals) -> anyhow::Result<Suite<
             }
             let job = &measured.job.job;
             let name = &job.name;
-            let report = match run::run(slice::from_ref(job), &signals.stop) {
+            let mut live = LiveLine::about(name);
+            live.say(&format!("run {} of {}", turn + 1, measured.job.loops));
+            let report = match run::run(slice::from_ref(job), live, &signals.stop) {
                 Err(error) if error.is::<Interrupted>() => {
                     interrupted = true;
                     break 'all;

@@ -14,13 +14,14 @@ Examples:
   pollux-perf -t 20 --interval 0.5 --no-failover --json new.json
   pollux-perf compare base.json new.json
   pollux-perf compare a1.json,a2.json,a3.json,a4.json b1.json,b2.json,b3.json,b4.json
-  pollux-perf compare --live 'pollux-perf -t 1 --no-failover' \\
-                             'pollux-perf -t 1 --no-failover --ddgst' \\
+  pollux-perf compare --live 'pollux-perf -t 0.3 --no-failover' \\
+                             'pollux-perf -t 0.3 --no-failover --ddgst' \\
                       --fail-on p99:+5%,iops:-3% --max-time 120
 
-Live, both commands run again and again, in blocks such as A B B A whose order
-is drawn, until each gate is decided or the time is up. A gate is failed when
-the whole confidence interval is beyond it, and passed when none of it is.
+Live, both commands run in turns, and which of a pair is first is drawn, until
+each gate is decided or the time is up. A gate is failed when the whole
+confidence interval is beyond it, and passed when none of it is. All gates and
+looks together call equals worse once in 20 comparisons at most.
 
 Exit code: 0 every gate is passed; 1 one is failed, or a command or a file is;
 2 usage; 3 cannot tell; 130 interrupted by Ctrl-C, 143 by SIGTERM.";
@@ -55,7 +56,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_max_time, requires = "live")]
     pub max_time: Duration,
 
-    /// Seed of the order of runs and of the test [default: a new one each time, printed]
+    /// Seed of the order of live runs [default: a new one each time, printed]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::sample::Sample;
+use super::sample::Figures;
 
 /// A figure of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +44,12 @@ impl Metric {
         matches!(self, Self::Iops | Self::Bandwidth)
     }
 
-    /// Its value in a sample; `None` where there were too few I/Os.
-    pub fn of(self, sample: &Sample) -> Option<f64> {
-        let latency = &sample.latency;
+    /// Its value; `None` where there were too few I/Os.
+    pub fn of(self, figures: &Figures) -> Option<f64> {
+        let latency = &figures.latency;
         let value = match self {
-            Self::Iops => sample.iops,
-            Self::Bandwidth => sample.bytes_per_sec,
+            Self::Iops => figures.iops,
+            Self::Bandwidth => figures.bytes_per_sec,
             Self::Mean => latency.mean,
             Self::Percentile(place) => latency.percentiles()[place].1? as f64,
             Self::Max => latency.max as f64,

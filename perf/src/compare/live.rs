@@ -1,4 +1,4 @@
-//! Two commands in turns: each block runs both twice, in an order that is drawn, such as A B B A.
+//! Two commands in turns, in pairs; which of a pair is first is drawn, so that an order such as A B B A comes out.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,36 +9,27 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use pollux_reactor::Rng;
 
-use super::effect::shuffle;
 use super::gate::Gates;
-use super::sample::{Sample, other_surroundings};
-use super::verdict::{Comparison, Samples, judge};
+use super::sample::{Measured, Sample, other_surroundings};
+use super::verdict::{self, Comparison, judge};
+use super::{Doubtful, SIDES};
 use crate::clock::{now, sleep_until};
 use crate::errors::Interrupted;
 use crate::run::LiveLine;
 use crate::saved::{Saved, same_workload};
-
-/// Before so many blocks nothing is decided.
-const BLOCKS_MIN: usize = 4;
-/// Confidence of the looks before the last: looking often must not find often what is not there.
-const CONFIDENCE_BETWEEN: f64 = 0.99;
-/// Confidence of the last look.
-pub const CONFIDENCE: f64 = 0.95;
 
 /// The longest that a signal, or the end of a command, waits to be noticed.
 const NOTICE: Duration = Duration::from_millis(20);
 
 /// What is run.
 pub struct Live<'a> {
-    /// Command of the base.
-    pub base: &'a str,
-    /// Command of what is compared with it.
-    pub new: &'a str,
+    /// Commands of the base, and of what is compared with it.
+    pub commands: [&'a str; 2],
     /// What decides.
     pub gates: &'a Gates,
     /// How long it may take.
     pub max_time: Duration,
-    /// Seed of the order and the test.
+    /// Seed of the order.
     pub seed: u64,
     /// Different workloads may be compared.
     pub force: bool,
@@ -53,74 +44,92 @@ impl Live<'_> {
     pub fn run(&self, folder: &Path, stop: &AtomicBool) -> anyhow::Result<Comparison> {
         let begun = now();
         let mut rng = Rng::seeded(self.seed);
-        let mut blocks: Vec<Samples> = Vec::new();
+        let mut pairs: Vec<[Sample; 2]> = Vec::new();
         let mut live = LiveLine::new();
-        let mut first: [Option<Saved>; 2] = [None, None];
-        let (mut surroundings, mut doubts) = (Vec::new(), Vec::new());
+        let mut first: Option<[Saved; 2]> = None;
+        let mut doubtful = Doubtful::default();
+        let mut doubts = Vec::new();
         let mut longest = Duration::ZERO;
+        let mut looks = verdict::looks(None, self.gates);
         loop {
-            let block_begun = now();
-            let mut order = [false, false, true, true];
-            shuffle(&mut order, &mut rng);
-            let mut block = Samples::default();
-            for is_new in order {
-                let command = if is_new { self.new } else { self.base };
-                let saved = one(command, folder, stop);
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                let saved = saved?;
-                if saved.failures > 0 {
-                    bail!("'{command}': {} I/Os failed", saved.failures);
-                }
-                let side = if is_new {
-                    &mut block.new
-                } else {
-                    &mut block.base
-                };
-                side.push(Sample::whole(&saved)?);
-                first[usize::from(is_new)].get_or_insert(saved);
-                live.say(&format!(
-                    "block {}: {} of 4 runs, {:.0} of {:.0} s",
-                    blocks.len() + 1,
-                    block.base.len() + block.new.len(),
-                    begun.elapsed().as_secs_f64(),
-                    self.max_time.as_secs_f64()
-                ));
-                if let [Some(base), Some(new)] = &first
-                    && blocks.is_empty()
-                {
-                    doubts = same_workload(base, new, self.force, "compared")?;
-                    surroundings = other_surroundings(base, new);
-                }
-            }
+            let pair_begun = now();
+            let pair = self.pair(rng.below(2) == 1, folder, stop)?;
             let stopped = stop.load(Ordering::Relaxed);
-            // What there is of both in a block that was cut off counts if it is all there is.
-            let is_whole = block.base.len() + block.new.len() == order.len();
-            let is_all = blocks.is_empty() && !block.base.is_empty() && !block.new.is_empty();
-            if is_whole || is_all {
-                blocks.push(block);
+            if let Some(pair) = pair {
+                pair.iter().for_each(|saved| doubtful.note(saved));
+                let [base, new] = &pair;
+                let samples = [Sample::whole(base)?, Sample::whole(new)?];
+                if first.is_none() {
+                    doubts = same_workload(base, new, self.force, "compared")?;
+                    looks = verdict::looks(Some(&samples[0]), self.gates);
+                    first = Some(pair);
+                }
+                pairs.push(samples);
+            }
+            let Some([base, new]) = &first else {
+                return Err(Interrupted("before both commands had run").into());
+            };
+            live.say(&format!(
+                "{} pairs of runs, {:.0} of {:.0} s",
+                pairs.len(),
+                begun.elapsed().as_secs_f64(),
+                self.max_time.as_secs_f64()
+            ));
+            longest = longest.max(pair_begun.elapsed());
+            let last = stopped || begun.elapsed() + longest > self.max_time;
+            let alpha = match last {
+                true => looks.last(),
+                false => match looks.due(pairs.len()) {
+                    Some(alpha) => alpha,
+                    None => continue,
+                },
+            };
+            let mut comparison = judge(&Measured::Pairs(pairs.clone()), self.gates, alpha);
+            if !last && !comparison.is_decided() {
+                continue;
+            }
+            live.clear();
+            if pairs.len() < looks.pairs_min() {
+                doubts.push(format!(
+                    "{} pairs of runs are the fewest that can tell: shorter runs, or more --max-time",
+                    looks.pairs_min()
+                ));
             }
             if stopped {
                 doubts.push("interrupted before its time".to_owned());
             }
-            longest = longest.max(block_begun.elapsed());
-            let last = stopped || begun.elapsed() + longest > self.max_time;
-            let confidence = if last { CONFIDENCE } else { CONFIDENCE_BETWEEN };
-            if blocks.is_empty() {
-                return Err(Interrupted("before both commands had run").into());
-            }
-            if !last && blocks.len() < BLOCKS_MIN {
-                continue;
-            }
-            let mut comparison = judge(&blocks, self.gates, confidence, self.seed);
-            if last || comparison.is_decided() {
-                live.clear();
-                comparison.seconds = Some(begun.elapsed().as_secs_f64());
-                (comparison.doubts, comparison.surroundings) = (doubts, surroundings);
-                return Ok(comparison);
-            }
+            doubts.extend(doubtful.in_words());
+            comparison.doubts = doubts;
+            comparison.surroundings = other_surroundings(base, new);
+            comparison.seconds = Some(begun.elapsed().as_secs_f64());
+            comparison.seed = Some(self.seed);
+            return Ok(comparison);
         }
+    }
+
+    /// Both commands, one after the other; `None` if a signal came meanwhile.
+    fn pair(
+        &self,
+        new_first: bool,
+        folder: &Path,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<Option<[Saved; 2]>> {
+        let mut results = [None, None];
+        for side in if new_first { [1, 0] } else { [0, 1] } {
+            let command = self.commands[side];
+            let saved = one(command, folder, stop);
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let mut saved = saved?;
+            if saved.failures > 0 {
+                bail!("'{command}': {} I/Os failed", saved.failures);
+            }
+            SIDES[side].clone_into(&mut saved.name);
+            results[side] = Some(saved);
+        }
+        let [base, new] = results;
+        Ok(base.zip(new).map(|(base, new)| [base, new]))
     }
 }
 

@@ -4,7 +4,11 @@ mod args;
 mod effect;
 mod gate;
 mod live;
+mod looks;
+mod ranks;
 mod sample;
+mod shown;
+mod student;
 mod verdict;
 
 use std::io::Write;
@@ -16,10 +20,10 @@ use anyhow::Context;
 
 pub use self::args::CompareArgs;
 pub use self::gate::Gates;
-use self::live::{CONFIDENCE, Live};
-use self::sample::{Sample, other_surroundings};
+use self::live::Live;
+use self::sample::{Measured, Sample, other_surroundings};
 pub use self::verdict::{Comparison, Verdict};
-use self::verdict::{Samples, judge};
+use self::verdict::{judge, looks};
 use crate::load::random_seed;
 use crate::output::Output;
 use crate::results::EXIT_FAILURE;
@@ -43,10 +47,9 @@ pub fn run(args: &CompareArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
     };
     let json = output("--json", &args.json)?;
     let markdown = output("--markdown", &args.markdown)?;
-    let seed = args.seed.unwrap_or_else(random_seed);
     let comparison = match args.live {
-        true => live(args, seed, signals)?,
-        false => saved(args, seed)?,
+        true => live(args, signals)?,
+        false => saved(args)?,
     };
     let to_programs = [&json, &markdown].into_iter().flatten();
     // A reader that went away does not change the verdict.
@@ -75,15 +78,14 @@ impl Verdict {
     }
 }
 
-fn live(args: &CompareArgs, seed: u64, signals: &Signals) -> anyhow::Result<Comparison> {
+fn live(args: &CompareArgs, signals: &Signals) -> anyhow::Result<Comparison> {
     let folder = std::env::temp_dir().join(format!("pollux-compare-{}", std::process::id()));
     std::fs::create_dir(&folder).with_context(|| format!("'{}'", folder.display()))?;
     let live = Live {
-        base: &args.base,
-        new: &args.new,
+        commands: [&args.base, &args.new],
         gates: &args.fail_on,
         max_time: args.max_time,
-        seed,
+        seed: args.seed.unwrap_or_else(random_seed),
         force: args.force,
     };
     let comparison = live.run(&folder, &signals.stop);
@@ -92,63 +94,104 @@ fn live(args: &CompareArgs, seed: u64, signals: &Signals) -> anyhow::Result<Comp
     comparison
 }
 
-fn saved(args: &CompareArgs, seed: u64) -> anyhow::Result<Comparison> {
+fn saved(args: &CompareArgs) -> anyhow::Result<Comparison> {
     let read = |list: &str| -> anyhow::Result<Vec<Saved>> {
         list.split(',')
             .map(|name| Saved::read(Path::new(name)))
             .collect()
     };
     let (base, new) = (read(&args.base)?, read(&args.new)?);
-    compare(&base, &new, &args.fail_on, seed, args.force)
+    compare([&base, &new], &args.fail_on, args.force)
 }
 
-/// Compares results of which there is one at least on each side.
+/// Compares results of base and new, of which there is one at least on each side.
 ///
 /// # Errors
 ///
 /// [`crate::errors::Usage`] for results of different workloads, unless `force` is set; a result that lacks something.
-pub fn compare(
-    base: &[Saved],
-    new: &[Saved],
-    gates: &Gates,
-    seed: u64,
-    force: bool,
-) -> anyhow::Result<Comparison> {
-    let mut doubts = Vec::new();
-    for other in base.iter().chain(new).skip(1) {
+pub fn compare(sides: [&[Saved]; 2], gates: &Gates, force: bool) -> anyhow::Result<Comparison> {
+    let [base, new] = sides;
+    let (mut doubts, mut doubtful) = (Vec::new(), Doubtful::default());
+    for other in sides.into_iter().flatten() {
+        doubtful.note(other);
+        if other.object["interrupted"] == true {
+            doubts.push(format!("{} was interrupted before its time", other.name));
+        }
         for doubt in same_workload(&base[0], other, force, "compared")? {
             if !doubts.contains(&doubt) {
                 doubts.push(doubt);
             }
         }
     }
-    for (side, results) in [("base", base), ("new", new)] {
+    for (side, results) in SIDES.into_iter().zip(sides) {
         let failures: u64 = results.iter().map(|result| result.failures).sum();
         if failures > 0 {
             doubts.push(format!("{failures} I/Os of {side} failed or did not end"));
         }
     }
-    let each = base.len() >= RESULTS_MIN && new.len() >= RESULTS_MIN;
-    if !each {
-        doubts.push("the samples are parts of few runs: what differs from run to run is not seen; --live, or four results and more of each side".to_owned());
-    }
-    let block = Samples {
-        base: samples(base, each)?,
-        new: samples(new, each)?,
+    let samples = match sides.iter().all(|side| side.len() >= RESULTS_MIN) {
+        true => Measured::Runs([whole(base)?, whole(new)?]),
+        false => {
+            doubts.push("the samples are parts of few runs: what differs from run to run is not seen; --live, or four results and more of each side".to_owned());
+            if base[0].object["jobs"]
+                .as_array()
+                .is_some_and(|jobs| !jobs.is_empty())
+            {
+                doubts.push("jobs are not compared one by one, as the parts of a run are of all jobs together".to_owned());
+            }
+            Measured::Parts([parts(base)?, parts(new)?])
+        }
     };
-    let mut comparison = judge(&[block], gates, CONFIDENCE, seed);
+    let first = samples.sides().into_iter().flatten().next().cloned();
+    let alpha = looks(first.as_ref(), gates).last();
+    let mut comparison = judge(&samples, gates, alpha);
+    doubts.extend(doubtful.in_words());
     comparison.doubts = doubts;
     comparison.surroundings = other_surroundings(&base[0], &new[0]);
     Ok(comparison)
 }
 
-fn samples(results: &[Saved], each: bool) -> anyhow::Result<Vec<Sample>> {
-    if each {
-        return results.iter().map(Sample::whole).collect();
-    }
-    let parts: Vec<Vec<Sample>> = results
-        .iter()
-        .map(Sample::parts)
-        .collect::<Result<_, _>>()?;
-    Ok(parts.into_iter().flatten().collect())
+fn whole(results: &[Saved]) -> anyhow::Result<Vec<Sample>> {
+    results.iter().map(Sample::whole).collect()
 }
+
+fn parts(results: &[Saved]) -> anyhow::Result<Vec<Sample>> {
+    let parts: anyhow::Result<Vec<_>> = results.iter().map(Sample::parts).collect();
+    Ok(parts?.into_iter().flatten().collect())
+}
+
+/// What the sides are called.
+const SIDES: [&str; 2] = ["base", "new"];
+
+/// Results that were doubtful by themselves.
+#[derive(Debug, Default)]
+struct Doubtful {
+    results: usize,
+    doubtful: usize,
+    last: String,
+}
+
+impl Doubtful {
+    fn note(&mut self, saved: &Saved) {
+        self.results += 1;
+        let mut doubts = saved.object["doubts"].as_array().into_iter().flatten();
+        if let Some(doubt) = doubts.next().and_then(serde_json::Value::as_str) {
+            self.doubtful += 1;
+            self.last = format!("{}: {doubt}", saved.name);
+        }
+    }
+
+    fn in_words(&self) -> Option<String> {
+        let Self {
+            results,
+            doubtful,
+            last,
+        } = self;
+        (*doubtful > 0).then(|| {
+            format!("{doubtful} of {results} results are doubtful themselves, such as {last}")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,17 @@ use crate::cores::CoreList;
 use crate::results::OutputFormat;
 use crate::values::{DEPTH_MAX, parse_one_size, parse_run_time};
 
+const EXAMPLES: &str = "\
+Examples:
+  pollux-perf floor -q 32 -o 4k -w read -t 2
+  pollux-perf floor -q 16 -o 128k -w write -t 2 --json floor.json
+
+Exit code: 0 measured; 1 it could not be, or a file cannot be written; 2 usage;
+130 interrupted by Ctrl-C, 143 by SIGTERM.";
+
 /// Options of `floor`, checked.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct FloorArgs {
     /// Requests kept in flight
     #[arg(short = 'q', long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]

@@ -40,18 +40,23 @@ impl FromStr for Distribution {
         };
         match name {
             "random" | "uniform" if value.is_empty() => Ok(Self::Uniform),
-            "zipf" => match value.parse() {
-                Ok(theta) if (0.01..=5.0).contains(&theta) => Ok(Self::Zipf(theta)),
-                _ => Err(bad()),
-            },
+            "zipf" => zipf(value).ok_or_else(bad),
             "hot" => {
                 let (ios, places) = value.split_once('/').ok_or_else(bad)?;
                 let (ios, places) = (percent(ios)?, percent(places)?);
                 Ok(Self::Hot { ios, places })
             }
-            _ => Err(bad()),
+            // As -F of spdk_nvme_perf has it.
+            _ => zipf(text).ok_or_else(bad),
         }
     }
+}
+
+fn zipf(theta: &str) -> Option<Distribution> {
+    let theta = theta.parse().ok()?;
+    (0.01..=5.0)
+        .contains(&theta)
+        .then_some(Distribution::Zipf(theta))
 }
 
 impl fmt::Display for Distribution {

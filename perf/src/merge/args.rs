@@ -44,4 +44,8 @@ pub struct MergeArgs {
     /// Write the latencies of each interval as an HdrHistogram log (V2, nanoseconds)
     #[arg(long, value_name = "FILE")]
     pub hdr_log: Option<PathBuf>,
+
+    /// Write the percentiles of all latencies as text, as HdrHistogram prints them (.hgrm, microseconds)
+    #[arg(long, value_name = "FILE")]
+    pub hdr_text: Option<PathBuf>,
 }

@@ -21,6 +21,7 @@ use crate::results::Results;
 use crate::saved::{Saved, same_workload};
 use crate::stats::{
     Interval, LatencySummary, decode, encode, hdr_log, latency_histogram, latency_json,
+    percentile_text, with_events,
 };
 use crate::text::{COLUMNS, duration, grouped, paragraph, rounded};
 
@@ -36,6 +37,7 @@ const SAME_EVENT_NS: u64 = 200_000_000;
 pub struct Merged {
     object: Value,
     series: Vec<Interval>,
+    histogram: Histogram<u64>,
     latency: LatencySummary,
     failed: LatencySummary,
     failures: u64,
@@ -114,6 +116,8 @@ fn merge(results: &[Saved], force: bool) -> anyhow::Result<Merged> {
         })
         .collect();
     let series = merge_series(&parts).map_err(anyhow::Error::msg)?;
+    let events = merged_events(results, &spans);
+    let points = series.iter().map(|point| point.json(0)).collect();
     let latency = LatencySummary::with_unfinished(&sums.latency, &sums.unfinished);
     let failed = LatencySummary::of(&sums.failed);
     let seconds = covered_ns(&spans) as f64 / 1e9;
@@ -163,7 +167,7 @@ fn merge(results: &[Saved], force: bool) -> anyhow::Result<Merged> {
         "longest_gap_ns": 0,
         "longest_gap": Value::Null,
         "paths": paths,
-        "path_events": merged_events(results, &spans),
+        "path_events": events,
         "cores": common(&all("cores")),
         "host_busy": all("host_busy").iter().filter_map(Value::as_array).flatten().collect::<Vec<_>>(),
         "machine": common(&all("machine")),
@@ -175,13 +179,14 @@ fn merge(results: &[Saved], force: bool) -> anyhow::Result<Merged> {
         "histogram": encode(&sums.latency),
         "failed_histogram": (failed.count > 0).then(|| encode(&sums.failed)),
         "unfinished_histogram": (!sums.unfinished.is_empty()).then(|| encode(&sums.unfinished)),
-        "series": series.iter().map(|point| point.json(0)).collect::<Vec<_>>(),
+        "series": with_events(points, &events),
         "doubts": doubts,
         "merged_from": results.iter().flat_map(sources).collect::<Vec<_>>(),
     });
     let mut merged = Merged {
         object,
         series,
+        histogram: sums.latency,
         latency,
         failed,
         failures: results.iter().map(|result| result.failures).sum(),
@@ -623,6 +628,10 @@ impl Results for Merged {
         let began = self.object["began_unix_seconds"].as_f64().unwrap_or(0.0);
         let began = Duration::try_from_secs_f64(began).unwrap_or_default();
         hdr_log(&self.series, 0, UNIX_EPOCH + began)
+    }
+
+    fn hdr_text(&self) -> String {
+        percentile_text(&self.histogram)
     }
 
     fn json(&self) -> Value {

@@ -43,6 +43,8 @@ pub struct ReportArgs {
 pub enum Plot {
     /// Latency by percentile, on a logarithmic scale
     Percentiles,
+    /// The same of each of several jobs
+    Jobs,
     /// IOPS over time
     Iops,
     /// The 99th percentile over time
@@ -56,6 +58,7 @@ impl Plot {
     pub fn name(self) -> &'static str {
         match self {
             Self::Percentiles => "percentiles",
+            Self::Jobs => "jobs",
             Self::Iops => "iops",
             Self::P99 => "p99",
             Self::Paths => "paths",

@@ -1,5 +1,7 @@
 //! The plots of one or several results.
 
+use hdrhistogram::Histogram;
+
 use super::args::Plot;
 use super::chart::{Axis, Chart, Mark, Scale, Step, nice};
 use super::run::Run;
@@ -29,6 +31,7 @@ pub struct Figure {
 /// All plots that have something to show.
 pub fn figures(runs: &[Run]) -> Vec<Figure> {
     let mut figures = vec![percentiles(runs)];
+    figures.extend(runs.iter().filter_map(|run| jobs(runs, run)));
     figures.extend(over_time(runs, Plot::Iops));
     figures.extend(over_time(runs, Plot::P99));
     figures.extend(
@@ -45,15 +48,42 @@ fn labels(runs: &[Run]) -> Vec<String> {
     several.map(|run| run.label.clone()).collect()
 }
 
-/// The axis runs to the highest percentile that one sample is above.
 fn percentiles(runs: &[Run]) -> Figure {
-    let counts = runs.iter().map(|run| run.saved.latency.len());
+    let curves: Vec<&Histogram<u64>> = runs.iter().map(|run| &run.saved.latency).collect();
+    Figure {
+        plot: Plot::Percentiles,
+        title: "Latency by percentile".to_owned(),
+        note: "I/Os that succeeded; the curve ends at the largest latency.",
+        legend: labels(runs),
+        chart: by_percentile(&curves),
+    }
+}
+
+/// The same of the jobs of a run.
+fn jobs(runs: &[Run], run: &Run) -> Option<Figure> {
+    let some = run.jobs.iter().filter(|job| !job.latency.is_empty());
+    let (legend, curves): (Vec<String>, Vec<_>) =
+        some.map(|job| (job.name.clone(), &job.latency)).unzip();
+    (!curves.is_empty()).then(|| Figure {
+        plot: Plot::Jobs,
+        title: match runs.len() {
+            1 => "Latency of each job by percentile".to_owned(),
+            _ => format!("Latency of each job by percentile: {}", run.label),
+        },
+        note: "",
+        legend,
+        chart: by_percentile(&curves),
+    })
+}
+
+/// The axis runs to the highest percentile that one sample is above.
+fn by_percentile(latencies: &[&Histogram<u64>]) -> Chart {
+    let counts = latencies.iter().map(|latency| latency.len());
     let most = counts.max().unwrap_or(1).max(10) as f64;
     let (mut least, mut largest) = (f64::INFINITY, 1.0_f64);
-    let curves: Vec<Vec<Option<(f64, f64)>>> = runs
+    let curves: Vec<Vec<Option<(f64, f64)>>> = latencies
         .iter()
-        .map(|run| {
-            let latency = &run.saved.latency;
+        .map(|latency| {
             let count = latency.len() as f64;
             let last = rounded((count.log10() * 40.0).floor());
             let places = (0..=last)
@@ -83,13 +113,7 @@ fn percentiles(runs: &[Run]) -> Figure {
     for (index, curve) in curves.iter().enumerate() {
         chart.curve(index, curve);
     }
-    Figure {
-        plot: Plot::Percentiles,
-        title: "Latency by percentile".to_owned(),
-        note: "I/Os that succeeded; the curve ends at the largest latency.",
-        legend: labels(runs),
-        chart,
-    }
+    chart
 }
 
 fn over_time(runs: &[Run], plot: Plot) -> Option<Figure> {

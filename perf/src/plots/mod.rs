@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use self::args::Plot;
 pub use self::args::ReportArgs;
 use self::figures::{Figure, figures};
 use self::page::page;
@@ -53,8 +54,12 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
             let chosen = drawn.into_iter().find(|figure| figure.plot == plot);
             let Some(Figure { title, chart, .. }) = chosen else {
                 let name = plot.name();
+                let why = match plot {
+                    Plot::Jobs => "have one job each",
+                    _ => "have no series, as those of floor",
+                };
                 return Err(Usage(format!(
-                    "--svg {name} has nothing to show: the results have no series, as those of floor"
+                    "--svg {name} has nothing to show: the results {why}"
                 ))
                 .into());
             };

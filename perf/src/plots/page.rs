@@ -9,7 +9,7 @@ use super::args::Plot;
 use super::chart::{COLOURS, escape};
 use super::figures::{Figure, event_name};
 use super::run::Run;
-use crate::stats::{LatencySummary, decode};
+use crate::stats::LatencySummary;
 use crate::text::{duration, grouped, mib, rounded};
 
 const PAGE_STYLE: &str = include_str!("page.css");
@@ -120,14 +120,11 @@ fn write_summary(out: &mut String, runs: &[Run]) -> std::fmt::Result {
             &run.saved.latency,
             run.saved.failures,
         )?;
-        for job in object["jobs"].as_array().into_iter().flatten() {
-            let name = format!("{}: {}", run.label, text(&job["name"]));
-            let Ok(latency) = decode(text(&job["histogram"])) else {
-                continue;
-            };
-            let count = |name: &str| job[name].as_u64().unwrap_or(0);
+        for job in &run.jobs {
+            let name = format!("{}: {}", run.label, job.name);
+            let count = |name: &str| job.object[name].as_u64().unwrap_or(0);
             let failures = count("errors") + count("miscompares");
-            write_row(out, &name, job, &latency, failures)?;
+            write_row(out, &name, &job.object, &job.latency, failures)?;
         }
     }
     writeln!(out, "</table></div>")

@@ -1,9 +1,11 @@
 //! A result as the plots need it.
 
+use anyhow::Context;
+use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use crate::saved::{Saved, address};
-use crate::stats::Interval;
+use crate::stats::{Interval, decode};
 use crate::text::millis;
 
 /// One result.
@@ -13,12 +15,25 @@ pub struct Run {
     pub label: String,
     /// What was read.
     pub saved: Saved,
+    /// Each of several jobs.
+    pub jobs: Vec<Job>,
     /// Its series.
     pub series: Vec<Interval>,
     /// The addresses of its paths, in the order of the counters in the series.
     pub paths: Vec<String>,
     /// What happened to its paths.
     pub events: Vec<Event>,
+}
+
+/// One of several jobs.
+#[derive(Debug)]
+pub struct Job {
+    /// What it is called.
+    pub name: String,
+    /// What was read.
+    pub object: Value,
+    /// Latencies of its I/Os that succeeded.
+    pub latency: Histogram<u64>,
 }
 
 /// A path's state changed.
@@ -43,9 +58,12 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// A series that cannot be read.
+    /// A series or a histogram that cannot be read.
     pub fn new(label: String, saved: Saved) -> anyhow::Result<Self> {
         let series = saved.series()?;
+        let jobs = saved.object["jobs"].as_array().into_iter().flatten();
+        let jobs: anyhow::Result<_> = jobs.map(job).collect();
+        let jobs = jobs.with_context(|| format!("'{}'", saved.name))?;
         let paths: Vec<String> = saved.object["paths"]
             .as_array()
             .into_iter()
@@ -63,11 +81,23 @@ impl Run {
         Ok(Self {
             label,
             saved,
+            jobs,
             series,
             paths,
             events,
         })
     }
+}
+
+fn job(object: &Value) -> anyhow::Result<Job> {
+    let name = object["name"].as_str().unwrap_or("?").to_owned();
+    let latency = decode(object["histogram"].as_str().unwrap_or_default());
+    let latency = latency.map_err(|error| anyhow::anyhow!("job {name}: {error}"))?;
+    Ok(Job {
+        name,
+        object: object.clone(),
+        latency,
+    })
 }
 
 fn read_event(event: &Value, series: &[Interval], paths: &[String]) -> Event {

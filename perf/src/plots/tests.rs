@@ -110,7 +110,10 @@ fn jobs_stand_below_their_run() {
     let job = |name: &str, iops: f64| json!({"name": name, "iops": iops, "errors": 0, "histogram": object(1)["histogram"]});
     one["jobs"] = json!([job("reads <1>", 1234.0), job("writes", 77.0)]);
     let runs = runs(&[one]);
-    let page = page(&runs, Vec::new(), "");
+    let drawn = figures(&runs);
+    let jobs = drawn.iter().find(|figure| figure.plot == Plot::Jobs);
+    assert_eq!(jobs.expect("a plot").legend, ["reads <1>", "writes"]);
+    let page = page(&runs, drawn, "");
     for part in ["base: reads &lt;1&gt;", ">1,234<", "base: writes", ">77<"] {
         assert!(page.contains(part), "{part}: {page}");
     }

@@ -24,7 +24,14 @@ const LOOPS_MAX: u32 = 1_000;
 /// What [`Gates`] are unless the profile says otherwise.
 const FAIL_ON: &str = "iops:-3%,p99:+5%";
 /// Options about a file, which the next run would replace, or which this one is.
-const LEFT_OUT: [&str; 5] = ["json", "output_format", "hdr_log", "pcap", "profile"];
+const LEFT_OUT: [&str; 6] = [
+    "json",
+    "output_format",
+    "hdr_log",
+    "hdr_text",
+    "pcap",
+    "profile",
+];
 /// Options that jobs which run at the same time need not share.
 const OF_ONE_JOB: [&str; 13] = [
     "nsid",

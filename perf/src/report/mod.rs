@@ -14,6 +14,7 @@ use crate::results::Results;
 use crate::run::Steady;
 use crate::stats::{
     Interval, JobStats, LatencySummary, PathIos, RunStats, encode, hdr_log, latency_json,
+    percentile_text, with_events,
 };
 
 /// Version of the JSON object, of which `perf/schema` says what it has. It grows with every change that a reader has to know of.
@@ -255,6 +256,8 @@ impl Results for Report {
                 })
             })
             .collect();
+        let series = self.series.iter().map(|point| point.json(self.start_ns));
+        let series = with_events(series.collect(), &events);
         let paths: Vec<Value> = self
             .paths
             .iter()
@@ -324,7 +327,7 @@ impl Results for Report {
             "histogram": encode(&total.latency),
             "failed_histogram": (failed.count > 0).then(|| encode(&total.failed_latency)),
             "unfinished_histogram": (!total.unfinished.is_empty()).then(|| encode(&total.unfinished)),
-            "series": self.series.iter().map(|interval| interval.json(self.start_ns)).collect::<Vec<_>>(),
+            "series": series,
             "doubts": self.doubts,
             "merged_from": null,
         })
@@ -332,6 +335,10 @@ impl Results for Report {
 
     fn hdr_log(&self) -> String {
         hdr_log(&self.series, self.start_ns, self.began)
+    }
+
+    fn hdr_text(&self) -> String {
+        percentile_text(&self.stats.total.latency)
     }
 
     /// The table at the end.

@@ -20,6 +20,9 @@ use crate::results::OutputFormat;
 use crate::size::{IoSizes, human_bytes};
 use crate::values::{BUFFER_BYTES_MAX, DEPTH_MAX, parse_io_timeout, parse_run_time, parse_seconds};
 
+/// Without keep-alive nothing can be fenced.
+pub const KATO_IS_NEEDED: &str = "--kato 0 and fencing contradict each other, and --cqt or the controller wants writes fenced: without keep-alive a lost controller is never known to have ended; allowed are --kato above 0, and --fencing off, at the risk that an old write comes back over a newer one";
+
 /// Options of the benchmark, checked.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -47,11 +50,11 @@ pub struct RunArgs {
     pub min_io: Option<u32>,
 
     /// Ask for header digests (CRC32C)
-    #[arg(long, help_heading = "Paths")]
+    #[arg(long, short_alias = 'H', help_heading = "Paths")]
     pub hdgst: bool,
 
     /// Ask for data digests (CRC32C)
-    #[arg(long, help_heading = "Paths")]
+    #[arg(long, short_alias = 'I', help_heading = "Paths")]
     pub ddgst: bool,
 
     /// Refuse a controller that does not grant the digests asked for
@@ -100,7 +103,7 @@ pub struct RunArgs {
     pub io_timeout: Option<Duration>,
 
     /// Keep-alive timeout in milliseconds; 0 switches keep-alive off
-    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=3_600_000), help_heading = "Paths")]
+    #[arg(long, short_alias = 'k', value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=3_600_000), help_heading = "Paths")]
     pub kato: u32,
 
     /// Whether writes that were on the way to a lost controller wait until it can no longer execute them
@@ -157,6 +160,7 @@ pub struct RunArgs {
     /// 20 % of the volume) [default: random]
     #[arg(
         long,
+        short_alias = 'F',
         alias = "random_distribution",
         value_name = "DISTRIBUTION",
         help_heading = "Workload"
@@ -179,7 +183,7 @@ pub struct RunArgs {
     pub arrivals: Process,
 
     /// Seconds before the time to run that are left out of the results
-    #[arg(long, alias = "ramp_time", value_name = "SECONDS", value_parser = parse_ramp_time, help_heading = "Workload")]
+    #[arg(long, short_alias = 'a', alias = "ramp_time", value_name = "SECONDS", value_parser = parse_ramp_time, help_heading = "Workload")]
     pub ramp_time: Option<Duration>,
 
     /// End the run, before its time is up, when its rate is steady: iops:5% if no point of the series is further from the
@@ -198,7 +202,7 @@ pub struct RunArgs {
     pub steadystate_duration: Option<Duration>,
 
     /// Each job stops after this many I/Os, if that comes before the time is up
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Workload")]
+    #[arg(long, short_alias = 'd', value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Workload")]
     pub ios: Option<u64>,
 
     /// I/Os start at multiples of this many blocks instead of multiples of their size (7: misaligned and overlapping)
@@ -239,6 +243,10 @@ pub struct RunArgs {
     /// Write the latencies of each interval as an HdrHistogram log (V2, nanoseconds)
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub hdr_log: Option<PathBuf>,
+
+    /// Write the percentiles of all latencies as text, as HdrHistogram prints them (.hgrm, microseconds)
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub hdr_text: Option<PathBuf>,
 
     /// Write what the connections carry as packets, for wireshark and tshark. The run is slower for it
     #[arg(long, value_name = "FILE", help_heading = "Output")]
@@ -352,8 +360,8 @@ impl RunArgs {
         if self.fencing == FencingMode::Always && self.cqt.is_none() {
             return Err("--fencing always needs --cqt MS, the command quiesce time".to_owned());
         }
-        if let Err(error) = self.fencing().check(self.kato) {
-            return Err(format!("--kato {}: {error}", self.kato));
+        if self.fencing().check(self.kato).is_err() {
+            return Err(KATO_IS_NEEDED.to_owned());
         }
         if self.require_digests && !(self.hdgst || self.ddgst) {
             return Err(

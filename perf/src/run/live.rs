@@ -90,6 +90,8 @@ impl Moment {
 pub struct LiveLine {
     terminal: bool,
     dirty: bool,
+    /// Before each line.
+    prefix: String,
 }
 
 impl LiveLine {
@@ -98,6 +100,15 @@ impl LiveLine {
         Self {
             terminal: io::stderr().is_terminal(),
             dirty: false,
+            prefix: String::new(),
+        }
+    }
+
+    /// What the lines are about, where that is one of several.
+    pub fn about(name: &str) -> Self {
+        Self {
+            prefix: format!("{name}: "),
+            ..Self::new()
         }
     }
 
@@ -109,6 +120,7 @@ impl LiveLine {
     /// Shows a text instead. A reader that went away is no reason to stop.
     pub fn say(&mut self, text: &str) {
         let mut out = io::stderr().lock();
+        let text = format!("{}{text}", self.prefix);
         let _ = if self.terminal {
             // Without wrapping, so that a narrow terminal cuts the line instead of scrolling.
             write!(out, "\r\x1b[2K\x1b[?7l{text}\x1b[?7h")

@@ -28,25 +28,26 @@ use crate::errors::Usage;
 use crate::load::{JobMessage, Start, Workload, random_seed};
 use crate::report::Report;
 
-/// Runs jobs at the same time and reports them. `stop` ends them early.
-pub fn run(jobs: &[JobArgs], stop: &AtomicBool) -> anyhow::Result<Report> {
+/// Runs jobs at the same time, shows on `live` what they do, and reports them. `stop` ends them early.
+pub fn run(jobs: &[JobArgs], live: LiveLine, stop: &AtomicBool) -> anyhow::Result<Report> {
     let args = &jobs.first().context("no job")?.args;
     let available = pollux_reactor::available_cores();
     let placement = Placement::new(args.cores.as_ref(), &available).map_err(Usage)?;
     let session = Session::start(jobs, &placement, stop)?;
-    let result = measure(jobs, args, &session, &placement, available, stop);
+    let result = measure(jobs, live, &session, &placement, available, stop);
     session.end(stop);
     result
 }
 
 fn measure(
     jobs: &[JobArgs],
-    args: &RunArgs,
+    live: LiveLine,
     session: &Session,
     placement: &Placement,
     available: Vec<usize>,
     stop: &AtomicBool,
 ) -> anyhow::Result<Report> {
+    let args = &jobs.first().context("no job")?.args;
     let seed = args.seed.unwrap_or_else(random_seed);
     let seated = seated(
         jobs,
@@ -58,7 +59,7 @@ fn measure(
     let verifies = jobs.iter().any(|job| job.args.workload == Workload::Verify);
     let (news_sender, news) = mpsc::channel();
     let seats = seated.iter().map(|(seat, _)| *seat).collect();
-    let mut watch = Watch::new(session, news, seats, jobs.len(), verifies);
+    let mut watch = Watch::new(session, live, news, seats, jobs.len(), verifies);
     let paths = session.paths.iter();
     let paths: Vec<_> = paths
         .map(|path| (path.controller, path.address.to_string()))

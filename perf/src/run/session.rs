@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use pollux_multipath::{
-    AttachOptions, AttachRequest, ControllerId, ControllerIdentity, ControllerStatus, Host, Policy,
-    TransportId,
+    AttachOptions, AttachRequest, ControllerId, ControllerIdentity, ControllerStatus, Host,
+    HostError, Policy, TransportId,
 };
 use pollux_nvme_tcp::host::{Digests, HostIdentity};
 use pollux_reactor::{Counters, Group, Idle, Running};
 
+use super::args::KATO_IS_NEEDED;
 use super::capture::PacketFile;
 use super::choice::Choice;
 use super::jobs::JobArgs;
@@ -19,6 +20,7 @@ use super::{PolicyName, RunArgs};
 use crate::clock::now;
 use crate::cores::Placement;
 use crate::embedded::Embedded;
+use crate::errors::Usage;
 use crate::load::{JobMessage, Jobs};
 use crate::machine::Pressure;
 use crate::volume::{self, Volume, attach_or_stop, volumes};
@@ -282,7 +284,15 @@ fn attach(
                 transport: transport.clone(),
                 options,
             };
-            let attached = attach_or_stop(host, request, stop)?;
+            let attached = attach_or_stop(host, request, stop).map_err(|error| {
+                match error.downcast_ref() {
+                    // What else is asked for is valid.
+                    Some(HostError::Invalid(_)) if args.kato == 0 => {
+                        Usage(KATO_IS_NEEDED.to_owned()).into()
+                    }
+                    _ => error,
+                }
+            })?;
             if attached.volumes.is_empty() {
                 bail!("{transport} has no active namespace");
             }

@@ -76,6 +76,7 @@ pub struct JobView {
 impl<'a> Watch<'a> {
     pub fn new(
         session: &'a Session,
+        live: LiveLine,
         news: mpsc::Receiver<News>,
         seats: Vec<Seat>,
         asked: usize,
@@ -112,7 +113,7 @@ impl<'a> Watch<'a> {
             began: wall(),
             before: session.surroundings(),
             after: Surroundings::default(),
-            live: LiveLine::new(),
+            live,
             verify,
             steady: None,
             waited: Duration::ZERO,
@@ -182,8 +183,11 @@ impl<'a> Watch<'a> {
     /// Lets the jobs run for a time of which only failures are kept.
     pub fn warm_up(&mut self, time: Duration, stop: &AtomicBool) -> anyhow::Result<()> {
         let start = now();
-        self.live
-            .say(&format!("warming up for {} s", time.as_secs_f64()));
+        // Nobody reads in less time.
+        if time >= SECOND {
+            let text = format!("warming up for {} s", time.as_secs_f64());
+            self.live.say(&text);
+        }
         loop {
             let left = time.saturating_sub(start.elapsed());
             if left.is_zero() || stop.load(Ordering::Relaxed) || self.all_drained() {

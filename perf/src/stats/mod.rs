@@ -5,6 +5,7 @@
 
 mod events;
 mod latency;
+mod percentiles;
 mod run;
 mod series;
 
@@ -13,8 +14,9 @@ use pollux_multipath::Op;
 
 pub use self::events::{GAP_MIN_NS, Gap, PATH_LOOK_NS, PathEvent};
 pub use self::latency::{LatencySummary, add, latency_histogram, latency_json};
+pub use self::percentiles::percentile_text;
 pub use self::run::RunStats;
-pub use self::series::{Interval, decode, encode, hdr_log};
+pub use self::series::{Interval, decode, encode, hdr_log, with_events};
 
 /// Length of a slot of time: a job keeps the longest of the gaps that end within it.
 const GAP_SLOT_NS: u64 = 1_000_000;

@@ -154,6 +154,32 @@ impl Interval {
     }
 }
 
+/// The points of a series, each with the path events that came in it. An event after the last point belongs to that one.
+pub fn with_events(mut points: Vec<Value>, events: &[Value]) -> Vec<Value> {
+    let ends: Vec<u64> = points
+        .iter()
+        .map(|point| point["end_ns"].as_u64().unwrap_or(0))
+        .collect();
+    let last = points.len().saturating_sub(1);
+    let place = |event: &Value| {
+        let at_ns = event["at_ns"].as_u64().unwrap_or(0);
+        ends.partition_point(|end_ns| *end_ns <= at_ns).min(last)
+    };
+    for (index, point) in points.iter_mut().enumerate() {
+        let own = events.iter().filter(|event| place(event) == index);
+        let own = own.map(|event| {
+            json!({
+                "at_ns": event["at_ns"],
+                "path": event["path"],
+                "from": event["from"],
+                "to": event["to"],
+            })
+        });
+        point["path_events"] = own.collect();
+    }
+    points
+}
+
 /// A histogram as HDR tools exchange it: V2, compressed, in base64.
 #[expect(clippy::expect_used, reason = "counts of I/Os and a buffer in memory")]
 pub fn encode(histogram: &Histogram<u64>) -> String {
@@ -225,6 +251,17 @@ mod tests {
         for text in ["", "!", "AAAA", "HISTFAAA"] {
             assert!(decode(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn events_stand_in_the_point_in_which_they_came() {
+        let points = vec![json!({"end_ns": 10}), json!({"end_ns": 20})];
+        let event = |at_ns: u64| json!({"at_ns": at_ns, "path": "a", "from": "b", "to": "c"});
+        let points = with_events(points, &[9, 10, 19, 25].map(event));
+        assert_eq!(points[0]["path_events"], json!([event(9)]));
+        let rest: Vec<Value> = [10, 19, 25].map(event).to_vec();
+        assert_eq!(points[1]["path_events"], Value::Array(rest));
+        assert_eq!(with_events(Vec::new(), &[event(1)]), Vec::<Value>::new());
     }
 
     #[test]
