@@ -63,7 +63,7 @@ impl SignedRanks {
         let mut end = self.sorted.len();
         let mut count = 0;
         for (first, one) in self.sorted.iter().enumerate() {
-            while end > first && f64::midpoint(one, &self.sorted[end - 1]) > limit {
+            while end > first && f64::midpoint(*one, self.sorted[end - 1]) > limit {
                 end -= 1;
             }
             if end <= first {
