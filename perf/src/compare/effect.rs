@@ -31,7 +31,7 @@ impl Effect {
         let (estimate, (low, high), p) = match values {
             Measured::Pairs(pairs) => by_pairs(pairs, alpha)?,
             Measured::Runs(sides) => by_groups(sides, |side| side.len() as f64, alpha)?,
-            Measured::Parts(sides) => by_groups(sides, |side| independent(side), alpha)?,
+            Measured::Parts(sides) => by_groups(sides, independent, alpha)?,
         };
         let [base, new] = values
             .sides()
