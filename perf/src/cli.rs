@@ -24,9 +24,9 @@ Examples:
       4 KiB random reads at depth 32 for 10 s on an embedded target, with a
       failover on the way
   pollux-perf -q 128 -o 4k -w randrw -M 70 -t 30 --policy active_active
-  pollux-perf -r 'traddr:127.0.0.1 trsvcid:4420 subnqn:nqn.2026-01.io.pollux:demo' \\
-              -r 'traddr:127.0.0.1 trsvcid:4421 subnqn:nqn.2026-01.io.pollux:demo' \\
-              -w verify -o 512-1m --stride 7 --ios 1000000
+  pollux-perf -w verify -o 512-1m --stride 7 --ios 1000000 \\
+    -r 'traddr:127.0.0.1 trsvcid:4420 subnqn:nqn.2026-01.io.pollux:demo' \\
+    -r 'traddr:127.0.0.1 trsvcid:4421 subnqn:nqn.2026-01.io.pollux:demo'
   pollux-perf --pcap io.pcap -q 1 --ios 100 --no-failover
       what goes over the connections, in a file that a packet analyser reads:
       tshark -r io.pcap -d tcp.port==1-65535,nvme-tcp -Y nvme-tcp

@@ -13,7 +13,8 @@ Examples:
   pollux-perf -t 20 --interval 0.5 --no-failover --json base.json
   pollux-perf -t 20 --interval 0.5 --no-failover --json new.json
   pollux-perf compare base.json new.json
-  pollux-perf compare a1.json,a2.json,a3.json,a4.json b1.json,b2.json,b3.json,b4.json
+  pollux-perf compare a1.json,a2.json,a3.json,a4.json \\
+                      b1.json,b2.json,b3.json,b4.json
   pollux-perf compare --live 'pollux-perf -t 0.3 --no-failover' \\
                              'pollux-perf -t 0.3 --no-failover --ddgst' \\
                       --fail-on p99:+5%,iops:-3% --max-time 120

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn values_without_any_spread_are_no_division_by_nothing() {
-        let sides = || [vec![5.0; 8], vec![5.0; 8]];
+        let sides = || [vec![5.0; 4], vec![5.0; 4]];
         for values in [
             Measured::Runs(sides()),
             Measured::Parts(sides()),

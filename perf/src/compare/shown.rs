@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(json["jobs"][0]["metrics"][0]["gate"]["verdict"], "passed");
         assert_eq!(json["jobs"][1]["name"], "writes");
         let markdown = comparison.markdown();
-        for row in ["| iops | 1,004 | 904 | 0.900 |", "| writes: iops | 1,004 |"] {
+        for row in ["| iops | 1,005 | 904 | 0.900 |", "| writes: iops | 1,005 |"] {
             assert!(markdown.contains(row), "{markdown}");
         }
     }
