@@ -44,6 +44,8 @@ impl Scale {
                 let ticks = (0..12_u32).map(|n| (from / step).ceil() * step + f64::from(n) * step);
                 ticks.filter(|tick| *tick <= to * (1.0 + 1e-9)).collect()
             }
+            // Of so little there would be one round value, or none.
+            Self::Log(from, to) if to / from < 6.0 => Self::Linear(from, to).ticks(),
             Self::Log(from, to) => {
                 let decades = (to / from).log10();
                 let factors: &[f64] = match decades {
@@ -61,7 +63,7 @@ impl Scale {
 }
 
 /// 1, 2 or 5 times a power of ten, at least `least`.
-pub fn nice(least: f64) -> f64 {
+fn nice(least: f64) -> f64 {
     let power = 10_f64.powf(least.max(1e-12).log10().floor());
     let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * power);
     steps
@@ -266,6 +268,10 @@ mod tests {
             [0.0, 20.0, 40.0, 60.0, 80.0]
         );
         assert_eq!(Scale::Log(20.0, 400.0).ticks(), [20.0, 50.0, 100.0, 200.0]);
+        assert_eq!(
+            Scale::Log(18.0, 28.0).ticks(),
+            [18.0, 20.0, 22.0, 24.0, 26.0, 28.0]
+        );
         assert_eq!(Scale::Log(1.0, 1e6).ticks().len(), 7);
         assert_eq!((nice(3.0), nice(0.21), nice(1.0)), (5.0, 0.25, 1.0));
         for scale in [Scale::Linear(0.0, 0.0), Scale::Log(1.0, 1.0)] {

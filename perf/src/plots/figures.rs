@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 
 use super::args::Plot;
-use super::chart::{Axis, Chart, Mark, Scale, Step, nice};
+use super::chart::{Axis, Chart, Mark, Scale, Step};
 use super::run::Run;
 use crate::stats::Interval;
 use crate::text::{grouped, rounded};
@@ -144,7 +144,7 @@ fn over_time(runs: &[Run], plot: Plot) -> Option<Figure> {
             label: latency_label,
         },
         _ => Axis {
-            scale: Scale::Linear(0.0, nice(largest * 1.02 / 5.0) * 5.0),
+            scale: Scale::Linear(0.0, (largest * 1.05).max(1.0)),
             title: "I/Os per second",
             label: rate_label,
         },
