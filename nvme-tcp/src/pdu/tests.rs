@@ -814,6 +814,26 @@ fn digests_are_crc32c() {
     assert_eq!(DataDigest::new().finish(), [0; 4]);
 }
 
+/// Both ways to compute it agree, whatever the length, the alignment and the pieces.
+#[test]
+fn a_data_digest_is_the_crc32c_of_all_its_pieces() {
+    let data: Vec<u8> = (0..9000u32)
+        .map(|n| n.wrapping_mul(0x9E37_79B1).to_le_bytes()[3])
+        .collect();
+    for start in [0, 1, 7, 63] {
+        for len in (0..300).chain([511, 512, 513, 1024, 4095, 4096, 4097, 8192]) {
+            let data = &data[start..start + len];
+            let expected = crc32c::crc32c(data).to_le_bytes();
+            for cut in [0, 1, len / 3, len / 2 + 1, len].map(|cut| cut.min(len)) {
+                let mut digest = DataDigest::new();
+                digest.update(&data[..cut]);
+                digest.update(&data[cut..]);
+                assert_eq!(digest.finish(), expected, "{start}, {len}, {cut}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_header_goes_behind_what_is_already_there() {
     let tx = TxFraming {
