@@ -480,6 +480,18 @@ fn a_depth_that_cannot_be_is_a_doubt() {
 }
 
 #[test]
+fn a_controller_that_wants_fencing_is_refused_without_keep_alive() {
+    let output = run(&["--kato", "0", "--no-failover", "-t", "1"]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(
+        message.contains("--kato 0") && message.contains("--fencing off"),
+        "{message}"
+    );
+}
+
+#[test]
 fn peers_that_refuse_or_stay_silent_are_one_line_and_exit_code_1() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent_port = silent.local_addr().expect("an address").port();

@@ -40,7 +40,8 @@ pub fn percentile_text(histogram: &Histogram<u64>) -> String {
         histogram.max() as f64 / UNIT_NS,
         histogram.len(),
         histogram.buckets(),
-        histogram.distinct_values() / usize::from(histogram.buckets()).max(1),
+        // The first bucket has all of them, each of the others the upper half.
+        2 * histogram.distinct_values() / (usize::from(histogram.buckets()) + 1),
     );
     text
 }
@@ -77,6 +78,7 @@ mod tests {
         let last = rows.last().expect("the largest");
         assert_eq!(last[1..], [1.0, 1_000.0]);
         assert!(text.contains("Total count    =         1000]"), "{text}");
+        assert!(text.contains("SubBuckets     =         2048]"), "{text}");
         assert!(percentile_text(&latency_histogram()).contains("Total count    =            0]"));
     }
 }
