@@ -59,6 +59,11 @@ pub(crate) enum FromIo {
         controller: ControllerId,
         incarnation: u32,
     },
+    /// The controller's queue pair has authenticated again.
+    Authenticated {
+        controller: ControllerId,
+        incarnation: u32,
+    },
     /// Commands were not answered in time (rule B9.1).
     CommandTimeout {
         controller: ControllerId,

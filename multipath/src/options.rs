@@ -241,6 +241,8 @@ pub struct AttachOptions {
     pub local: Option<IpAddr>,
     /// With what to authenticate (DH-HMAC-CHAP), on every queue.
     pub auth: Option<HostAuth>,
+    /// How often all queues authenticate again; `None`: only when asked to.
+    pub authentication_interval: Option<Duration>,
     /// What those keys are called, if they have names: all that a saved configuration has of them.
     pub key_names: Option<KeyNames>,
 }
@@ -265,6 +267,7 @@ impl Default for AttachOptions {
             adopt_policy: false,
             local: None,
             auth: None,
+            authentication_interval: None,
             key_names: None,
         }
     }

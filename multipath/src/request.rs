@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pollux_nvme_tcp::auth::{HostAuth, KeyNames};
 use pollux_nvme_tcp::host::{Completed, FaultChange, Request};
 
 use crate::counters::CounterReset;
@@ -114,6 +115,18 @@ pub enum HostRequest {
         cntlid: Option<u16>,
         /// What to do.
         change: ControllerChange,
+        /// Answer.
+        reply: Reply<()>,
+    },
+    /// Give controllers of a name other keys, or none. Those that are connected authenticate with them on all queues;
+    /// answers when they have.
+    SetKeys {
+        /// Name.
+        name: String,
+        /// With what to authenticate.
+        auth: Option<Box<HostAuth>>,
+        /// What those keys are called.
+        key_names: Option<KeyNames>,
         /// Answer.
         reply: Reply<()>,
     },

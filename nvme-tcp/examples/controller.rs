@@ -54,6 +54,7 @@ impl Asker {
             | ControllerEvent::Ana
             | ControllerEvent::Namespaces
             | ControllerEvent::DiscoveryLog
+            | ControllerEvent::Authenticated
             | ControllerEvent::Overdue(_)
             | ControllerEvent::CrossControllerResetLog
             | ControllerEvent::AbortFailed(_) => {

@@ -139,6 +139,7 @@ impl DiscoveryService {
             timeout: options.connect_timeout,
             digests: options.digests,
             local: options.local,
+            auth: options.auth.clone(),
             ..ConnectOptions::admin(self.addr, Nqn::discovery(), host)
         };
         let options = ControllerOptions {
@@ -189,6 +190,7 @@ impl DiscoveryService {
             ControllerEvent::AnaNotice
             | ControllerEvent::Ana
             | ControllerEvent::Namespaces
+            | ControllerEvent::Authenticated
             | ControllerEvent::Overdue(_)
             | ControllerEvent::CrossControllerResetLog
             | ControllerEvent::AbortFailed(_) => false,

@@ -101,6 +101,12 @@ impl Control {
                     }
                 });
             }
+            FromIo::Authenticated {
+                controller,
+                incarnation,
+            } => {
+                self.with_incarnation(controller, incarnation, Member::queue_authenticated);
+            }
             FromIo::CommandTimeout {
                 controller,
                 incarnation,

@@ -65,6 +65,10 @@ pub(super) struct Member {
     /// Namespaces that do not fit their volume, and why (rule B1.3).
     pub left_out: Vec<(u32, String)>,
     pub cntlid: u16,
+    /// Queues that authenticate again and have not ended that.
+    pub authenticating: usize,
+    /// When it authenticates again by itself.
+    pub authenticate_at: Option<Time>,
 }
 
 impl Member {
@@ -123,6 +127,8 @@ impl Member {
             paths: Vec::new(),
             left_out: Vec::new(),
             cntlid: 0,
+            authenticating: 0,
+            authenticate_at: None,
         }
     }
 
@@ -192,11 +198,8 @@ impl Member {
         match self.lifecycle {
             Lifecycle::Connecting | Lifecycle::Queues => at.push(self.attach_deadline),
             Lifecycle::Waiting(retry) => at.push(retry),
-            Lifecycle::Live
-            | Lifecycle::Failed
-            | Lifecycle::Disabled
-            | Lifecycle::Stopping
-            | Lifecycle::Gone => {}
+            Lifecycle::Live => at.extend(self.authenticate_at),
+            Lifecycle::Failed | Lifecycle::Disabled | Lifecycle::Stopping | Lifecycle::Gone => {}
         }
         at.extend(self.loss_deadline());
         at.extend(self.exclusion_deadline());

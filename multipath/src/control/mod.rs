@@ -23,6 +23,7 @@
 
 mod asker;
 mod attach;
+mod authentication;
 mod changes;
 mod discovery;
 mod discovery_log;
@@ -161,6 +162,7 @@ impl Control {
                 let step = "Abort";
                 member.lose(ControllerError::Refused { step, status }, shared);
             }
+            ControllerEvent::Authenticated => member.queue_authenticated(shared),
             ControllerEvent::Ready | ControllerEvent::DiscoveryLog => {}
         });
     }

@@ -124,6 +124,7 @@ impl Member {
         let again = self.lost_at.take().is_some();
         self.retries.succeeded();
         self.still_lost_at = Time::ZERO;
+        self.plan_authentication(shared.now);
         self.excluded = false;
         self.addresses_tried = 0;
         let controller = self.id;
@@ -163,6 +164,7 @@ impl Member {
         self.note_loss(shared);
         self.controller = None;
         self.queues_ready = 0;
+        self.not_authenticated(&error, shared);
         shared.cancel_admin(self.id);
         // The first try follows at once, as does one at each other address; further ones after the delay.
         let first = self.lost_at.is_none();
@@ -340,6 +342,9 @@ impl Member {
                 }
             }
             _ => {}
+        }
+        if self.authenticate_at.is_some_and(|at| now >= at) && self.lifecycle() == Lifecycle::Live {
+            self.authenticate_again(shared);
         }
         for (volume, epoch) in expired {
             shared.reactors.broadcast(|| ToIo::AnattExpired {

@@ -31,6 +31,12 @@ impl Control {
                 Ok(missing) => self.shared.waiters.wait(missing, Until::Live, reply),
                 Err(error) => reply(Err(error)),
             },
+            HostRequest::SetKeys {
+                name,
+                auth,
+                key_names,
+                reply,
+            } => self.set_keys(&name, auth.as_deref(), key_names.as_ref(), reply),
             HostRequest::SetPolicy {
                 volume,
                 policy,

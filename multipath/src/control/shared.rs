@@ -115,8 +115,10 @@ impl Shared {
     /// The admin queue is gone with all that was sent to it.
     pub fn cancel_admin(&mut self, id: ControllerId) {
         let lost = self.admin.extract_if(.., |_, (of, _)| *of == id);
+        let error = HostError::Cancelled("the controller was lost");
         for (_, (_, reply)) in lost {
-            reply(Err(HostError::Cancelled("the controller was lost")));
+            reply(Err(error.clone()));
         }
+        self.waiters.arrived(id, Until::Authenticated, &Err(error));
     }
 }

@@ -11,6 +11,8 @@ pub(super) enum Until {
     Live,
     /// It was removed.
     Gone,
+    /// All its queues have authenticated again.
+    Authenticated,
 }
 
 struct Waiter {

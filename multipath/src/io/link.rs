@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pollux_nvme_tcp::auth::{HostAuth, LOOK_AGAIN};
 use pollux_nvme_tcp::host::{
     CommandTimeout, Completed, ConnectOptions, FaultChange, FaultInjection, Overdue, QueueError,
     QueuePair, Rejected, TimeoutAction, Withdrawn,
@@ -44,7 +45,9 @@ pub(crate) struct Link {
     /// When that is looked at next.
     traffic_at: Time,
     silence: Option<Silence>,
-    /// The earliest of the three: when [`age`](Self::age) is to be called.
+    /// When to go on with an authentication of the queue pair that control has asked for.
+    authenticate_at: Time,
+    /// The earliest of the four: when [`age`](Self::age) is to be called.
     pub due_at: Time,
 }
 
@@ -59,6 +62,8 @@ pub(crate) struct OverdueCommands {
     pub give_up: Option<QueueError>,
     /// There was an answer since this was asked last.
     pub traffic: bool,
+    /// The queue pair has authenticated again.
+    pub authenticated: bool,
 }
 
 /// What a link has to report.
@@ -86,6 +91,7 @@ impl Link {
             traffic: None,
             traffic_at: Time::MAX,
             silence: None,
+            authenticate_at: Time::MAX,
             due_at: Time::MAX,
         }
     }
@@ -111,6 +117,7 @@ impl Link {
         self.set_due();
         self.incarnation = incarnation;
         self.disconnect(inbox);
+        self.authenticate_at = Time::MAX;
         self.announced = false;
         self.recovering = true;
         self.queue = Some(
@@ -261,13 +268,36 @@ impl Link {
             self.find_overdue(timeout, &mut overdue);
         }
         self.watch_silence(now, &mut overdue);
+        self.go_on_authenticating(now, &mut overdue);
         self.set_due();
         overdue
     }
 
     fn set_due(&mut self) {
         let silence = self.silence.as_ref().map_or(Time::MAX, |s| s.check_at);
-        self.due_at = self.age_at.min(self.traffic_at).min(silence);
+        let due_at = self.age_at.min(self.traffic_at).min(silence);
+        self.due_at = due_at.min(self.authenticate_at);
+    }
+
+    /// Authenticates with other keys while the queue pair goes on serving.
+    pub fn authenticate_again(&mut self, auth: Option<HostAuth>, now: Time) {
+        if let Some(queue) = &mut self.queue {
+            queue.authenticate_again(auth);
+            self.authenticate_at = now;
+            self.set_due();
+        }
+    }
+
+    fn go_on_authenticating(&mut self, now: Time, overdue: &mut OverdueCommands) {
+        let Some(queue) = self.queue.as_mut().filter(|_| now >= self.authenticate_at) else {
+            return;
+        };
+        self.authenticate_at = Time::MAX;
+        match queue.go_on_authenticating(now) {
+            Ok(true) => self.authenticate_at = now + LOOK_AGAIN,
+            Ok(false) => overdue.authenticated = true,
+            Err(error) => overdue.give_up = Some(error),
+        }
     }
 
     /// Whether the queue pair still says anything (rule B9.4).
@@ -350,7 +380,8 @@ impl Link {
         let aging = (self.outstanding() > 0).then_some(self.age_at.min(silence));
         let faults = self.faults.as_ref().and_then(|faults| faults.deadline());
         let aging = aging.filter(|&at| at < Time::MAX);
-        [queue.deadline(), aging, faults]
+        let again = Some(self.authenticate_at).filter(|&at| at < Time::MAX);
+        [queue.deadline(), aging, faults, again]
             .into_iter()
             .flatten()
             .min()

@@ -66,6 +66,7 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
     let io_timeout_us: Option<u64> = params.optional("timeout_us")?;
     let psk: Option<String> = params.optional("psk")?;
     let key_names = KeyNames::take(params)?;
+    let interval_sec: Option<u32> = params.optional("dhchap_interval_sec")?;
     params.unused::<String>(&["priority", "hostsvcid"])?;
     params.unused::<u32>(&["num_io_queues", "max_bdevs"])?;
     params.unused::<bool>(&["allow_unrecognized_csi", "disable_sq_flow_control"])?;
@@ -106,6 +107,9 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
         adopt_policy: policy.is_none(),
         local,
         auth,
+        authentication_interval: interval_sec
+            .filter(|&sec| sec > 0)
+            .map(|sec| Duration::from_secs(sec.into())),
         key_names,
         ..defaults
     };

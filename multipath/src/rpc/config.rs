@@ -108,10 +108,13 @@ fn attach_call(
         put("hostnqn", json!(nqn.as_str()));
     }
     if let Some(names) = &options.key_names {
-        put("dhchap_key", json!(names.dhchap_key));
-        if let Some(name) = &names.dhchap_ctrlr_key {
-            put("dhchap_ctrlr_key", json!(name));
-        }
+        names.put(&mut params);
+    }
+    let mut put = |name: &str, value: Value| {
+        params.insert(name.into(), value);
+    };
+    if let Some(interval) = options.authentication_interval {
+        put("dhchap_interval_sec", json!(interval.as_secs()));
     }
     if let Some(local) = options.local {
         put("hostaddr", json!(local.to_string()));

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use pollux_nvme_tcp::auth::KeyNames;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
 use super::fencing::Given;
 use super::options::{self, Timeouts};
-use super::{Module, State, address, done, error, forward};
+use super::{Module, State, address, done, error, forward, keys};
 use crate::error::HostError;
 use crate::options::AttachOptions;
 use crate::request::{DiscoveryRequest, HostRequest, Reply};
@@ -37,7 +38,10 @@ fn start(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let timeouts = Timeouts::take(params)?;
     let attach_timeout_ms: u64 = params.optional("attach_timeout_ms")?.unwrap_or(0);
     let wait_for_attach = params.optional("wait_for_attach")?.unwrap_or(false);
+    let key_names = KeyNames::take(params)?;
     params.finish()?;
+    let auth = key_names.as_ref().map(|names| keys::auth(state, names));
+    let auth = auth.transpose()?;
     let request = DiscoveryRequest {
         name,
         transport: TransportId {
@@ -47,6 +51,8 @@ fn start(state: &mut State, call: &mut Call<State>) -> MethodResult {
         },
         options: AttachOptions {
             adopt_policy: true,
+            auth,
+            key_names,
             ..state.options.attach(timeouts, Given::default())
         },
         // A time limit is for somebody who waits.
@@ -123,6 +129,9 @@ pub(super) fn config(discovery: &DiscoveryStatus) -> Value {
     }
     if let Some(nqn) = &transport.hostnqn {
         params.insert("hostnqn".into(), json!(nqn.as_str()));
+    }
+    if let Some(names) = &discovery.options.key_names {
+        names.put(&mut params);
     }
     options::show_recovery(discovery.options.recovery, &mut params);
     json!({"method": "bdev_nvme_start_discovery", "params": params})

@@ -2,16 +2,38 @@
 
 use pollux_nvme_tcp::auth::HostAuth;
 use pollux_nvme_tcp::auth::KeyNames;
-use pollux_reactor::rpc::RpcError;
+use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 
-use super::State;
+use super::{Module, State, done, forward};
+use crate::request::HostRequest;
+
+/// The methods of this room.
+pub(super) fn methods(module: Module<'_>) -> Module<'_> {
+    module.method("bdev_nvme_set_keys", Phase::Runtime, set)
+}
+
+/// `bdev_nvme_set_keys`: answers when the controllers of the name have authenticated with them.
+fn set(state: &mut State, call: &mut Call<State>) -> MethodResult {
+    let name: String = call.params.required("name")?;
+    let key_names = KeyNames::take(&mut call.params)?;
+    call.params.finish()?;
+    let auth = key_names.as_ref().map(|names| auth(state, names));
+    let auth = auth.transpose()?.map(Box::new);
+    let request = |reply| HostRequest::SetKeys {
+        name,
+        auth,
+        key_names,
+        reply,
+    };
+    forward(state, call, request, done)
+}
 
 /// With what to authenticate.
 #[cfg(feature = "auth")]
 pub(super) fn auth(state: &State, names: &KeyNames) -> Result<HostAuth, RpcError> {
     Ok(HostAuth {
         keys: state.keyring.keys(names)?,
-        policy: Default::default(),
+        policy: state.options.auth.policy(),
         threads: true,
     })
 }

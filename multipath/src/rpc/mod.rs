@@ -72,7 +72,7 @@ impl State {
 type Module<'a> = ModuleMethods<'a, State>;
 
 /// The rooms that have methods.
-const ROOMS: [fn(Module<'_>) -> Module<'_>; 10] = [
+const ROOMS: [fn(Module<'_>) -> Module<'_>; 11] = [
     admin::methods,
     attach::methods,
     controllers::methods,
@@ -80,6 +80,7 @@ const ROOMS: [fn(Module<'_>) -> Module<'_>; 10] = [
     faults::methods,
     histogram::methods,
     iostat::methods,
+    keys::methods,
     options::methods,
     paths::methods,
     volumes::methods,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pollux_nvme_tcp::auth::PolicyNames;
 use pollux_nvme_tcp::host::{CommandTimeout, TimeoutAction};
 use pollux_reactor::rpc::{Answer, Call, MethodResult, Params, Phase, RpcError};
 use serde_json::{Map, Value, json};
@@ -29,6 +30,8 @@ pub(super) struct Options {
     fencing: fencing::Given,
     retry_count: Option<i32>,
     disable_auto_failback: Option<bool>,
+    /// What may be agreed on when a controller authenticates.
+    pub auth: PolicyNames,
 }
 
 /// How long commands may take, in the units of the interface.
@@ -179,6 +182,7 @@ impl Options {
             fencing: fencing::Given::take(params)?,
             retry_count,
             disable_auto_failback: params.optional("disable_auto_failback")?,
+            auth: PolicyNames::take(params)?,
         };
         params.unused::<u8>(&["transport_ack_timeout", "transport_tos"])?;
         params.unused::<u16>(&["rdma_cm_event_timeout_ms"])?;
@@ -202,7 +206,6 @@ impl Options {
             "rdma_umr_per_io",
             "enable_flush",
         ])?;
-        params.unused::<Vec<String>>(&["dhchap_digests", "dhchap_dhgroups"])?;
         params.finish()?;
         options.timeouts.recovery().check().map_err(|e| error(&e))?;
         Ok(options)
@@ -221,6 +224,7 @@ impl Options {
             fencing: self.fencing.or(others.fencing),
             retry_count: self.retry_count.or(others.retry_count),
             disable_auto_failback: self.disable_auto_failback.or(others.disable_auto_failback),
+            auth: self.auth.or(&others.auth),
         }
     }
 
@@ -269,6 +273,7 @@ impl Options {
             "disable_auto_failback",
             self.disable_auto_failback,
         );
+        self.auth.put(&mut params);
         put(&mut params, "multipath_opts", self.policy.map(policy::show));
         (!params.is_empty()).then(|| json!({"method": "bdev_nvme_set_options", "params": params}))
     }

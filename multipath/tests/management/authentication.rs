@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use pollux_nvme_tcp::auth::{Hash, KeyNames, KeyText, Keys, Secret};
+use pollux_nvme_tcp::auth::{DhGroup, Hash, KeyNames, KeyText, Keys, Policy, Secret};
 use pollux_nvme_tcp::spec::HostNqn;
 use pollux_nvme_tcp::target::{HostKeys, TargetRequest};
+use pollux_nvme_tcp::testing::wait_for;
 use serde_json::{Value, json};
 
 use crate::world::{World, nqn};
@@ -23,8 +24,8 @@ fn base64_of(byte: u8) -> String {
 struct Files(PathBuf);
 
 impl Files {
-    fn new() -> Self {
-        let name = format!("pollux-host-keys-{}", std::process::id());
+    fn named(name: &str) -> Self {
+        let name = format!("pollux-host-keys-{name}-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         Self(folder)
@@ -63,7 +64,7 @@ fn require(w: &World, host: u8, controller: Option<u8>) {
 
 #[test]
 fn attach_with_keys() {
-    let files = Files::new();
+    let files = Files::named("attach");
     let mut w = World::new();
     require(&w, 1, Some(2));
     for byte in [1, 2, 3] {
@@ -135,6 +136,154 @@ fn attach_with_keys() {
     // Who was given it keeps it: a reset authenticates again.
     w.call("bdev_nvme_reset_controller", json!({"name": "Nvme0"}));
     w.await_paths(&[[true, true, true], [false, true, true]]);
+}
+
+/// The host's key at the target becomes another one; connections that there are stay.
+fn change(w: &World, host: u8, controller: Option<u8>) {
+    let names = KeyNames {
+        dhchap_key: "host".into(),
+        dhchap_ctrlr_key: controller.map(|_| "controller".into()),
+    };
+    let keys = Keys {
+        host: secret(host),
+        controller: controller.map(secret),
+    };
+    let keys = Some(HostKeys { keys, names });
+    let host = HostNqn::new(HOST).unwrap();
+    w.target
+        .handle
+        .call(TargetRequest::set_keys(nqn(), host, keys))
+        .unwrap();
+}
+
+/// What all queues of the host have agreed on.
+fn agreed(w: &World) -> Vec<(&'static str, &'static str, bool)> {
+    let status = w.target.status();
+    let controllers = &status.subsystems[0].controllers;
+    let qpairs = controllers.iter().flat_map(|c| &c.qpairs);
+    let all = qpairs.filter_map(|q| q.auth.map(|a| (a.names().0, a.names().1, a.both_ways)));
+    all.collect()
+}
+
+#[test]
+fn other_keys_while_connected() {
+    let files = Files::named("set");
+    let mut w = World::new();
+    require(&w, 1, None);
+    for byte in [1, 2, 3] {
+        let key = json!({"name": format!("key{byte}"), "path": files.key(byte)});
+        w.call("keyring_file_add_key", key);
+    }
+    let (code, text) = w.fail(
+        "bdev_nvme_set_keys",
+        json!({"name": "Nvme0", "dhchap_key": "key1"}),
+    );
+    assert!(code == -19 && text.contains("Nvme0"), "{code} {text}");
+    for (member, name) in [("dhchap_digests", "md5"), ("dhchap_dhgroups", "ffdhe1024")] {
+        let method = "bdev_nvme_set_options";
+        let (code, text) = w.fail(method, json!({member: [name]}));
+        assert!(code == -32602 && text.contains(name), "{code} {text}");
+        assert_eq!(w.fail(method, json!({member: []})).0, -32602);
+    }
+    let policy =
+        json!({"dhchap_digests": ["sha256", "sha384"], "dhchap_dhgroups": ["null", "ffdhe2048"]});
+    w.call("bdev_nvme_set_options", policy.clone());
+    let keys = json!({"hostnqn": HOST, "dhchap_key": "key1"});
+    w.attach(0, keys.clone());
+    w.attach(1, keys);
+    assert_eq!(agreed(&w), [("sha384", "ffdhe2048", false); 6]);
+    let saved = w.call("framework_get_config", json!({"name": "bdev"}));
+    let options = saved.as_array().unwrap().iter();
+    let mut options = options.filter(|c| c["method"] == "bdev_nvme_set_options");
+    assert_eq!(options.next().unwrap()["params"], policy);
+
+    // Both sides have another one, and the connections stay.
+    let cntlids = w.cntlids();
+    change(&w, 2, Some(3));
+    let keys = json!({"name": "Nvme0", "dhchap_key": "key2", "dhchap_ctrlr_key": "key3"});
+    assert_eq!(w.call("bdev_nvme_set_keys", keys), json!(true));
+    assert_eq!(agreed(&w), [("sha384", "ffdhe2048", true); 6]);
+    assert_eq!(w.cntlids(), cntlids);
+    let saved = w
+        .call("framework_get_config", json!({"name": "bdev"}))
+        .to_string();
+    assert!(saved.contains("key3") && !saved.contains("key1"), "{saved}");
+
+    // With a wrong one the connections go, and come back when it is right again.
+    let keys = json!({"name": "Nvme0", "dhchap_key": "key1"});
+    let (code, text) = w.fail("bdev_nvme_set_keys", keys);
+    assert!(
+        code == -5 && text.contains("authentication failed"),
+        "{code} {text}"
+    );
+    // Each has tried once more by itself.
+    while w.states() != ["failed", "failed"] {
+        std::thread::yield_now();
+    }
+    change(&w, 1, None);
+    w.call("bdev_nvme_reset_controller", json!({"name": "Nvme0"}));
+    w.await_paths(&[[true, true, true], [false, true, true]]);
+    assert_eq!(agreed(&w), [("sha384", "ffdhe2048", false); 6]);
+}
+
+/// The target allows something else from now on; by and by all queues have it.
+#[test]
+fn authentication_by_interval() {
+    let files = Files::named("interval");
+    let mut w = World::new();
+    require(&w, 1, None);
+    w.call(
+        "keyring_file_add_key",
+        json!({"name": "key1", "path": files.key(1)}),
+    );
+    let keys = json!({"hostnqn": HOST, "dhchap_key": "key1", "dhchap_interval_sec": 1});
+    w.attach(0, keys);
+    assert_eq!(agreed(&w), [("sha512", "ffdhe8192", false); 3]);
+    let policy = Policy {
+        hashes: vec![Hash::Sha256],
+        groups: vec![DhGroup::Null],
+    };
+    w.target
+        .handle
+        .call(TargetRequest::set_auth_policy(policy))
+        .unwrap();
+    wait_for("all queues to authenticate again", || {
+        agreed(&w) == [("sha256", "null", false); 3]
+    });
+    assert_eq!(w.cntlids().len(), 1);
+}
+
+#[test]
+fn discovery_with_keys() {
+    let files = Files::named("discovery");
+    let mut w = World::new();
+    require(&w, 1, Some(2));
+    for byte in [1, 2] {
+        let key = json!({"name": format!("key{byte}"), "path": files.key(byte)});
+        w.call("keyring_file_add_key", key);
+    }
+    let addr = w.listeners[0];
+    let params = json!({
+        "name": "Found",
+        "trtype": "TCP",
+        "adrfam": "ipv4",
+        "traddr": addr.ip().to_string(),
+        "trsvcid": addr.port().to_string(),
+        "hostnqn": HOST,
+        "wait_for_attach": true,
+        "dhchap_key": "key1",
+        "dhchap_ctrlr_key": "key2",
+    });
+    w.call("bdev_nvme_start_discovery", params);
+    let agreed = agreed(&w);
+    assert!(
+        agreed.len() >= 3 && agreed.iter().all(|a| a.2),
+        "{agreed:?}"
+    );
+    let saved = w.call("framework_get_config", json!({"name": "bdev"}));
+    let calls = saved.as_array().unwrap().iter();
+    let mut calls = calls.filter(|c| c["method"] == "bdev_nvme_start_discovery");
+    assert_eq!(calls.next().unwrap()["params"]["dhchap_ctrlr_key"], "key2");
 }
 
 #[test]

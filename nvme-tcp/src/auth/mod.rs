@@ -9,9 +9,12 @@
 //! reactor's turn. A [`Computation`] is a job on another thread.
 
 use pollux_reactor::rpc::{Params, RpcError};
+use serde_json::{Map, Value};
 
 mod error;
 pub use error::AuthError;
+mod policy_names;
+pub use policy_names::PolicyNames;
 
 #[cfg(feature = "auth")]
 mod controller;
@@ -63,6 +66,14 @@ impl KeyNames {
                 "'dhchap_ctrlr_key' needs a 'dhchap_key': a controller proves itself to a host that did",
             )),
             None => Ok(None),
+        }
+    }
+
+    /// Puts them into the parameters of a method.
+    pub fn put(&self, params: &mut Map<String, Value>) {
+        params.insert("dhchap_key".into(), self.dhchap_key.as_str().into());
+        if let Some(name) = &self.dhchap_ctrlr_key {
+            params.insert("dhchap_ctrlr_key".into(), name.as_str().into());
         }
     }
 }

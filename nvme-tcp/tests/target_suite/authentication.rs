@@ -144,6 +144,25 @@ fn nothing_is_done_before_and_everything_after() {
         assert_eq!(controller.qpairs[0].auth.unwrap().names().1, "ffdhe8192");
     }
 
+    // The same again on an I/O queue that serves, between its commands; one command at a time.
+    let (mut io, _) = connect(&target, 3, success.cntlid());
+    let fast = || only(Hash::Sha256, DhGroup::Null);
+    authenticate(&target, &mut io, keys(1, None), fast()).unwrap();
+    assert_eq!(io.write(1, 0, &[9; 512]), Status::SUCCESS);
+    let policy = only(Hash::Sha512, DhGroup::Ffdhe2048);
+    let agreed = authenticate(&target, &mut io, keys(1, Some(2)), policy).unwrap();
+    assert_eq!(io.read(1, 0, 1).unwrap(), [9; 512]);
+    let status = target.status();
+    let qpairs = &status.subsystems[0].controllers[0].qpairs;
+    let qpair = qpairs.iter().find(|q| q.qid == 3).unwrap();
+    assert_eq!((qpair.auth, qpair.counters.reads), (Some(agreed), 1));
+    let refused = authenticate(&target, &mut io, keys(3, None), fast());
+    let failed = AuthError::Refused(Explanation::AUTHENTICATION_FAILED);
+    assert_eq!(refused, Err(failed));
+    // That was the end of this queue, and of no other.
+    assert!(io.try_receive().is_none());
+    admin.identify_controller();
+
     // Again, on a queue that serves: commands go on meanwhile, also with another key.
     let policy = only(Hash::Sha256, DhGroup::Null);
     authenticate(&target, &mut admin, keys(1, None), policy.clone()).unwrap();

@@ -114,6 +114,7 @@ impl ProbeService {
             | ControllerEvent::DiscoveryLog
             | ControllerEvent::Overdue(_)
             | ControllerEvent::CrossControllerResetLog
+            | ControllerEvent::Authenticated
             | ControllerEvent::AbortFailed(_) => {}
         }
     }

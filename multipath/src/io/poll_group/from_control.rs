@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use pollux_nvme_tcp::auth::HostAuth;
 use pollux_nvme_tcp::host::FaultChange;
 use pollux_reactor::Context;
 
@@ -161,6 +162,14 @@ impl PollGroup {
     pub(crate) fn inject(&mut self, controller: ControllerId, change: FaultChange) {
         if let Some(link) = link_mut(&mut self.links, controller) {
             link.inject(change);
+        }
+    }
+
+    /// Authenticates the controller's queue pair again; one that is being connected does so in any case.
+    pub(crate) fn authenticate_again(&mut self, controller: ControllerId, auth: Option<HostAuth>) {
+        let now = self.now;
+        if let Some(link) = link_mut(&mut self.links, controller) {
+            link.authenticate_again(auth, now);
         }
     }
 

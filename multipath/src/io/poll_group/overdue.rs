@@ -49,6 +49,12 @@ impl PollGroup {
                 incarnation,
             });
         }
+        if overdue.authenticated {
+            self.post(FromIo::Authenticated {
+                controller,
+                incarnation,
+            });
+        }
         self.counters.timeouts += overdue.count as u64;
         if overdue.count > 0 {
             self.post(FromIo::CommandTimeout {

@@ -6,6 +6,7 @@ use super::keep_alive;
 use super::steps::Step;
 use super::{Asked, CommandTimeout, Controller, ControllerError, ControllerEvent};
 use super::{Stage, StepState, TimeoutAction};
+use crate::auth::LOOK_AGAIN;
 use crate::host::LOG_FLAG;
 use crate::host::admin::AdminCommand;
 use crate::host::queue_pair::{Overdue, RejectedReason};
@@ -27,6 +28,7 @@ impl<U> Controller<U> {
             self.admin.deadline(),
             self.faults.as_ref().and_then(|faults| faults.deadline()),
             self.age_at,
+            self.authenticate_at,
         ];
         let while_ready = [
             self.aers.deadline(self.known.aerl()),
@@ -55,6 +57,15 @@ impl<U> Controller<U> {
             }
         }
         self.send_step(now)?;
+        if self.authenticate_at.is_some_and(|at| now >= at) {
+            self.authenticate_at = match self.admin.go_on_authenticating(now)? {
+                true => Some(now + LOOK_AGAIN),
+                false => {
+                    self.events.push_back(ControllerEvent::Authenticated);
+                    None
+                }
+            };
+        }
         match self.keep_alive.due(now) {
             keep_alive::Due::Nothing => {}
             keep_alive::Due::ReadStatus => self.wants_status = true,

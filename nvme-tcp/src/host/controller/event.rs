@@ -76,6 +76,8 @@ pub enum ControllerEvent<U = ()> {
     CrossControllerResetLog,
     /// A request of the owner's ended.
     Admin(Completed<U>),
+    /// The admin queue has authenticated again, as was asked for.
+    Authenticated,
     /// Admin commands, as many as this, have not been answered within the command timeout. The ones that wait for
     /// events do not count.
     Overdue(usize),

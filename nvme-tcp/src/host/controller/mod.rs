@@ -30,6 +30,7 @@ use super::fault_injection::{FaultChange, FaultInjection};
 use super::namespaces::Namespace;
 use super::queue_pair::{ConnectOptions, Digests, QueueError, QueuePair, Rejected, RejectedReason};
 use super::request::{Completed, Request};
+use crate::auth::HostAuth;
 use crate::spec::cross_controller_reset::Impacted;
 use crate::spec::identify::IdentifyController;
 use crate::spec::registers::{Cap, Vs};
@@ -87,6 +88,8 @@ pub struct Controller<U = ()> {
     notices: Notices,
     aborts: Aborts,
     keep_alive: KeepAlive,
+    /// When to go on with an authentication that the owner has asked for.
+    authenticate_at: Option<Time>,
     /// When the admin commands are next looked through for some that are overdue.
     age_at: Option<Time>,
     /// Nothing is due before this time.
@@ -130,6 +133,7 @@ impl<U> Controller<U> {
             aers: Aers::default(),
             notices: Notices::default(),
             aborts: Aborts::default(),
+            authenticate_at: None,
             age_at: None,
             due: Time::ZERO,
         })
@@ -315,6 +319,17 @@ impl<U> Controller<U> {
     pub fn inject(&mut self, change: FaultChange) {
         self.due = Time::ZERO;
         self.faults.get_or_insert_default().change(change);
+    }
+
+    /// Authenticates with other keys from now on: what connects later, and at once the admin queue, if it serves and there
+    /// are keys. That ends with [`ControllerEvent::Authenticated`], or the controller does.
+    pub fn authenticate_again(&mut self, auth: Option<HostAuth>) {
+        self.due = Time::ZERO;
+        self.known.options.connect.auth.clone_from(&auth);
+        if self.admin.is_ready() && auth.is_some() {
+            self.authenticate_at = Some(Time::ZERO);
+        }
+        self.admin.authenticate_again(auth);
     }
 
     /// Starts an orderly shutdown (CC.SHN); it ends with [`ControllerEvent::Ended`].

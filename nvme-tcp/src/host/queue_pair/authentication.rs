@@ -3,7 +3,9 @@
 use pollux_reactor::{Progress, Time};
 
 use super::{QueueError, QueuePair, State};
-use crate::auth::{AuthError, Computation, HostStep, HostTransaction, LOOK_AGAIN, Names, Nonce};
+use crate::auth::{
+    AuthError, Computation, HostAuth, HostStep, HostTransaction, LOOK_AGAIN, Names, Nonce,
+};
 use crate::host::request::{Command, Lost, Outcome, Request, Transfer};
 use crate::spec::authentication::{RECEIVE_LEN, SECP_NVME, SPSP};
 use crate::spec::fabrics::ConnectSuccess;
@@ -17,14 +19,22 @@ pub(super) struct Authenticating {
     computation: Option<Computation>,
     /// When to ask for the result.
     look_at: Time,
-    /// The command that is outstanding is Authentication Receive.
+    /// The command that is outstanding, and whether it is Authentication Receive.
+    slot: Option<u16>,
     receives: bool,
+    /// When the queue, which serves, must have authenticated again.
+    deadline: Time,
 }
 
 impl Authenticating {
     /// When it has something to do although nothing arrives.
     pub(super) fn deadline(&self) -> Option<Time> {
         self.computation.as_ref().map(|_| self.look_at)
+    }
+
+    /// Whether the command in this slot belongs to it.
+    pub(super) fn has(&self, slot: u16) -> bool {
+        self.slot == Some(slot)
     }
 }
 
@@ -37,25 +47,36 @@ impl<T> QueuePair<T> {
         if success.ascr() {
             return Err(AuthError::SecureChannel.into());
         }
-        let options = &self.options;
-        let Some(auth) = &options.auth else {
+        let Some(auth) = &self.options.auth else {
             if success.atr() {
                 return Err(AuthError::NoKey.into());
             }
             self.state = State::Ready;
             return Ok(());
         };
-        // A controller that is to prove itself has to, whether it wants anything of the host or not.
-        if !success.atr() && !auth.keys.are_both_ways() {
+        // A controller that is to prove itself has to, whether it wants anything of the host or not. Whom a discovery
+        // service names has to, and so it need not.
+        let proves = auth.keys.are_both_ways() && !self.options.subnqn.is_discovery();
+        if !success.atr() && !proves {
             self.state = State::Ready;
             return Ok(());
         }
+        self.state = State::Authenticating;
+        self.begin_authentication(self.deadline)
+    }
+
+    fn begin_authentication(&mut self, deadline: Time) -> Result<(), QueueError> {
+        self.wants_authentication = false;
+        let options = &self.options;
+        let Some(auth) = &options.auth else {
+            return Ok(());
+        };
         let nonce = Nonce::draw().map_err(|_| AuthError::Local("no random numbers"))?;
         let names = Names {
             host: options.host.nqn.as_str().to_owned(),
             subsystem: options.subnqn.as_str().to_owned(),
         };
-        // Any number tells transactions of one queue apart, of which there is one.
+        // Any number tells transactions of one queue apart, of which there is one at a time.
         let t_id = options.queue_id;
         let (keys, policy) = (auth.keys.clone(), auth.policy.clone());
         self.authenticating = Some(Box::new(Authenticating {
@@ -63,10 +84,44 @@ impl<T> QueuePair<T> {
             threads: auth.threads,
             computation: None,
             look_at: Time::ZERO,
+            slot: None,
             receives: false,
+            deadline,
         }));
-        self.state = State::Authenticating;
         self.authenticate()
+    }
+
+    /// Has the queue, if it serves, authenticate again with these keys while it goes on serving; with none, only what is
+    /// connected later has none. Whoever calls this also calls [`go_on_authenticating`](Self::go_on_authenticating).
+    pub fn authenticate_again(&mut self, auth: Option<HostAuth>) {
+        self.wants_authentication = auth.is_some();
+        self.options.auth = auth;
+    }
+
+    /// Goes on with an authentication of a queue that serves: to be called every [`LOOK_AGAIN`] as long as it returns true.
+    ///
+    /// # Errors
+    /// Why it has failed; the connection is to be ended with that.
+    pub fn go_on_authenticating(&mut self, now: Time) -> Result<bool, QueueError> {
+        if self.state != State::Ready {
+            return Ok(false);
+        }
+        if let Some(auth) = &mut self.authenticating {
+            if now >= auth.deadline {
+                return Err(QueueError::Timeout("end of authentication"));
+            }
+            if auth.computation.is_some() {
+                // The caller comes again in any case.
+                let _ = self.take_computed(now)?;
+            } else if auth.slot.is_none() {
+                // There was no room for its command.
+                self.authenticate()?;
+            }
+        } else if self.wants_authentication {
+            let deadline = now + self.options.timeout;
+            self.begin_authentication(deadline)?;
+        }
+        Ok(self.wants_authentication || self.authenticating.is_some())
     }
 
     /// Takes the answer to Authentication Send or Receive, with its buffer.
@@ -86,10 +141,11 @@ impl<T> QueuePair<T> {
             }
             Outcome::Lost(Lost::Connection { .. }) => return Err(QueueError::Closed),
         }
-        if let Some(auth) = &mut self.authenticating
-            && auth.receives
-        {
-            auth.transaction.received(buffer);
+        if let Some(auth) = &mut self.authenticating {
+            auth.slot = None;
+            if auth.receives {
+                auth.transaction.received(buffer);
+            }
         }
         self.authenticate()
     }
@@ -120,6 +176,9 @@ impl<T> QueuePair<T> {
         let Some(auth) = &mut self.authenticating else {
             return Ok(());
         };
+        if self.table.is_full() {
+            return Ok(());
+        }
         let request = match auth.transaction.step() {
             HostStep::Send(message) => {
                 auth.receives = false;
@@ -146,11 +205,11 @@ impl<T> QueuePair<T> {
             }
             HostStep::Failed(error) => return Err(error.into()),
         };
-        let issued = self.issue_own(request);
-        debug_assert!(
-            issued,
-            "no slot for authentication, which comes before all else"
-        );
+        auth.slot = self.table.insert_own(request);
+        debug_assert!(auth.slot.is_some(), "there is a slot");
+        if let Some(slot) = auth.slot {
+            self.transmitter.issue(slot);
+        }
         self.transmitter.transmit(&mut self.stream, &mut self.table)
     }
 }

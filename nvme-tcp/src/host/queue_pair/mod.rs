@@ -130,8 +130,10 @@ pub struct QueuePair<T = ()> {
     receive_at: Time,
     /// Receives in a row of a deep queue that found nothing.
     found_nothing: u8,
-    /// Until it has authenticated.
+    /// While it authenticates.
     authenticating: Option<Box<Authenticating>>,
+    /// It serves, and is to authenticate again.
+    wants_authentication: bool,
     /// Commands that failed while their data was on the way.
     deferred: usize,
     error: Option<QueueError>,
@@ -174,6 +176,7 @@ impl<T> QueuePair<T> {
             receive_at: now,
             found_nothing: 0,
             authenticating: None,
+            wants_authentication: false,
             deferred: 0,
             error: None,
         })

@@ -376,9 +376,10 @@ impl<T> QueuePair<T> {
     #[cold]
     fn on_own_answer(&mut self, index: u16, outcome: Outcome) -> Result<(), QueueError> {
         let buffer = self.table.own_buffer(index);
+        let authenticates = self.authenticating.as_ref().is_some_and(|a| a.has(index));
         match self.state {
             State::Connect => self.on_connect_answer(outcome),
-            State::Authenticating => self.on_authentication_answer(outcome, &buffer),
+            _ if authenticates => self.on_authentication_answer(outcome, &buffer),
             // A probe: that there was an answer is all that was wanted.
             _ => Ok(()),
         }

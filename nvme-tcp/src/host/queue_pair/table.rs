@@ -183,6 +183,11 @@ impl<T> CommandTable<T> {
         self.slots.len() - self.free.len()
     }
 
+    /// No slot is free.
+    pub fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
     /// Takes a slot for `request`; the request comes back if none is free.
     #[inline(always)]
     pub fn insert(&mut self, request: Request<T>) -> Result<u16, Request<T>> {

@@ -17,9 +17,11 @@ use crate::spec::{Cqe, Sqe};
 use crate::target::LOG_FLAG;
 use crate::target::admin::command::{check_answer_len, host_data};
 use crate::target::config::HostKeys;
-use crate::target::control::connection::{HomeConnection, Role};
+use crate::target::control::connection::{Again, Authentication, HomeConnection, Place, Role};
 use crate::target::control::{Home, HomeTurn};
 use crate::target::io::ControllerKey;
+use crate::target::io::message::{Authenticated, IoMessage};
+use crate::target::io::queue::execute::Authenticate;
 
 /// Time from a Connect to the end of its authentication.
 pub(super) const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,7 +39,7 @@ impl Home {
         subsystem.hosts.get(hostnqn)?.as_ref()
     }
 
-    /// Carries out Authentication Send or Receive.
+    /// Carries out Authentication Send or Receive of a connection.
     #[cold]
     pub(super) fn authenticate(
         &mut self,
@@ -46,24 +48,59 @@ impl Home {
         data: &[u8],
         now: Time,
     ) {
-        let cid = sqe.cid.get();
-        match sqe.fctype() {
-            fctype::AUTHENTICATION_SEND => {
-                let result = self.authentication_send(connection, sqe, data, now);
-                self.answer_authentication(connection, cid, result.map(|()| Vec::new()));
-            }
-            _ => {
-                if let Err(status) = self.authentication_receive(connection, sqe) {
-                    self.answer_authentication(connection, cid, Err(status));
-                }
-            }
+        let of = (Place::Connection(connection.conn.id), connection.role.key());
+        if let Some(result) = self.carry_out(of, &mut connection.auth, sqe, data, now) {
+            self.answer_authentication(connection, sqe.cid.get(), result);
         }
         self.settle_authentication(connection);
     }
 
+    /// The same of an I/O queue that serves.
+    #[cold]
+    pub(super) fn authenticate_again(&mut self, asked: &Authenticate, turn: &mut HomeTurn<'_, '_>) {
+        let (key, qid, connection) = (asked.key, asked.qid, asked.connection);
+        let entry = self
+            .controllers
+            .get(&key)
+            .and_then(|c| c.io_queues.get(&qid));
+        if entry.is_none_or(|entry| entry.connection != connection) {
+            // The queue has gone meanwhile.
+            return;
+        }
+        let known = self.again.remove(&(key, qid));
+        let known = known.filter(|again| again.connection == connection);
+        let mut auth = known.and_then(|again| again.auth);
+        let of = (Place::Queue(key, qid), Some(key));
+        let answer = self.carry_out(of, &mut auth, &asked.sqe, &asked.data, turn.cx.now());
+        self.again.insert((key, qid), Again { connection, auth });
+        if let Some(result) = answer {
+            self.tell_queue((key, qid), Some((asked.sqe.cid.get(), result)), None, turn);
+        }
+        self.settle_queue((key, qid), turn);
+    }
+
+    /// Carries out a command; `None`: it is answered when its transaction is settled.
+    fn carry_out(
+        &mut self,
+        (place, key): (Place, Option<ControllerKey>),
+        auth: &mut Option<Box<Authentication>>,
+        sqe: &Sqe,
+        data: &[u8],
+        now: Time,
+    ) -> Option<Result<Vec<u8>, Status>> {
+        match sqe.fctype() {
+            fctype::AUTHENTICATION_SEND => {
+                let done = self.authentication_send((place, key), auth, sqe, data, now);
+                Some(done.map(|()| Vec::new()))
+            }
+            _ => self.authentication_receive(key, auth, sqe).err().map(Err),
+        }
+    }
+
     fn authentication_send(
         &mut self,
-        connection: &mut HomeConnection,
+        (place, key): (Place, Option<ControllerKey>),
+        auth: &mut Option<Box<Authentication>>,
         sqe: &Sqe,
         data: &[u8],
         now: Time,
@@ -73,15 +110,12 @@ impl Home {
         if !command.is_nvme() || data.is_empty() || command.length.get() as usize != data.len() {
             return Err(Status::INVALID_FIELD.with_dnr());
         }
-        self.begin_transaction(connection)?;
-        let id = connection.conn.id;
-        let auth = connection.auth.as_deref_mut();
-        if let Some(auth) = auth
-            && let Some(transaction) = &mut auth.transaction
+        let auth = self.begin_transaction(key, auth)?;
+        if let Some(transaction) = &mut auth.transaction
             && let Some(job) = transaction.send(data)
         {
             auth.computation = Some(Computation::start(job, self.threads));
-            self.computing.insert(id);
+            self.computing.insert(place);
             self.look_again_at = Some(now + LOOK_AGAIN);
         }
         Ok(())
@@ -89,7 +123,8 @@ impl Home {
 
     fn authentication_receive(
         &mut self,
-        connection: &mut HomeConnection,
+        key: Option<ControllerKey>,
+        auth: &mut Option<Box<Authentication>>,
         sqe: &Sqe,
     ) -> Result<(), Status> {
         let command = sqe.as_authentication();
@@ -98,28 +133,28 @@ impl Home {
             return Err(Status::INVALID_FIELD.with_dnr());
         }
         check_answer_len(sqe, room)?;
-        self.begin_transaction(connection)?;
-        if let Some(auth) = &mut connection.auth {
-            if auth.waiting.is_some() {
-                return Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr());
-            }
-            auth.waiting = Some((sqe.cid.get(), room));
+        let auth = self.begin_transaction(key, auth)?;
+        if auth.waiting.is_some() {
+            return Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr());
         }
+        auth.waiting = Some((sqe.cid.get(), room));
         Ok(())
     }
 
     /// Begins a transaction, unless one is under way.
-    fn begin_transaction(&self, connection: &mut HomeConnection) -> Result<(), Status> {
-        let under_way = connection
-            .auth
-            .as_ref()
-            .and_then(|auth| auth.transaction.as_ref());
-        if under_way.is_none_or(|t| matches!(t.outcome(), Some(Ok(_)))) {
-            let transaction = self.new_transaction(connection.role.key())?;
-            let auth = connection.auth.get_or_insert_default();
+    fn begin_transaction<'a>(
+        &self,
+        key: Option<ControllerKey>,
+        auth: &'a mut Option<Box<Authentication>>,
+    ) -> Result<&'a mut Authentication, Status> {
+        let under_way = auth.as_ref().and_then(|auth| auth.transaction.as_ref());
+        let begins = under_way.is_none_or(|t| matches!(t.outcome(), Some(Ok(_))));
+        let transaction = begins.then(|| self.new_transaction(key)).transpose()?;
+        let auth = auth.get_or_insert_default();
+        if let Some(transaction) = transaction {
             auth.transaction = Some(Box::new(transaction));
         }
-        Ok(())
+        Ok(auth)
     }
 
     fn new_transaction(&self, key: Option<ControllerKey>) -> Result<ControllerTransaction, Status> {
@@ -145,64 +180,76 @@ impl Home {
     /// Answers an Authentication Receive that waits, if it can be, and takes note of how the transaction has ended. The
     /// connection has its buffers.
     pub(super) fn settle_authentication(&mut self, connection: &mut HomeConnection) {
-        let Some(auth) = connection.auth.as_deref_mut() else {
+        let Some(settled) = connection.auth.as_deref_mut().map(settle) else {
             return;
         };
-        let Some(transaction) = &mut auth.transaction else {
-            return;
-        };
-        let mut answer = None;
-        if let Some((cid, room)) = auth.waiting {
-            match transaction.receive(room) {
-                Answer::Later => {}
-                Answer::NoRoom => answer = Some((cid, Err(Status::INVALID_FIELD.with_dnr()))),
-                Answer::Message(mut message) => {
-                    // Hosts expect as much as they have asked for.
-                    let padded = room.min(RECEIVE_LEN as usize).max(message.len());
-                    message.resize(padded, 0);
-                    answer = Some((cid, Ok(message)));
-                }
-            }
+        if let (Some(agreed), Some(key)) = (settled.agreed, connection.role.key()) {
+            let qid = match connection.role {
+                Role::Authenticating(queue) => queue.qid,
+                _ => 0,
+            };
+            self.note_authenticated(key, qid, agreed);
         }
-        let outcome = transaction.outcome();
-        if answer.is_some() {
-            auth.waiting = None;
-        }
-        match outcome {
-            Some(Ok(agreed)) if auth.agreed != Some(agreed) => {
-                auth.agreed = Some(agreed);
-                self.note_authenticated(connection, agreed);
-            }
-            Some(Err(explanation)) => auth.failed = Some(reason(explanation)),
-            _ => {}
-        }
-        if let Some((cid, answer)) = answer {
+        if let Some((cid, answer)) = settled.answer {
             self.answer_authentication(connection, cid, answer);
         }
     }
 
-    fn note_authenticated(&mut self, connection: &HomeConnection, agreed: Agreed) {
-        let Some(controller) = connection
-            .role
-            .key()
-            .and_then(|key| self.controllers.get_mut(&key))
-        else {
+    /// The same of an I/O queue that serves.
+    fn settle_queue(&mut self, (key, qid): (ControllerKey, u16), turn: &mut HomeTurn<'_, '_>) {
+        let again = self.again.get_mut(&(key, qid));
+        let Some(auth) = again.and_then(|again| again.auth.as_deref_mut()) else {
+            return;
+        };
+        let settled = settle(auth);
+        let failed = auth.failed;
+        if let Some(agreed) = settled.agreed {
+            self.note_authenticated(key, qid, agreed);
+        }
+        if settled.answer.is_some() || failed.is_some() {
+            self.tell_queue((key, qid), settled.answer, failed, turn);
+        }
+    }
+
+    fn tell_queue(
+        &self,
+        (key, qid): (ControllerKey, u16),
+        answer: Option<(u16, Result<Vec<u8>, Status>)>,
+        end: Option<&'static str>,
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
+        let entry = self
+            .controllers
+            .get(&key)
+            .and_then(|c| c.io_queues.get(&qid));
+        if let Some(entry) = entry {
+            let said = Authenticated {
+                key,
+                qid,
+                connection: entry.connection,
+                answer,
+                end,
+            };
+            let message = IoMessage::Authenticated(Box::new(said));
+            turn.links.send_io(entry.reactor, message);
+        }
+    }
+
+    fn note_authenticated(&mut self, key: ControllerKey, qid: u16, agreed: Agreed) {
+        let Some(controller) = self.controllers.get_mut(&key) else {
             return;
         };
         let (hash, group) = agreed.names();
-        let peer = connection.conn.peer;
         log::debug!(
             target: LOG_FLAG,
-            "{peer}: host {} has authenticated with {hash} and {group}",
+            "{}: host {} has authenticated queue {qid} with {hash} and {group}",
+            controller.admin.peer,
             controller.hostnqn
         );
-        match connection.role {
-            Role::Authenticating(queue) => {
-                if let Some(entry) = controller.io_queues.get_mut(&queue.qid) {
-                    entry.auth = Some(agreed);
-                }
-            }
-            _ => controller.admin.auth = Some(agreed),
+        match controller.io_queues.get_mut(&qid) {
+            Some(entry) => entry.auth = Some(agreed),
+            None if qid == 0 => controller.admin.auth = Some(agreed),
+            None => {}
         }
     }
 
@@ -260,11 +307,15 @@ impl Home {
 
     /// Takes what other threads have computed.
     #[cold]
-    pub(super) fn take_computed(&mut self, turn: &HomeTurn<'_, '_>) -> Progress {
-        let (mut progress, due) = (Progress::Idle, &mut self.due);
-        let connections = &mut self.connections;
-        self.computing.retain(|id| {
-            let Some(auth) = connections.get_mut(id).and_then(|c| c.auth.as_deref_mut()) else {
+    pub(super) fn take_computed(&mut self, turn: &mut HomeTurn<'_, '_>) -> Progress {
+        let mut done = Vec::new();
+        let (connections, again) = (&mut self.connections, &mut self.again);
+        self.computing.retain(|&place| {
+            let auth = match place {
+                Place::Connection(id) => connections.get_mut(&id).map(|c| &mut c.auth),
+                Place::Queue(key, qid) => again.get_mut(&(key, qid)).map(|a| &mut a.auth),
+            };
+            let Some(auth) = auth.and_then(|auth| auth.as_deref_mut()) else {
                 return false;
             };
             let Some(computation) = &mut auth.computation else {
@@ -277,13 +328,66 @@ impl Home {
             if let Some(transaction) = &mut auth.transaction {
                 transaction.computed(powers);
             }
-            due.push(*id);
-            progress = Progress::Busy;
+            done.push(place);
             false
         });
         let again = turn.cx.now() + LOOK_AGAIN;
         self.look_again_at = (!self.computing.is_empty()).then_some(again);
-        progress
+        for &place in &done {
+            match place {
+                Place::Connection(id) => self.due.push(id),
+                Place::Queue(key, qid) => self.settle_queue((key, qid), turn),
+            }
+        }
+        match done.is_empty() {
+            true => Progress::Idle,
+            false => Progress::Busy,
+        }
+    }
+}
+
+/// What there is to be said of a transaction.
+struct Settled {
+    /// The answer to the Authentication Receive that waited.
+    answer: Option<(u16, Result<Vec<u8>, Status>)>,
+    /// What was agreed on, when that is news.
+    agreed: Option<Agreed>,
+}
+
+fn settle(auth: &mut Authentication) -> Settled {
+    let (mut answer, mut news) = (None, None);
+    let Some(transaction) = &mut auth.transaction else {
+        return Settled {
+            answer,
+            agreed: news,
+        };
+    };
+    if let Some((cid, room)) = auth.waiting {
+        match transaction.receive(room) {
+            Answer::Later => {}
+            Answer::NoRoom => answer = Some((cid, Err(Status::INVALID_FIELD.with_dnr()))),
+            Answer::Message(mut message) => {
+                // Hosts expect as much as they have asked for.
+                let padded = room.min(RECEIVE_LEN as usize).max(message.len());
+                message.resize(padded, 0);
+                answer = Some((cid, Ok(message)));
+            }
+        }
+    }
+    if answer.is_some() {
+        auth.waiting = None;
+    }
+    match transaction.outcome() {
+        Some(Ok(agreed)) if auth.agreed != Some(agreed) => {
+            auth.agreed = Some(agreed);
+            news = Some(agreed);
+        }
+        Some(Err(explanation)) => auth.failed = Some(reason(explanation)),
+        _ => {}
+    }
+    Settled {
+        answer,
+        agreed: news,
     }
 }
 

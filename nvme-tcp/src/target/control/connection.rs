@@ -28,6 +28,22 @@ impl Role {
     }
 }
 
+/// The authentication of an I/O queue that serves already, whose host authenticates again.
+#[derive(Debug)]
+pub(super) struct Again {
+    pub(super) connection: u64,
+    pub(super) auth: Option<Box<Authentication>>,
+}
+
+/// Where an authentication is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// With this connection of home.
+    Connection(u64),
+    /// With this I/O queue of a controller.
+    Queue(ControllerKey, u16),
+}
+
 /// A connection of home.
 #[derive(Debug)]
 pub(super) struct HomeConnection {

@@ -35,7 +35,7 @@ use crate::target::conn::buffers::Buffers;
 use crate::target::conn::linger::Lingering;
 use crate::target::conn::said::Said;
 use crate::target::control::admission::Admission;
-use crate::target::control::connection::{HomeConnection, Role};
+use crate::target::control::connection::{Again, HomeConnection, Place, Role};
 use crate::target::control::links::Links;
 use crate::target::control::message::HomeMessage;
 use crate::target::control::quiesce::{Ends, Of};
@@ -78,8 +78,10 @@ pub(in crate::target) struct Home {
     removals: BTreeMap<u64, Removal>,
     /// The ends of controllers, as far as somebody may ask for them.
     ends: Ends,
-    /// Connections for whose authentication something is computed by another thread, and when to look at them again.
-    computing: BTreeSet<u64>,
+    /// Authentications for which something is computed by another thread, and when to look at them again.
+    computing: BTreeSet<Place>,
+    /// I/O queues that serve and whose hosts authenticate, or have authenticated, again.
+    again: BTreeMap<(ControllerKey, u16), Again>,
     look_again_at: Option<Time>,
     /// There may be other threads.
     threads: bool,
@@ -105,6 +107,7 @@ impl Home {
             removals: BTreeMap::new(),
             ends: Ends::default(),
             computing: BTreeSet::new(),
+            again: BTreeMap::new(),
             look_again_at: None,
             threads,
             last_id: 0,
@@ -146,6 +149,7 @@ impl Home {
                         .is_some_and(|q| q.connection == connection)
                 {
                     controller.io_queues.remove(&qid);
+                    self.again.remove(&(key, qid));
                 }
             }
             IoEvent::Aborted {
@@ -162,6 +166,7 @@ impl Home {
                     self.due.push(controller.admin.connection);
                 }
             }
+            IoEvent::Authenticate(asked) => self.authenticate_again(&asked, turn),
             IoEvent::DiskChanged => self.disks_changed(turn),
         }
     }
@@ -255,10 +260,12 @@ impl Home {
         self.forget_controller(key, turn);
     }
 
-    /// Drops the connections of a controller's I/O queues that have not authenticated yet.
+    /// Drops the connections of a controller's I/O queues that have not authenticated yet, and what is known of those that
+    /// authenticate again.
     fn drop_authenticating(&mut self, key: ControllerKey) {
         self.connections
             .retain(|_, c| !matches!(c.role, Role::Authenticating(queue) if queue.key == key));
+        self.again.retain(|(of, _), _| *of != key);
     }
 
     fn forget_controller(&mut self, key: ControllerKey, turn: &mut HomeTurn<'_, '_>) {

@@ -3,10 +3,12 @@
 use pollux_reactor::{Part, Time};
 
 use crate::spec::log::AnaState;
+use crate::spec::status::Status;
 use crate::target::disk::DiskRef;
 use crate::target::io::ControllerKey;
 use crate::target::io::channels::{Owner, Scope};
 use crate::target::io::queue::IoQueue;
+use crate::target::io::queue::execute::Authenticate;
 use crate::target::io::shares::HostName;
 use crate::target::status::{Fault, QpairCounters, QpairStatus, ReactorStatus};
 
@@ -42,6 +44,8 @@ pub(in crate::target) enum IoEvent {
         admin_cid: u16,
         aborted: bool,
     },
+    /// An authentication command has come on an I/O queue.
+    Authenticate(Authenticate),
     /// A disk has another size, or takes no more writes.
     DiskChanged,
 }
@@ -81,6 +85,8 @@ pub(in crate::target) enum IoMessage {
         cid: u16,
         admin_cid: u16,
     },
+    /// What home says to [`IoEvent::Authenticate`].
+    Authenticated(Box<Authenticated>),
     /// Answer: what was sent before has then taken effect.
     Sync(Part<()>),
     /// Answer when nothing that was in flight for what was removed before, and is within this scope, can execute any more.
@@ -89,6 +95,18 @@ pub(in crate::target) enum IoMessage {
     AwaitEnd(ControllerKey, Part<()>),
     /// Answer with what this reactor has to tell.
     Report(Part<ReactorReport>),
+}
+
+/// How the authentication of an I/O queue goes on.
+#[derive(Debug)]
+pub(in crate::target) struct Authenticated {
+    pub(in crate::target) key: ControllerKey,
+    pub(in crate::target) qid: u16,
+    pub(in crate::target) connection: u64,
+    /// The answer to the command with this identifier: data, or why not.
+    pub(in crate::target) answer: Option<(u16, Result<Vec<u8>, Status>)>,
+    /// The queue is to end after that, and why.
+    pub(in crate::target) end: Option<&'static str>,
 }
 
 /// What one reactor has to tell.

@@ -13,10 +13,10 @@ use crate::target::io::ControllerKey;
 use crate::target::io::channels::{Answer, Channels, CommandRef};
 use crate::target::io::command::{Namespaces, View};
 use crate::target::io::message::{
-    IoEvent, IoMessage, KEEP_ALIVE_TIMEOUT, NamespaceView, ReactorReport,
+    Authenticated, IoEvent, IoMessage, KEEP_ALIVE_TIMEOUT, NamespaceView, ReactorReport,
 };
 use crate::target::io::queue::IoQueue;
-use crate::target::io::queue::execute::Serving;
+use crate::target::io::queue::execute::{Authenticate, Serving};
 use crate::target::io::staging::StagingPool;
 use crate::target::status::{Fault, QpairCounters, ReactorStatus};
 use crate::target::token;
@@ -72,8 +72,9 @@ pub(in crate::target) struct IoPart {
     lease_at: Time,
     /// Connections that were ended because data did not come.
     data_timeouts: u64,
-    /// What home is to hear.
+    /// What home is to hear, and what it is to carry out.
     pub(in crate::target) told: Vec<IoEvent>,
+    for_home: Vec<Authenticate>,
     /// I/O queues since the start.
     qpairs: u64,
     /// Sums over queues that are closed.
@@ -97,6 +98,7 @@ impl IoPart {
             lease_at: Time::MAX,
             data_timeouts: 0,
             told: Vec::new(),
+            for_home: Vec::new(),
             qpairs: 0,
             closed: QpairCounters::default(),
             closed_staging_waits: 0,
@@ -153,12 +155,36 @@ impl IoPart {
                     aborted,
                 });
             }
+            IoMessage::Authenticated(answer) => self.authenticated(*answer, turn),
             IoMessage::Sync(part) => part.answer(()),
             IoMessage::AwaitRemoval(scope, part) => self.channels.await_removal(&scope, part),
             IoMessage::AwaitEnd(key, part) => self.channels.await_end(key, part),
             IoMessage::Report(part) => part.answer(self.report(turn.cx.now())),
         }
         self.tell_home();
+    }
+
+    /// Passes on what home says to an authentication, unless the queue has gone meanwhile.
+    fn authenticated(&mut self, said: Authenticated, turn: &mut Turn<'_, '_>) {
+        let place = self.place_of(said.key, said.qid);
+        let seat = place.and_then(|place| Some((place, self.seats.get_mut(place)?.as_mut()?)));
+        let Some((place, seat)) = seat.filter(|(_, seat)| seat.queue.conn.id == said.connection)
+        else {
+            return;
+        };
+        let queue = &mut seat.queue;
+        if let Some((cid, result)) = said.answer {
+            queue.authenticated(cid, result, &mut self.pool);
+        }
+        match said.end {
+            None => self.poll_at(place),
+            Some(reason) => {
+                // The host is told why as far as there is room for that.
+                queue.conn.wake(turn.buffers);
+                queue.answer_all(&mut self.pool, turn.cx.now());
+                self.end(place, End::Fault(reason), turn);
+            }
+        }
     }
 
     fn abort(&mut self, place: usize, cid: u16, now: Time) -> bool {
@@ -172,12 +198,17 @@ impl IoPart {
             namespaces: &controller.namespaces,
             channels: &mut self.channels,
             pool: &mut self.pool,
+            for_home: &mut self.for_home,
         };
         seat.queue.abort(cid, &mut serving, now)
     }
 
-    /// What home has not heard of its disks.
+    /// What home has not heard of its disks and of authentications.
     fn tell_home(&mut self) {
+        if !self.for_home.is_empty() {
+            let asked = self.for_home.drain(..).map(IoEvent::Authenticate);
+            self.told.extend(asked);
+        }
         if std::mem::take(&mut self.channels.changed) {
             self.told.push(IoEvent::DiskChanged);
         }
@@ -394,6 +425,7 @@ impl IoPart {
                 namespaces: &controller.namespaces,
                 channels: &mut self.channels,
                 pool: &mut self.pool,
+                for_home: &mut self.for_home,
             };
             match seat.queue.poll(&mut serving, turn.cx) {
                 Ok(found) => {

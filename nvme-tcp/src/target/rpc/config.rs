@@ -27,7 +27,7 @@ fn entry(method: &str, params: Value) -> Value {
 
 fn saved(state: &State, status: &TargetStatus) -> Vec<Value> {
     // First, since it holds for all that comes after.
-    let settings = settings::saved(status).map(|params| entry("nvmf_set_config", params));
+    let settings = settings::saved(state, status).map(|params| entry("nvmf_set_config", params));
     let mut calls: Vec<Value> = settings.into_iter().collect();
     calls.extend(transport::saved(state));
     let [crdt1, crdt2, crdt3] = state.retry_delays;

@@ -25,6 +25,7 @@ use std::time::Duration;
 use self::disks::Disks;
 use self::disks::{resize, stacked};
 pub use self::flags::register_with;
+use crate::auth::PolicyNames;
 use crate::spec::nqn::Nqn;
 use crate::target::control::handle::TargetHandle;
 use crate::target::control::request::{Removed, TargetRequest};
@@ -46,6 +47,8 @@ struct State {
     /// Listeners of the discovery subsystem.
     discovery_listeners: Vec<SocketAddr>,
     retry_delays: [u16; 3],
+    /// What hosts that authenticate may choose from.
+    auth: PolicyNames,
     disks: Disks,
     #[cfg(feature = "auth")]
     keyring: crate::auth::Keyring,
@@ -71,6 +74,7 @@ impl State {
             transport_is_default: false,
             discovery_listeners: Vec::new(),
             retry_delays: [0; 3],
+            auth: PolicyNames::default(),
             disks: Disks::default(),
             #[cfg(feature = "auth")]
             keyring: Default::default(),

@@ -6,6 +6,7 @@ use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value};
 
 use super::{Module, State, done, forward};
+use crate::auth::PolicyNames;
 use crate::target::control::request::TargetRequest;
 use crate::target::status::TargetStatus;
 use crate::target::subsystem::CQT_MS;
@@ -35,7 +36,7 @@ const DUP_HOST_POLICIES: [(&str, bool); 2] = [("allow", true), ("restrict_per_li
 const MATCH_ANY: &str = "match_any";
 
 /// The parameters that set the same again, unless all is as at the start.
-pub(super) fn saved(status: &TargetStatus) -> Option<Value> {
+pub(super) fn saved(state: &State, status: &TargetStatus) -> Option<Value> {
     let mut params = Map::new();
     if status.cqt_ms != CQT_MS {
         params.insert("cqt_ms".into(), status.cqt_ms.into());
@@ -43,6 +44,7 @@ pub(super) fn saved(status: &TargetStatus) -> Option<Value> {
     if !status.duplicate_hosts {
         params.insert("dup_host_policy".into(), "restrict_per_listener".into());
     }
+    state.auth.put(&mut params);
     (!params.is_empty()).then(|| params.into())
 }
 
@@ -59,13 +61,18 @@ fn set(state: &mut State, call: &mut Call<State>) -> MethodResult {
         return Err(RpcError::invalid_params(text));
     }
     params.unused::<String>(&["poll_groups_mask"])?;
-    params.unused::<Vec<String>>(&["dhchap_digests", "dhchap_dhgroups"])?;
+    let auth = PolicyNames::take(params)?;
     let allow = params.one_of("dup_host_policy", &DUP_HOST_POLICIES)?;
     let cqt_ms = params.optional("cqt_ms")?;
     params.finish()?;
     // Requests are carried out in order, so that the answer to the last one is that to all.
     if let Some(allow) = allow {
         let request = TargetRequest::allow_duplicate_hosts(allow);
+        state.target.request(request, |_| {});
+    }
+    if !auth.is_empty() {
+        state.auth = auth.or(&state.auth);
+        let request = TargetRequest::set_auth_policy(state.auth.policy());
         state.target.request(request, |_| {});
     }
     let last = match cqt_ms {

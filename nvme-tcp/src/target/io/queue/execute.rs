@@ -3,11 +3,12 @@
 use pollux_reactor::{Context, Time};
 
 use crate::spec::Sqe;
-use crate::spec::opcode::nvm;
+use crate::spec::opcode::{FABRICS, nvm};
 use crate::spec::sqe::NSID_ALL;
 use crate::spec::status::Status;
 use crate::target::conn::connection::wire_len;
 use crate::target::disk::{Buffer, Op};
+use crate::target::io::ControllerKey;
 use crate::target::io::channels::{Answer, Channels, CommandRef};
 use crate::target::io::command::{Namespaces, namespace, op};
 use crate::target::io::queue::IoQueue;
@@ -21,6 +22,18 @@ pub(in crate::target) struct Serving<'a> {
     pub(in crate::target) namespaces: &'a Namespaces,
     pub(in crate::target) channels: &'a mut Channels,
     pub(in crate::target) pool: &'a mut StagingPool,
+    /// What home is to carry out.
+    pub(in crate::target) for_home: &'a mut Vec<Authenticate>,
+}
+
+/// Authentication Send or Receive on an I/O queue, with the data that came.
+#[derive(Debug)]
+pub(in crate::target) struct Authenticate {
+    pub(in crate::target) key: ControllerKey,
+    pub(in crate::target) qid: u16,
+    pub(in crate::target) connection: u64,
+    pub(in crate::target) sqe: Sqe,
+    pub(in crate::target) data: Vec<u8>,
 }
 
 impl IoQueue {
@@ -201,6 +214,29 @@ impl IoQueue {
         }
     }
 
+    /// Home has carried out an authentication command.
+    pub(in crate::target) fn authenticated(
+        &mut self,
+        cid: u16,
+        result: Result<Vec<u8>, Status>,
+        pool: &mut StagingPool,
+    ) {
+        let is_it = |(_, c): &(usize, &InFlight)| {
+            matches!(c.stage, Stage::AtHome) && c.sqe.cid.get() == cid
+        };
+        let Some((slot, _)) = self.table.iter().find(is_it) else {
+            return;
+        };
+        let result = result.map(|data| {
+            if !data.is_empty() {
+                let mut buffer = pool.take_at_once(self.client, wire_len(data.len()));
+                buffer.copy_from_slice(&data);
+                self.table.command(slot).data = buffer;
+            }
+        });
+        self.ended(slot, result);
+    }
+
     /// A command is to be answered when there is room for that.
     pub(in crate::target) fn ended(&mut self, slot: usize, result: Result<(), Status>) {
         self.table.command(slot).stage = Stage::Ended { result, sent: 0 };
@@ -227,7 +263,8 @@ impl IoQueue {
             unreachable!("a command that is to be answered has ended");
         };
         let (sqe, result) = (*sqe, *result);
-        if sqe.opcode == nvm::READ && result.is_ok() {
+        let reads = sqe.opcode == nvm::READ || sqe.opcode == FABRICS && !data.is_empty();
+        if reads && result.is_ok() {
             let cqe = crate::spec::Cqe {
                 cid: sqe.cid,
                 ..done
@@ -257,8 +294,10 @@ impl IoQueue {
                 return false;
             }
             self.untaken = None;
-            self.counters.reads += 1;
-            self.counters.bytes_read += cursor.len();
+            if sqe.opcode == nvm::READ {
+                self.counters.reads += 1;
+                self.counters.bytes_read += cursor.len();
+            }
         } else {
             self.count_write(&sqe, result);
             self.complete(sqe.cid.get(), result, 0);
@@ -268,6 +307,16 @@ impl IoQueue {
         let command = self.table.remove(slot);
         pool.give(self.client, command.data, now);
         true
+    }
+
+    /// Answers what has ended, as far as there is room.
+    pub(in crate::target) fn answer_all(&mut self, pool: &mut StagingPool, now: Time) {
+        let mut busy = false;
+        while !self.ended.is_empty() && self.conn.out.has_room() {
+            if !self.answer_next(pool, &mut busy, now) {
+                break;
+            }
+        }
     }
 
     /// Aborts a command that waits for a buffer, or is with a disk that can let go of it. Returns whether it is over.

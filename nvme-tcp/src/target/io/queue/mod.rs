@@ -24,8 +24,8 @@ use crate::target::disk::Buffer;
 use crate::target::io::ControllerKey;
 use crate::target::io::command::{InPlace, Plan, plan};
 use crate::target::io::queue::data::{Incoming, Oldest};
-use crate::target::io::queue::execute::Serving;
-use crate::target::io::queue::table::{Stage, Table};
+use crate::target::io::queue::execute::{Authenticate, Serving};
+use crate::target::io::queue::table::{InFlight, Stage, Table};
 use crate::target::io::read::ReadCursor;
 use crate::target::io::staging::StagingPool;
 use crate::target::status::{QpairCounters, QpairStatus};
@@ -320,7 +320,7 @@ impl IoQueue {
         let result = if self.table.len() > 0 && self.table.find(cid).is_some() {
             Err(Status::COMMAND_ID_CONFLICT.with_dnr())
         } else if sqe.opcode == opcode::FABRICS {
-            return self.fabrics(&sqe, frame.total_len);
+            return self.fabrics(&sqe, frame, intact, serving);
         } else if !intact {
             Err(Status::TRANSIENT_TRANSPORT_ERROR)
         } else {
@@ -400,8 +400,14 @@ impl IoQueue {
 
     /// Fabrics commands on an I/O queue.
     #[cold]
-    fn fabrics(&mut self, sqe: &Sqe, total_len: usize) -> Result<(), End> {
-        let cid = sqe.cid.get();
+    fn fabrics(
+        &mut self,
+        sqe: &Sqe,
+        frame: &Frame,
+        intact: bool,
+        serving: &mut Serving<'_>,
+    ) -> Result<(), End> {
+        let (cid, total_len) = (sqe.cid.get(), frame.total_len);
         let result = match sqe.fctype() {
             fctype::DISCONNECT if sqe.as_disconnect().recfmt.get() == 0 => {
                 self.complete(cid, Ok(()), 0);
@@ -410,11 +416,43 @@ impl IoQueue {
             }
             fctype::DISCONNECT => Err(Status::CONNECT_INCOMPATIBLE_FORMAT.with_dnr()),
             fctype::CONNECT => Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr()),
+            fctype::AUTHENTICATION_SEND | fctype::AUTHENTICATION_RECEIVE => {
+                self.authentication(sqe, frame, intact, serving)
+            }
             // Properties belong to the admin queue.
             _ => Err(Status::INVALID_OPCODE.with_dnr()),
         };
-        self.complete(cid, result, 0);
+        if let Some(result) = result.transpose() {
+            self.complete(cid, result, 0);
+        }
         self.conn.rx.consume(total_len);
         Ok(())
+    }
+
+    /// Has home carry out an authentication command, one at a time; `None`: it is answered later.
+    fn authentication(
+        &mut self,
+        sqe: &Sqe,
+        frame: &Frame,
+        intact: bool,
+        serving: &mut Serving<'_>,
+    ) -> Result<Option<()>, Status> {
+        if !intact {
+            return Err(Status::TRANSIENT_TRANSPORT_ERROR);
+        }
+        let is_at_home = |(_, command): (usize, &InFlight)| matches!(command.stage, Stage::AtHome);
+        if self.table.iter().any(is_at_home) {
+            return Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr());
+        }
+        let data = &self.conn.rx.data()[frame.data_offset..];
+        serving.for_home.push(Authenticate {
+            key: self.key,
+            qid: self.qid,
+            connection: self.conn.id,
+            sqe: *sqe,
+            data: data[..frame.data_len].to_vec(),
+        });
+        self.table.insert(*sqe, Buffer::default(), Stage::AtHome);
+        Ok(None)
     }
 }

@@ -21,6 +21,8 @@ pub(in crate::target) enum Stage {
         missing: usize,
         result: Result<(), Status>,
     },
+    /// The command belongs to an authentication, which home carries out.
+    AtHome,
     /// The command is to be answered, and so many bytes of its data have been queued.
     Ended {
         result: Result<(), Status>,
