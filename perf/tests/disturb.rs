@@ -145,7 +145,7 @@ fn reactions_are_measured_on_every_reactor() {
 
 #[test]
 fn a_silent_path_is_reset_and_the_other_one_goes_on() {
-    let (section, _) = disturbed("black-hole", &["--seconds", "1", "--slice", "0.5"]);
+    let (section, _) = disturbed("black-hole", &["--seconds", "2", "--slice", "1"]);
     assert_compared(&section["comparison"], 2);
     assert!(number(&section["resets"]) >= 2, "{section:#}");
     assert!(number(&section["silent_connects"]) > 0, "{section:#}");

@@ -185,6 +185,21 @@ def attach(host: Managed, ports: list[str]) -> None:
     host.refuse(-1, "bdev_nvme_set_options", "-r", "4")
 
 
+def other_keys(host: Managed, target: Managed, directory: Path, port: str) -> None:
+    """A controller that is connected authenticates again when its keys are set."""
+    key = f"{host.name}-key"
+    target.call("keyring_file_add_key", key, str(directory / key))
+    target.call("nvmf_subsystem_add_host", NQN, HOST_NQN, "--dhchap-key", key)
+    keyed = ("-b", "disk", *LOCAL, "-s", port, "-n", NQN, "-q", HOST_NQN, "--dhchap-key", key)
+    equal("volumes", host.call("bdev_nvme_attach_controller", *keyed), "diskn1")
+    host.refuse(-19, "bdev_nvme_set_keys", "nobody", "--dhchap-key", key)
+    host.call("bdev_nvme_set_keys", "disk", "--dhchap-key", key)
+    host.call("bdev_nvme_detach_controller", "disk")
+    wait_until("no volume", 5, lambda: host.call("bdev_get_bdevs") == [], 0.02)
+    target.call("nvmf_subsystem_remove_host", NQN, HOST_NQN, "-T", "1000")
+    target.call("keyring_file_remove_key", key)
+
+
 def paths(host: Managed, volume: str = "diskn1") -> dict[str, dict]:
     """The paths of a volume by port."""
     groups = host.call("bdev_nvme_get_io_paths", "-n", volume)["poll_groups"]
@@ -360,6 +375,7 @@ def session(client: Client, bin_dir: Path, directory: Path) -> None:
         for name in ("host", "perf"):
             host = start(name)
             keyring(host, pollux, directory)
+            other_keys(host, target, directory, ports[0])
             attach(host, ports)
             connections(target)
             multipath(host, target, ports)
