@@ -45,7 +45,8 @@ impl Drop for Files {
     }
 }
 
-fn require(w: &World, host: u8, controller: Option<u8>) {
+/// What a target is told of a host's keys.
+fn keys_of(host: u8, controller: Option<u8>) -> HostKeys {
     let names = KeyNames {
         dhchap_key: "host".into(),
         dhchap_ctrlr_key: controller.map(|_| "controller".into()),
@@ -54,8 +55,11 @@ fn require(w: &World, host: u8, controller: Option<u8>) {
         host: secret(host),
         controller: controller.map(secret),
     };
-    let keys = Some(HostKeys { keys, names });
-    let host = HostNqn::new(HOST).unwrap();
+    HostKeys { keys, names }
+}
+
+fn require(w: &World, host: u8, controller: Option<u8>) {
+    let (host, keys) = (HostNqn::new(HOST).unwrap(), Some(keys_of(host, controller)));
     w.target
         .handle
         .call(TargetRequest::add_host_with_keys(nqn(), host, keys))
@@ -140,16 +144,7 @@ fn attach_with_keys() {
 
 /// The host's key at the target becomes another one; connections that there are stay.
 fn change(w: &World, host: u8, controller: Option<u8>) {
-    let names = KeyNames {
-        dhchap_key: "host".into(),
-        dhchap_ctrlr_key: controller.map(|_| "controller".into()),
-    };
-    let keys = Keys {
-        host: secret(host),
-        controller: controller.map(secret),
-    };
-    let keys = Some(HostKeys { keys, names });
-    let host = HostNqn::new(HOST).unwrap();
+    let (host, keys) = (HostNqn::new(HOST).unwrap(), Some(keys_of(host, controller)));
     w.target
         .handle
         .call(TargetRequest::set_keys(nqn(), host, keys))
