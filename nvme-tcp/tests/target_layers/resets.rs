@@ -186,11 +186,10 @@ fn an_instance_ends_when_the_controller_is_disabled() {
     assert!(admin1.stream.is_closed());
 }
 
-/// What a target without a CQT says of it: nothing.
+/// What a target without a CQT says of it: nothing. A controller goes on with what it has said.
 #[test]
 fn a_target_says_what_it_keeps() {
     let mut w = World::new(|world| vec![world.malloc("Malloc0")]);
-    let (mut admin, _io) = w.connect(false);
     let said = |admin: &mut Queue| {
         let id = admin.identify_controller();
         let announces = id.oaes.get() & event::ENABLE_CROSS_CONTROLLER_RESET != 0;
@@ -209,6 +208,8 @@ fn a_target_says_what_it_keeps() {
     };
     for (ms, ccrl) in [(0, 0), (250, 4), (0, 0)] {
         w.call("nvmf_set_config", json!({"cqt_ms": ms}));
+        let (mut admin, _io) = w.connect(false);
+        w.call("nvmf_set_config", json!({"cqt_ms": 250 - ms}));
         assert_eq!(said(&mut admin), (ms, ccrl, ms > 0));
         let wanted = match ms {
             0 => Status::INVALID_OPCODE,
@@ -249,6 +250,7 @@ fn a_target_says_what_it_keeps() {
     for params in refused {
         assert_eq!(w.error("nvmf_set_config", params).0, -32602);
     }
+    let (mut admin, _io) = w.connect(false);
     assert_eq!(said(&mut admin).0, 65_535);
 }
 
@@ -275,9 +277,16 @@ fn keep_alive(admin: &mut Queue) {
     assert_eq!(cqe.status(), Status::SUCCESS);
 }
 
-/// Both reactors end the queues of a host that is not heard of; which commands it sends beside Keep Alive does not count.
+/// Both reactors end the queues of a host that is not heard of; which commands it sends beside Keep Alive does not count,
+/// nor does another CQT that was set after the host was told of this one.
 #[test]
 fn a_controller_is_served_for_its_keep_alive_timeout_and_a_quarter_of_cqt() {
+    for later in [1000, 0, 60_000] {
+        served_for_its_time(later);
+    }
+}
+
+fn served_for_its_time(later: u16) {
     const SECOND: Duration = Duration::from_secs(1);
     let mut w = world();
     let options = Options {
@@ -286,6 +295,7 @@ fn a_controller_is_served_for_its_keep_alive_timeout_and_a_quarter_of_cqt() {
     };
     let (mut admin, mut io) = w.connect_as(options);
     let mut two = w.io_queue(&admin, 2);
+    w.call("nvmf_set_config", json!({"cqt_ms": later}));
     let until = |w: &World, at: Time| {
         let left = at - w.now();
         w.sim.borrow_mut().run_for(left);

@@ -142,11 +142,84 @@ fn requests_that_make_no_sense_are_refused_and_change_nothing() {
             ),
             "not on the list",
         ),
+        (
+            // An MDTS of 0 would be no limit.
+            refused(&target, TargetRequest::set_max_io_size(4096)),
+            "8192 to 1048576",
+        ),
+        (
+            refused(&target, TargetRequest::set_max_io_size(12_288)),
+            "a power of two",
+        ),
+        (
+            refused(&target, TargetRequest::set_max_io_size(2 << 20)),
+            "8192 to 1048576",
+        ),
     ];
     for ((request, error), text) in cases {
         assert!(error.to_string().contains(text), "{request}: {error}");
     }
     assert_eq!(target.status().subsystems, before);
+}
+
+/// Commands are checked against the MDTS that their host was told, whatever is configured, added and changed later.
+#[test]
+fn a_controller_keeps_the_mdts_that_it_has_told() {
+    let target = TestTarget::start(1, &[Backend::Memory { bytes: 1 << 20 }]);
+    let connect = || {
+        let mut admin = Initiator::admin(target.addr, &target.nqn, Options::default());
+        let mdts = admin.identify_controller().max_transfer_len(0);
+        let io = Initiator::io(
+            target.addr,
+            &target.nqn,
+            admin.cntlid,
+            1,
+            Options::default(),
+        );
+        (admin, io, mdts)
+    };
+    let set = |bytes| {
+        let request = TargetRequest::set_max_io_size(bytes);
+        target.handle.call(request).unwrap();
+    };
+    let (mut admin, mut large, mdts) = connect();
+    assert_eq!(mdts, Some(1 << 20));
+    set(8192);
+    let (mut small_admin, mut small, mdts) = connect();
+    assert_eq!(mdts, Some(8192));
+    let nqn = || target.nqn.clone();
+    let changes: [(&str, &dyn Fn()); 4] = [
+        ("nothing", &|| {}),
+        ("a namespace is added", &|| {
+            let config = NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512);
+            let add = TargetRequest::add_namespace(nqn(), Some(2), config);
+            target.handle.call(add).unwrap();
+        }),
+        ("a namespace is resized", &|| {
+            let resize = TargetRequest::resize_namespace(nqn(), 1, 2 << 20);
+            target.handle.call(resize).unwrap();
+        }),
+        ("another MDTS is set", &|| {
+            set(65_536);
+            let regroup = TargetRequest::set_namespace_ana_group(nqn(), 1, 3);
+            target.handle.call(regroup).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        change();
+        let namespaces = target.status().subsystems[0].namespaces.len();
+        for nsid in (1..).take(namespaces) {
+            let data = vec![7; 32_768];
+            assert_eq!(large.write(nsid, 0, &data), Status::SUCCESS, "{what}");
+            assert_eq!(small.write(nsid, 0, &data[..8192]), Status::SUCCESS);
+            assert_eq!(large.read(nsid, 0, 64).unwrap(), data[..], "{what}");
+            let refused = small.read(nsid, 0, 64).unwrap_err();
+            assert_eq!(refused.code(), Status::INVALID_FIELD, "{what}");
+        }
+        for (admin, mdts) in [(&mut admin, 1 << 20), (&mut small_admin, 8192)] {
+            assert_eq!(admin.identify_controller().max_transfer_len(0), Some(mdts));
+        }
+    }
 }
 
 #[test]

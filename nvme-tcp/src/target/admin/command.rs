@@ -58,7 +58,9 @@ pub(in crate::target) fn execute(
             Handled::Later
         }
         admin::ABORT => abort(controller, sqe),
-        admin::CROSS_CONTROLLER_RESET if config.resets_others() && subsystem.is_some() => {
+        admin::CROSS_CONTROLLER_RESET
+            if controller.promised.resets_others() && subsystem.is_some() =>
+        {
             Handled::Reset(Impacted::from_sqe(sqe))
         }
         _ => return Err(Status::INVALID_OPCODE.with_dnr()),
@@ -110,9 +112,10 @@ fn log_page(
     let subsystem = config.subsystems.get(&controller.subnqn);
     let mut read = None;
     let log = match (get.lid, subsystem) {
-        (lid::SUPPORTED_LOG_PAGES, _) => {
-            log_page::supported(controller.is_discovery(), config.resets_others())
-        }
+        (lid::SUPPORTED_LOG_PAGES, _) => log_page::supported(
+            controller.is_discovery(),
+            controller.promised.resets_others(),
+        ),
         (lid::ERROR_INFORMATION, _) => log_page::errors(controller),
         (lid::DISCOVERY, None) => {
             read = Some(Kind::Discovery);
@@ -132,7 +135,9 @@ fn log_page(
             });
         }
         (lid::FIRMWARE_SLOT, Some(_)) => log_page::firmware(),
-        (lid::COMMAND_EFFECTS, Some(_)) => log_page::command_effects(config.resets_others()),
+        (lid::COMMAND_EFFECTS, Some(_)) => {
+            log_page::command_effects(controller.promised.resets_others())
+        }
         (lid::CHANGED_NAMESPACE_LIST, Some(_)) => {
             read = Some(Kind::Namespace);
             identify::namespace_list(controller.changed_namespaces.iter().copied())
@@ -148,7 +153,7 @@ fn log_page(
             log.resize(log.len().max(len_max), 0);
             log
         }
-        (lid::CROSS_CONTROLLER_RESET, Some(_)) if config.resets_others() => {
+        (lid::CROSS_CONTROLLER_RESET, Some(_)) if controller.promised.resets_others() => {
             read = Some(Kind::Reset);
             controller.resets.bytes()
         }

@@ -99,6 +99,27 @@ pub(in crate::target) struct KeepAlive {
     pub(in crate::target) in_grace: bool,
 }
 
+/// What Identify Controller tells the host and the controller then has to keep for as long as it exists, whatever is
+/// configured meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::target) struct Promised {
+    /// MDTS: most data of one command in bytes.
+    pub(in crate::target) transfer_max: u32,
+    /// CQT in ms. Zero: none, and the controller resets no other one.
+    pub(in crate::target) cqt_ms: u16,
+}
+
+impl Promised {
+    /// The controller resets others of its host (Cross-Controller Reset).
+    pub(in crate::target) fn resets_others(self) -> bool {
+        self.cqt_ms > 0
+    }
+
+    pub(in crate::target) fn cqt(self) -> Duration {
+        Duration::from_millis(self.cqt_ms.into())
+    }
+}
+
 /// A controller.
 #[derive(Debug)]
 pub(in crate::target) struct Controller {
@@ -112,6 +133,7 @@ pub(in crate::target) struct Controller {
     pub(in crate::target) hostnqn: HostNqn,
     pub(in crate::target) hostid: [u8; 16],
     pub(in crate::target) listener: SocketAddr,
+    pub(in crate::target) promised: Promised,
     /// Our address of the admin connection.
     pub(in crate::target) local: SocketAddr,
     pub(in crate::target) admin: AdminQueue,
@@ -234,8 +256,8 @@ impl Controller {
 
     /// Until when reactors may serve it without another Keep Alive, where a CQT is promised; see
     /// [`keep_alive`](crate::target::control::keep_alive).
-    pub(in crate::target) fn lease(&self, cqt: Duration) -> Time {
-        match lease_time(self.kato_ms, cqt) {
+    pub(in crate::target) fn lease(&self) -> Time {
+        match lease_time(self.kato_ms, self.promised.cqt()) {
             Some(time) => self.keep_alive.since + time,
             None => Time::MAX,
         }

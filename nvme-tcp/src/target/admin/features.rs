@@ -128,8 +128,7 @@ fn check_namespace(
     if nsid == NSID_ALL {
         return Ok(());
     }
-    let view =
-        subsystem.and_then(|s| s.view(controller.listener, nsid, crate::target::io::TRANSFER_MAX));
+    let view = subsystem.and_then(|s| s.view(controller, nsid));
     match view.map(|v| v.ana.refusal()) {
         None => Err(Status::INVALID_NAMESPACE.with_dnr()),
         Some(Some(status)) => Err(status),

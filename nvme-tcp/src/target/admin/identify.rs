@@ -24,7 +24,7 @@ use crate::target::subsystem::{Configuration, NAMESPACES_MAX, Namespace, Subsyst
 /// MDTS counts in powers of two of this many bytes (CAP.MPSMIN).
 pub(in crate::target) const MDTS_UNIT: u32 = 4096;
 
-/// MDTS of a data length, a power of two of at least [`MDTS_UNIT`].
+/// MDTS of a data length, a power of two above [`MDTS_UNIT`]: an MDTS of 0 would be no limit.
 const fn mdts_of(bytes: u32) -> u8 {
     // At most 31, so nothing is cut off.
     (bytes / MDTS_UNIT).ilog2().to_le_bytes()[0]
@@ -45,7 +45,7 @@ pub(in crate::target) fn controller(
     id.fr = ascii_field(FIRMWARE);
     id.cntlid = controller.cntlid.into();
     id.ver = VERSION.into_bits().into();
-    id.mdts = mdts_of(config.transfer_max);
+    id.mdts = mdts_of(controller.promised.transfer_max);
     id.ctratt = ctrl::CTRATT_HOST_ID_128.into();
     let [crdt1, crdt2, crdt3] = config.retry_delays;
     (id.crdt1, id.crdt2, id.crdt3) = (crdt1.into(), crdt2.into(), crdt3.into());
@@ -77,12 +77,12 @@ pub(in crate::target) fn controller(
     id.oncs = COMMANDS.iter().fold(0, |oncs, c| oncs | c.oncs).into();
     id.vwc = ctrl::VWC_PRESENT | ctrl::VWC_FLUSH_ALL_SUPPORTED;
     let mut events = event::ENABLE_NAMESPACE;
-    if config.resets_others() {
+    if controller.promised.resets_others() {
         events |= event::ENABLE_CROSS_CONTROLLER_RESET;
         id.ciu = controller.instance.ciu;
         id.cirn = controller.instance.cirn.into();
         id.ccrl = RESETS_MAX;
-        id.cqt = config.cqt_ms.into();
+        id.cqt = controller.promised.cqt_ms.into();
     }
     if subsystem.config.ana_reporting {
         events |= event::ENABLE_ANA;

@@ -150,13 +150,14 @@ impl Home {
         Ok(())
     }
 
+    /// An MDTS of 0 is no limit, so 4096 cannot be told.
     pub(super) fn set_max_io_size(&mut self, bytes: u32) -> Result<(), TargetError> {
-        if !bytes.is_power_of_two() || !(MDTS_UNIT..=TRANSFER_MAX).contains(&bytes) {
+        if !bytes.is_power_of_two() || !(2 * MDTS_UNIT..=TRANSFER_MAX).contains(&bytes) {
             return Err(TargetError::InvalidValue(format!(
-                "'max_io_size' {bytes}: a power of two from 4096 to {TRANSFER_MAX} is allowed"
+                "'max_io_size' {bytes}: a power of two from 8192 to {TRANSFER_MAX} is allowed"
             )));
         }
-        self.config.transfer_max = bytes;
+        self.config.promised.transfer_max = bytes;
         Ok(())
     }
 
@@ -249,7 +250,7 @@ impl Home {
                 .map(|(&nsid, _)| nsid);
             let gone = gone.filter(|nsid| !subsystem.namespaces.contains_key(nsid));
             for nsid in present.chain(gone) {
-                let view = subsystem.view(controller.listener, nsid, self.config.transfer_max);
+                let view = subsystem.view(controller, nsid);
                 for reactor in 0..turn.links.reactors() {
                     let message = IoMessage::Namespace {
                         key: controller.key,
@@ -412,7 +413,7 @@ impl Home {
             faults_total: self.faults_total,
             refused_connects: self.refused_connects,
             admission: self.admission.counters(),
-            cqt_ms: self.config.cqt_ms,
+            cqt_ms: self.config.promised.cqt_ms,
             duplicate_hosts: self.config.duplicate_hosts,
         };
         let subsystems = self.config.subsystems.values().zip(&mut status.subsystems);

@@ -318,6 +318,7 @@ impl Home {
             hostnqn: wanted.hostnqn,
             hostid: wanted.data.hostid,
             listener,
+            promised: self.config.promised,
             local: wanted.conn.local,
             admin: AdminQueue {
                 connection: wanted.conn.id,
@@ -398,9 +399,8 @@ impl Home {
                     },
                 },
             );
-            let transfer_max = self.config.transfer_max;
             for &nsid in subsystem.namespaces.keys() {
-                let view = subsystem.view(controller.listener, nsid, transfer_max);
+                let view = subsystem.view(controller, nsid);
                 turn.links
                     .send_io(reactor, IoMessage::Namespace { key, nsid, view });
             }

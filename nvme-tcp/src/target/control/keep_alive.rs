@@ -46,34 +46,24 @@ impl Home {
         self.send_lease(key, turn);
     }
 
-    /// Sets the Command Quiesce Time, also of the controllers that there are.
-    pub(super) fn set_quiesce_time(&mut self, ms: u16, turn: &mut HomeTurn<'_, '_>) {
-        self.config.cqt_ms = ms;
-        let keys: Vec<_> = self.controllers.keys().copied().collect();
-        for key in keys {
-            self.send_lease(key, turn);
-        }
-    }
-
     /// Tells the reactors how long they may serve a controller.
     fn send_lease(&self, key: ControllerKey, turn: &mut HomeTurn<'_, '_>) {
         let controller = self.controllers.get(&key);
         let Some(controller) = controller.filter(|c| !c.is_discovery()) else {
             return;
         };
-        let lease = controller.lease(self.config.cqt());
+        let lease = controller.lease();
         for reactor in 0..turn.links.reactors() {
             turn.links.send_io(reactor, IoMessage::Lease { key, lease });
         }
     }
 
     pub(super) fn check_keep_alive(&mut self, key: ControllerKey, turn: &mut HomeTurn<'_, '_>) {
-        let cqt = self.config.cqt();
         let Some(controller) = self.controllers.get_mut(&key) else {
             return;
         };
         controller.keep_alive.timer = None;
-        let (now, lease) = (turn.cx.now(), controller.lease(cqt));
+        let (now, lease) = (turn.cx.now(), controller.lease());
         // Where nothing is promised, a host lives as long as it says anything.
         if let Some(timeout) = controller.keep_alive_timeout()
             && lease == Time::MAX

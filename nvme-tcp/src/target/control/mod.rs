@@ -276,7 +276,8 @@ impl Home {
                 turn.links.send_io(reactor, IoMessage::Close { key });
             }
             self.ends.forget(key);
-            self.begin_end(key, Of::controller(&controller), controller.instance, turn);
+            let ended = (controller.instance, controller.promised);
+            self.begin_end(key, Of::controller(&controller), ended, turn);
         }
     }
 

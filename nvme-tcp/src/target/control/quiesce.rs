@@ -17,7 +17,7 @@ use crate::spec::cross_controller_reset::{IMMEDIATE_RESET_SUCCESSFUL, Impacted};
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::spec::status::Status;
 use crate::target::LOG_FLAG;
-use crate::target::admin::controller::Controller;
+use crate::target::admin::controller::{Controller, Promised};
 use crate::target::admin::events::Kind;
 use crate::target::admin::reset_log::RESETS_MAX;
 use crate::target::control::{Home, HomeTurn};
@@ -55,6 +55,7 @@ struct Ending {
     id: u64,
     of: Of,
     instance: Impacted,
+    promised: Promised,
     /// When the log says that it takes too long.
     late_at: Option<Time>,
     asked: Option<Asked>,
@@ -147,9 +148,10 @@ impl Home {
             return;
         };
         let (of, before) = (Of::controller(controller), controller.instance);
+        let promised = controller.promised;
         controller.instance = next_instance(before, turn.cx.rng());
         controller.resets = Default::default();
-        self.begin_end(key, of, before, turn);
+        self.begin_end(key, of, (before, promised), turn);
     }
 
     /// The queues of a controller were closed, for good or by a reset: sees to it that its end is known.
@@ -157,10 +159,10 @@ impl Home {
         &mut self,
         key: ControllerKey,
         of: Of,
-        instance: Impacted,
+        (instance, promised): (Impacted, Promised),
         turn: &mut HomeTurn<'_, '_>,
     ) {
-        if !self.config.resets_others() {
+        if !promised.resets_others() {
             return;
         }
         let id = self.new_id();
@@ -168,8 +170,9 @@ impl Home {
             id,
             of,
             instance,
+            promised,
             // The other half of CQT is for what comes before.
-            late_at: Some(turn.cx.now() + self.config.cqt() / 2),
+            late_at: Some(turn.cx.now() + promised.cqt() / 2),
             asked: None,
         });
         self.await_end(key, turn, move |home| home.has_ended(id));
@@ -216,7 +219,7 @@ impl Home {
                     target: LOG_FLAG,
                     "controller {} of {} for host {}: a disk still has commands of it {} ms after its end, which is too long for the CQT of {} ms \
                      that hosts are told; nvmf_set_config cqt_ms (--cqt) must be twice as long as the slowest disk may take",
-                    ending.instance.icid, ending.of.subnqn, ending.of.hostnqn, self.config.cqt_ms / 2, self.config.cqt_ms
+                    ending.instance.icid, ending.of.subnqn, ending.of.hostnqn, ending.promised.cqt_ms / 2, ending.promised.cqt_ms
                 );
             }
             let Some(asked) = &mut ending.asked else {

@@ -44,8 +44,8 @@ impl TargetRequest {
         })
     }
 
-    /// Sets the largest data of a command in bytes, which Identify Controller reports as MDTS to whoever asks from then on:
-    /// a power of two, 4 KiB to 1 MiB.
+    /// Sets the largest data of a command in bytes, which Identify Controller reports as MDTS, of controllers
+    /// that come to be from then on: a power of two, 8 KiB to 1 MiB.
     pub fn set_max_io_size(bytes: u32) -> Self {
         Self::change("set_max_io_size", move |home, _| {
             home.set_max_io_size(bytes)
@@ -131,13 +131,13 @@ impl TargetRequest {
         })
     }
 
-    /// Sets the Command Quiesce Time, which Identify Controller reports as CQT to whoever asks from then on: nothing of a
-    /// controller that is lost is executed later than 2 x KATO + CQT after its host has lost it, as long as disks end what
+    /// Sets the Command Quiesce Time, which Identify Controller reports as CQT, of controllers that come to be from then on:
+    /// nothing of one that is lost is executed later than 2 x KATO + CQT after its host has lost it, as long as disks end what
     /// they have of it within half of that time. Controllers of one host reset each other then (Cross-Controller Reset).
     /// 1,000 ms at first; 0: nothing of that is promised.
     pub fn set_quiesce_time(ms: u16) -> Self {
-        Self::change("set_quiesce_time", move |home, turn| {
-            home.set_quiesce_time(ms, turn);
+        Self::change("set_quiesce_time", move |home, _| {
+            home.config.promised.cqt_ms = ms;
             Ok(())
         })
     }

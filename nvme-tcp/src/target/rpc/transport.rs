@@ -1,5 +1,6 @@
 //! The transport. There is one, TCP. Of its settings only `max_io_size` has an effect: it is the MDTS that controllers
-//! report. A host that sends larger commands all the same is refused above 1 MiB only. The others (those of `NUMBERS`,
+//! report, and refuse larger commands by, which come to be from then on; 8 KiB is the least, as with SPDK's target, since
+//! MDTS cannot say 4 KiB. The others (those of `NUMBERS`,
 //! `c2h_success`, `WITHOUT_MEANING` and `OF_RDMA`) are taken without effect; those of `NUMBERS` and `c2h_success` are
 //! given back as they were.
 

@@ -8,11 +8,11 @@ mod namespace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::auth::Policy;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
+use crate::target::admin::controller::{Controller, Promised};
 use crate::target::config::{HostKeys, SubsystemConfig};
 use crate::target::error::TargetError;
 use crate::target::io::TRANSFER_MAX;
@@ -37,26 +37,12 @@ pub(in crate::target) struct Configuration {
     pub(in crate::target) discovery: Discovery,
     /// Command retry delay times, which Identify Controller reports, in units of 100 ms.
     pub(in crate::target) retry_delays: [u16; 3],
-    /// Most data of one command in bytes; Identify Controller reports it as MDTS.
-    pub(in crate::target) transfer_max: u32,
-    /// Command Quiesce Time: what Identify Controller reports as CQT, in ms. Zero: none is promised, and no controller
-    /// resets others.
-    pub(in crate::target) cqt_ms: u16,
+    /// What controllers promise that come to be from now on.
+    pub(in crate::target) promised: Promised,
     /// A host may have several controllers of a subsystem by one listener.
     pub(in crate::target) duplicate_hosts: bool,
     /// What hosts that authenticate may choose from.
     pub(in crate::target) auth_policy: Policy,
-}
-
-impl Configuration {
-    /// Controllers reset others of their host (Cross-Controller Reset).
-    pub(in crate::target) fn resets_others(&self) -> bool {
-        self.cqt_ms > 0
-    }
-
-    pub(in crate::target) fn cqt(&self) -> Duration {
-        Duration::from_millis(self.cqt_ms.into())
-    }
 }
 
 impl Default for Configuration {
@@ -66,8 +52,10 @@ impl Default for Configuration {
             discovery: Discovery::default(),
             retry_delays: [0; 3],
             auth_policy: Policy::default(),
-            transfer_max: TRANSFER_MAX,
-            cqt_ms: CQT_MS,
+            promised: Promised {
+                transfer_max: TRANSFER_MAX,
+                cqt_ms: CQT_MS,
+            },
             duplicate_hosts: true,
         }
     }
@@ -183,20 +171,19 @@ impl Subsystem {
         }
     }
 
-    /// What an I/O reactor needs to serve `nsid` to controllers of listener `addr`.
+    /// What an I/O reactor needs to serve `nsid` to a controller.
     pub(in crate::target) fn view(
         &self,
-        addr: SocketAddr,
+        controller: &Controller,
         nsid: u32,
-        transfer_max: u32,
     ) -> Option<NamespaceView> {
         let namespace = self.namespaces.get(&nsid)?;
         Some(NamespaceView {
-            transfer_max,
+            transfer_max: controller.promised.transfer_max,
             disk: namespace.disk.clone(),
             block_shift: namespace.block_shift,
             blocks: namespace.blocks,
-            ana: self.ana_state(addr, namespace.ana_group),
+            ana: self.ana_state(controller.listener, namespace.ana_group),
         })
     }
 
