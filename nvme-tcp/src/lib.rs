@@ -37,3 +37,5 @@ mod stream;
 pub mod target;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "auth")]
+pub mod tls;

@@ -58,10 +58,65 @@ fn a_derived_key_is_the_transformed_one() {
 }
 
 #[test]
+fn a_tls_key_is_made_checked_and_derived() {
+    for (args, length, suite, hash) in [
+        (
+            &["gen", "--tls"][..],
+            "32",
+            "TLS_AES_128_GCM_SHA256",
+            "sha256",
+        ),
+        (
+            &["gen", "--tls", "--length", "48"][..],
+            "48",
+            "TLS_AES_256_GCM_SHA384",
+            "sha384",
+        ),
+        (
+            &["gen", "--tls", "--hmac", "sha384"][..],
+            "48",
+            "TLS_AES_256_GCM_SHA384",
+            "sha384",
+        ),
+    ] {
+        let (code, made, error) = key(args, "");
+        assert!(code == 0 && made.starts_with("NVMeTLSkey-1:0"), "{error}");
+        let line = format!(
+            "a TLS key of {length} bytes for {suite}, transformed by {hash} with the NQN of its host\n"
+        );
+        assert_eq!(key(&["check", "-"], &made), (0, line, String::new()));
+    }
+    // A key and an identity of libnvme's tests.
+    let text = "NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwNf9LrZ:";
+    let names = [
+        "--nqn",
+        "nqn.2014-08.org.example:h",
+        "--subsystem",
+        "nqn.2014-08.org.example:s",
+    ];
+    let derive = |text: &str, version: &str| {
+        let args = [&["derive", "-", "--identity", version], &names[..]].concat();
+        key(&args, text)
+    };
+    let (code, of_0, _) = derive(text, "0");
+    assert_eq!(code, 0);
+    let (identity, psk) = of_0.trim_end().split_once('\n').unwrap();
+    assert_eq!(identity, format!("NVMe0R01 {} {}", names[1], names[3]));
+    assert!(psk.len() == 64 && psk.bytes().all(|b| b.is_ascii_hexdigit()));
+    let (_, retained, _) = key(&["derive", "-", "--nqn", names[1]], text);
+    assert!(retained.starts_with("NVMeTLSkey-1:00:"), "{retained}");
+    assert_eq!(derive(&retained, "0").1, of_0);
+    assert_ne!(derive(text, "1").1, of_0);
+    assert_eq!(derive(KEY, "0").0, 1);
+}
+
+#[test]
 fn what_is_no_key_is_one_line_that_shows_nothing_of_it() {
     for (input, words) in [
         (KEY.replace("ia6z", "ia6y"), "CRC-32 is wrong"),
         (KEY.replace(":01:", ":07:"), "unknown hash function"),
+        ("NVMeTLSkey-1:01:ia6zGodO:".into(), "6 in all"),
+        ("NVMeTLSkey-1:01:secret".into(), "a TLS key has the form"),
         ("secret".into(), "a key has the form"),
         ("x".repeat(1 << 20), "a key has the form"),
     ] {
@@ -82,4 +137,6 @@ fn what_is_no_key_is_one_line_that_shows_nothing_of_it() {
         "{error}"
     );
     assert_eq!(key(&["gen", "--length", "33"], "").0, 2);
+    let (code, _, error) = key(&["gen", "--tls", "--length", "64"], "");
+    assert!(code == 2 && error.contains("32 or 48"), "{error}");
 }

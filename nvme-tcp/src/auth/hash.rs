@@ -89,7 +89,7 @@ impl Hash {
     }
 
     /// The HMAC of these parts, one after the other.
-    pub(super) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
         with_hasher!(self, Hasher, {
             let mac = keyed::<Hmac<Hasher>>(key, parts);
             Zeroizing::new(mac.finalize().into_bytes().to_vec())

@@ -9,8 +9,9 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::{Secret, SecretError};
+use crate::tls::{ConfiguredPsk, PskError};
 
-/// Longest key that is read from a file, in bytes: the longest that there is, a TLS PSK of 64 bytes, is half of that.
+/// Longest key that is read from a file, in bytes: the longest that there is, a secret of 64 bytes, is less than half of that.
 const LEN_MAX: usize = 256;
 /// Who else may not have any access.
 const GROUP_AND_OTHERS: u32 = 0o077;
@@ -42,6 +43,9 @@ pub enum KeyFileError {
     /// Not a key of the kind that is wanted.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Not a key for TLS, where one is wanted.
+    #[error(transparent)]
+    Psk(#[from] PskError),
 }
 
 /// The text of a key, which is wiped when it is dropped. Shows nothing of itself.
@@ -108,6 +112,16 @@ impl Secret {
     ///
     /// # Errors
     /// The file cannot be used, or holds no secret.
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        Ok(KeyText::read(path)?.as_str().parse()?)
+    }
+}
+
+impl ConfiguredPsk {
+    /// Reads a file with a key for TLS, as [`KeyText::read`] does.
+    ///
+    /// # Errors
+    /// The file cannot be used, or holds no such key.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         Ok(KeyText::read(path)?.as_str().parse()?)
     }

@@ -7,6 +7,7 @@ use pollux_reactor::rpc::{Answer, Call, MethodResult, ModuleMethods, Phase, RpcE
 use serde_json::{Value, json};
 
 use super::{KeyFileError, KeyNames, KeyText, Keys, Secret, SecretError};
+use crate::tls::{ConfiguredPsk, PskError};
 
 /// EEXIST, ENOENT, ENOKEY.
 const EEXIST: i32 = 17;
@@ -52,6 +53,14 @@ pub enum KeyringError {
         /// What is wrong.
         error: SecretError,
     },
+    /// It is not a key for TLS.
+    #[error("key '{name}': {error}")]
+    Psk {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        error: PskError,
+    },
 }
 
 impl Keyring {
@@ -89,16 +98,34 @@ impl Keyring {
     /// # Errors
     /// There is none, or it is something else.
     pub fn secret(&self, name: &str) -> Result<Secret, KeyringError> {
-        let entry = self.keys.get(name);
-        let entry = entry.ok_or_else(|| KeyringError::Unknown(name.into()))?;
-        entry
-            .text
+        self.text(name)?
             .as_str()
             .parse()
             .map_err(|error| KeyringError::Secret {
                 name: name.into(),
                 error,
             })
+    }
+
+    /// The key of this name, for TLS.
+    ///
+    /// # Errors
+    /// There is none, or it is something else.
+    pub fn psk(&self, name: &str) -> Result<ConfiguredPsk, KeyringError> {
+        self.text(name)?
+            .as_str()
+            .parse()
+            .map_err(|error| KeyringError::Psk {
+                name: name.into(),
+                error,
+            })
+    }
+
+    fn text(&self, name: &str) -> Result<&KeyText, KeyringError> {
+        match self.keys.get(name) {
+            Some(entry) => Ok(&entry.text),
+            None => Err(KeyringError::Unknown(name.into())),
+        }
     }
 
     /// The secrets of these names.
@@ -121,7 +148,7 @@ impl From<KeyringError> for RpcError {
             KeyringError::Exists(_) => Self::new(-EEXIST, text),
             KeyringError::Unknown(name) => Self::errno_of(ENOKEY, format!("key '{name}'")),
             KeyringError::File { .. } => Self::new(-1, text),
-            KeyringError::Secret { .. } => Self::invalid_params(text),
+            KeyringError::Secret { .. } | KeyringError::Psk { .. } => Self::invalid_params(text),
         }
     }
 }

@@ -25,6 +25,8 @@ mod hash;
 #[cfg(feature = "auth")]
 mod host;
 #[cfg(feature = "auth")]
+pub(crate) mod interchange;
+#[cfg(feature = "auth")]
 mod key_file;
 #[cfg(feature = "auth")]
 pub mod keyring;

@@ -4,19 +4,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
 use super::Hash;
+use super::interchange::{CRC_LEN, Flaw, decode, encode};
 use crate::spec::authentication::HashId;
 
-/// Length of the CRC-32 behind a secret.
-const CRC_LEN: usize = 4;
+/// What every secret begins with.
+const PREFIX: &str = "DHHC-1";
 /// What ends the bytes that a secret is transformed with.
 const TRANSFORM_LABEL: &[u8] = b"NVMe-over-Fabrics";
-/// Longer than any secret that is written down; what is longer is not looked at.
-const TEXT_MAX: usize = 256;
 
 /// The secret of a host or of a controller. Shows nothing of itself but how long it is.
 #[derive(Clone, PartialEq, Eq)]
@@ -92,12 +89,11 @@ impl Secret {
 
     /// The text to write down. It is the secret: for files with mode 0600, not for logs.
     pub fn to_text(&self) -> Zeroizing<String> {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(self.bytes.len() + CRC_LEN));
-        bytes.extend_from_slice(&self.bytes);
-        bytes.extend_from_slice(&crc32(&self.bytes).to_le_bytes());
-        let encoded = Zeroizing::new(BASE64.encode(&*bytes));
-        let hash = self.transform.map_or(0, |hash| hash.id().0);
-        Zeroizing::new(format!("DHHC-1:{hash:02}:{}:", encoded.as_str()))
+        encode(
+            PREFIX,
+            self.transform.map_or(0, |hash| hash.id().0),
+            &self.bytes,
+        )
     }
 
     /// The secret as the host or the subsystem of this name uses it (8.3.5.5.7).
@@ -128,32 +124,23 @@ impl FromStr for Secret {
     type Err = SecretError;
 
     fn from_str(text: &str) -> Result<Self, SecretError> {
-        if text.len() > TEXT_MAX {
-            return Err(SecretError::Form);
-        }
-        let rest = text
-            .trim()
-            .strip_prefix("DHHC-1:")
-            .ok_or(SecretError::Form)?;
-        let (hash, rest) = rest.split_once(':').ok_or(SecretError::Form)?;
-        let encoded = rest.strip_suffix(':').ok_or(SecretError::Form)?;
-        if hash.len() != 2 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(SecretError::Form);
-        }
-        let hash = u8::from_str_radix(hash, 16).map_err(|_| SecretError::Form)?;
+        let (hash, bytes) = decode(PREFIX, text, &Self::LENGTHS)?;
         let transform = match hash {
             0 => None,
             id => Some(Hash::from_id(HashId(id)).ok_or(SecretError::Hash)?),
         };
-        let bytes = BASE64.decode(encoded).map_err(|_| SecretError::Base64)?;
-        let bytes = Zeroizing::new(bytes);
-        let length = SecretError::Length(bytes.len());
-        let (secret, crc) = bytes.split_last_chunk::<CRC_LEN>().ok_or(length)?;
-        let secret = Self::new(secret, transform).map_err(|_| length)?;
-        if crc32(&secret.bytes).to_le_bytes() != *crc {
-            return Err(SecretError::Crc);
+        Ok(Self { bytes, transform })
+    }
+}
+
+impl From<Flaw> for SecretError {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::Form => Self::Form,
+            Flaw::Base64 => Self::Base64,
+            Flaw::Length(length) => Self::Length(length),
+            Flaw::Crc => Self::Crc,
         }
-        Ok(secret)
     }
 }
 
@@ -172,18 +159,11 @@ impl fmt::Debug for TransformedSecret {
     }
 }
 
-/// CRC-32 as of ISO-HDLC, Ethernet and zlib.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            // The same work for every bit: the crc is of a secret.
-            crc >> 1 ^ 0xEDB8_8320 & (crc & 1).wrapping_neg()
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+
     use super::*;
 
     /// The example of the specification's text, which libnvme's tests have, too.
@@ -191,11 +171,6 @@ mod tests {
 
     fn parse(text: &str) -> Result<Secret, SecretError> {
         text.parse()
-    }
-
-    #[test]
-    fn crc_of_the_check_string() {
-        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
     }
 
     /// What `nvme gen-dhchap-key` and others have made, with every hash function and two lengths.
