@@ -3,11 +3,16 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 
+use arrayvec::ArrayVec;
 use pollux_reactor::Stream;
 
-/// Pieces handed to one vectored send. At two pieces an answer that is 32 answers a system call; the
-/// array lives on the stack.
-const PIECES_MAX: usize = 64;
+/// Pieces handed to one vectored send. A command with its data, or an answer with its data, is two: 128 of them go in
+/// one system call. The list lives on the stack.
+const PIECES_MAX: usize = 256;
+
+/// Once so many bytes are listed for a send, more pieces do not make it cheaper: few sockets take more at once, and what
+/// they leave has to be listed again.
+const SEND_ENOUGH: usize = 1024 * 1024;
 
 /// Length of the shared block of zeroes. Small, so that sending it again and again stays in the cache.
 const ZEROES_LEN: usize = 16 * 1024;
@@ -229,7 +234,7 @@ impl TxQueue {
         self.pending = 0;
     }
 
-    /// Sends what waits, up to 64 pieces a system call. `Ok(true)`: nothing is left; `Ok(false)`: the
+    /// Sends what waits, up to 256 pieces a system call. `Ok(true)`: nothing is left; `Ok(false)`: the
     /// stream takes no more for now.
     ///
     /// # Errors
@@ -238,17 +243,20 @@ impl TxQueue {
     pub fn flush(&mut self, stream: &mut Stream, payloads: &mut impl Payloads) -> io::Result<bool> {
         while self.pending > 0 {
             let sent = {
-                let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-                let mut count = 0;
-                for (piece, segment) in pieces.iter_mut().zip(&self.segments) {
+                let mut pieces = ArrayVec::<_, PIECES_MAX>::new();
+                let mut listed = 0;
+                for segment in self.segments.iter().take(PIECES_MAX) {
                     let bytes = self.bytes_of(segment, payloads);
                     if bytes.len() != segment.len {
                         return Err(ErrorKind::InvalidData.into());
                     }
-                    count += 1;
-                    *piece = IoSlice::new(bytes);
+                    pieces.push(IoSlice::new(bytes));
+                    listed += segment.len;
+                    if listed >= SEND_ENOUGH {
+                        break;
+                    }
                 }
-                match stream.write_vectored(pieces.get(..count).unwrap_or_default()) {
+                match stream.write_vectored(&pieces) {
                     Ok(n) => n,
                     // Only now is an edge sure to come when there is room again: a send that took a part
                     // promises none.
