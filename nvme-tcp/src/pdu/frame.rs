@@ -145,6 +145,24 @@ static SHAPES: [Option<Shape>; 16] = {
     ]
 };
 
+/// Where the parts of a PDU are, as its first 8 bytes tell it.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    frame: Frame,
+    /// The header's digest follows it.
+    hdgst: bool,
+    /// The header has a DATAL.
+    datal: bool,
+}
+
+/// How the PDU before began, and where its parts were. Under load most PDUs of a connection begin with the same 8 bytes:
+/// their parts are at the same places, and nothing has to be checked anew.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Before {
+    first: [u8; size_of::<CommonHeader>()],
+    placed: Option<Placed>,
+}
+
 impl RxFraming {
     /// Finds the PDU at the start of `bytes`.
     ///
@@ -158,9 +176,74 @@ impl RxFraming {
     /// The PDU breaks the protocol; the connection cannot go on.
     #[inline]
     pub fn frame(&self, bytes: &[u8]) -> Result<Option<Frame>, ProtocolError> {
-        let Ok((ch, _)) = CommonHeader::ref_from_prefix(bytes) else {
+        self.frame_after(&mut Before::default(), bytes)
+    }
+
+    /// As [`frame`](Self::frame), for one PDU after the other of a connection: `before` is its own, and at first the
+    /// default. How it is framed does not change any more once it is initialized, nor may the caller change it then.
+    ///
+    /// # Errors
+    /// As [`frame`](Self::frame).
+    #[inline]
+    pub fn frame_after(
+        &self,
+        before: &mut Before,
+        bytes: &[u8],
+    ) -> Result<Option<Frame>, ProtocolError> {
+        let Some(first) = bytes.first_chunk() else {
             return Ok(None);
         };
+        let placed = match before.placed {
+            Some(placed) if before.first == *first => placed,
+            _ => {
+                let placed = self.place(first)?;
+                if self.initialized {
+                    *before = Before {
+                        first: *first,
+                        placed: Some(placed),
+                    };
+                }
+                placed
+            }
+        };
+        let Some((header, rest)) = bytes.split_at_checked(placed.frame.header_len) else {
+            return Ok(None);
+        };
+        if placed.hdgst {
+            let Some(received) = rest.first_chunk::<DIGEST_LEN>() else {
+                return Ok(None);
+            };
+            if *received != header_digest(header) {
+                return Err(ProtocolError {
+                    fes: Fes::HEADER_DIGEST_ERROR,
+                    fei: u32::from_le_bytes(*received),
+                    reason: "header digest does not match",
+                });
+            }
+        }
+        if placed.datal {
+            // H2CData and C2HData have DATAL at the same place.
+            #[expect(
+                clippy::expect_used,
+                reason = "HLEN was checked to be that of the type"
+            )]
+            let datal = H2cData::ref_from_bytes(header)
+                .expect("a data PDU's header")
+                .datal
+                .get();
+            if datal as usize != placed.frame.data_len {
+                return Err(ProtocolError::field(
+                    DATAL_OFFSET,
+                    "DATAL is not the length of the data",
+                ));
+            }
+        }
+        Ok(Some(placed.frame))
+    }
+
+    /// Checks the first 8 bytes of a PDU, and finds its parts.
+    fn place(&self, first: &[u8; size_of::<CommonHeader>()]) -> Result<Placed, ProtocolError> {
+        let ch: &CommonHeader = zerocopy::transmute_ref!(first);
         // Of several wrong fields the first is reported, so they are looked at in their order.
         let shape = self.shape(ch.pdu_type)?;
         // The digests this PDU has to have: those agreed, as far as its type takes them.
@@ -206,43 +289,14 @@ impl RxFraming {
                 }
             }
         }
-        let Some((header, rest)) = bytes.split_at_checked(hlen) else {
-            return Ok(None);
-        };
-        if digests & flags::HDGSTF != 0 {
-            let Some(received) = rest.first_chunk::<DIGEST_LEN>() else {
-                return Ok(None);
-            };
-            if *received != header_digest(header) {
-                return Err(ProtocolError {
-                    fes: Fes::HEADER_DIGEST_ERROR,
-                    fei: u32::from_le_bytes(*received),
-                    reason: "header digest does not match",
-                });
-            }
-        }
-        if shape.data == Data::Always {
-            // H2CData and C2HData have DATAL at the same place.
-            #[expect(
-                clippy::expect_used,
-                reason = "HLEN was checked to be that of the type"
-            )]
-            let datal = H2cData::ref_from_bytes(header)
-                .expect("a data PDU's header")
-                .datal
-                .get();
-            if datal as usize != frame.data_len {
-                return Err(ProtocolError::field(
-                    DATAL_OFFSET,
-                    "DATAL is not the length of the data",
-                ));
-            }
-        }
-        Ok(Some(frame))
+        Ok(Placed {
+            frame,
+            hdgst: digests & flags::HDGSTF != 0,
+            datal: shape.data == Data::Always,
+        })
     }
 
     /// The shape of a type that this receiver may get now.
-    #[inline]
     fn shape(&self, pdu_type: PduType) -> Result<Shape, ProtocolError> {
         let shape = SHAPES.get(usize::from(pdu_type.0)).copied().flatten();
         let Some(shape) = shape.filter(|shape| shape.receiver == self.receiver) else {
@@ -263,7 +317,6 @@ impl RxFraming {
     }
 
     /// Fills in the place of the data; `head` is the length of header and header digest.
-    #[inline]
     fn place_data(
         &self,
         frame: &mut Frame,
@@ -313,7 +366,6 @@ impl RxFraming {
 }
 
 /// Checks FLAGS: `allowed` are those of the type, `digests` those that this PDU has to have.
-#[inline]
 fn check_flags(found: u8, allowed: u8, digests: u8) -> Result<(), ProtocolError> {
     let reason = if found & !allowed != 0 {
         "reserved flag is set"

@@ -17,4 +17,4 @@ mod tests;
 pub use digest::DataDigest;
 pub use emit::{Layout, TxFraming, emit_term_req};
 pub use error::ProtocolError;
-pub use frame::{Frame, Receiver, RxFraming};
+pub use frame::{Before, Frame, Receiver, RxFraming};

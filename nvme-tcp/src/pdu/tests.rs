@@ -208,6 +208,31 @@ fn a_pdu_is_framed_as_soon_as_its_header_is_there() {
 }
 
 #[test]
+fn what_came_before_changes_nothing() {
+    for rx in all_framings() {
+        let pdus = valid_pdus(&rx);
+        let mut before = Before::default();
+        for first in &pdus {
+            for second in &pdus {
+                // Each is also cut, and has a wrong byte wherever it can matter.
+                for pdu in [first, second, second] {
+                    for len in [7, 8, 24, pdu.len()] {
+                        let bytes = &pdu[..len.min(pdu.len())];
+                        assert_eq!(rx.frame_after(&mut before, bytes), rx.frame(bytes));
+                    }
+                }
+                for at in 0..20 {
+                    let mut wrong = second.clone();
+                    wrong[at] ^= 0x40;
+                    assert_eq!(rx.frame_after(&mut before, &wrong), rx.frame(&wrong));
+                    assert_eq!(rx.frame_after(&mut before, second), rx.frame(second));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn initialization_is_framed_before_and_refused_after() {
     let cases = [
         (
@@ -222,7 +247,8 @@ fn initialization_is_framed_before_and_refused_after() {
     for (receiver, pdu) in cases {
         let mut rx = rx(receiver, 0, 0);
         rx.initialized = false;
-        let frame = rx.frame(&pdu).unwrap().unwrap();
+        let mut before = Before::default();
+        let frame = rx.frame_after(&mut before, &pdu).unwrap().unwrap();
         assert_eq!(
             (frame.header_len, frame.data_len, frame.total_len),
             (128, 0, 128)
@@ -231,7 +257,8 @@ fn initialization_is_framed_before_and_refused_after() {
             assert_eq!(rx.frame(&pdu[..len]), Ok(None));
         }
         rx.initialized = true;
-        assert_eq!(rx.frame(&pdu).unwrap_err().fes, Fes::SEQUENCE_ERROR);
+        let again = rx.frame_after(&mut before, &pdu);
+        assert_eq!(again.unwrap_err().fes, Fes::SEQUENCE_ERROR);
     }
 }
 

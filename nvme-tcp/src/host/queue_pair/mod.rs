@@ -37,7 +37,7 @@ pub use self::table::Overdue;
 use self::table::{COMMANDS_MAX, CommandTable};
 use self::transmit::Transmitter;
 use super::request::{Command, Completed, Lost, Outcome, Request, Transfer};
-use crate::pdu::RxFraming;
+use crate::pdu::{Before, RxFraming};
 use crate::spec::fabrics::CNTLID_DYNAMIC;
 use crate::spec::opcode::nvm;
 use crate::spec::pdu::PduType;
@@ -112,6 +112,7 @@ pub struct QueuePair<T = ()> {
     stream: Stream,
     rx: RxBuffer,
     framing: RxFraming,
+    before: Before,
     receiving: Receiving,
     table: CommandTable<T>,
     transmitter: Transmitter,
@@ -159,6 +160,7 @@ impl<T> QueuePair<T> {
                 max_plen: u32::MAX,
                 initialized: false,
             },
+            before: Before::default(),
             receiving: Receiving::Header,
             table: CommandTable::new(commands),
             transmitter: Transmitter::new(commands, &options),

@@ -101,7 +101,8 @@ impl<T> QueuePair<T> {
     #[inline]
     fn on_header(&mut self, sink: &mut impl FnMut(Completed<T>)) -> Result<bool, QueueError> {
         let bytes = self.rx.data();
-        let Some(frame) = self.framing.frame(bytes).map_err(QueueError::Protocol)? else {
+        let framed = self.framing.frame_after(&mut self.before, bytes);
+        let Some(frame) = framed.map_err(QueueError::Protocol)? else {
             return Ok(false);
         };
         match frame.pdu_type {

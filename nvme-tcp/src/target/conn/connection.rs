@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 
 use pollux_reactor::{Progress, Stream};
 
-use crate::pdu::{DataDigest, Frame, ProtocolError, Receiver, RxFraming, TxFraming, emit_term_req};
+use crate::pdu::{
+    Before, DataDigest, Frame, ProtocolError, Receiver, RxFraming, TxFraming, emit_term_req,
+};
 use crate::spec::Cqe;
 use crate::spec::pdu::{C2hData, CapsuleResp, PduType, R2t, flags};
 use crate::stream::{NoPayloads, RxBuffer, TxQueue};
@@ -116,6 +118,7 @@ pub(in crate::target) struct Connection {
     pub(in crate::target) stream: Stream,
     pub(in crate::target) rx: RxBuffer,
     pub(in crate::target) rx_framing: RxFraming,
+    rx_before: Before,
     pub(in crate::target) out: Outgoing,
     /// The stream took no more: nothing is sent before an edge tells of room.
     blocked: bool,
@@ -145,6 +148,7 @@ impl Connection {
                 max_plen: MAX_PLEN,
                 initialized: false,
             },
+            rx_before: Before::default(),
             out: Outgoing {
                 tx: TxQueue::detached(TX_INLINE, TX_SEGMENTS),
                 framing: TxFraming::default(),
@@ -199,7 +203,8 @@ impl Connection {
     /// The PDU at the start of the receive buffer; a capsule only once it is there as a whole.
     #[inline]
     pub(in crate::target) fn next_frame(&mut self) -> Result<Option<Frame>, End> {
-        match self.rx_framing.frame(self.rx.data()) {
+        let bytes = self.rx.data();
+        match self.rx_framing.frame_after(&mut self.rx_before, bytes) {
             Ok(frame) => Ok(frame),
             Err(error) => Err(self.fault(error)),
         }

@@ -1,6 +1,6 @@
 //! Framing, of one PDU after the other. The first byte says who receives and what was agreed.
 
-use pollux_nvme_tcp::pdu::{Receiver, RxFraming};
+use pollux_nvme_tcp::pdu::{Before, Receiver, RxFraming};
 
 const MAX_PLEN: u32 = 1 << 16;
 
@@ -21,7 +21,14 @@ pub fn run(bytes: &[u8]) {
         pda: how >> 4 & 7,
         max_plen: MAX_PLEN,
     };
-    while let Ok(Some(frame)) = framing.frame(rest) {
+    let mut before = Before::default();
+    loop {
+        let framed = framing.frame(rest);
+        // What the PDU before was like changes nothing.
+        assert_eq!(framing.frame_after(&mut before, rest), framed);
+        let Ok(Some(frame)) = framed else {
+            return;
+        };
         let ddgst = usize::from(frame.ddgst) * 4;
         assert!(frame.header_len >= 8 && frame.header_len <= rest.len());
         assert!(frame.header_len <= frame.total_len);

@@ -313,7 +313,10 @@ impl IoQueue {
             )));
         }
         self.counters.commands += 1;
-        self.sqhd = (self.sqhd + 1) % self.entries;
+        self.sqhd += 1;
+        if self.sqhd == self.entries {
+            self.sqhd = 0;
+        }
 
         let cid = sqe.cid.get();
         let in_capsule = sqe.sgl.kind == SglDescriptor::IN_CAPSULE;
