@@ -190,11 +190,11 @@ def other_keys(host: Managed, target: Managed, directory: Path, port: str) -> No
     key = f"{host.name}-key"
     target.call("keyring_file_add_key", key, str(directory / key))
     target.call("nvmf_subsystem_add_host", NQN, HOST_NQN, "--dhchap-key", key)
-    keyed = ("-b", "disk", *LOCAL, "-s", port, "-n", NQN, "-q", HOST_NQN, "--dhchap-key", key)
-    equal("volumes", host.call("bdev_nvme_attach_controller", *keyed), "diskn1")
+    keyed = ("-b", "keyed", *LOCAL, "-s", port, "-n", NQN, "-q", HOST_NQN, "--dhchap-key", key)
+    equal("volumes", host.call("bdev_nvme_attach_controller", *keyed), "keyedn1")
     host.refuse(-19, "bdev_nvme_set_keys", "nobody", "--dhchap-key", key)
-    host.call("bdev_nvme_set_keys", "disk", "--dhchap-key", key)
-    host.call("bdev_nvme_detach_controller", "disk")
+    host.call("bdev_nvme_set_keys", "keyed", "--dhchap-key", key)
+    host.call("bdev_nvme_detach_controller", "keyed")
     wait_until("no volume", 5, lambda: host.call("bdev_get_bdevs") == [], 0.02)
     target.call("nvmf_subsystem_remove_host", NQN, HOST_NQN, "-T", "1000")
     target.call("keyring_file_remove_key", key)
@@ -274,7 +274,10 @@ def volumes(host: Managed) -> None:
     equal("serial", data[4:24].decode().strip(), "SESSION")
     host.call("bdev_wait_for_examine")
     check("bdev_register" in host.call("notify_get_types"), "bdev_register is a type")
-    equal("told", host.call("notify_get_notifications", "-n", "1")[0]["ctx"], "diskn1")
+    told = [(one["type"], one["ctx"]) for one in host.call("notify_get_notifications", "-i", "0")]
+    # The same namespace, by one controller's name and then by another's.
+    keyed = [("bdev_register", "keyedn1"), ("bdev_unregister", "keyedn1")]
+    equal("told", told[:3], [*keyed, ("bdev_register", "diskn1")])
 
 
 def discovery(host: Managed, target: Managed) -> None:

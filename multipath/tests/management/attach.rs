@@ -174,3 +174,36 @@ fn required_digests_that_are_not_granted_refuse_the_attach() {
         (&json!(true), &json!(false))
     );
 }
+
+/// B1.3: a namespace that was attached under one name and comes back under another is a volume of the new name, whatever
+/// tells of it, and nothing is left of the old one.
+#[test]
+fn a_namespace_attached_under_another_name_is_a_volume_of_that_name() {
+    let mut w = World::new();
+    for (round, name) in ["keyed", "disk", "keyed"].into_iter().enumerate() {
+        let volume = format!("{name}n1");
+        assert_eq!(w.attach(0, json!({"name": name})), json!([volume]));
+        assert_eq!(w.attach(1, json!({"name": name})), json!([volume]));
+        let bdevs = w.call("bdev_get_bdevs", json!({}));
+        assert_eq!(
+            (&bdevs[0]["name"], &bdevs[1]),
+            (&json!(volume), &json!(null))
+        );
+        let groups = w.call("bdev_nvme_get_io_paths", json!({}));
+        for path in groups["poll_groups"].as_array().unwrap() {
+            assert_eq!(path["io_paths"][0]["bdev_name"], volume);
+        }
+        let iostat = w.call("bdev_get_iostat", json!({}));
+        assert_eq!(iostat["bdevs"][0]["name"], volume);
+        let first = 2 * round;
+        let told = w.call("notify_get_notifications", json!({"id": first}));
+        let told = told.as_array().unwrap();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(
+            (&told[0]["type"], &told[0]["ctx"]),
+            (&json!("bdev_register"), &json!(volume))
+        );
+        w.call("bdev_nvme_detach_controller", json!({"name": name}));
+        assert_eq!(w.call("bdev_get_bdevs", json!({})), json!([]));
+    }
+}
