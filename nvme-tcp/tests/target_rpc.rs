@@ -414,11 +414,13 @@ fn the_configuration_makes_the_same_target_again() {
         json!({"name": "Null0", "num_blocks": 256, "block_size": 4096}),
     );
     t.add_ns("Malloc0");
-    let namespace = json!({"bdev_name": "Null0", "nsid": 3, "nguid": "00112233445566778899aabbccddeeff", "eui64": "0123456789ABCDEF", "anagrpid": 2});
+    let namespace = json!({"bdev_name": "Null0", "nsid": 3, "nguid": "00112233445566778899aabbccddeeff", "eui64": "0123456789ABCDEF", "anagrpid": 2, "no_auto_visible": true});
     t.call(
         "nvmf_subsystem_add_ns",
         json!({"nqn": NQN, "namespace": namespace}),
     );
+    let host = json!({"nqn": NQN, "nsid": 3, "host": HOST});
+    assert_eq!(t.call("nvmf_ns_add_host", host), true);
     let address = listen(&mut t);
     t.call(
         "nvmf_subsystem_listener_set_ana_state",
@@ -436,6 +438,8 @@ fn the_configuration_makes_the_same_target_again() {
     let before = (t.client.config(), t.call("nvmf_get_subsystems", json!({})));
     let namespaces = &before.1[1]["namespaces"];
     assert_eq!(namespaces[1]["eui64"], "0123456789ABCDEF");
+    assert_eq!(namespaces[1]["no_auto_visible"], true);
+    assert_eq!(namespaces[1]["hosts"], json!([{"nqn": HOST}]));
     let uuid = namespaces[0]["uuid"].as_str().unwrap().replace('-', "");
     assert_eq!(namespaces[0]["nguid"], uuid.to_uppercase());
     drop(t);

@@ -124,7 +124,12 @@ def subsystem(target: Managed) -> list[str]:
     target.call("nvmf_subsystem_add_ns", NQN, "Malloc0", "-n", "1", "-a", "1")
     target.call("nvmf_subsystem_add_ns", NQN, "Null0")
     target.call("nvmf_subsystem_set_ns_ana_group", NQN, "2", "2")
+    target.refuse(PARAMETERS, "nvmf_ns_add_host", NQN, "2", HOST_NQN)
     target.call("nvmf_subsystem_remove_ns", NQN, "2")
+    target.call("nvmf_subsystem_add_ns", NQN, "Null0", "-n", "3", "--no-auto-visible")
+    for host in (HOST_NQN, f"{HOST_NQN}-2"):
+        target.call("nvmf_ns_add_host", NQN, "3", host)
+    target.call("nvmf_ns_remove_host", NQN, "3", HOST_NQN)
     target.call("nvmf_subsystem_add_listener", NQN, *LOCAL, "-s", "0")
     second = (*LOCAL, "-s", "0", "-f", "ipv4", "-n", "non_optimized")
     target.call("nvmf_subsystem_add_listener", NQN, *second)

@@ -71,10 +71,13 @@ pub struct NamespaceConfig {
     pub eui64: Option<[u8; 8]>,
     /// ANA group, 1 to [`ANA_GROUP_MAX`](crate::target::ANA_GROUP_MAX); `None`: the NSID (modulo the maximum).
     pub ana_group: Option<u32>,
+    /// Whether every host of the subsystem sees it; otherwise those alone that
+    /// [`TargetRequest::show_namespace`](crate::target::TargetRequest::show_namespace) lists.
+    pub auto_visible: bool,
 }
 
 impl NamespaceConfig {
-    /// A namespace with default UUID and ANA group.
+    /// A namespace with default UUID and ANA group, which every host sees.
     pub fn new(backend: Backend, block_size: u32) -> Self {
         Self {
             backend,
@@ -83,6 +86,7 @@ impl NamespaceConfig {
             nguid: None,
             eui64: None,
             ana_group: None,
+            auto_visible: true,
         }
     }
 }

@@ -96,6 +96,8 @@ pub struct NamespaceStatus {
     pub failure: Option<String>,
     /// I/Os that its disk is busy with at present, for whoever uses it; none in the answer to `Subsystems`.
     pub in_flight: usize,
+    /// The hosts that see it, where not everybody does.
+    pub hosts: Option<Vec<HostNqn>>,
 }
 
 /// One listener of a subsystem.

@@ -11,9 +11,9 @@ use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, pattern};
 use zerocopy::FromBytes;
 
 /// Change count and (group, state, NSIDs).
-type AnaLog = (u64, Vec<(u32, AnaState, Vec<u32>)>);
+pub type AnaLog = (u64, Vec<(u32, AnaState, Vec<u32>)>);
 
-fn ana_log(host: &mut Initiator) -> AnaLog {
+pub fn ana_log(host: &mut Initiator) -> AnaLog {
     let log = host.log_page(GetLogPage::new(lid::ANA, 0, 4096)).unwrap();
     let (header, mut rest) = AnaLogHeader::ref_from_prefix(&log).unwrap();
     let mut groups = Vec::new();
@@ -28,7 +28,7 @@ fn ana_log(host: &mut Initiator) -> AnaLog {
     (header.chgcnt.get(), groups)
 }
 
-fn set(target: &TestTarget, addr: std::net::SocketAddr, group: Option<u32>, state: AnaState) {
+pub fn set(target: &TestTarget, addr: std::net::SocketAddr, group: Option<u32>, state: AnaState) {
     target
         .handle
         .call(TargetRequest::set_ana_state(

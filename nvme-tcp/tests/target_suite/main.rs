@@ -15,6 +15,7 @@ mod faults;
 mod io;
 mod layers;
 mod lying;
+mod masking;
 mod removals;
 mod resets;
 mod turns;

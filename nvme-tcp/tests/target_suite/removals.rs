@@ -21,17 +21,17 @@ use crate::disks::run;
 use crate::faults::begin_write;
 use crate::layers::PARKED;
 
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 
 /// A file system of its own that can be frozen: who then changes a file on it waits in the kernel.
-struct Freezer {
+pub struct Freezer {
     image: PathBuf,
     dir: PathBuf,
 }
 
 impl Freezer {
     /// `None`: this process may not make one.
-    fn new(name: &str) -> Option<Self> {
+    pub fn new(name: &str) -> Option<Self> {
         let name = format!("pollux-freezer-{}-{name}", std::process::id());
         let dir = std::env::temp_dir().join(&name);
         let image = std::env::temp_dir().join(format!("{name}.img"));
@@ -48,12 +48,12 @@ impl Freezer {
         Some(freezer)
     }
 
-    fn file(&self) -> PathBuf {
+    pub fn file(&self) -> PathBuf {
         self.dir.join("disk")
     }
 
     /// A thread of this process is in a system call on the file: one that is cancelled before that does nothing.
-    fn has_caller(&self) -> bool {
+    pub fn has_caller(&self) -> bool {
         let file = self.file();
         let is_in_call = |task: std::fs::DirEntry| {
             let call = std::fs::read_to_string(task.path().join("syscall")).ok()?;
@@ -66,7 +66,7 @@ impl Freezer {
         tasks.flatten().any(|task| is_in_call(task).is_some())
     }
 
-    fn freeze(&self) {
+    pub fn freeze(&self) {
         run("fsfreeze", &["-f", self.dir.to_str().unwrap()]).expect("it can be frozen");
     }
 
@@ -76,7 +76,7 @@ impl Freezer {
 }
 
 /// Thaws the file system at its end.
-struct Frozen<'a>(&'a Freezer);
+pub struct Frozen<'a>(pub &'a Freezer);
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {

@@ -148,7 +148,9 @@ fn log_page(
             let listener = subsystem
                 .listener(controller.listener)
                 .ok_or(Status::INTERNAL_ERROR)?;
-            let mut log = listener.ana.log(subsystem.members(), groups_only);
+            let mut log = listener
+                .ana
+                .log(subsystem.members(&controller.hostnqn), groups_only);
             let len_max = ana::log_len_max(subsystem.config.max_namespaces);
             log.resize(log.len().max(len_max), 0);
             log
@@ -220,7 +222,9 @@ fn identify_data(
     let nsid = sqe.nsid.get();
     let ana = subsystem.config.ana_reporting;
     let valid = (1..=subsystem.config.max_namespaces).contains(&nsid);
-    let namespace = subsystem.namespaces.get(&nsid);
+    // What is hidden from the host is as inactive as what is not there.
+    let host = &controller.hostnqn;
+    let namespace = subsystem.seen(host, nsid);
     let invalid_namespace = Status::INVALID_NAMESPACE.with_dnr();
     match structure {
         // Fields that hold for every namespace.
@@ -232,7 +236,7 @@ fn identify_data(
             Ok(identify::namespace(namespace, state, ana))
         }
         cns::ACTIVE_NAMESPACE_LIST if nsid < 0xffff_fffe => {
-            Ok(identify::active_list(subsystem, nsid))
+            Ok(identify::active_list(subsystem, host, nsid))
         }
         cns::ACTIVE_NAMESPACE_LIST => Err(invalid_namespace),
         cns::NAMESPACE_ID_DESCRIPTORS => namespace
@@ -252,7 +256,7 @@ fn identify_data(
             .ok_or(invalid_namespace),
         cns::CONTROLLER_CSI => Ok(identify::nvm_controller()),
         cns::ACTIVE_NAMESPACE_LIST_CSI if nsid < 0xffff_fffe => {
-            Ok(identify::active_list(subsystem, nsid))
+            Ok(identify::active_list(subsystem, host, nsid))
         }
         _ => Err(invalid),
     }

@@ -10,7 +10,7 @@ use crate::spec::identify::{
     descriptor_type, ns, put_namespace_id_descriptor,
 };
 use crate::spec::log::{AnaState, event};
-use crate::spec::nqn::Nqn;
+use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::admin::controller::{
     ABORTS_MAX, Controller, ERROR_LOG_ENTRIES, KAS, QUEUE_ENTRIES_MAX, VERSION,
 };
@@ -157,15 +157,10 @@ pub(in crate::target) fn descriptors(namespace: &Namespace) -> Vec<u8> {
     list
 }
 
-/// Active namespaces above `above`, CNS 02h and 07h.
-pub(in crate::target) fn active_list(subsystem: &Subsystem, above: u32) -> Vec<u8> {
-    namespace_list(
-        subsystem
-            .namespaces
-            .keys()
-            .copied()
-            .filter(|&nsid| nsid > above),
-    )
+/// Active namespaces above `above` that a host may see, CNS 02h and 07h.
+pub(in crate::target) fn active_list(subsystem: &Subsystem, host: &HostNqn, above: u32) -> Vec<u8> {
+    let seen = subsystem.seen_by(host).map(|(nsid, _)| nsid);
+    namespace_list(seen.filter(|&nsid| nsid > above))
 }
 
 /// A list of up to 1,024 NSIDs.

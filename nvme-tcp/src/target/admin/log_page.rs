@@ -8,6 +8,7 @@ use crate::spec::identify::ascii_field;
 use crate::spec::log::{
     CommandEffectsLog, ErrorLogEntry, FirmwareSlotLog, LID_SUPPORTED_LEN, SmartLog, effects, lid,
 };
+use crate::spec::nqn::HostNqn;
 use crate::spec::opcode::{FABRICS, admin};
 use crate::target::admin::controller::{Controller, ERROR_LOG_ENTRIES};
 use crate::target::admin::identify::FIRMWARE;
@@ -69,9 +70,9 @@ const WARNING_RELIABILITY: u8 = 1 << 2;
 /// Critical warning: all media take no more writes.
 const WARNING_READ_ONLY: u8 = 1 << 3;
 
-/// SMART / Health Information, LID 02h. `subsystem` is that of the controller.
+/// SMART / Health Information, LID 02h. `subsystem` is that of the controller, `host` its host.
 pub(in crate::target) fn smart(
-    subsystem: Option<&Subsystem>,
+    (subsystem, host): (Option<&Subsystem>, &HostNqn),
     counters: &QpairCounters,
     error_count: u64,
     age: Duration,
@@ -79,7 +80,11 @@ pub(in crate::target) fn smart(
     let mut log: Box<SmartLog> = zeroed();
     // Thousands of 512 bytes, rounded up.
     let units = |bytes: u64| u128::from(bytes).div_ceil(512_000);
-    let namespaces = || subsystem.iter().flat_map(|s| s.namespaces.values());
+    // Nothing is told of what the host does not see.
+    let namespaces = || {
+        let seen = subsystem.iter().flat_map(|s| s.seen_by(host));
+        seen.map(|(_, namespace)| namespace)
+    };
     let failed = namespaces().filter(|n| n.disk.failure().is_some()).count();
     if failed > 0 {
         log.critical_warning |= WARNING_RELIABILITY;

@@ -120,7 +120,8 @@ impl Home {
         }
         let age = controller.last_seen.saturating_since(controller.created);
         let subsystem = self.config.subsystems.get(&controller.subnqn);
-        let log = log_page::smart(subsystem, &sum, controller.error_count, age);
+        let of = (subsystem, &controller.hostnqn);
+        let log = log_page::smart(of, &sum, controller.error_count, age);
         match command::cut(log, offset, len) {
             Ok(data) => controller.answer(cid, Status::SUCCESS, 0, data),
             Err(status) => controller.answer(cid, status, 0, Vec::new()),

@@ -22,6 +22,7 @@ use crate::target::status::{
     ControllerStatus, QpairCounters, QpairStatus, ReactorStatus, SubsystemStatus, TargetStatus,
 };
 use crate::target::subsystem::ana::{ANA_GROUP_MAX, AnaGroups};
+use crate::target::subsystem::visibility::Visibility;
 use crate::target::subsystem::{Namespace, Subsystem, SubsystemListener, check_group};
 
 impl Home {
@@ -54,8 +55,9 @@ impl Home {
                 let removed = subsystem.namespaces.remove(&nsid);
                 let removed = removed.ok_or(TargetError::NoSuchNamespace(nsid))?;
                 subsystem.note_membership(removed.ana_group);
-                self.namespace_changed(nqn, nsid, turn);
+                self.namespace_changed(nqn, nsid, &removed.visibility, turn);
             }
+            Scope::Visibility(nqn, nsid, host) => self.hide_namespace(nqn, *nsid, host, turn)?,
             Scope::Listener(nqn, addr) => self.remove_listener(nqn, *addr, turn)?,
             Scope::Host(nqn, host) => {
                 if self.subsystem(nqn)?.hosts.remove(host).is_none() {
@@ -91,12 +93,13 @@ impl Home {
         check_group(group)?;
         let namespace = self.namespace(nqn, nsid)?;
         let old = std::mem::replace(&mut namespace.ana_group, group);
+        let seen = namespace.visibility.clone();
         if old != group {
             let subsystem = self.subsystem(nqn)?;
             subsystem.note_membership(old);
             subsystem.note_membership(group);
-            self.namespace_changed(nqn, nsid, turn);
-            self.raise_ana(nqn, None);
+            self.namespace_changed(nqn, nsid, &seen, turn);
+            self.raise_ana(nqn, |c| seen.includes(&c.hostnqn));
         }
         Ok(())
     }
@@ -166,7 +169,7 @@ impl Home {
         subsystems.map(Subsystem::status).collect()
     }
 
-    fn subsystem(&mut self, nqn: &Nqn) -> Result<&mut Subsystem, TargetError> {
+    pub(super) fn subsystem(&mut self, nqn: &Nqn) -> Result<&mut Subsystem, TargetError> {
         if nqn.is_discovery() {
             return Err(TargetError::Discovery);
         }
@@ -176,7 +179,11 @@ impl Home {
             .ok_or_else(|| TargetError::NoSuchSubsystem(nqn.clone()))
     }
 
-    fn namespace(&mut self, nqn: &Nqn, nsid: u32) -> Result<&mut Namespace, TargetError> {
+    pub(super) fn namespace(
+        &mut self,
+        nqn: &Nqn,
+        nsid: u32,
+    ) -> Result<&mut Namespace, TargetError> {
         self.subsystem(nqn)?
             .namespaces
             .get_mut(&nsid)
@@ -193,45 +200,56 @@ impl Home {
         let subsystem = self.subsystem(nqn)?;
         let nsid = subsystem.new_nsid(nsid)?;
         let namespace = Namespace::open(nqn, nsid, config)?;
-        let group = namespace.ana_group;
+        let (group, seen) = (namespace.ana_group, namespace.visibility.clone());
         subsystem.namespaces.insert(nsid, namespace);
         subsystem.note_membership(group);
-        self.namespace_changed(nqn, nsid, turn);
+        self.namespace_changed(nqn, nsid, &seen, turn);
         Ok(nsid)
     }
 
-    /// Brings the new state of a namespace to all reactors, and tells the hosts.
-    fn namespace_changed(&mut self, nqn: &Nqn, nsid: u32, turn: &mut HomeTurn<'_, '_>) {
-        self.send_views(|c| c.subnqn == *nqn, |id, _| id == nsid, Some(nsid), turn);
-        for controller in self.controllers.values_mut().filter(|c| c.subnqn == *nqn) {
+    /// Brings the new state of a namespace to all reactors, and tells the hosts that see it, or did until now.
+    pub(super) fn namespace_changed(
+        &mut self,
+        nqn: &Nqn,
+        nsid: u32,
+        seen: &Visibility,
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
+        let of = |c: &Controller| c.subnqn == *nqn && seen.includes(&c.hostnqn);
+        self.send_views(of, |id, _| id == nsid, Some(nsid), turn);
+        for controller in self.controllers.values_mut().filter(|c| of(c)) {
             controller.changed_namespaces.insert(nsid);
         }
-        self.raise(Kind::Namespace, |c| c.subnqn == *nqn);
+        self.raise(Kind::Namespace, of);
     }
 
     /// A disk has another size, or has failed: the hosts that see a namespace on it hear so, of a failure once.
     pub(in crate::target) fn disks_changed(&mut self, turn: &mut HomeTurn<'_, '_>) {
-        let mut degraded = BTreeSet::new();
+        let mut degraded = Vec::new();
         let mut resized = Vec::new();
         for (nqn, subsystem) in &mut self.config.subsystems {
             for (&nsid, namespace) in &mut subsystem.namespaces {
                 if !namespace.failure_told && namespace.disk.failure().is_some() {
                     namespace.failure_told = true;
-                    degraded.insert(nqn.clone());
+                    degraded.push((nqn.clone(), namespace.visibility.clone()));
                 }
                 if namespace.follow_disk() {
-                    resized.push((nqn.clone(), nsid));
+                    resized.push((nqn.clone(), nsid, namespace.visibility.clone()));
                 }
             }
         }
-        for (nqn, nsid) in resized {
-            self.namespace_changed(&nqn, nsid, turn);
+        for (nqn, nsid, seen) in resized {
+            self.namespace_changed(&nqn, nsid, &seen, turn);
         }
-        self.raise(Kind::Health, |c| degraded.contains(&c.subnqn));
+        self.raise(Kind::Health, |c| {
+            let sees =
+                |(nqn, seen): &(Nqn, Visibility)| *nqn == c.subnqn && seen.includes(&c.hostnqn);
+            degraded.iter().any(sees)
+        });
     }
 
     /// Sends views of namespaces (NSID, ANA group) to all reactors, for the controllers for which `of`
-    /// holds; for `gone`, if it does not exist any more, that it is gone.
+    /// holds and as far as their hosts see them; for `gone`, if that is not there for them any more, that it is gone.
     fn send_views(
         &self,
         of: impl Fn(&Controller) -> bool,
@@ -243,12 +261,12 @@ impl Home {
             let Some(subsystem) = self.config.subsystems.get(&controller.subnqn) else {
                 continue;
             };
+            let host = &controller.hostnqn;
             let present = subsystem
-                .namespaces
-                .iter()
-                .filter(|(nsid, n)| which(**nsid, n.ana_group))
-                .map(|(&nsid, _)| nsid);
-            let gone = gone.filter(|nsid| !subsystem.namespaces.contains_key(nsid));
+                .seen_by(host)
+                .filter(|(nsid, n)| which(*nsid, n.ana_group))
+                .map(|(nsid, _)| nsid);
+            let gone = gone.filter(|&nsid| subsystem.seen(host, nsid).is_none());
             for nsid in present.chain(gone) {
                 let view = subsystem.view(controller, nsid);
                 for reactor in 0..turn.links.reactors() {
@@ -287,11 +305,9 @@ impl Home {
         }
         let ana = &mut subsystem.listener_mut(addr)?.ana;
         let groups = group.map_or(1..=ANA_GROUP_MAX, |g| g..=g);
-        let mut changed = false;
-        for group in groups {
-            changed |= ana.set(group, state);
-        }
-        if changed {
+        let changed: Vec<u32> = groups.filter(|&group| ana.set(group, state)).collect();
+        if !changed.is_empty() {
+            let told = self.who_hears(nqn, addr, &changed);
             // First the I/O reactors, then the hosts: who has heard of the change finds it in effect.
             self.send_views(
                 |c| c.subnqn == *nqn && c.listener == addr,
@@ -299,22 +315,34 @@ impl Home {
                 None,
                 turn,
             );
-            self.raise_ana(nqn, Some(addr));
+            self.raise_ana(nqn, |c| told.contains(&c.key));
         }
         Ok(())
     }
 
-    /// The ANA log changed for controllers of one listener or all.
-    fn raise_ana(&mut self, nqn: &Nqn, addr: Option<SocketAddr>) {
+    /// The controllers of a listener whose hosts may hear of a change of one of these groups.
+    fn who_hears(&self, nqn: &Nqn, addr: SocketAddr, groups: &[u32]) -> BTreeSet<ControllerKey> {
+        let Some(subsystem) = self.config.subsystems.get(nqn) else {
+            return BTreeSet::new();
+        };
+        let controllers = self.controllers.values();
+        let of_listener = controllers.filter(|c| c.subnqn == *nqn && c.listener == addr);
+        let hears = |c: &&Controller| {
+            let mut groups = groups.iter();
+            groups.any(|&group| subsystem.hears_of_group(&c.hostnqn, group))
+        };
+        of_listener.filter(hears).map(|c| c.key).collect()
+    }
+
+    /// The ANA log changed for the subsystem's controllers for which `of` holds.
+    fn raise_ana(&mut self, nqn: &Nqn, of: impl Fn(&Controller) -> bool) {
         if self
             .config
             .subsystems
             .get(nqn)
             .is_some_and(|s| s.config.ana_reporting)
         {
-            self.raise(Kind::Ana, |c| {
-                c.subnqn == *nqn && addr.is_none_or(|a| a == c.listener)
-            });
+            self.raise(Kind::Ana, |c| c.subnqn == *nqn && of(c));
         }
     }
 

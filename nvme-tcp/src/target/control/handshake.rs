@@ -399,7 +399,7 @@ impl Home {
                     },
                 },
             );
-            for &nsid in subsystem.namespaces.keys() {
+            for (nsid, _) in subsystem.seen_by(&controller.hostnqn) {
                 let view = subsystem.view(controller, nsid);
                 turn.links
                     .send_io(reactor, IoMessage::Namespace { key, nsid, view });

@@ -22,6 +22,7 @@ pub(in crate::target) mod message;
 mod quiesce;
 pub(in crate::target) mod request;
 mod sync;
+mod visibility;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;

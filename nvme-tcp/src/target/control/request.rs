@@ -66,6 +66,14 @@ impl TargetRequest {
         })
     }
 
+    /// Lets a host see a namespace that was added with `auto_visible: false`, whether the host is connected or not. That it
+    /// may connect is another matter ([`add_host`](Self::add_host)).
+    pub fn show_namespace(nqn: Nqn, nsid: u32, host: HostNqn) -> Self {
+        Self::change("show_namespace", move |home, turn| {
+            home.show_namespace(&nqn, nsid, &host, turn)
+        })
+    }
+
     /// Changes what one listener reports for one ANA group, or for all; answered when every reactor uses it.
     pub fn set_ana_state(nqn: Nqn, addr: SocketAddr, group: Option<u32>, state: AnaState) -> Self {
         Self::change("set_ana_state", move |home, turn| {
@@ -178,6 +186,11 @@ impl TargetRequest<SocketAddr> {
 }
 
 impl TargetRequest<Removed> {
+    /// Hides a namespace that was added with `auto_visible: false` from a host, for which it is gone then.
+    pub fn hide_namespace(nqn: Nqn, nsid: u32, host: HostNqn) -> Self {
+        Self::removal("hide_namespace", Scope::Visibility(nqn, nsid, host))
+    }
+
     /// Removes a subsystem with all its controllers.
     pub fn delete_subsystem(nqn: Nqn) -> Self {
         Self::removal("delete_subsystem", Scope::Subsystem(nqn))

@@ -30,6 +30,8 @@ pub(in crate::target) enum Scope {
     Namespace(Nqn, u32),
     Listener(Nqn, SocketAddr),
     Host(Nqn, HostNqn),
+    /// A namespace as far as this host sees it.
+    Visibility(Nqn, u32, HostNqn),
 }
 
 /// The owner of a command.
@@ -47,6 +49,9 @@ impl Scope {
             Self::Namespace(nqn, of) => owner.subsystem == *nqn && nsid == *of,
             Self::Listener(nqn, addr) => owner.subsystem == *nqn && owner.listener == *addr,
             Self::Host(nqn, host) => owner.subsystem == *nqn && owner.host == *host,
+            Self::Visibility(nqn, of, host) => {
+                owner.subsystem == *nqn && nsid == *of && owner.host == *host
+            }
         }
     }
 }

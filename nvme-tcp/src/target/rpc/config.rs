@@ -86,8 +86,15 @@ fn save_subsystem(state: &State, subsystem: &SubsystemStatus, calls: &mut Vec<Va
         }
         params.insert("uuid".into(), namespace.uuid.to_string().into());
         params.insert("anagrpid".into(), namespace.ana_group.into());
+        if namespace.hosts.is_some() {
+            params.insert("no_auto_visible".into(), true.into());
+        }
         let params = json!({"nqn": nqn, "namespace": params});
         calls.push(entry("nvmf_subsystem_add_ns", params));
+        for host in namespace.hosts.iter().flatten() {
+            let params = json!({"nqn": nqn, "nsid": namespace.nsid, "host": host.as_str()});
+            calls.push(entry("nvmf_ns_add_host", params));
+        }
     }
     for listener in &subsystem.listeners {
         let address = address::show(listener.addr);

@@ -21,7 +21,7 @@ pub(super) fn methods(module: Module<'_>) -> Module<'_> {
 const ENOKEY: i32 = 126;
 
 /// The name of a host that is listed: whatever it calls itself, but it must have a name.
-fn host(params: &mut Params) -> Result<HostNqn, RpcError> {
+pub(super) fn host(params: &mut Params) -> Result<HostNqn, RpcError> {
     let text: String = params.required("host")?;
     match HostNqn::new(&text) {
         Ok(_) if text.is_empty() => Err(params.invalid(

@@ -3,13 +3,17 @@
 use pollux_reactor::rpc::{Call, MethodResult, Params, Phase, RpcError};
 use uuid::Uuid;
 
+use super::hosts::host;
 use super::{Module, State, done, forward, forward_removal, forward_then, subsystem, take_limit};
+use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::config::NamespaceConfig;
 use crate::target::control::request::TargetRequest;
 
 /// The methods of this room.
 pub(super) fn methods(module: Module<'_>) -> Module<'_> {
     module
+        .method("nvmf_ns_add_host", Phase::Runtime, add_host)
+        .method("nvmf_ns_remove_host", Phase::Runtime, remove_host)
         .method("nvmf_subsystem_add_ns", Phase::Runtime, add)
         .method("nvmf_subsystem_remove_ns", Phase::Runtime, remove)
         .method(
@@ -32,7 +36,8 @@ fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let eui64 = take_identifier(&mut namespace, "eui64")?;
     let uuid = take_uuid(&mut namespace)?;
     let ana_group = namespace.optional("anagrpid")?;
-    namespace.off(&["no_auto_visible", "hide_metadata"])?;
+    let auto_visible = !namespace.optional("no_auto_visible")?.unwrap_or(false);
+    namespace.off(&["hide_metadata"])?;
     namespace.finish()?;
     params.finish()?;
 
@@ -42,6 +47,7 @@ fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
         nguid,
         eui64,
         ana_group,
+        auto_visible,
         ..NamespaceConfig::new(disk.backend(), disk.block_size)
     };
     let request = TargetRequest::add_namespace(nqn, nsid, config);
@@ -112,6 +118,28 @@ fn remove(state: &mut State, call: &mut Call<State>) -> MethodResult {
             .release(|user| Some(&user.disk) == disk.as_ref());
         Ok(true.into())
     })
+}
+
+/// `nvmf_ns_add_host`: the host sees the namespace from now on.
+fn add_host(state: &mut State, call: &mut Call<State>) -> MethodResult {
+    let (nqn, nsid, host) = take_visibility(&mut call.params)?;
+    let request = TargetRequest::show_namespace(nqn, nsid, host);
+    forward(state, call, request, done)
+}
+
+/// `nvmf_ns_remove_host`: the namespace is gone for the host; answered when nothing of the host's is in flight for it.
+fn remove_host(state: &mut State, call: &mut Call<State>) -> MethodResult {
+    let (nqn, nsid, host) = take_visibility(&mut call.params)?;
+    let request = TargetRequest::hide_namespace(nqn, nsid, host);
+    forward(state, call, request, done)
+}
+
+fn take_visibility(params: &mut Params) -> Result<(Nqn, u32, HostNqn), RpcError> {
+    let nqn = subsystem(params)?;
+    let nsid = params.required("nsid")?;
+    let host = host(params)?;
+    params.finish()?;
+    Ok((nqn, nsid, host))
 }
 
 fn set_ana_group(state: &mut State, call: &mut Call<State>) -> MethodResult {

@@ -140,6 +140,11 @@ fn show(state: &State, subsystem: &SubsystemStatus) -> Value {
         }
         shown.insert("uuid".into(), n.uuid.to_string().into());
         shown.insert("anagrpid".into(), n.ana_group.into());
+        if let Some(hosts) = &n.hosts {
+            shown.insert("no_auto_visible".into(), true.into());
+            let hosts = hosts.iter().map(|host| json!({"nqn": host.as_str()}));
+            shown.insert("hosts".into(), hosts.collect());
+        }
         Value::Object(shown)
     });
     let (min_cntlid, max_cntlid) = subsystem.cntlid_range;

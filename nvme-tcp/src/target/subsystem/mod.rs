@@ -5,6 +5,7 @@
 pub(in crate::target) mod ana;
 pub(in crate::target) mod discovery;
 mod namespace;
+pub(in crate::target) mod visibility;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -171,13 +172,28 @@ impl Subsystem {
         }
     }
 
-    /// What an I/O reactor needs to serve `nsid` to a controller.
+    /// The namespaces that a host may see, in order of their identifiers.
+    pub(in crate::target) fn seen_by(
+        &self,
+        host: &HostNqn,
+    ) -> impl Iterator<Item = (u32, &Namespace)> {
+        let seen = self.namespaces.iter().map(|(&nsid, n)| (nsid, n));
+        seen.filter(|(_, n)| n.visibility.includes(host))
+    }
+
+    /// A namespace, if the host may see it.
+    pub(in crate::target) fn seen(&self, host: &HostNqn, nsid: u32) -> Option<&Namespace> {
+        let namespace = self.namespaces.get(&nsid);
+        namespace.filter(|n| n.visibility.includes(host))
+    }
+
+    /// What an I/O reactor needs to serve `nsid` to a controller; `None`: it is not there for the controller's host.
     pub(in crate::target) fn view(
         &self,
         controller: &Controller,
         nsid: u32,
     ) -> Option<NamespaceView> {
-        let namespace = self.namespaces.get(&nsid)?;
+        let namespace = self.seen(&controller.hostnqn, nsid)?;
         Some(NamespaceView {
             transfer_max: controller.promised.transfer_max,
             disk: namespace.disk.clone(),
@@ -187,9 +203,15 @@ impl Subsystem {
         })
     }
 
-    /// (group, NSID) of every namespace.
-    pub(in crate::target) fn members(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.namespaces.iter().map(|(&nsid, n)| (n.ana_group, nsid))
+    /// (group, NSID) of every namespace that a host may see.
+    pub(in crate::target) fn members(&self, host: &HostNqn) -> impl Iterator<Item = (u32, u32)> {
+        self.seen_by(host).map(|(nsid, n)| (n.ana_group, nsid))
+    }
+
+    /// Whether a host may hear of a change of an ANA group: not where all that is in the group is hidden from it.
+    pub(in crate::target) fn hears_of_group(&self, host: &HostNqn, group: u32) -> bool {
+        let members = || self.namespaces.values().filter(|n| n.ana_group == group);
+        members().next().is_none() || members().any(|n| n.visibility.includes(host))
     }
 
     /// A namespace joined or left `group`: that is a change of every listener's ANA log.
@@ -228,6 +250,7 @@ impl Subsystem {
                     ana_group: n.ana_group,
                     failure: n.disk.failure().map(|error| error.to_string()),
                     in_flight: 0,
+                    hosts: n.visibility.listed(),
                 })
                 .collect(),
             listeners: self

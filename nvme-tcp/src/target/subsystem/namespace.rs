@@ -7,6 +7,7 @@ use crate::target::config::NamespaceConfig;
 use crate::target::disk::{Backend, DiskRef};
 use crate::target::error::TargetError;
 use crate::target::subsystem::ana::ANA_GROUP_MAX;
+use crate::target::subsystem::visibility::Visibility;
 
 /// A namespace.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(in crate::target) struct Namespace {
     pub(in crate::target) nguid: [u8; 16],
     pub(in crate::target) eui64: Option<[u8; 8]>,
     pub(in crate::target) ana_group: u32,
+    pub(in crate::target) visibility: Visibility,
     /// Hosts were told that its disk has failed.
     pub(in crate::target) failure_told: bool,
 }
@@ -67,6 +69,7 @@ impl Namespace {
             nguid: config.nguid.unwrap_or_else(|| uuid.into_bytes()),
             eui64: config.eui64,
             ana_group,
+            visibility: Visibility::new(config.auto_visible),
             failure_told: false,
         })
     }
