@@ -123,12 +123,13 @@ impl Application for Load {
 
 fn run(paths: usize, mixed: bool, digests: Digests) -> Counted {
     let mut group = Group::new();
-    let reactor = group.add_reactor(None, Idle::Yield);
-    let handle = target::install(&mut group, &[reactor]);
+    let other = group.add_reactor(None, Idle::Yield);
+    let handle = target::install(&mut group, &[other]);
     let reactor = group.add_reactor(None, Idle::Yield);
     let (report, counted) = channel();
+    // Control may allocate, for each Keep Alive for instance: it is not on the thread that is counted.
     let host = Host::builder()
-        .control(reactor)
+        .control(other)
         .io(&[reactor])
         .install(&mut group, move |_| Load {
             done: 0,
