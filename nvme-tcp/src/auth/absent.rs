@@ -53,7 +53,7 @@ pub struct Names {
 
 /// What an Authentication Receive command gets.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Answered {
     /// This message.
     Message(Vec<u8>),
     /// A message later.
@@ -137,7 +137,7 @@ impl ControllerTransaction {
     }
 
     /// Never.
-    pub fn receive(&mut self, _: usize) -> Answer {
+    pub fn receive(&mut self, _: usize) -> Answered {
         match *self {}
     }
 }

@@ -11,7 +11,7 @@ use crate::spec::authentication::{
 
 /// What an Authentication Receive command gets.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Answered {
     /// This message.
     Message(Vec<u8>),
     /// A message, once the [`Job`] that was handed out is done.
@@ -177,9 +177,9 @@ impl ControllerTransaction {
     }
 
     /// The message for an Authentication Receive command with an AL of `room` bytes.
-    pub fn receive(&mut self, room: usize) -> Answer {
+    pub fn receive(&mut self, room: usize) -> Answered {
         let body = match &self.state {
-            State::Publishing | State::Agreeing(_) => return Answer::Later,
+            State::Publishing | State::Agreeing(_) => return Answered::Later,
             State::Challenge { dh } => Body::Challenge {
                 hash: self.hash.id(),
                 group: self.group.id(),
@@ -204,7 +204,7 @@ impl ControllerTransaction {
         let t_id = self.t_id;
         let message = Message { t_id, body }.emit();
         if message.len() > room {
-            return Answer::NoRoom;
+            return Answered::NoRoom;
         }
         match &self.state {
             State::Challenge { .. } => self.state = State::Reply,
@@ -213,7 +213,7 @@ impl ControllerTransaction {
             State::Failing(explanation) => self.state = State::Failed(*explanation),
             _ => {}
         }
-        Answer::Message(message)
+        Answered::Message(message)
     }
 
     fn fail(&mut self, explanation: Explanation) -> Option<Job> {

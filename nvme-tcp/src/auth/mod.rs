@@ -93,7 +93,7 @@ pub struct HostAuth {
 
 #[cfg(feature = "auth")]
 pub use self::{
-    controller::{Answer, ControllerTransaction},
+    controller::{Answered, ControllerTransaction},
     dh::{DhGroup, Job, Powers},
     hash::Hash,
     host::{HostStep, HostTransaction},

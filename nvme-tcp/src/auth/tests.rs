@@ -1,6 +1,6 @@
 //! The host's machine against the controller's, and both against peers that lie.
 
-use super::controller::{Answer, ControllerTransaction};
+use super::controller::{Answered, ControllerTransaction};
 use super::host::{HostStep, HostTransaction};
 use super::*;
 use crate::spec::authentication::{Body, Explanation, Message, RECEIVE_LEN};
@@ -58,12 +58,12 @@ fn run(
                 tamper(number, &mut bytes);
                 number += 1;
                 if let Some(job) = controller.send(&bytes) {
-                    assert_eq!(controller.receive(4096), Answer::Later);
+                    assert_eq!(controller.receive(4096), Answered::Later);
                     controller.computed(job.run());
                 }
             }
             HostStep::Receive => match controller.receive(RECEIVE_LEN as usize) {
-                Answer::Message(mut bytes) => {
+                Answered::Message(mut bytes) => {
                     tamper(number, &mut bytes);
                     number += 1;
                     bytes.resize(RECEIVE_LEN as usize, 0);
@@ -207,7 +207,7 @@ fn messages_that_lie() {
             }
         });
         assert!(changed);
-        let Answer::Message(bytes) = controller.receive(4096) else {
+        let Answered::Message(bytes) = controller.receive(4096) else {
             panic!("no message");
         };
         let body = Message::parse(&bytes).unwrap().body;
@@ -253,7 +253,7 @@ fn messages_that_lie() {
 fn order_replay_and_size() {
     let message = Explanation::INCORRECT_MESSAGE;
     let failure = |controller: &mut ControllerTransaction| match controller.receive(4096) {
-        Answer::Message(bytes) => match Message::parse(&bytes).unwrap().body {
+        Answered::Message(bytes) => match Message::parse(&bytes).unwrap().body {
             Body::Failure1(explanation) => explanation,
             body => panic!("{body:?}"),
         },
@@ -278,8 +278,8 @@ fn order_replay_and_size() {
     // No room for the message, which is there still.
     let mut two = fresh();
     assert!(two.send(&negotiate).is_none());
-    assert_eq!(two.receive(47), Answer::NoRoom);
-    let Answer::Message(challenge) = two.receive(48) else {
+    assert_eq!(two.receive(47), Answered::NoRoom);
+    let Answered::Message(challenge) = two.receive(48) else {
         panic!("a challenge of 48 bytes");
     };
     // The reply to it does not help with the next challenge.
@@ -289,7 +289,7 @@ fn order_replay_and_size() {
     };
     let mut three = fresh();
     assert!(three.send(&negotiate).is_none());
-    assert!(matches!(three.receive(4096), Answer::Message(_)));
+    assert!(matches!(three.receive(4096), Answered::Message(_)));
     assert!(three.send(&reply).is_none());
     assert_eq!(failure(&mut three), Explanation::AUTHENTICATION_FAILED);
     // Nor does it help twice.
@@ -303,7 +303,7 @@ fn order_replay_and_size() {
     // The host gives up instead of replying.
     let mut five = fresh();
     assert!(five.send(&negotiate).is_none());
-    assert!(matches!(five.receive(4096), Answer::Message(_)));
+    assert!(matches!(five.receive(4096), Answered::Message(_)));
     let body = Body::Failure2(message);
     assert!(five.send(&Message { t_id: T_ID, body }.emit()).is_none());
     assert_eq!(five.outcome(), Some(Err(message)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pollux_reactor::{Progress, Time};
 
-use crate::auth::{Agreed, Answer, Computation, ControllerTransaction, LOOK_AGAIN, Names, Nonce};
+use crate::auth::{Agreed, Answered, Computation, ControllerTransaction, LOOK_AGAIN, Names, Nonce};
 use crate::spec::authentication::{Explanation, RECEIVE_LEN};
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::spec::opcode::{FABRICS, fctype};
@@ -364,9 +364,9 @@ fn settle(auth: &mut Authentication) -> Settled {
     };
     if let Some((cid, room)) = auth.waiting {
         match transaction.receive(room) {
-            Answer::Later => {}
-            Answer::NoRoom => answer = Some((cid, Err(Status::INVALID_FIELD.with_dnr()))),
-            Answer::Message(mut message) => {
+            Answered::Later => {}
+            Answered::NoRoom => answer = Some((cid, Err(Status::INVALID_FIELD.with_dnr()))),
+            Answered::Message(mut message) => {
                 // Hosts expect as much as they have asked for.
                 let padded = room.min(RECEIVE_LEN as usize).max(message.len());
                 message.resize(padded, 0);

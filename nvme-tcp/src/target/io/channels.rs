@@ -87,7 +87,7 @@ struct Open {
 
 /// An I/O that a disk has handed back.
 #[derive(Debug)]
-pub(in crate::target) struct Answer {
+pub(in crate::target) struct HandedBack {
     pub(in crate::target) command: CommandRef,
     pub(in crate::target) result: Result<(), Status>,
     pub(in crate::target) data: Buffer,
@@ -290,7 +290,7 @@ impl Channels {
         (op, data): (Op, Buffer),
         pool: &mut StagingPool,
         cx: &mut Context<'_>,
-    ) -> Option<Answer> {
+    ) -> Option<HandedBack> {
         self.last_serial += 1;
         let (serial, reactor) = (self.last_serial, self.reactor);
         let now = cx.now();
@@ -336,7 +336,7 @@ impl Channels {
         Done { io, result }: Done,
         pool: &mut StagingPool,
         now: Time,
-    ) -> Option<Answer> {
+    ) -> Option<HandedBack> {
         let own = self.reactor;
         // A disk that is done with all that it had may be closed already.
         let seat = self.seats.get_mut(at)?.as_mut()?;
@@ -377,7 +377,7 @@ impl Channels {
         if self.gone.contains(&command.key) {
             self.forget_gone();
         }
-        Some(Answer {
+        Some(HandedBack {
             command,
             result,
             data,
@@ -400,7 +400,7 @@ impl Channels {
     #[inline]
     pub(in crate::target) fn poll(
         &mut self,
-        answers: &mut Vec<Answer>,
+        answers: &mut Vec<HandedBack>,
         pool: &mut StagingPool,
         cx: &mut Context<'_>,
     ) -> bool {
@@ -447,7 +447,7 @@ impl Channels {
         &mut self,
         of: impl Fn(&CommandRef) -> bool,
         removed: bool,
-        answers: &mut Vec<Answer>,
+        answers: &mut Vec<HandedBack>,
         (pool, now): (&mut StagingPool, Time),
     ) {
         if self.in_flight == 0 {

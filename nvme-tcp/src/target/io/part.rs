@@ -10,7 +10,7 @@ use crate::target::conn::Turn;
 use crate::target::conn::connection::End;
 use crate::target::disk::Doorbell;
 use crate::target::io::ControllerKey;
-use crate::target::io::channels::{Answer, Channels, CommandRef};
+use crate::target::io::channels::{Channels, CommandRef, HandedBack};
 use crate::target::io::command::{Namespaces, View};
 use crate::target::io::message::{
     Authenticated, IoEvent, IoMessage, KEEP_ALIVE_TIMEOUT, NamespaceView, ReactorReport,
@@ -65,7 +65,7 @@ pub(in crate::target) struct IoPart {
     pool: StagingPool,
     channels: Channels,
     /// What disks have answered and is to be passed on.
-    answers: Vec<Answer>,
+    answers: Vec<HandedBack>,
     /// When `check_transfers` is to look, if anybody waits for data or memory.
     look_at: Option<Time>,
     /// No lease ends before.

@@ -9,7 +9,7 @@ use crate::spec::status::Status;
 use crate::target::conn::connection::wire_len;
 use crate::target::disk::{Buffer, Op};
 use crate::target::io::ControllerKey;
-use crate::target::io::channels::{Answer, Channels, CommandRef};
+use crate::target::io::channels::{Channels, CommandRef, HandedBack};
 use crate::target::io::command::{Namespaces, namespace, op};
 use crate::target::io::queue::IoQueue;
 use crate::target::io::queue::table::{InFlight, Stage};
@@ -180,8 +180,8 @@ impl IoQueue {
     }
 
     /// A disk has answered for one of this queue's commands.
-    pub(in crate::target) fn on_answer(&mut self, answer: Answer) {
-        let Answer {
+    pub(in crate::target) fn on_answer(&mut self, answer: HandedBack) {
+        let HandedBack {
             command: CommandRef { slot, .. },
             result,
             data,
