@@ -27,7 +27,7 @@ const EVENT_POLL_INTERVAL: Duration = Duration::from_micros(20);
 /// One service with its mailbox and its timers, whatever its type.
 trait Seat {
     fn start(&mut self, now: Time, core: &mut Core);
-    fn turn(&mut self, now: Time, core: &mut Core) -> Progress;
+    fn turn(&mut self, now: Time, messages: usize, core: &mut Core) -> Progress;
     fn stop(&mut self, now: Time, core: &mut Core);
     fn in_flight(&self, out: &mut String);
     fn has_messages(&self) -> bool;
@@ -48,9 +48,9 @@ impl<S: Service> Seat for SeatOf<S> {
             .on_start(&mut Context::new(now, core, &mut self.timers, self.place));
     }
 
-    fn turn(&mut self, now: Time, core: &mut Core) -> Progress {
+    fn turn(&mut self, now: Time, messages: usize, core: &mut Core) -> Progress {
         let mut progress = Progress::Idle;
-        for _ in 0..MESSAGES_PER_TURN {
+        for _ in 0..messages {
             let Some(message) = self.receiver.receive() else {
                 break;
             };
@@ -98,6 +98,8 @@ pub(crate) struct Reactor {
     next_event_poll: Time,
     /// The events have just been taken by the wait of a park.
     has_fresh_events: bool,
+    /// Messages wait until then.
+    messages_from: Time,
     /// Start of the last turn, if that turn was busy.
     busy_since: Option<Time>,
 }
@@ -118,6 +120,7 @@ impl Reactor {
             seats: Vec::new(),
             next_event_poll: Time::ZERO,
             has_fresh_events: false,
+            messages_from: Time::ZERO,
             busy_since: None,
         }
     }
@@ -175,9 +178,13 @@ impl Reactor {
                 self.core.net.poll_events();
             }
         }
+        let messages = match now >= self.messages_from {
+            true => MESSAGES_PER_TURN,
+            false => 0,
+        };
         let mut progress = Progress::Idle;
         for (index, seat) in self.seats.iter_mut().enumerate() {
-            if seat.turn(now, &mut self.core) == Progress::Busy {
+            if seat.turn(now, messages, &mut self.core) == Progress::Busy {
                 progress = Progress::Busy;
                 self.core.services[index].busy_turns += 1;
             }
@@ -232,6 +239,11 @@ impl Reactor {
             },
         );
         self.has_fresh_events |= has_slept;
+    }
+
+    /// Hands no message to any service before then.
+    pub(crate) fn hold_messages(&mut self, until: Time) {
+        self.messages_from = until;
     }
 
     pub(crate) fn stop_requested(&self) -> bool {

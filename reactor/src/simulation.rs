@@ -28,6 +28,8 @@ struct Member {
     quiet: bool,
     /// It has no turn before this time.
     still_until: Time,
+    /// Its messages wait until then.
+    messages_from: Time,
 }
 
 /// Runs reactors in one thread with nothing left to chance: order, randomness, network and clock all follow from one
@@ -82,6 +84,7 @@ impl Simulation {
             started: false,
             quiet: false,
             still_until: Time::ZERO,
+            messages_from: Time::ZERO,
         });
         index
     }
@@ -139,6 +142,24 @@ impl Simulation {
             Some(member) => member.still_until = until,
             None => panic!("there is no reactor {reactor} in this simulation"),
         }
+    }
+
+    /// Has all messages to a reactor wait for the virtual time `duration`, as if whoever sent them were slow; their order
+    /// stays, and timers and bytes do not wait. The last call counts: a duration of zero ends it.
+    ///
+    /// # Panics
+    ///
+    /// If `reactor` is not an index that [`Simulation::add_reactor`] returned.
+    pub fn hold_messages(&mut self, reactor: usize, duration: Duration) {
+        let until = self.now + duration;
+        let Some(member) = self.members.get_mut(reactor) else {
+            panic!("there is no reactor {reactor} in this simulation");
+        };
+        member.messages_from = until;
+        if let Some(reactor) = &mut member.reactor {
+            reactor.hold_messages(until);
+        }
+        member.quiet = false;
     }
 
     /// Gives one reactor, drawn from those that may have something to do, a turn. When there is none, the clock jumps to
@@ -222,7 +243,8 @@ impl Simulation {
         for member in &mut self.members {
             if let Some(reactor) = &mut member.reactor {
                 let due = reactor.next_deadline().is_some_and(|at| at <= now);
-                member.quiet &= !due && !reactor.has_messages();
+                let hears = member.messages_from <= now;
+                member.quiet &= !(due || hears && reactor.has_messages());
             }
         }
         let is_runnable = |member: &Member| {
@@ -291,7 +313,10 @@ impl Simulation {
             .filter_map(|member| match &mut member.reactor {
                 // There may be more for it than timers when it has turns again.
                 Some(_) if member.still_until > now => Some(member.still_until),
-                Some(reactor) => reactor.next_deadline(),
+                Some(reactor) => {
+                    let held = Some(member.messages_from).filter(|&at| at > now);
+                    held.into_iter().chain(reactor.next_deadline()).min()
+                }
                 None => None,
             })
             .chain(self.network.next_deadline())

@@ -329,3 +329,57 @@ fn a_reactor_that_stands_still_has_no_turn_while_others_have() {
     let spent = at - Time::ZERO;
     assert!(spent >= 50 * MILLI && spent < 53 * MILLI, "{spent:?}");
 }
+
+/// Says when it hears what, and when its timer is due.
+struct Listener {
+    heard: Rc<RefCell<Vec<(&'static str, Time)>>>,
+}
+
+impl Service for Listener {
+    type Message = &'static str;
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        cx.set_timer(Time::ZERO + 5 * MILLI, 0);
+    }
+
+    fn on_message(&mut self, message: &'static str, cx: &mut Context<'_>) {
+        self.heard.borrow_mut().push((message, cx.now()));
+    }
+
+    fn on_timer(&mut self, _: u64, cx: &mut Context<'_>) {
+        self.heard.borrow_mut().push(("timer", cx.now()));
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Progress {
+        Progress::Idle
+    }
+}
+
+#[test]
+fn messages_that_are_held_arrive_late_and_in_order_while_timers_do_not_wait() {
+    let mut sim = Simulation::new(9);
+    let reactor = sim.add_reactor();
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let (sender, receiver) = mailbox(4);
+    let listener = Listener {
+        heard: Rc::clone(&heard),
+    };
+    sim.add_service(reactor, receiver, || listener);
+    sim.hold_messages(reactor, 20 * MILLI);
+    for message in ["one", "two"] {
+        sender.send(message).unwrap();
+    }
+    sim.run_for(19 * MILLI);
+    let names = || heard.borrow().iter().map(|h| h.0).collect::<Vec<_>>();
+    assert_eq!(names(), ["timer"]);
+    sim.run_for(2 * MILLI);
+    assert_eq!(names(), ["timer", "one", "two"]);
+    let first = heard.borrow()[1].1 - Time::ZERO;
+    assert!((20 * MILLI..21 * MILLI).contains(&first), "{first:?}");
+    // Held for less than before: what counts was said last.
+    sim.hold_messages(reactor, 20 * MILLI);
+    sim.hold_messages(reactor, Duration::ZERO);
+    sender.send("three").unwrap();
+    sim.run_for(MILLI);
+    assert_eq!(names(), ["timer", "one", "two", "three"]);
+}

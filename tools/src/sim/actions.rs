@@ -10,6 +10,9 @@ use super::peer::Mischief;
 use super::scenario::{Event, What};
 use super::world::{World, addr, index, policy};
 
+/// Time between two reports of a group that is without access.
+const FLAP_US: u64 = 1_700_000;
+
 /// Something that is due at a time.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
@@ -19,6 +22,8 @@ pub enum Act {
     EndRefuse(u64),
     Release(u64),
     EndChunk,
+    /// A group is told once more to be without access, until then.
+    Flap(u64, u64),
     Listen(u64),
     Restart,
     Attach(u64, u64),
@@ -60,6 +65,19 @@ impl Agenda {
                 world.book.borrow_mut().tell(|| format!("-- {event}"));
                 *self.done.entry(event.what).or_default() += 1;
                 self.event(event, world);
+            }
+            Act::Flap(group, until) => {
+                let states = [AnaState::INACCESSIBLE, AnaState::CHANGE];
+                for path in 0..u64::from(world.shape.paths) {
+                    let state = match at < until {
+                        true => states[index((at / FLAP_US + path) % 2)],
+                        false => AnaState::OPTIMIZED,
+                    };
+                    world.set_ana(path, u32::try_from(group).unwrap_or(0), state);
+                }
+                if at < until {
+                    self.at((at + FLAP_US).min(until), act);
+                }
             }
             Act::Status => {
                 world.ask_status();
@@ -141,8 +159,16 @@ impl Agenda {
             What::StandStill => {
                 let reactors = world.reactors();
                 let which = reactors[index(a) % reactors.len()];
+                world.disturb(Duration::from_micros(b));
                 world.sim.stand_still(which, Duration::from_micros(b));
             }
+            What::Hold => {
+                let reactors = world.reactors();
+                let which = reactors[index(a) % reactors.len()];
+                world.disturb(Duration::from_micros(b));
+                world.sim.hold_messages(which, Duration::from_micros(b));
+            }
+            What::Flap => self.at(at, Act::Flap(a, at + b)),
             What::DiskErrors => {
                 if let Some(disk) = world.disk(a) {
                     disk.fail(b);
@@ -181,7 +207,7 @@ fn end(act: Act, world: &mut World) {
         Act::Restart if !world.is_target_alive() => world.start_target(),
         Act::Attach(host, path) => world.attach(host, path),
         Act::Enable(host) => world.change(host, None, ControllerChange::Enable),
-        Act::Restart | Act::Event(_) | Act::Status => {}
+        Act::Restart | Act::Event(_) | Act::Flap(..) | Act::Status => {}
     }
 }
 
@@ -195,6 +221,7 @@ pub fn heal(agenda: &mut Agenda, world: &mut World) {
     }
     for reactor in world.reactors() {
         world.sim.stand_still(reactor, Duration::ZERO);
+        world.sim.hold_messages(reactor, Duration::ZERO);
     }
     if !world.is_target_alive() {
         world.start_target();

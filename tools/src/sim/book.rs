@@ -57,6 +57,11 @@ impl Books {
         }
     }
 
+    /// The time that it was last.
+    pub fn now(&self) -> Time {
+        self.borrow().now
+    }
+
     /// As [`borrow`](Self::borrow), of which nothing is read only.
     pub fn borrow_mut(&self) -> MutexGuard<'_, Book> {
         self.borrow()

@@ -14,6 +14,8 @@ use pollux_nvme_tcp::target::disk::{
 use pollux_reactor::{Rng, Time};
 
 use super::BLOCK;
+use super::book::Books;
+use super::scenario::Shape;
 
 /// The disk: what all reactors share.
 #[derive(Debug)]
@@ -34,12 +36,18 @@ struct State {
     stopped_until: Time,
     /// Nothing is carried out any more by whoever has it open with an older number.
     life: u64,
+    nsid: u32,
+    /// Whoever knows what may be carried out.
+    books: Books,
 }
 
 impl SimDisk {
-    pub fn new(blocks: u32, latency: Duration) -> SimDisk {
-        let bytes = vec![0; blocks as usize * BLOCK];
+    pub fn new(shape: &Shape, nsid: u32, books: Books) -> SimDisk {
+        let bytes = vec![0; shape.blocks as usize * BLOCK];
+        let latency = Duration::from_micros(shape.disk_us.into());
         SimDisk(Mutex::new(State {
+            nsid,
+            books,
             flushed: bytes.clone(),
             now: bytes,
             dirty: Vec::new(),
@@ -93,7 +101,30 @@ fn bytes(offset: u64, len: u64) -> std::ops::Range<usize> {
 }
 
 impl State {
+    /// Judges what is about to be carried out.
+    fn judge(&self, io: &Io) {
+        let mut book = self.books.borrow();
+        let ranges: &[Range] = match &io.op {
+            Op::Write { offset, .. } => &[Range {
+                offset: *offset,
+                len: io.data.len() as u64,
+            }],
+            Op::Zero { range, .. } => &[*range],
+            Op::Deallocate { ranges } => ranges,
+            _ => return,
+        };
+        let data = matches!(io.op, Op::Write { .. }).then_some(&io.data[..]);
+        for range in ranges {
+            let lba = range.offset / BLOCK as u64;
+            let blocks = range.len / BLOCK as u64;
+            if let Err(what) = book.oracle.carries_out(self.nsid, (lba, blocks), data) {
+                book.violate("a disk carries out what has not ended", what);
+            }
+        }
+    }
+
     fn carry_out(&mut self, io: &mut Io) -> Result<(), Status> {
+        self.judge(io);
         if self.errors > 0 {
             self.errors -= 1;
             return Err(match self.errors % 3 {

@@ -5,7 +5,7 @@ use pollux_reactor::Rng;
 use super::scenario::{Event, Scenario, Shape, What};
 
 /// ANATT of the target, in us.
-const ANATT_US: u64 = 10_000_000;
+const ANATT_US: u64 = super::ANATT.as_secs() * 1_000_000;
 
 /// The run of a seed.
 pub fn scenario(seed: u64) -> Scenario {
@@ -67,7 +67,7 @@ impl Draw {
     }
 
     fn shape(&mut self) -> Shape {
-        let disk = self.maybe(40, 0, &[1]);
+        let disk = self.maybe(60, 0, &[1]);
         let fencing = self.pick(&[0, 0, 0, 1, 1, 2]);
         let digests = self.maybe(40, 0, &[1, 2, 3, 3]);
         let horizon_ms = self.pick(&[20, 200, 1000, 3000, 15_000]);
@@ -150,6 +150,14 @@ impl Draw {
         events
     }
 
+    /// For how long paths are without access: often a little longer than ANATT.
+    fn flap(&mut self, drawn: u64, shape: &Shape) -> u64 {
+        match shape.horizon_ms > 10_000 && self.chance(70) {
+            true => ANATT_US + self.spread(3_000_000),
+            false => drawn,
+        }
+    }
+
     fn event(&mut self, what: What, at: u64, shape: &Shape, events: &mut Vec<Event>) {
         let mut args = [0; 3];
         let horizon = u64::from(shape.horizon_ms) * 1000;
@@ -174,11 +182,18 @@ impl Draw {
         }
         match what {
             What::StandStill | What::DiskStop => args[1] = args[1].min(1_000_000),
+            What::Hold => args[1] = args[1].min(400_000),
+            What::Flap => args[1] = self.flap(args[1], shape),
             What::Latency => args[0] = args[0].min(20_000),
             What::Chunk => args[1] = args[1].min(500_000),
             What::Regroup => args[1] = args[1].max(1),
             _ => {}
         }
+        let at = match what {
+            // There is to be time left for it.
+            What::Flap if args[1] > ANATT_US => at % 2_000_000,
+            _ => at,
+        };
         events.push(Event { at, what, args });
         if what == What::Ana && self.chance(50) {
             // It comes back; often near the time that the host gives it.

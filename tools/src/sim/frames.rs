@@ -1,5 +1,7 @@
 //! Follows the PDUs of one direction of a connection, whatever pieces they come in.
 
+use std::ops::Range;
+
 use pollux_nvme_tcp::spec::pdu::PduType;
 
 /// The longest PDU header there is (ICReq, ICResp).
@@ -27,6 +29,10 @@ impl Header {
 
     pub fn u32(&self, at: usize) -> u32 {
         u32::from(self.u16(at)) | u32::from(self.u16(at + 2)) << 16
+    }
+
+    pub fn bytes(&self, at: Range<usize>) -> &[u8] {
+        &self.bytes[at]
     }
 
     pub fn byte(&self, at: usize) -> u8 {

@@ -6,13 +6,16 @@ use std::time::Duration;
 use pollux_multipath::{
     Application, Completion, EndedEarly, Io, IoError, NoPath, Op, PollGroup, VolumeId, VolumeInfo,
 };
+use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::{Context, Progress, Rng, Time};
 
 use super::BLOCK;
 use super::book::{Activity, Books};
+use super::doubts::{Change, Queue};
 use super::oracle::{Failed, Order, Write, fill};
 use super::scenario::Shape;
+use super::wire::Wires;
 
 /// Blocks of one read of the verification.
 const VERIFY_BLOCKS: u64 = 8;
@@ -20,6 +23,11 @@ const VERIFY_BLOCKS: u64 = 8;
 /// The application.
 pub struct Load {
     book: Books,
+    wires: Wires,
+    /// What names this reactor on the network: the host, and the identifier of its queues.
+    queue: Queue,
+    /// Volumes that there were last, by namespace.
+    known: BTreeMap<u32, VolumeId>,
     shape: Shape,
     rng: Rng,
     /// The reactor, over all hosts, of how many.
@@ -44,9 +52,21 @@ struct Flying {
     start: Order,
     /// What it writes, if it does.
     tag: u64,
+    submitted: Time,
 }
 
 impl Flying {
+    /// What the network sees of a command that changes data.
+    fn change(&self) -> Option<Change> {
+        let opcode = match self.op {
+            Op::Write => nvm::WRITE,
+            Op::WriteZeroes => nvm::WRITE_ZEROES,
+            Op::Deallocate => nvm::DATASET_MANAGEMENT,
+            Op::Read | Op::Flush | Op::Compare => return None,
+        };
+        Some(Change::new(opcode, self.nsid, self.lba, self.blocks.into()))
+    }
+
     fn write(&self, writer: u32) -> Write {
         Write {
             nsid: self.nsid,
@@ -86,9 +106,17 @@ pub fn name_of(error: IoError) -> &'static str {
 }
 
 impl Load {
-    pub fn new(book: Books, shape: Shape, seed: u64, writer: u32, writers: u32) -> Load {
+    pub fn new(
+        (book, wires): (Books, Wires),
+        shape: Shape,
+        seed: u64,
+        (queue, writer, writers): (Queue, u32, u32),
+    ) -> Load {
         Load {
             book,
+            wires,
+            queue,
+            known: BTreeMap::new(),
             shape,
             rng: Rng::seeded(seed),
             writer,
@@ -117,6 +145,10 @@ impl Load {
             let what = format!("I/O {} of reactor {writer} ended twice", io.user);
             return book.violate("every I/O completes exactly once", what);
         };
+        if let Some(change) = flying.change() {
+            self.wires
+                .doubts(|doubts| doubts.ends(self.queue, change, flying.submitted));
+        }
         let Flying { nsid, lba, .. } = flying;
         let line = || {
             let Flying {
@@ -227,6 +259,7 @@ impl Load {
             blocks,
             start: 0,
             tag: 0,
+            submitted: book.now,
         };
         match op {
             Op::Read => flying.start = book.oracle.read(),
@@ -254,6 +287,10 @@ impl Load {
         });
         book.submitted += 1;
         drop(book);
+        if let Some(change) = flying.change() {
+            self.wires
+                .doubts(|doubts| doubts.begins(self.queue, change, flying.submitted));
+        }
         self.flying.insert(user, flying);
         let mut io = Io::new(op, lba, blocks, buffer);
         io.user = user;
@@ -360,6 +397,12 @@ impl Application for Load {
             return progress;
         }
         let volumes: Vec<VolumeInfo> = group.volumes().cloned().collect();
+        for volume in &volumes {
+            if self.known.insert(volume.nsid, volume.id) != Some(volume.id) {
+                self.wires
+                    .doubts(|doubts| doubts.forget(self.queue, volume.nsid));
+            }
+        }
         progress.or(match activity {
             Activity::Run => self.run(&volumes, group, cx.now()),
             _ => self.verify(&volumes, group),

@@ -3,13 +3,14 @@
 //! Hosts, multipath and target are the product's own code; simulated are threads, clock, network and disks. A run follows
 //! from its seed alone: [`scenario`] says what there is and what happens, [`draw`] draws it, [`mod@run`] carries it out on a
 //! [`world`]. [`load`] does I/O and [`oracle`] judges what it reads; [`check`] judges what hosts say of their paths,
-//! [`monitor`] what passes on each connection. [`wire`], [`peer`] and [`disk`] are where things go wrong.
+//! [`monitor`] what passes on each connection, [`doubts`] what must wait. [`wire`], [`peer`] and [`disk`] are where things go wrong.
 
 mod actions;
 mod batch;
 mod book;
 mod check;
 mod disk;
+mod doubts;
 mod draw;
 mod frames;
 mod load;
@@ -36,6 +37,9 @@ use self::run::run;
 use self::scenario::Scenario;
 use self::shrink::shrink;
 use crate::UsageError;
+
+/// ANATT of the target.
+const ANATT: Duration = Duration::from_secs(10);
 
 /// Bytes per block.
 const BLOCK: usize = 512;

@@ -31,6 +31,8 @@ pub enum Failed {
 struct Value {
     tag: Tag,
     is_zeroes: bool,
+    /// The first block of what it writes, and how many.
+    blocks: (u64, u32),
     writer: u32,
     start: Order,
     /// For all writers, and for the one that wrote it.
@@ -90,6 +92,7 @@ impl Oracle {
             vec![Value {
                 tag: 0,
                 is_zeroes: true,
+                blocks: (0, 0),
                 writer: u32::MAX,
                 start: 0,
                 end: Some(0),
@@ -105,6 +108,7 @@ impl Oracle {
             self.values(io.nsid, lba).push(Value {
                 tag: io.tag,
                 is_zeroes: io.is_zeroes,
+                blocks: (io.lba, io.blocks),
                 writer: io.writer,
                 start,
                 end: None,
@@ -156,6 +160,51 @@ impl Oracle {
                 }
             }
         }
+    }
+
+    /// A disk is about to carry out a write of these blocks, of zeroes if there is no data: one that has ended must not be
+    /// carried out any more.
+    ///
+    /// # Errors
+    /// What it is that must not.
+    pub fn carries_out(
+        &mut self,
+        nsid: u32,
+        (lba, count): (u64, u64),
+        data: Option<&[u8]>,
+    ) -> Result<(), String> {
+        if self.hazardous {
+            return Ok(());
+        }
+        let mut data = data.map(|data| data.chunks_exact(BLOCK));
+        for at in lba..lba + count {
+            let block = data.as_mut().and_then(Iterator::next);
+            let tag = block.map(|block| tag_of(block, at));
+            if tag == Some(None) {
+                return Err(format!(
+                    "block {at} of namespace {nsid}, with what nobody has written"
+                ));
+            }
+            let values = self.values(nsid, at);
+            let is_it = |v: &&Value| match tag.flatten() {
+                Some(tag) => v.tag == tag && !v.is_zeroes,
+                None => v.is_zeroes && (v.blocks.0, u64::from(v.blocks.1)) == (lba, count),
+            };
+            let of_it = values.iter().filter(is_it);
+            let may_be = of_it.clone().any(|v| v.end.is_none() && v.over.is_none());
+            if !may_be {
+                let known: Vec<String> = of_it.map(|v| format!("{v:?}")).collect();
+                let what = tag
+                    .flatten()
+                    .map_or("zeroes".into(), |tag| format!("write {tag:x}"));
+                return Err(format!(
+                    "{what} on block {at} of namespace {nsid}, which has ended before {}: {}",
+                    self.now,
+                    known.join("; ")
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// A flush that was submitted at `start` has succeeded.

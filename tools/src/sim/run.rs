@@ -351,7 +351,13 @@ fn allowed(scenario: &Scenario) -> Allowed {
             allowed.extend_from_slice(names);
         }
     };
-    let changes = has(&[What::Ana, What::Status, What::BadAnaLog, What::Regroup]);
+    let changes = has(&[
+        What::Ana,
+        What::Flap,
+        What::Status,
+        What::BadAnaLog,
+        What::Regroup,
+    ]);
     // ANATT runs out only in ten seconds; also of a path that is lost meanwhile.
     allow(changes, &["no path: ANATT expired"]);
     let loses = scenario

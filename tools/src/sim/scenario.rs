@@ -3,6 +3,7 @@
 //! Shape and events are plain numbers with names, so that printing, reading and shrinking need not know what they mean.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::UsageError;
 
@@ -116,6 +117,13 @@ impl Shape {
     pub fn is_hazardous(&self) -> bool {
         self.fencing == 2 || (self.fencing == 0 && self.cqt_ms == 0 && self.target_cqt_ms == 0)
     }
+
+    /// For how long a write in doubt waits, where it does; the target counts KATO in seconds.
+    pub fn fence(&self) -> Option<Duration> {
+        let cqt = self.cqt_ms.max(self.target_cqt_ms);
+        let time = 2 * self.kato_ms.next_multiple_of(1000) + cqt;
+        (!self.is_hazardous()).then(|| Duration::from_millis(time.into()))
+    }
 }
 
 macro_rules! what {
@@ -184,6 +192,10 @@ what! {
     Failback = "failback", "host on";
     /// A reactor stands still.
     StandStill = "stand_still", "reactor us";
+    /// Messages to a reactor are late.
+    Hold = "hold", "reactor us";
+    /// All paths of a group are without access for a while, which each listener tells again and again.
+    Flap = "flap", "group us";
     /// The disk fails some I/Os.
     DiskErrors = "disk_errors", "nsid count";
     /// The disk takes nothing up for a while.

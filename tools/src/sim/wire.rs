@@ -12,8 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pollux_nvme_tcp::spec::pdu::PduType;
 use pollux_reactor::{Edges, Opened, Stream, StreamWrapper};
 
+use super::book::Books;
+use super::doubts::Doubts;
 use super::frames::{Frames, Place};
-use super::monitor::Monitor;
+use super::monitor::{Monitor, News};
 use super::peer::{Doing, Mischief, tamper};
 use super::scenario::What;
 
@@ -28,8 +30,10 @@ struct State {
     next: u64,
     ends: BTreeMap<u64, End>,
     mischief: BTreeMap<SocketAddr, Mischief>,
-    /// The first fault of a protocol.
-    broken: Option<String>,
+    /// The first rule that was broken, and how.
+    broken: Option<(&'static str, String)>,
+    doubts: Doubts,
+    books: Books,
     done: BTreeMap<What, u64>,
     commands: u64,
 }
@@ -44,13 +48,15 @@ struct End {
 }
 
 impl Wires {
-    pub fn new(digests: u32) -> Wires {
+    pub fn new(digests: u32, doubts: Doubts, books: Books) -> Wires {
         Wires(Arc::new(Mutex::new(State {
             digests,
             next: 0,
             ends: BTreeMap::new(),
             mischief: BTreeMap::new(),
             broken: None,
+            doubts,
+            books,
             done: BTreeMap::new(),
             commands: 0,
         })))
@@ -67,7 +73,7 @@ impl Wires {
             stream,
             id,
             side: match opened {
-                Opened::Connected => Side::Host(Box::default(), Doing::Nothing),
+                Opened::Connected => Side::Host(Box::default()),
                 Opened::Accepted => Side::Target(Frames::default()),
             },
         })
@@ -78,8 +84,8 @@ impl Wires {
         self.state().ends.len()
     }
 
-    /// What a peer must not have done.
-    pub fn broken(&self) -> Option<String> {
+    /// A rule that was broken, and how.
+    pub fn broken(&self) -> Option<(&'static str, String)> {
         self.state().broken.take()
     }
 
@@ -91,6 +97,11 @@ impl Wires {
     /// How often what was done on the way.
     pub fn done(&self) -> BTreeMap<What, u64> {
         self.state().done.clone()
+    }
+
+    /// Does something with what is known of writes in doubt.
+    pub fn doubts<T>(&self, act: impl FnOnce(&mut Doubts) -> T) -> T {
+        act(&mut self.state().doubts)
     }
 
     /// Has one end do something; the one at this place among all.
@@ -164,11 +175,23 @@ impl Wires {
     }
 }
 
+/// The end of a connection that is its host's.
+#[derive(Debug, Default)]
+struct HostEnd {
+    monitor: Monitor,
+    doing: Doing,
+    /// The controller of an I/O queue, by the number of its admin connection.
+    controller: Option<u64>,
+}
+
 #[derive(Debug)]
 enum Side {
-    Host(Box<Monitor>, Doing),
+    Host(Box<HostEnd>),
     Target(Frames),
 }
+
+/// The rule that [`Monitor`] judges by.
+const PROTOCOL: &str = "the wire protocol is kept to";
 
 #[derive(Debug)]
 struct Wire {
@@ -220,36 +243,79 @@ impl StreamWrapper for Wire {
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let len = self.stream.write_vectored(bufs)?;
-        if let Side::Host(monitor, _) = &mut self.side {
+        if let Side::Host(end) = &mut self.side {
             let mut left = len;
-            let before = monitor.commands;
+            let before = end.monitor.commands;
             for buf in bufs {
                 let here = left.min(buf.len());
-                if let Err(broken) = monitor.sent(&buf[..here]) {
-                    self.wires.state().broken.get_or_insert(broken);
+                if let Err(broken) = end.monitor.sent(&buf[..here]) {
+                    self.wires.state().broken.get_or_insert((PROTOCOL, broken));
                 }
                 left -= here;
             }
-            if monitor.commands != before {
-                self.wires.state().commands += monitor.commands - before;
-            }
+            let mut state = self.wires.state();
+            state.commands += end.monitor.commands - before;
+            state.follow(self.id, end, self.stream.peer_addr().ok());
         }
         Ok(len)
     }
 }
 
 impl State {
+    /// Takes in what has come to be known on a connection.
+    fn follow(&mut self, id: u64, end: &mut HostEnd, path: Option<SocketAddr>) {
+        while let Some(news) = end.monitor.news.pop_front() {
+            let (Some(host), Some(path)) = (end.monitor.host, path) else {
+                continue;
+            };
+            match news {
+                News::Joined(cntlid) => {
+                    end.controller = self.doubts.controller(host, path, cntlid);
+                }
+                News::Identified(instance) => {
+                    self.doubts.identified(id, host, path, instance);
+                }
+                News::Ended => self.doubts.admin_lost(id, self.books.now()),
+                News::Reset(instance) => self.doubts.was_reset(host, instance),
+                News::Changes(change) => {
+                    let queue = (host, end.monitor.qid.unwrap_or(0));
+                    let now = self.books.now();
+                    if let Err(what) = self.doubts.sent(queue, &change, now) {
+                        let rule = "what is in doubt is not overtaken (B14)";
+                        self.broken.get_or_insert((rule, what));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The host has closed a connection.
+    fn closed(&mut self, id: u64, end: &HostEnd) {
+        let now = self.books.now();
+        self.doubts.admin_lost(id, now);
+        let (monitor, controller) = (&end.monitor, end.controller);
+        if let (Some(host), Some(qid), Some(controller)) = (monitor.host, monitor.qid, controller) {
+            for changes in monitor.in_doubt() {
+                self.doubts.lost(controller, (host, qid), changes, now);
+            }
+        }
+    }
+
     /// A byte goes to whoever reads at this end.
     fn pass(&mut self, id: u64, side: &mut Side, path: Option<SocketAddr>, byte: &mut u8) {
         let (place, kind) = match side {
-            Side::Host(monitor, doing) => {
-                let place = match monitor.received(*byte) {
+            Side::Host(end) => {
+                let place = match end.monitor.received(*byte) {
                     Ok(place) => place,
                     Err(broken) => {
-                        self.broken.get_or_insert(broken);
+                        self.broken.get_or_insert((PROTOCOL, broken));
                         return;
                     }
                 };
+                if !end.monitor.news.is_empty() {
+                    self.follow(id, end, path);
+                }
+                let HostEnd { monitor, doing, .. } = &mut **end;
                 if let Some(mischief) = path.and_then(|path| self.mischief.get_mut(&path))
                     && let Some(what) = tamper(mischief, doing, monitor, place, byte)
                 {
@@ -285,6 +351,10 @@ impl State {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        self.wires.state().ends.remove(&self.id);
+        let mut state = self.wires.state();
+        state.ends.remove(&self.id);
+        if let Side::Host(end) = &self.side {
+            state.closed(self.id, end);
+        }
     }
 }

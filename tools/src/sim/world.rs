@@ -24,6 +24,7 @@ use super::BLOCK;
 use super::book::{Book, Books};
 use super::check::Said;
 use super::disk::{Shared, SimDisk};
+use super::doubts::Doubts;
 use super::load::Load;
 use super::scenario::Shape;
 use super::wire::Wires;
@@ -37,6 +38,20 @@ pub enum Answer {
     Controllers(Vec<ControllerStatus>),
     Done(String),
     Failed(String, HostError),
+}
+
+/// Tells a reactor's time to whoever looks on from outside.
+struct Clock(Books);
+
+impl Service for Clock {
+    type Message = ();
+
+    fn on_message(&mut self, (): (), _: &mut Context<'_>) {}
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
+        self.0.borrow_mut().now = cx.now();
+        Progress::Idle
+    }
 }
 
 /// Ends its reactor when told to.
@@ -104,7 +119,7 @@ impl Inbox {
         }
         if let Some(broken) = self.wires.broken() {
             let mut book = self.book.borrow_mut();
-            book.violate("the wire protocol is kept to", broken);
+            book.violate(broken.0, broken.1);
         }
         self.book.borrow().violation.is_none()
     }
@@ -161,15 +176,15 @@ impl World {
     pub fn new(seed: u64, shape: Shape, tracing: bool) -> World {
         let mut rng = Rng::seeded(seed);
         let mut sim = Simulation::new(rng.next_u64());
-        let wires = Wires::new(shape.digests);
-        let around = wires.clone();
-        sim.wrap_streams(move |stream, opened| around.around(stream, opened));
         let mut book = Book::new(tracing);
         book.oracle.hazardous = shape.is_hazardous();
         book.oracle.volatile = shape.disk != 0;
         let book = Books::new(book);
-        let latency = Duration::from_micros(shape.disk_us.into());
-        let disks = (0..shape.namespaces).map(|_| Arc::new(SimDisk::new(shape.blocks, latency)));
+        let wires = Wires::new(shape.digests, Doubts::new(shape.fence()), book.clone());
+        let around = wires.clone();
+        sim.wrap_streams(move |stream, opened| around.around(stream, opened));
+        let disk = |nsid| Arc::new(SimDisk::new(&shape, nsid, book.clone()));
+        let disks = (1..=shape.namespaces).map(disk).collect();
         let bytes = u64::from(shape.blocks) * BLOCK as u64;
         let memory = (0..shape.namespaces).filter_map(|_| {
             let memory = Backend::Memory { bytes };
@@ -195,7 +210,7 @@ impl World {
             target: None,
             hosts: Vec::new(),
             memory: memory.collect(),
-            disks: disks.collect(),
+            disks,
             listening: vec![true; shape.paths as usize],
             ana: vec![BTreeMap::new(); shape.paths as usize],
             groups: (1..=shape.namespaces).collect(),
@@ -226,6 +241,10 @@ impl World {
     fn add_host(&mut self, host: u32) {
         let control = self.sim.add_reactor();
         let mut reactors: Vec<usize> = Vec::new();
+        let (_, receiver) = mailbox(1);
+        let clock = self.book.clone();
+        self.sim
+            .add_service(control, receiver, move || Clock(clock));
         for _ in 0..self.shape.io_reactors {
             reactors.push(self.sim.add_reactor());
         }
@@ -235,13 +254,17 @@ impl World {
             id,
         };
         let seed = self.rng.next_u64();
-        let (book, shape) = (self.book.clone(), self.shape);
+        let host_id = u128::from_le_bytes(id.into_bytes());
+        let (book, wires, shape) = (self.book.clone(), self.wires.clone(), self.shape);
         let writers = shape.hosts * shape.io_reactors;
         let application = move |index| {
             let index = u32::try_from(index).unwrap_or(0);
             let writer = host * shape.io_reactors + index;
             let seed = seed ^ u64::from(index + 1);
-            Load::new(book.clone(), shape, seed, writer, writers)
+            let qid = u16::try_from(index + 1).unwrap_or(u16::MAX);
+            let queue = (host_id, qid);
+            let books = (book.clone(), wires.clone());
+            Load::new(books, shape, seed, (queue, writer, writers))
         };
         let handle = Host::builder()
             .identity(identity)
@@ -316,6 +339,7 @@ impl World {
         }
         for (plug, &reactor) in target.plugs.iter().zip(&target.reactors) {
             self.sim.stand_still(reactor, Duration::ZERO);
+            self.sim.hold_messages(reactor, Duration::ZERO);
             // A plug that was pulled already is as good.
             let _ = plug.send(());
         }
@@ -382,6 +406,12 @@ impl World {
         }
         states.insert(group, state);
         self.report_ana(path, group, state);
+    }
+
+    /// Reactors may be late for so long.
+    pub fn disturb(&self, time: Duration) {
+        let until = self.sim.now() + time;
+        self.wires.doubts(|doubts| doubts.disturb(until));
     }
 
     pub fn regroup(&mut self, nsid: u32, group: u32) {
