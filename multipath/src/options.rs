@@ -6,6 +6,7 @@ use std::time::Duration;
 use pollux_nvme_tcp::auth::HostAuth;
 use pollux_nvme_tcp::auth::KeyNames;
 use pollux_nvme_tcp::host::{CommandTimeout, Controller, Digests};
+use pollux_nvme_tcp::tls::HostTls;
 
 use crate::error::HostError;
 use crate::policy::Policy;
@@ -241,6 +242,10 @@ pub struct AttachOptions {
     pub local: Option<IpAddr>,
     /// With what to authenticate (DH-HMAC-CHAP), on every queue.
     pub auth: Option<HostAuth>,
+    /// With what to make every connection secure; without it, none is.
+    pub tls: Option<HostTls>,
+    /// What that key is called, if it has a name.
+    pub psk_name: Option<String>,
     /// How often all queues authenticate again; `None`: only when asked to.
     pub authentication_interval: Option<Duration>,
     /// What those keys are called, if they have names: all that a saved configuration has of them.
@@ -267,6 +272,8 @@ impl Default for AttachOptions {
             adopt_policy: false,
             local: None,
             auth: None,
+            tls: None,
+            psk_name: None,
             authentication_interval: None,
             key_names: None,
         }

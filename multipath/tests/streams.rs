@@ -6,6 +6,7 @@
 )]
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -14,8 +15,11 @@ use std::time::Duration;
 use pollux_multipath::{
     Application, AttachRequest, Completion, Host, Io, Op, PollGroup, TransportId,
 };
-use pollux_nvme_tcp::target::{self, Backend};
+use pollux_nvme_tcp::spec::HostNqn;
+use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_nvme_tcp::target::{self, Backend, HostAccess, TargetRequest};
 use pollux_nvme_tcp::testing::{TestTarget, nqn};
+use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk, HostTls};
 use pollux_reactor::{Context, Edges, Group, Idle, Opened, Progress, Stream, StreamWrapper};
 
 const BLOCK: usize = 512;
@@ -99,16 +103,23 @@ impl StreamWrapper for Dribble {
 
 /// Writes blocks and reads them back.
 struct Verify {
+    /// Blocks of each I/O.
+    blocks: u32,
     outstanding: u64,
     done: Sender<Result<(), String>>,
 }
 
-fn content(lba: u64, round: u64) -> Vec<u8> {
-    let word = (lba << 40 | round).to_le_bytes();
-    word.iter().copied().cycle().take(BLOCK).collect()
-}
-
 impl Verify {
+    fn content(&self, lba: u64, round: u64) -> Vec<u8> {
+        let words =
+            (0..self.bytes() as u64 / 8).map(|at| (lba << 40 | round << 20 | at).to_le_bytes());
+        words.flatten().collect()
+    }
+
+    fn bytes(&self) -> usize {
+        self.blocks as usize * BLOCK
+    }
+
     fn submit(&mut self, io: Io, group: &mut PollGroup) {
         let volume = group.volumes().next().unwrap().id;
         group.submit(volume, io).unwrap();
@@ -127,13 +138,13 @@ impl Verify {
         if let Err(error) = completion.result {
             self.done.send(Err(error.to_string())).unwrap();
         } else if op == Op::Write {
-            let read = Io::new(Op::Read, lba, 1, vec![0; BLOCK]);
+            let read = Io::new(Op::Read, lba, self.blocks, vec![0; self.bytes()]);
             self.submit(Io { user, ..read }, group);
-        } else if buffer != content(lba, user) {
+        } else if buffer != self.content(lba, user) {
             let error = format!("other data at {lba} in round {user}");
             self.done.send(Err(error)).unwrap();
         } else if user < ROUNDS {
-            let write = Io::new(Op::Write, lba, 1, content(lba, user + 1));
+            let write = Io::new(Op::Write, lba, self.blocks, self.content(lba, user + 1));
             let user = user + 1;
             self.submit(Io { user, ..write }, group);
         } else if self.outstanding == 0 {
@@ -147,8 +158,12 @@ impl Application for Verify {
     type Message = ();
 
     fn on_message(&mut self, (): (), group: &mut PollGroup, _: &mut Context<'_>) {
-        for lba in 0..DEPTH {
-            self.submit(Io::new(Op::Write, lba, 1, content(lba, 0)), group);
+        for at in 0..DEPTH {
+            let lba = at * u64::from(self.blocks);
+            self.submit(
+                Io::new(Op::Write, lba, self.blocks, self.content(lba, 0)),
+                group,
+            );
         }
     }
 
@@ -162,58 +177,105 @@ impl Application for Verify {
     }
 }
 
+const IDLE: [Idle; 2] = [
+    Idle::Yield,
+    Idle::Park {
+        after: Duration::ZERO,
+    },
+];
+
 /// Parked reactors too: nothing but the wrapper's own edges wakes them for what it has kept back.
 #[test]
 fn a_stream_from_outside_carries_a_host_and_a_target() {
-    for idle in [
-        Idle::Yield,
-        Idle::Park {
-            after: Duration::ZERO,
-        },
-    ] {
-        let made = Arc::new(Made::default());
-        let mut group = Group::new();
-        let counted = Arc::clone(&made);
-        group.wrap_streams(move |stream, opened| {
-            match opened {
-                Opened::Connected => &counted.connected,
-                Opened::Accepted => &counted.accepted,
-            }
-            .fetch_add(1, Ordering::Relaxed);
-            Box::new(Dribble {
-                stream,
-                edges: None,
-                calls: 0,
-            })
-        });
-        // The target's I/O queues move from its first reactor to the second.
-        let reactors = [0; 3].map(|_| group.add_reactor(None, idle));
-        let handle = target::install(&mut group, &reactors[..2]);
-        let (done, ended) = channel();
-        let host = Host::builder()
-            .control(reactors[2])
-            .io(&reactors[1..])
-            .install(&mut group, move |_| Verify {
-                outstanding: 0,
-                done: done.clone(),
-            });
-        let memory = Backend::Memory { bytes: 1 << 20 };
-        let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
-        let transport = TransportId {
-            addr: target.addr,
-            subnqn: nqn(),
-            hostnqn: None,
-        };
-        host.attach(AttachRequest::new("Nvme0", transport)).unwrap();
-        // One after the other: they use the same blocks.
-        for reactor in 0..2 {
-            assert!(host.tell(reactor, ()).is_ok());
-            let end = ended.recv_timeout(PATIENCE);
-            assert_eq!(end, Ok(Ok(())), "reactor {reactor}, {idle:?}");
-        }
-        host.shut_down().unwrap();
-        drop(target);
-        let made = [&made.connected, &made.accepted].map(|made| made.load(Ordering::Relaxed));
-        assert_eq!(made, [3, 3], "an admin queue and two I/O queues");
+    for idle in IDLE {
+        carry(idle, true, 1, None);
     }
+}
+
+/// TLS on sockets that take and give all there is, and on some that nearly never do.
+#[test]
+fn tls_carries_a_host_and_a_target() {
+    for (idle, len) in IDLE.into_iter().zip([32, 48]) {
+        let psk = ConfiguredPsk::generate(len, None).unwrap();
+        for blocks in [1, 7, 256] {
+            carry(idle, false, blocks, Some(&psk));
+        }
+    }
+    let psk = ConfiguredPsk::generate(32, None).unwrap();
+    carry(IDLE[1], true, 1, Some(&psk));
+}
+
+const HOST: &str = "nqn.2014-08.org.example:host";
+
+/// Lets the host in by TLS only.
+fn secure(target: &TestTarget, psk: &ConfiguredPsk) -> SocketAddr {
+    let host = HostNqn::new(HOST).unwrap();
+    let psk = HostPsk::new("key", psk, &host, &nqn()).unwrap();
+    let access = HostAccess {
+        psk: Some(psk),
+        ..HostAccess::default()
+    };
+    let call = |request| target.handle.call(request).unwrap();
+    call(TargetRequest::allow_any_host(nqn(), false));
+    call(TargetRequest::add_host_with(nqn(), host, access));
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let request = TargetRequest::add_secure_listener(nqn(), any);
+    target.handle.call(request).unwrap()
+}
+
+fn carry(idle: Idle, dribble: bool, blocks: u32, psk: Option<&ConfiguredPsk>) {
+    let made = Arc::new(Made::default());
+    let mut group = Group::new();
+    let counted = Arc::clone(&made);
+    let wrap = move |stream, opened| -> Box<dyn StreamWrapper> {
+        match opened {
+            Opened::Connected => &counted.connected,
+            Opened::Accepted => &counted.accepted,
+        }
+        .fetch_add(1, Ordering::Relaxed);
+        Box::new(Dribble {
+            stream,
+            edges: None,
+            calls: 0,
+        })
+    };
+    if dribble {
+        group.wrap_streams(wrap);
+    }
+    // The target's I/O queues move from its first reactor to the second.
+    let reactors = [0; 3].map(|_| group.add_reactor(None, idle));
+    let handle = target::install(&mut group, &reactors[..2]);
+    let (done, ended) = channel();
+    let host = Host::builder()
+        .control(reactors[2])
+        .io(&reactors[1..])
+        .install(&mut group, move |_| Verify {
+            blocks,
+            outstanding: 0,
+            done: done.clone(),
+        });
+    let memory = Backend::Memory { bytes: 1 << 20 };
+    let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
+    let transport = TransportId {
+        addr: psk.map_or(target.addr, |psk| secure(&target, psk)),
+        subnqn: nqn(),
+        hostnqn: psk.map(|_| Nqn::new(HOST).unwrap()),
+    };
+    let mut request = AttachRequest::new("Nvme0", transport);
+    request.options.tls = psk.map(|psk| HostTls {
+        psk: psk.clone(),
+        threads: true,
+    });
+    host.attach(request).unwrap();
+    // One after the other: they use the same blocks.
+    for reactor in 0..2 {
+        assert!(host.tell(reactor, ()).is_ok());
+        let end = ended.recv_timeout(PATIENCE);
+        assert_eq!(end, Ok(Ok(())), "reactor {reactor}, {idle:?}");
+    }
+    host.shut_down().unwrap();
+    drop(target);
+    let made = [&made.connected, &made.accepted].map(|made| made.load(Ordering::Relaxed));
+    let all = if dribble { 3 } else { 0 };
+    assert_eq!(made, [all; 2], "an admin queue and two I/O queues");
 }

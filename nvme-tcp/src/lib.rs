@@ -14,13 +14,12 @@
 //!   control on and off.
 //! * Host: Fabrics Connect, properties, Identify, ANA log, asynchronous events, Keep Alive (also traffic-based), Abort,
 //!   Reads, Writes, Write Zeroes, Deallocate, Compare, Flush, Cross-Controller Reset.
-//! * Both: in-band authentication by DH-HMAC-CHAP (feature `auth`).
+//! * Both: in-band authentication by DH-HMAC-CHAP (feature `auth`), TLS 1.3 with pre-shared keys (feature `tls`).
 //! * Target: NVM subsystems with namespaces in ANA groups, the commands above, discovery with referrals, SMART, error and
 //!   effects logs, a Command Quiesce Time.
 //!
 //! # What is not
 //!
-//! * TLS.
 //! * Metadata, protection information, end-to-end data protection.
 //! * Reservations, Copy, Verify, fused commands, ZNS, key-value and the other command sets.
 //! * Namespace management, firmware, sanitize, device self-test, Directives, Telemetry.
@@ -37,5 +36,4 @@ mod stream;
 pub mod target;
 #[cfg(feature = "testing")]
 pub mod testing;
-#[cfg(feature = "auth")]
 pub mod tls;

@@ -187,7 +187,7 @@ fn what_is_refused_leaves_nothing() {
             "nvmf_subsystem_add_listener",
             json!({"nqn": NQN, "listen_address": listener, "secure_channel": true}),
             -32602,
-            "'secure_channel'",
+            "secure_channel: not where any host is allowed",
         ),
         (
             "nvmf_subsystem_add_listener",

@@ -115,6 +115,22 @@ def authentication(target: Managed, key: str) -> None:
     target.call("nvmf_set_config", "--dup-host-policy", "allow")
 
 
+def tls(target: Managed, pollux: str, directory: Path) -> None:
+    """A host that comes by TLS is named with its key, a secure listener is there for it, and both go."""
+    file = directory / f"{target.name}-tls"
+    if not file.exists():
+        subprocess.run([pollux, "key", "gen", "--tls", "--output", str(file)], check=True)
+    target.call("keyring_file_add_key", "tls", str(file))
+    target.call("nvmf_subsystem_allow_any_host", NQN, "--no-allow-any-host")
+    target.call("nvmf_subsystem_add_host", NQN, HOST_NQN, "--psk", "tls")
+    target.call("nvmf_subsystem_add_listener", NQN, *LOCAL, "-s", "0", "-k")
+    listeners = target.call("nvmf_subsystem_get_listeners", NQN)
+    target.call("nvmf_subsystem_remove_listener", NQN, *LOCAL, "-s", listeners[-1]["address"]["trsvcid"])
+    target.call("nvmf_subsystem_remove_host", NQN, HOST_NQN, "-T", "1000")
+    target.call("nvmf_subsystem_allow_any_host", NQN, "--allow-any-host")
+    target.call("keyring_file_remove_key", "tls")
+
+
 def subsystem(target: Managed) -> list[str]:
     """A subsystem with a disk behind two listeners; their ports."""
     target.call("nvmf_create_transport", "-t", "tcp", "-c", "8192", "-o")
@@ -133,7 +149,6 @@ def subsystem(target: Managed) -> list[str]:
     target.call("nvmf_subsystem_add_listener", NQN, *LOCAL, "-s", "0")
     second = (*LOCAL, "-s", "0", "-f", "ipv4", "-n", "non_optimized")
     target.call("nvmf_subsystem_add_listener", NQN, *second)
-    target.refuse(PARAMETERS, "nvmf_subsystem_add_listener", NQN, *LOCAL, "-s", "0", "-k")
     target.call("nvmf_subsystem_add_listener", "discovery", *LOCAL, "-s", "0")
     third = target.call("nvmf_subsystem_add_listener", NQN, *LOCAL, "-s", "0", "-S", "posix")
     equal("a void answer", third, "")
@@ -379,6 +394,7 @@ def session(client: Client, bin_dir: Path, directory: Path) -> None:
         layers(target)
         ports = subsystem(target)
         authentication(target, keyring(target, pollux, directory))
+        tls(target, pollux, directory)
         program(target)
         for name in ("host", "perf"):
             host = start(name)

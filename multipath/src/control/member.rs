@@ -98,6 +98,7 @@ impl Member {
             tcp_timeout: options.tcp_connect_timeout,
             local: options.local,
             auth: options.auth.clone(),
+            tls: options.tls.clone(),
             ..ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host)
         };
         Member {

@@ -8,7 +8,7 @@ use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::rpc::{Call, MethodResult, Params, Phase, RpcError};
 
 use super::options::Timeouts;
-use super::{ENOKEY, Module, State, address, done, fencing, forward, keys, policy};
+use super::{Module, State, address, done, fencing, forward, keys, policy};
 use crate::options::{AttachOptions, Mode};
 use crate::request::{AttachRequest, HostRequest};
 use crate::transport_id::TransportId;
@@ -77,12 +77,12 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
             "'subnqn' of an NVM subsystem is needed",
         ));
     };
-    if let Some(key) = psk {
-        // There is no TLS, so there is no key for it.
-        return Err(RpcError::errno_of(ENOKEY, format!("key '{key}'")));
-    }
     let auth = key_names.as_ref().map(|names| keys::auth(state, names));
     let auth = auth.transpose()?;
+    let tls = psk
+        .as_ref()
+        .map(|name| keys::tls(state, name))
+        .transpose()?;
     let defaults = state.options.attach(timeouts, fencing);
     let options = AttachOptions {
         mode: mode.unwrap_or_default(),
@@ -111,6 +111,8 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
             .filter(|&sec| sec > 0)
             .map(|sec| Duration::from_secs(sec.into())),
         key_names,
+        tls,
+        psk_name: psk,
         ..defaults
     };
     Ok(AttachRequest {

@@ -107,6 +107,9 @@ fn attach_call(
     if let Some(nqn) = &transport.hostnqn {
         put("hostnqn", json!(nqn.as_str()));
     }
+    if let Some(name) = &options.psk_name {
+        params.insert("psk".into(), name.as_str().into());
+    }
     if let Some(names) = &options.key_names {
         names.put(&mut params);
     }

@@ -2,6 +2,7 @@
 
 use pollux_nvme_tcp::auth::HostAuth;
 use pollux_nvme_tcp::auth::KeyNames;
+use pollux_nvme_tcp::tls::HostTls;
 use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 
 use super::{Module, State, done, forward};
@@ -42,5 +43,20 @@ pub(super) fn auth(state: &State, names: &KeyNames) -> Result<HostAuth, RpcError
 #[cfg(not(feature = "auth"))]
 pub(super) fn auth(_: &State, names: &KeyNames) -> Result<HostAuth, RpcError> {
     let name = &names.dhchap_key;
+    Err(RpcError::errno_of(super::ENOKEY, format!("key '{name}'")))
+}
+
+/// With what to make connections secure.
+#[cfg(feature = "tls")]
+pub(super) fn tls(state: &State, name: &str) -> Result<HostTls, RpcError> {
+    Ok(HostTls {
+        psk: state.keyring.psk(name)?,
+        threads: true,
+    })
+}
+
+/// Without TLS there are no keys for it.
+#[cfg(not(feature = "tls"))]
+pub(super) fn tls(_: &State, name: &str) -> Result<HostTls, RpcError> {
     Err(RpcError::errno_of(super::ENOKEY, format!("key '{name}'")))
 }

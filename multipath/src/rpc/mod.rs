@@ -41,6 +41,7 @@ const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
 const EALREADY: i32 = 114;
+#[cfg(not(all(feature = "auth", feature = "tls")))]
 const ENOKEY: i32 = 126;
 
 /// What the methods keep.

@@ -8,4 +8,5 @@ mod controllers;
 mod discovery;
 mod faults;
 mod paths;
+mod tls;
 mod world;

@@ -1,4 +1,4 @@
-//! The threads that do what no reactor does in its turn: arithmetic of milliseconds.
+//! The threads that do what no reactor does in its turn: arithmetic of milliseconds, and handshakes of TLS.
 //!
 //! There are two for the process, started when there is something to do. A [`Computation`] is asked now and then whether it is
 //! done; of one that nobody asks for any more nothing is begun.
@@ -20,12 +20,10 @@ pub const LOOK_AGAIN: Duration = Duration::from_micros(500);
 const THREADS: usize = 2;
 
 /// Where the result of one job is put.
-type Place = Arc<SegQueue<Powers>>;
+type Place<T> = Arc<SegQueue<T>>;
 
-struct Task {
-    job: Job,
-    place: Place,
-}
+/// A job, which puts its result where it belongs.
+type Task = Box<dyn FnOnce() + Send>;
 
 /// The ways to the threads, and whose turn it is.
 struct Pool {
@@ -37,30 +35,47 @@ static POOL: OnceLock<Pool> = OnceLock::new();
 
 /// A job that is on its way.
 #[derive(Debug)]
-pub struct Computation {
-    place: Place,
+pub struct Computation<T = Powers> {
+    place: Place<T>,
 }
 
 impl Computation {
-    /// Has a job done: by a thread, or at once where there are to be none.
+    /// Has arithmetic done: by a thread, or at once where there are to be none.
     pub fn start(job: Job, threads: bool) -> Self {
+        Self::of(move || job.run(), || {}, threads)
+    }
+}
+
+impl<T: Send + 'static> Computation<T> {
+    /// Has a job done: by a thread, which calls `done` then, or at once where there are to be none.
+    pub(crate) fn of(
+        job: impl FnOnce() -> T + Send + 'static,
+        done: impl FnOnce() + Send + 'static,
+        threads: bool,
+    ) -> Self {
         let place = Place::default();
-        let task = Task {
-            job,
-            place: Arc::clone(&place),
+        if !threads {
+            place.push(job());
+            return Self { place };
+        }
+        let result = Arc::clone(&place);
+        let task = move || {
+            // Whoever wanted it may have gone meanwhile: a flood of handshakes that end early costs nothing here.
+            if Arc::strong_count(&result) > 1 {
+                result.push(job());
+                done();
+            }
         };
-        let left = match threads {
-            true => POOL.get_or_init(Pool::start).submit(task),
-            false => Some(task),
-        };
-        if let Some(task) = left {
-            place.push(task.job.run());
+        if let Some(task) = POOL.get_or_init(Pool::start).submit(Box::new(task)) {
+            task();
         }
         Self { place }
     }
+}
 
+impl<T> Computation<T> {
     /// The result, once, when it is there.
-    pub fn take(&mut self) -> Option<Powers> {
+    pub fn take(&mut self) -> Option<T> {
         self.place.pop()
     }
 }
@@ -75,9 +90,7 @@ impl Pool {
             match started {
                 Ok(_) => Some(way),
                 Err(error) => {
-                    log::warn!(
-                        "no thread for authentication ({error}): it may keep others waiting"
-                    );
+                    log::warn!("no thread for cryptography ({error}): it may keep others waiting");
                     None
                 }
             }
@@ -100,10 +113,7 @@ impl Pool {
 
 fn work(tasks: &Receiver<Task>) {
     leave_core();
-    while let Ok(Task { job, place }) = tasks.recv() {
-        // Whoever wanted it may have gone meanwhile: a flood of handshakes that end early costs nothing here.
-        if Arc::strong_count(&place) > 1 {
-            place.push(job.run());
-        }
+    while let Ok(task) = tasks.recv() {
+        task();
     }
 }

@@ -625,6 +625,8 @@ pub mod discovery {
     pub const TREQ_SECURE_REQUIRED: u8 = 0b01;
     /// TREQ bits 1:0: a secure channel is not required.
     pub const TREQ_SECURE_NOT_REQUIRED: u8 = 0b10;
+    /// First byte of TSAS for TCP, SECTYPE: TLS 1.3 (NVMe/TCP 1.1, 3.1.1).
+    pub const SECTYPE_TLS13: u8 = 2;
     /// TREQ: SQ flow control may be disabled.
     pub const TREQ_SQ_FLOW_CONTROL_OPTIONAL: u8 = 1 << 2;
     /// EFLAGS: other entries of this NVM subsystem lead to the same information.

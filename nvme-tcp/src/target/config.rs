@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::auth::{KeyNames, Keys};
 use crate::spec::nqn::Nqn;
 use crate::target::disk::Backend;
+use crate::tls::HostPsk;
 
 /// Settings of a new subsystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,15 @@ pub struct HostKeys {
     pub keys: Keys,
     /// What they are called; status and saved configurations have nothing else of them.
     pub names: KeyNames,
+}
+
+/// How a host may connect to a subsystem.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostAccess {
+    /// It has to authenticate with these.
+    pub keys: Option<HostKeys>,
+    /// It has to come by TLS with this, through a secure listener.
+    pub psk: Option<HostPsk>,
 }
 
 /// Settings of a new namespace.

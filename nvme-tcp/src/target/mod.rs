@@ -29,7 +29,7 @@
 //!
 //! # Limits
 //!
-//! * No TLS, no metadata, no protection information, no reservations, no fused commands.
+//! * No metadata, no protection information, no reservations, no fused commands.
 //! * Commands that bring data on an admin queue must bring it in-capsule (8 KiB at most).
 //! * Files are read and written by threads that each file has (at most four), by way of the page cache.
 //! * A controller's I/O queues must come through the listener of its admin queue.
@@ -58,7 +58,7 @@ pub const LOG_FLAG: &str = "nvmf";
 
 #[cfg(feature = "testing")]
 pub use self::admin::controller::lease_time;
-pub use self::config::{HostKeys, NamespaceConfig, Referral, SubsystemConfig};
+pub use self::config::{HostAccess, HostKeys, NamespaceConfig, Referral, SubsystemConfig};
 pub use self::control::handle::TargetHandle;
 pub use self::control::request::{Removed, TargetRequest};
 pub use self::disk::{Backend, Disk, DiskRef};

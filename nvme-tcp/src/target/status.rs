@@ -63,6 +63,8 @@ pub struct SubsystemStatus {
     pub hosts: Vec<HostNqn>,
     /// What the keys of those are called that have to authenticate.
     pub host_keys: BTreeMap<HostNqn, KeyNames>,
+    /// What the keys of those are called that have to come by TLS.
+    pub host_psks: BTreeMap<HostNqn, String>,
     /// Namespaces in order of their identifiers.
     pub namespaces: Vec<NamespaceStatus>,
     /// Listeners in the order in which they were added.
@@ -106,6 +108,8 @@ pub struct NamespaceStatus {
 pub struct ListenerStatus {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// TLS and nothing else.
+    pub secure: bool,
     /// State of each ANA group that has a namespace, and of those that were set; every other group is
     /// optimized.
     pub ana_states: Vec<(u32, AnaState)>,

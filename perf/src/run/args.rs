@@ -10,6 +10,9 @@ use pollux_nvme_tcp::auth::HostAuth;
 #[cfg(feature = "auth")]
 use pollux_nvme_tcp::auth::{KeyFileError, Keys, Policy, Secret};
 use pollux_nvme_tcp::spec::nqn::Nqn;
+#[cfg(feature = "tls")]
+use pollux_nvme_tcp::tls::ConfiguredPsk;
+use pollux_nvme_tcp::tls::HostTls;
 
 use super::choice::Choice;
 use super::steady::{Criterion, POINTS_MIN, Steady};
@@ -76,6 +79,11 @@ pub struct RunArgs {
         help_heading = "Paths"
     )]
     pub dhchap_ctrlr_key: Option<Secret>,
+
+    /// File with the host's key for TLS, for listeners that are secure; with --hostnqn, whose key it is
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", value_parser = parse_psk, help_heading = "Paths")]
+    pub tls_psk: Option<ConfiguredPsk>,
 
     /// Keep SQ flow control: every read has a completion of its own
     #[arg(long, help_heading = "Paths")]
@@ -312,6 +320,21 @@ impl RunArgs {
         None
     }
 
+    /// With what connections are made secure.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<HostTls> {
+        Some(HostTls {
+            psk: self.tls_psk.clone()?,
+            threads: true,
+        })
+    }
+
+    /// Without the feature, with nothing.
+    #[cfg(not(feature = "tls"))]
+    pub fn tls(&self) -> Option<HostTls> {
+        None
+    }
+
     /// `--fencing` and `--cqt`.
     pub fn fencing(&self) -> Fencing {
         let cqt = self.cqt.map(|ms| Duration::from_millis(ms.into()));
@@ -461,6 +484,11 @@ impl RunArgs {
         }
         Ok(())
     }
+}
+
+#[cfg(feature = "tls")]
+fn parse_psk(path: &str) -> Result<ConfiguredPsk, KeyFileError> {
+    ConfiguredPsk::read(path.as_ref())
 }
 
 #[cfg(feature = "auth")]

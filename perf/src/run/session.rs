@@ -267,6 +267,7 @@ fn attach(
                 },
                 require_digests: args.require_digests,
                 auth: args.auth(),
+                tls: args.tls(),
                 sq_flow_control: args.sq_flow_control,
                 keep_alive_ms: args.kato,
                 queue_size: queue_size(jobs),

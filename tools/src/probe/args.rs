@@ -10,6 +10,9 @@ use pollux_nvme_tcp::auth::HostAuth;
 use pollux_nvme_tcp::auth::{KeyFileError, Keys, Policy, Secret};
 use pollux_nvme_tcp::host::{ConnectOptions, Digests, HostIdentity};
 use pollux_nvme_tcp::spec::Nqn;
+#[cfg(feature = "tls")]
+use pollux_nvme_tcp::tls::ConfiguredPsk;
+use pollux_nvme_tcp::tls::HostTls;
 use uuid::Uuid;
 
 use crate::UsageError;
@@ -75,6 +78,11 @@ pub struct ConnectArgs {
     #[cfg(feature = "auth")]
     #[arg(long, value_name = "FILE", value_parser = parse_key, requires = "dhchap_key")]
     dhchap_ctrlr_key: Option<Secret>,
+
+    /// File with the host's key for TLS, for a listener that is secure; with --hostnqn, whose key it is.
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", value_parser = parse_psk)]
+    tls_psk: Option<ConfiguredPsk>,
 
     /// Time until the controller must be ready, and for each answer after that.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_timeout)]
@@ -142,6 +150,21 @@ impl ConnectArgs {
         None
     }
 
+    /// With what connections are made secure.
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Option<HostTls> {
+        Some(HostTls {
+            psk: self.tls_psk.clone()?,
+            threads: true,
+        })
+    }
+
+    /// Without the feature, with nothing.
+    #[cfg(not(feature = "tls"))]
+    fn tls(&self) -> Option<HostTls> {
+        None
+    }
+
     /// Options of the admin connection.
     pub fn connect_options(&self, transport: &TransportId) -> ConnectOptions {
         let host_nqn = self.hostnqn.as_ref().or(transport.hostnqn.as_ref());
@@ -159,6 +182,7 @@ impl ConnectArgs {
             },
             require_digests: self.require_digests,
             auth: self.auth(),
+            tls: self.tls(),
             timeout: self.connect_timeout,
             ..ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host)
         }
@@ -186,6 +210,11 @@ fn parse_ip(text: &str) -> Result<IpAddr, TransportIdError> {
         Ok(ip) => Ok(ip),
         Err(_) => TransportId::look_up(&format!("traddr:{text}")).map(|id| id.addr.ip()),
     }
+}
+
+#[cfg(feature = "tls")]
+fn parse_psk(path: &str) -> Result<ConfiguredPsk, KeyFileError> {
+    ConfiguredPsk::read(path.as_ref())
 }
 
 #[cfg(feature = "auth")]

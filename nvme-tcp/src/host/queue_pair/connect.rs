@@ -7,6 +7,7 @@ use super::{QueueError, QueuePair, State};
 use crate::host::LOG_FLAG;
 use crate::host::request::{Completed, Outcome};
 use crate::spec::pdu::Icresp;
+use crate::tls::TlsError;
 
 impl<T> QueuePair<T> {
     pub(super) fn connecting(
@@ -27,7 +28,10 @@ impl<T> QueuePair<T> {
                     if self
                         .stream
                         .connected()
-                        .map_err(|e| QueueError::TcpConnect(e.kind()))?
+                        .map_err(|e| match TlsError::of(&e) {
+                            Some(error) => QueueError::Tls(error),
+                            None => QueueError::TcpConnect(e.kind()),
+                        })?
                     {
                         self.transmitter
                             .put_plain(&handshake::icreq(self.options.digests));
@@ -51,6 +55,7 @@ impl<T> QueuePair<T> {
         };
         if self.state == state && now >= over_at {
             return Err(QueueError::Timeout(match state {
+                State::Tcp if self.options.tls.is_some() => "TCP connection and TLS handshake",
                 State::Tcp => "TCP connection",
                 State::Icresp => "ICResp",
                 State::Authenticating => "end of authentication",

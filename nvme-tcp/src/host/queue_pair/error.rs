@@ -7,6 +7,7 @@ use crate::auth::AuthError;
 use crate::pdu::ProtocolError;
 use crate::spec::fabrics::ConnectInvalidParameter;
 use crate::spec::status::Status;
+use crate::tls::TlsError;
 
 /// Why a connection ended or never came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +67,9 @@ pub enum QueueError {
     /// Host and controller did not prove to each other who they are.
     #[error("authentication failed: {0}")]
     Authentication(AuthError),
+    /// The connection could not be made secure.
+    #[error("TLS: {0}")]
+    Tls(TlsError),
     /// The owner closed it.
     #[error("closed by the host")]
     HostClosed,

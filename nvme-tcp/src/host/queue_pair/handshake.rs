@@ -17,6 +17,7 @@ use crate::spec::opcode;
 use crate::spec::pdu::{
     DDGST_ENABLE, Fes, HDGST_ENABLE, Icreq, Icresp, MAX_PDA, MIN_MAXH2CDATA, PFV,
 };
+use crate::tls::HostTls;
 
 /// R2Ts a controller may have outstanding per command (MAXR2T is this less one; NVMe/TCP 1.1, 3.6.2.2).
 pub(super) const R2TS_MAX: u8 = 4;
@@ -75,6 +76,8 @@ pub struct ConnectOptions {
     pub require_digests: bool,
     /// With what to authenticate if the controller wants that; a controller whose key is known has to in any case.
     pub auth: Option<HostAuth>,
+    /// With what to make the connection secure; without it, it is not.
+    pub tls: Option<HostTls>,
     /// Ask for SQ flow control to be disabled, so that the controller may leave out the completion of
     /// reads that succeed.
     pub disable_sq_flow_control: bool,
@@ -107,6 +110,7 @@ impl ConnectOptions {
             digests: Digests::default(),
             require_digests: false,
             auth: None,
+            tls: None,
             disable_sq_flow_control: true,
             // Every controller takes this much on its admin queue (NVMe/TCP 1.1, 3.4.1).
             in_capsule_max: 8192,

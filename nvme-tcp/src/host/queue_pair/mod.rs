@@ -146,7 +146,10 @@ impl<T> QueuePair<T> {
     /// # Errors
     /// The operating system's refusal to start a connection (no route, no descriptor).
     pub fn connect(net: &mut Net, now: Time, options: ConnectOptions) -> io::Result<Self> {
-        let stream = net.connect(options.remote, options.local)?;
+        let mut stream = net.connect(options.remote, options.local)?;
+        if let Some(tls) = &options.tls {
+            stream = tls.wrap(net, stream, &options.host.nqn, &options.subnqn);
+        }
         let commands = (options.queue_size.max(2) - 1).min(COMMANDS_MAX);
         let keeps_probe_slot = options.keep_probe_slot && commands > 1;
         Ok(Self {

@@ -13,6 +13,7 @@ use crate::spec::Cqe;
 use crate::spec::pdu::{C2hData, CapsuleResp, PduType, R2t, flags};
 use crate::stream::{NoPayloads, RxBuffer, TxQueue};
 use crate::target::conn::buffers::{Buffers, RX_CAPACITY, TX_INLINE, TX_SEGMENTS};
+use crate::tls::{Session, TlsError};
 
 /// Most data in a command capsule, in bytes; reported by IOCCSZ for I/O queues and granted on admin queues
 /// (NVMe/TCP 1.1, 3.3.2.1: 8,192 bytes are the rule there).
@@ -41,6 +42,8 @@ pub(in crate::target) enum End {
     Fault(&'static str),
     /// The peer let a time pass; it is told nothing.
     Overdue(&'static str),
+    /// The connection did not become secure.
+    Insecure(TlsError),
 }
 
 impl End {
@@ -48,6 +51,16 @@ impl End {
     pub(in crate::target) fn reason(self) -> Option<&'static str> {
         match self {
             Self::Fault(reason) | Self::Overdue(reason) => Some(reason),
+            Self::Insecure(error) => Some(match error {
+                TlsError::Closed => return None,
+                TlsError::Alert(_) => "TLS: the host refuses our key",
+                TlsError::UnknownIdentity => "TLS: the host offers no PSK identity that is known",
+                TlsError::WrongKey => "TLS: the host has another key for its PSK identity",
+                TlsError::NotTls => "the host does no TLS, and this listener is secure",
+                TlsError::NoKey => "TLS: no pre-shared key was used",
+                TlsError::TooLong => "TLS: more bytes than a handshake takes",
+                TlsError::Failed(_) => "TLS: what the host sends is no handshake of TLS 1.3",
+            }),
             Self::Terminated => Some("host sent H2CTermReq"),
             Self::Closed | Self::Disconnected => None,
         }
@@ -116,6 +129,8 @@ pub(in crate::target) struct Connection {
     /// Never used again for another connection of this target.
     pub(in crate::target) id: u64,
     pub(in crate::target) stream: Stream,
+    /// Its TLS, on a secure listener.
+    pub(in crate::target) session: Option<Session>,
     pub(in crate::target) rx: RxBuffer,
     pub(in crate::target) rx_framing: RxFraming,
     rx_before: Before,
@@ -131,7 +146,7 @@ pub(in crate::target) struct Connection {
 impl Connection {
     pub(in crate::target) fn new(
         id: u64,
-        stream: Stream,
+        (stream, session): (Stream, Option<Session>),
         peer: SocketAddr,
         listener: SocketAddr,
     ) -> Self {
@@ -139,6 +154,7 @@ impl Connection {
         Self {
             id,
             stream,
+            session,
             rx: RxBuffer::detached(RX_CAPACITY),
             rx_framing: RxFraming {
                 receiver: Receiver::Controller,
@@ -176,7 +192,10 @@ impl Connection {
         if self.rx.data().len() == self.rx.capacity() {
             return Ok(0);
         }
-        none_if_would_block(self.rx.fill(&mut self.stream))
+        none_if_would_block(self.rx.fill(&mut self.stream)).map_err(|end| {
+            let error = self.session.as_ref().and_then(Session::error);
+            error.map_or(end, End::Insecure)
+        })
     }
 
     /// Sends what waits, unless the peer has to make room first.

@@ -36,7 +36,7 @@ impl Home {
     /// The keys of a host at a subsystem, if it has to authenticate there.
     pub(super) fn keys_of(&self, subnqn: &Nqn, hostnqn: &HostNqn) -> Option<&HostKeys> {
         let subsystem = self.config.subsystems.get(subnqn)?;
-        subsystem.hosts.get(hostnqn)?.as_ref()
+        subsystem.hosts.get(hostnqn)?.keys.as_ref()
     }
 
     /// Carries out Authentication Send or Receive of a connection.

@@ -9,7 +9,7 @@ use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::admin::controller::Controller;
 use crate::target::admin::events::Kind;
 use crate::target::admin::identify::MDTS_UNIT;
-use crate::target::config::{HostKeys, NamespaceConfig, Referral, SubsystemConfig};
+use crate::target::config::{HostAccess, HostKeys, NamespaceConfig, Referral, SubsystemConfig};
 use crate::target::control::Home;
 use crate::target::control::HomeTurn;
 use crate::target::disk::DiskRef;
@@ -108,11 +108,11 @@ impl Home {
         &mut self,
         nqn: &Nqn,
         host: &HostNqn,
-        keys: Option<HostKeys>,
+        access: HostAccess,
     ) -> Result<(), TargetError> {
         match self.subsystem(nqn)?.hosts.entry(host.clone()) {
             Entry::Occupied(_) => return Err(TargetError::HostExists(host.clone())),
-            Entry::Vacant(entry) => entry.insert(keys),
+            Entry::Vacant(entry) => entry.insert(access),
         };
         self.note_discovery_change();
         Ok(())
@@ -126,12 +126,20 @@ impl Home {
         keys: Option<HostKeys>,
     ) -> Result<(), TargetError> {
         let entry = self.subsystem(nqn)?.hosts.get_mut(host);
-        *entry.ok_or_else(|| TargetError::NoSuchHost(host.clone()))? = keys;
+        let entry = entry.ok_or_else(|| TargetError::NoSuchHost(host.clone()))?;
+        entry.keys = keys;
         Ok(())
     }
 
     pub(super) fn allow_any_host(&mut self, nqn: &Nqn, allow: bool) -> Result<(), TargetError> {
-        self.subsystem(nqn)?.config.allow_any_host = allow;
+        let subsystem = self.subsystem(nqn)?;
+        if allow && subsystem.listeners.iter().any(|l| l.secure) {
+            return Err(TargetError::InvalidValue(
+                "allow_any_host: a subsystem with a secure listener has keys for the hosts on its list only"
+                    .into(),
+            ));
+        }
+        subsystem.config.allow_any_host = allow;
         self.note_discovery_change();
         Ok(())
     }
@@ -350,8 +358,23 @@ impl Home {
         &mut self,
         nqn: &Nqn,
         addr: SocketAddr,
+        secure: bool,
         turn: &mut HomeTurn<'_, '_>,
     ) -> Result<SocketAddr, TargetError> {
+        if secure {
+            let invalid = |what: &str| TargetError::InvalidValue(format!("secure_channel: {what}"));
+            if !cfg!(feature = "tls") {
+                return Err(invalid("this program was built without TLS"));
+            }
+            if nqn.is_discovery() {
+                return Err(invalid("discovery has no keys of hosts"));
+            }
+            if self.subsystem(nqn)?.config.allow_any_host {
+                return Err(invalid(
+                    "not where any host is allowed (allow_any_host): hosts need keys",
+                ));
+            }
+        }
         let exists = if nqn.is_discovery() {
             self.config.discovery.listeners.contains(&addr)
         } else {
@@ -360,7 +383,13 @@ impl Home {
         if exists {
             return Err(TargetError::ListenerExists(addr));
         }
-        let addr = if self.ports.contains_key(&addr) {
+        let addr = if let Some(&(_, as_is)) = self.ports.get(&addr) {
+            if as_is != secure {
+                let is = if as_is { "is" } else { "is not" };
+                return Err(TargetError::InvalidValue(format!(
+                    "secure_channel: {addr} {is} secure already, for another subsystem"
+                )));
+            }
             addr
         } else {
             let io_error = |error: std::io::Error| TargetError::Io {
@@ -369,7 +398,7 @@ impl Home {
             };
             let listener = turn.cx.net().listen(addr).map_err(io_error)?;
             let addr = listener.local_addr().map_err(io_error)?;
-            self.ports.insert(addr, listener);
+            self.ports.insert(addr, (listener, secure));
             self.measure_admission();
             addr
         };
@@ -378,6 +407,7 @@ impl Home {
         } else {
             self.subsystem(nqn)?.listeners.push(SubsystemListener {
                 addr,
+                secure,
                 ana: AnaGroups::default(),
             });
         }
@@ -404,6 +434,11 @@ impl Home {
         self.close_unused_ports();
         self.note_discovery_change();
         Ok(())
+    }
+
+    /// Whether TLS is spoken at this address, and nothing else.
+    pub(super) fn is_secure(&self, listener: SocketAddr) -> bool {
+        matches!(self.ports.get(&listener), Some((_, true)))
     }
 
     /// Closes the ports that no subsystem listens on any more.

@@ -20,6 +20,7 @@ use crate::target::io::message::IoMessage;
 use crate::target::io::queue::IoQueue;
 use crate::target::status::Fault;
 use crate::target::token;
+use crate::tls::Session;
 
 /// Time from accept to an accepted Connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,7 +44,7 @@ impl Home {
             return progress;
         }
         let mut accepted = Vec::new();
-        for (&addr, listener) in &mut self.ports {
+        for (&addr, (listener, _)) in &mut self.ports {
             for _ in 0..ACCEPTS_MAX {
                 match listener.accept(turn.cx.net()) {
                     Ok(Some((stream, peer))) => accepted.push((stream, peer, addr)),
@@ -77,6 +78,15 @@ impl Home {
         turn: &mut HomeTurn<'_, '_>,
     ) {
         let id = self.new_id();
+        let mut session = None;
+        if self.is_secure(listener) {
+            (stream, session) = Session::accept(
+                turn.cx.net(),
+                stream,
+                self.config.psks(listener),
+                self.threads,
+            );
+        }
         let deadline = turn.cx.now() + CONNECT_TIMEOUT;
         turn.cx.set_timer(deadline, token::of(token::CONNECT, id));
         turn.cx.watch(&mut stream, token::of(token::CONNECTION, id));
@@ -84,7 +94,7 @@ impl Home {
         self.connections.insert(
             id,
             Box::new(HomeConnection {
-                conn: Connection::new(id, stream, peer, listener),
+                conn: Connection::new(id, (stream, session), peer, listener),
                 role: Role::Unconnected,
                 deadline,
                 commands: 0,

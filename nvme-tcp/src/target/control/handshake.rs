@@ -239,10 +239,28 @@ impl Home {
             entries,
             flow_control: command.cattr & cattr::DISABLE_SQ_FLOW_CONTROL == 0,
         };
+        self.check_security(&wanted)?;
         match command.qid.get() {
             0 => self.connect_admin(wanted, command.kato.get(), turn),
             qid => self.connect_io(&wanted, qid, turn),
         }
+    }
+
+    /// A host that has a key for TLS comes by it, and by no other way; and who came by TLS is who its key says.
+    fn check_security(&self, wanted: &Wanted<'_>) -> Result<(), Refusal> {
+        let subsystem = self.config.subsystems.get(&wanted.subnqn);
+        let access = subsystem.and_then(|s| s.hosts.get(&wanted.hostnqn));
+        let psk = access.and_then(|access| access.psk.as_ref());
+        let reason = match (&wanted.conn.session, psk) {
+            (None, None) => return Ok(()),
+            (None, Some(_)) => "the host has a key for TLS, and this listener is not secure",
+            (Some(session), Some(psk)) if session.used(psk) => return Ok(()),
+            (Some(_), _) => "the key of its TLS is another host's or for another subsystem",
+        };
+        Err(Refusal::new(
+            Status::CONNECT_INVALID_HOST.with_dnr(),
+            reason,
+        ))
     }
 
     fn connect_admin(

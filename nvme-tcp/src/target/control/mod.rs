@@ -61,7 +61,8 @@ const FAULTS_KEPT: usize = 64;
 /// The home part.
 pub(in crate::target) struct Home {
     pub(in crate::target) config: Configuration,
-    pub(in crate::target) ports: BTreeMap<SocketAddr, Listener>,
+    /// With whether it is secure: TLS and nothing else.
+    pub(in crate::target) ports: BTreeMap<SocketAddr, (Listener, bool)>,
     pub(in crate::target) controllers: BTreeMap<ControllerKey, Controller>,
     pub(in crate::target) faults: VecDeque<Fault>,
     pub(in crate::target) faults_total: u64,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::auth::Policy;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
-use crate::target::config::{HostKeys, NamespaceConfig, Referral, SubsystemConfig};
+use crate::target::config::{HostAccess, HostKeys, NamespaceConfig, Referral, SubsystemConfig};
 use crate::target::control::{Home, HomeTurn};
 use crate::target::error::TargetError;
 use crate::target::io::channels::Scope;
@@ -89,8 +89,13 @@ impl TargetRequest {
     /// Allows a host; with keys, it has to authenticate (DH-HMAC-CHAP) on each queue before it may do anything else, also
     /// where any host is allowed.
     pub fn add_host_with_keys(nqn: Nqn, host: HostNqn, keys: Option<HostKeys>) -> Self {
+        Self::add_host_with(nqn, host, HostAccess { keys, psk: None })
+    }
+
+    /// Allows a host in the way that `access` says: with keys to authenticate, a key for TLS, or both.
+    pub fn add_host_with(nqn: Nqn, host: HostNqn, access: HostAccess) -> Self {
         Self::change("add_host", move |home, _| {
-            home.add_host(&nqn, &host, keys.clone())
+            home.add_host(&nqn, &host, access.clone())
         })
     }
 
@@ -180,7 +185,15 @@ impl TargetRequest<SocketAddr> {
     /// for an address that serves discovery only.
     pub fn add_listener(nqn: Nqn, addr: SocketAddr) -> Self {
         Self::change("add_listener", move |home, turn| {
-            home.add_listener(&nqn, addr, turn)
+            home.add_listener(&nqn, addr, false, turn)
+        })
+    }
+
+    /// As [`add_listener`](Self::add_listener), for TLS with the keys that the subsystem's hosts have
+    /// ([`HostAccess`]), and nothing else.
+    pub fn add_secure_listener(nqn: Nqn, addr: SocketAddr) -> Self {
+        Self::change("add_listener", move |home, turn| {
+            home.add_listener(&nqn, addr, true, turn)
         })
     }
 }

@@ -98,7 +98,10 @@ fn save_subsystem(state: &State, subsystem: &SubsystemStatus, calls: &mut Vec<Va
     }
     for listener in &subsystem.listeners {
         let address = address::show(listener.addr);
-        let params = json!({"nqn": nqn, "listen_address": address});
+        let mut params = json!({"nqn": nqn, "listen_address": address});
+        if listener.secure {
+            params["secure_channel"] = true.into();
+        }
         calls.push(entry("nvmf_subsystem_add_listener", params));
         for (group, state) in states(listener) {
             let mut params = Map::new();

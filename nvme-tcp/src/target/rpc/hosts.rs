@@ -5,9 +5,11 @@ use pollux_reactor::rpc::{Answer, Call, MethodResult, Params, Phase, RpcError};
 use super::{Module, State, done, error, forward, limited, subsystem, take_limit};
 use crate::auth::KeyNames;
 use crate::spec::nqn::HostNqn;
-use crate::target::config::HostKeys;
+use crate::spec::nqn::Nqn;
+use crate::target::config::{HostAccess, HostKeys};
 use crate::target::control::request::TargetRequest;
 use crate::target::error::TargetError;
+use crate::tls::HostPsk;
 
 /// The methods of this room.
 pub(super) fn methods(module: Module<'_>) -> Module<'_> {
@@ -18,6 +20,7 @@ pub(super) fn methods(module: Module<'_>) -> Module<'_> {
         .method("nvmf_subsystem_set_keys", Phase::Runtime, set_keys)
 }
 
+#[cfg(not(feature = "tls"))]
 const ENOKEY: i32 = 126;
 
 /// The name of a host that is listed: whatever it calls itself, but it must have a name.
@@ -39,12 +42,11 @@ fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let names = KeyNames::take(params)?;
     let psk: Option<String> = params.optional("psk")?;
     params.finish()?;
-    if let Some(key) = psk {
-        // There is no TLS, so there is no key for it.
-        return Err(RpcError::errno_of(ENOKEY, format!("'{key}'")));
-    }
     let keys = names.map(|names| keys(state, names)).transpose()?;
-    let request = TargetRequest::add_host_with_keys(subsystem, host, keys);
+    let psk = psk.map(|name| host_psk(state, &name, &host, &subsystem));
+    let psk = psk.transpose()?;
+    let access = HostAccess { keys, psk };
+    let request = TargetRequest::add_host_with(subsystem, host, access);
     forward(state, call, request, done)
 }
 
@@ -71,6 +73,19 @@ fn keys(_: &State, names: KeyNames) -> Result<HostKeys, RpcError> {
         ENOKEY,
         format!("'{}'", names.dhchap_key),
     ))
+}
+
+#[cfg(feature = "tls")]
+fn host_psk(state: &State, name: &str, host: &HostNqn, nqn: &Nqn) -> Result<HostPsk, RpcError> {
+    let psk = state.keyring.psk(name)?;
+    HostPsk::new(name, &psk, host, nqn)
+        .map_err(|error| RpcError::invalid_params(format!("key '{name}': {error}")))
+}
+
+/// Without TLS there are no keys for it.
+#[cfg(not(feature = "tls"))]
+fn host_psk(_: &State, name: &str, _: &HostNqn, _: &Nqn) -> Result<HostPsk, RpcError> {
+    Err(RpcError::errno_of(ENOKEY, format!("'{name}'")))
 }
 
 fn remove(state: &mut State, call: &mut Call<State>) -> MethodResult {

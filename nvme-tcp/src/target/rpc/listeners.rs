@@ -49,14 +49,17 @@ fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let nqn = subsystem(params)?;
     let addr = address::take(params, "listen_address")?;
     let ana = ana_state(params)?;
-    params.off(&["secure_channel"])?;
-    params.one_of("sock_impl", &[("posix", ())])?;
+    let secure = params.optional("secure_channel")?.unwrap_or(false);
+    params.one_of("sock_impl", &[("posix", ()), ("ssl", ())])?;
     // Where memory is, is for the system to decide.
     params.unused::<i32>(&["numa_id"])?;
     params.finish()?;
     transport::required(state)?;
     let is_discovery = nqn.is_discovery();
-    let request = TargetRequest::add_listener(nqn.clone(), addr);
+    let request = match secure {
+        true => TargetRequest::add_secure_listener(nqn.clone(), addr),
+        false => TargetRequest::add_listener(nqn.clone(), addr),
+    };
     let Some(ana) = ana else {
         return forward_then(state, call, request, move |state, answer| {
             let addr = answer?;
@@ -141,5 +144,10 @@ fn show(listener: &ListenerStatus) -> Value {
     let states = groups
         .iter()
         .map(|&(group, state)| json!({"ana_group": group, "ana_state": state.to_string()}));
-    json!({"address": address::show(listener.addr), "ana_states": states.collect::<Value>()})
+    let mut shown =
+        json!({"address": address::show(listener.addr), "ana_states": states.collect::<Value>()});
+    if listener.secure {
+        shown["secure_channel"] = true.into();
+    }
+    shown
 }

@@ -120,6 +120,9 @@ pub(super) fn put_keys(params: &mut Value, subsystem: &SubsystemStatus, host: &H
             params["dhchap_ctrlr_key"] = name.as_str().into();
         }
     }
+    if let Some(name) = subsystem.host_psks.get(host) {
+        params["psk"] = name.as_str().into();
+    }
 }
 
 fn show(state: &State, subsystem: &SubsystemStatus) -> Value {

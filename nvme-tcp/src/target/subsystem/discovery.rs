@@ -42,7 +42,12 @@ impl Discovery {
         for subsystem in subsystems.values().filter(|s| s.allows(host)) {
             for listener in &subsystem.listeners {
                 let addr = reachable(listener.addr, local);
-                entries.push(entry(discovery::SUBTYPE_NVM, addr, &subsystem.config.nqn));
+                let mut entry = entry(discovery::SUBTYPE_NVM, addr, &subsystem.config.nqn);
+                if listener.secure {
+                    entry.treq |= discovery::TREQ_SECURE_REQUIRED;
+                    entry.tsas[0] = discovery::SECTYPE_TLS13;
+                }
+                entries.push(entry);
             }
         }
         for referral in &self.referrals {
@@ -81,8 +86,8 @@ fn entry(subtype: u8, addr: SocketAddr, subnqn: &Nqn) -> Box<DiscoveryLogEntry> 
         IpAddr::V6(_) => discovery::ADRFAM_IPV6,
     };
     entry.subtype = subtype;
-    // Nothing is said of secure channels: nvme-cli takes "not required" for an invitation to use TLS, which
-    // is not there.
+    // Nothing is said of secure channels where there is none: nvme-cli takes "not required" for an invitation to use TLS,
+    // which is not there.
     entry.treq = discovery::TREQ_SQ_FLOW_CONTROL_OPTIONAL;
     // All our listeners reach the same subsystems: the port number serves as port identifier.
     entry.portid = addr.port().into();

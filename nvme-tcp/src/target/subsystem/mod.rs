@@ -14,13 +14,14 @@ use crate::auth::Policy;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::admin::controller::{Controller, Promised};
-use crate::target::config::{HostKeys, SubsystemConfig};
+use crate::target::config::{HostAccess, SubsystemConfig};
 use crate::target::error::TargetError;
 use crate::target::io::TRANSFER_MAX;
 use crate::target::io::message::NamespaceView;
 use crate::target::status::{ListenerStatus, NamespaceStatus, SubsystemStatus};
 use crate::target::subsystem::ana::AnaGroups;
 use crate::target::subsystem::discovery::Discovery;
+use crate::tls::HostPsk;
 
 pub(in crate::target) use self::namespace::{Namespace, check_group};
 
@@ -46,6 +47,17 @@ pub(in crate::target) struct Configuration {
     pub(in crate::target) auth_policy: Policy,
 }
 
+impl Configuration {
+    /// The keys that hosts may use at this listener.
+    pub(in crate::target) fn psks(&self, listener: SocketAddr) -> impl Iterator<Item = &HostPsk> {
+        self.subsystems
+            .values()
+            .filter(move |s| s.listener(listener).is_some())
+            .flat_map(|s| s.hosts.values())
+            .filter_map(|access| access.psk.as_ref())
+    }
+}
+
 impl Default for Configuration {
     fn default() -> Self {
         Self {
@@ -66,6 +78,8 @@ impl Default for Configuration {
 #[derive(Debug)]
 pub(in crate::target) struct SubsystemListener {
     pub(in crate::target) addr: SocketAddr,
+    /// For TLS and nothing else.
+    pub(in crate::target) secure: bool,
     pub(in crate::target) ana: AnaGroups,
 }
 
@@ -73,8 +87,8 @@ pub(in crate::target) struct SubsystemListener {
 #[derive(Debug)]
 pub(in crate::target) struct Subsystem {
     pub(in crate::target) config: SubsystemConfig,
-    /// Hosts on the list, with their keys if they have to authenticate.
-    pub(in crate::target) hosts: BTreeMap<HostNqn, Option<HostKeys>>,
+    /// Hosts on the list, with the keys that they must have.
+    pub(in crate::target) hosts: BTreeMap<HostNqn, HostAccess>,
     pub(in crate::target) namespaces: BTreeMap<u32, Namespace>,
     pub(in crate::target) listeners: Vec<SubsystemListener>,
     /// Where the search for a free controller identifier starts. Identifiers go round rather than being
@@ -234,7 +248,16 @@ impl Subsystem {
             host_keys: self
                 .hosts
                 .iter()
-                .filter_map(|(host, keys)| Some((host.clone(), keys.as_ref()?.names.clone())))
+                .filter_map(|(host, access)| {
+                    Some((host.clone(), access.keys.as_ref()?.names.clone()))
+                })
+                .collect(),
+            host_psks: self
+                .hosts
+                .iter()
+                .filter_map(|(host, access)| {
+                    Some((host.clone(), access.psk.as_ref()?.name().to_owned()))
+                })
                 .collect(),
             namespaces: self
                 .namespaces
@@ -258,6 +281,7 @@ impl Subsystem {
                 .iter()
                 .map(|l| ListenerStatus {
                     addr: l.addr,
+                    secure: l.secure,
                     ana_states: l.ana.list(self.namespaces.values().map(|n| n.ana_group)),
                 })
                 .collect(),

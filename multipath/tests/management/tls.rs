@@ -1,0 +1,154 @@
+//! Hosts that come by TLS, with keys of the keyring.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use pollux_nvme_tcp::auth::KeyText;
+use pollux_nvme_tcp::spec::HostNqn;
+use pollux_nvme_tcp::target::{HostAccess, TargetRequest};
+use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk};
+use serde_json::{Value, json};
+
+use crate::world::{World, nqn};
+
+const HOST: &str = "nqn.2014-08.org.example:host";
+const OTHER: &str = "nqn.2014-08.org.example:other";
+
+fn psk(byte: u8, len: usize) -> ConfiguredPsk {
+    ConfiguredPsk::new(&vec![byte; len], None).unwrap()
+}
+
+struct Files(PathBuf);
+
+impl Files {
+    fn named(name: &str) -> Self {
+        let name = format!("pollux-tls-keys-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    /// Adds the key of this name to the keyring of the host.
+    fn add(&self, w: &mut World, name: &str, psk: &ConfiguredPsk) {
+        let path = self.0.join(name);
+        let text = KeyText::new(psk.to_text().to_string());
+        text.write_new(&path).unwrap();
+        let path = path.display().to_string();
+        w.call("keyring_file_add_key", json!({"name": name, "path": path}));
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The target has a secure listener, the last of them, and this key for this host.
+fn secure(w: &mut World, host: &str, psk: &ConfiguredPsk) {
+    let handle = &w.target.handle;
+    handle
+        .call(TargetRequest::allow_any_host(nqn(), false))
+        .unwrap();
+    let host = HostNqn::new(host).unwrap();
+    let access = HostAccess {
+        psk: Some(HostPsk::new("key", psk, &host, &nqn()).unwrap()),
+        ..HostAccess::default()
+    };
+    handle
+        .call(TargetRequest::add_host_with(nqn(), host, access))
+        .unwrap();
+    if w.listeners.len() == 2 {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let request = TargetRequest::add_secure_listener(nqn(), any);
+        let addr = handle.call(request).unwrap();
+        w.listeners.push(addr);
+    }
+}
+
+#[test]
+fn only_the_right_key_of_the_right_host_comes_in() {
+    for len in [32, 48] {
+        let files = Files::named(&format!("only{len}"));
+        let mut w = World::new();
+        secure(&mut w, HOST, &psk(1, len));
+        secure(&mut w, OTHER, &psk(2, len));
+        files.add(&mut w, "right", &psk(1, len));
+        files.add(&mut w, "wrong", &psk(3, len));
+        files.add(&mut w, "another", &psk(2, len));
+        let open = HostNqn::new("nqn.2014-08.org.example:open").unwrap();
+        let request = TargetRequest::add_host(nqn(), open.clone());
+        w.target.handle.call(request).unwrap();
+        for (path, host, key, code, words) in [
+            (2, HOST, Some("wrong"), -5, "TLS: the peer refuses"),
+            (2, OTHER, Some("right"), -5, "TLS: the peer refuses"),
+            (2, HOST, Some("another"), -5, "TLS: the peer refuses"),
+            (2, open.as_str(), Some("right"), -5, "TLS: the peer refuses"),
+            (2, HOST, Some("missing"), -126, "missing"),
+            // Without TLS where there is nothing else, and with TLS where there is none.
+            (2, HOST, None, -5, ""),
+            (0, HOST, Some("right"), -5, "TLS: "),
+            // A key is there to be used.
+            (0, HOST, None, -5, "Connect refused"),
+        ] {
+            let mut more = json!({"hostnqn": host});
+            if let Some(key) = key {
+                more["psk"] = key.into();
+            }
+            let params = w.params(path, more);
+            let (found, text) = w.fail("bdev_nvme_attach_controller", params);
+            assert!(
+                found == code && text.contains(words),
+                "{key:?} {found} {text}"
+            );
+        }
+        assert_eq!(w.call("bdev_nvme_get_controllers", json!({})), json!([]));
+        let right = json!({"hostnqn": HOST, "psk": "right"});
+        assert_eq!(w.attach(2, right), json!(["Nvme0n1"]));
+        w.await_paths(&[[true; 3]]);
+        let status = w.target.status();
+        assert_eq!(status.subsystems[0].controllers[0].qpairs.len(), 3);
+        assert_eq!(status.subsystems[0].host_psks.len(), 2);
+        // A host without a key comes in where there is no TLS.
+        let params = w.params(0, json!({"name": "Open", "hostnqn": open.as_str()}));
+        w.call("bdev_nvme_attach_controller", params);
+
+        // Names of keys are saved, and nothing of what they are.
+        let saved = w.call("framework_get_config", json!({"name": "bdev"}));
+        let calls = saved.as_array().unwrap().iter();
+        let attached = |c: &&Value| c["method"] == "bdev_nvme_attach_controller";
+        let first = calls.clone().find(attached).unwrap();
+        assert_eq!(first["params"]["psk"], "right");
+        let controllers = w.call("bdev_nvme_get_controllers", json!({}));
+        let shown = format!("{saved} {controllers} {status:?}");
+        let text = psk(1, len).to_text();
+        let base64 = text.split(':').nth(2).unwrap().get(..20).unwrap();
+        assert!(
+            !shown.contains(base64) && !shown.contains("1, 1, 1"),
+            "{shown}"
+        );
+
+        // Who was given a key keeps it: a reset connects with it.
+        w.call("keyring_file_remove_key", json!({"name": "right"}));
+        w.call("bdev_nvme_reset_controller", json!({"name": "Nvme0"}));
+        w.await_paths(&[[true; 3]]);
+    }
+}
+
+#[test]
+fn listeners_are_secure_or_not() {
+    let mut w = World::new();
+    let plain = w.listeners[0];
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let refused = |w: &World, addr| {
+        let request = TargetRequest::add_secure_listener(nqn(), addr);
+        w.target.handle.call(request).unwrap_err().to_string()
+    };
+    assert!(refused(&w, any).contains("allow_any_host"));
+    secure(&mut w, HOST, &psk(1, 32));
+    assert!(refused(&w, plain).contains("exists already"));
+    let allow = TargetRequest::allow_any_host(nqn(), true);
+    let error = w.target.handle.call(allow).unwrap_err().to_string();
+    assert!(error.contains("secure listener"), "{error}");
+    assert!(w.target.status().subsystems[0].listeners[2].secure);
+}

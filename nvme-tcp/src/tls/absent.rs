@@ -1,0 +1,54 @@
+//! What stands in for TLS where the feature `tls` is off: nobody can have it, so nothing of this can ever be.
+
+use pollux_reactor::{Net, Stream};
+
+use super::TlsError;
+use crate::spec::nqn::Nqn;
+
+/// With what a host makes its connections secure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostTls {}
+
+/// The key of a host at a subsystem of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPsk {}
+
+/// What has become of the handshake of one connection of a target.
+#[derive(Clone, Debug)]
+pub(crate) enum Session {}
+
+impl HostTls {
+    /// Never.
+    pub(crate) fn wrap(&self, _: &mut Net, _: Stream, _: &Nqn, _: &Nqn) -> Stream {
+        match *self {}
+    }
+}
+
+impl HostPsk {
+    /// Never.
+    pub fn name(&self) -> &str {
+        match *self {}
+    }
+}
+
+impl Session {
+    /// Nothing: no listener is secure.
+    pub(crate) fn accept<'a>(
+        _: &mut Net,
+        stream: Stream,
+        _: impl Iterator<Item = &'a HostPsk>,
+        _: bool,
+    ) -> (Stream, Option<Self>) {
+        (stream, None)
+    }
+
+    /// Never.
+    pub(crate) fn error(&self) -> Option<TlsError> {
+        match *self {}
+    }
+
+    /// Never.
+    pub(crate) fn used(&self, _: &HostPsk) -> bool {
+        match *self {}
+    }
+}

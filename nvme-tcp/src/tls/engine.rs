@@ -1,0 +1,360 @@
+//! The TLS library (s2n-tls), which reads and writes memory here: whoever calls brings what has arrived, and takes what is to be
+//! sent. So it never waits, and runs on any thread.
+#![expect(unsafe_code, reason = "the library calls back with pointers")]
+
+use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
+use std::task::Poll;
+
+use s2n_tls::config::Config;
+use s2n_tls::connection::Connection;
+use s2n_tls::enums::{Blinding, Mode, PskHmac, Version};
+use s2n_tls::psk::Psk;
+use s2n_tls::security::Policy;
+
+use super::TlsError;
+use super::psk::{CipherSuite, TlsPsk};
+
+/// TLS 1.3 with the two cipher suites of NVMe/TCP and nothing else, and the curves of NIST.
+const POLICY: &str = "ELBSecurityPolicy-TLS13-1-3-FIPS-2023-04";
+
+/// Which side of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Host,
+    Target,
+}
+
+/// One end of a TLS connection, without a stream.
+#[derive(Debug)]
+pub(super) struct Engine {
+    connection: Connection,
+    side: Side,
+}
+
+/// What one call reads from and writes to.
+#[derive(Debug)]
+pub(super) struct Wire<'a> {
+    /// What has arrived and is not read yet.
+    pub(super) incoming: &'a [u8],
+    /// What is to be sent, in records.
+    pub(super) outgoing: &'a mut Vec<u8>,
+}
+
+impl Engine {
+    pub(super) fn new(side: Side) -> Result<Self, TlsError> {
+        let mut connection = Connection::new(match side {
+            Side::Host => Mode::Client,
+            Side::Target => Mode::Server,
+        });
+        connection.set_config(config()?).map_err(failed)?;
+        // Otherwise it would sleep after an error, and its reactor with it.
+        connection
+            .set_blinding(Blinding::SelfService)
+            .map_err(failed)?;
+        connection.prefer_throughput().map_err(failed)?;
+        connection
+            .set_receive_callback(Some(receive))
+            .map_err(failed)?;
+        connection.set_send_callback(Some(send)).map_err(failed)?;
+        Ok(Self { connection, side })
+    }
+
+    /// One more key that may be used.
+    pub(super) fn add(&mut self, psk: &TlsPsk) -> Result<(), TlsError> {
+        let mut builder = Psk::builder().map_err(failed)?;
+        builder
+            .set_identity(psk.identity.as_bytes())
+            .and_then(|builder| builder.set_secret(psk.key()))
+            .and_then(|builder| {
+                builder.set_hmac(match psk.suite {
+                    CipherSuite::Aes128GcmSha256 => PskHmac::SHA256,
+                    CipherSuite::Aes256GcmSha384 => PskHmac::SHA384,
+                })
+            })
+            .map_err(failed)?;
+        let psk = builder.build().map_err(failed)?;
+        self.connection.append_psk(&psk).map_err(failed)
+    }
+
+    /// Goes on with the handshake as far as that which has arrived lets it. Whether it is over.
+    pub(super) fn negotiate(&mut self, wire: &mut Wire<'_>) -> Result<bool, TlsError> {
+        let result = self.call(wire, |connection| {
+            connection.poll_negotiate().map_ok(|_| ())
+        });
+        match result {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(error)) => Err(self.explain(&error)),
+        }
+    }
+
+    /// The identity of the key that both sides have used.
+    ///
+    /// # Errors
+    /// It is something else than a handshake with such a key.
+    pub(super) fn identity(&self) -> Result<String, TlsError> {
+        let len = self
+            .connection
+            .negotiated_psk_identity_length()
+            .map_err(failed)?;
+        let version = self.connection.actual_protocol_version().map_err(failed)?;
+        let suite = self.connection.cipher_suite().map_err(failed)?;
+        let known = CipherSuite::ALL.iter().any(|known| known.name() == suite);
+        if len == 0 || version != Version::TLS13 || !known {
+            return Err(TlsError::NoKey);
+        }
+        let mut identity = vec![0; len];
+        self.connection
+            .negotiated_psk_identity(&mut identity)
+            .map_err(failed)?;
+        String::from_utf8(identity).map_err(|_| TlsError::NoKey)
+    }
+
+    /// Encrypts `data` into records; all of it.
+    pub(super) fn encrypt(&mut self, data: &[u8], outgoing: &mut Vec<u8>) -> Result<(), TlsError> {
+        let mut left = data;
+        while !left.is_empty() {
+            let incoming = &[];
+            let mut wire = Wire { incoming, outgoing };
+            match self.call(&mut wire, |connection| connection.poll_send(left)) {
+                Poll::Ready(Ok(len)) => left = left.get(len..).unwrap_or_default(),
+                Poll::Ready(Err(error)) => return Err(self.explain(&error)),
+                // Memory takes all that is sent to it.
+                Poll::Pending => return Err(TlsError::Failed("S2N_IO_BLOCKED")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Decrypts into `buf`: the bytes that were put there, zero once the peer has said that it sends no more; `None` when more
+    /// has to arrive first.
+    pub(super) fn decrypt(
+        &mut self,
+        buf: &mut [u8],
+        wire: &mut Wire<'_>,
+    ) -> Result<Option<usize>, TlsError> {
+        match self.call(wire, |connection| connection.poll_recv(buf)) {
+            Poll::Pending => Ok(None),
+            Poll::Ready(Ok(len)) => Ok(Some(len)),
+            Poll::Ready(Err(error)) => Err(self.explain(&error)),
+        }
+    }
+
+    /// Whether something was decrypted that nobody has taken yet.
+    pub(super) fn has_decrypted(&self) -> bool {
+        self.connection.peek_len() > 0
+    }
+
+    /// Says that no more will be sent.
+    pub(super) fn close(&mut self, outgoing: &mut Vec<u8>) {
+        let incoming = &[];
+        let mut wire = Wire { incoming, outgoing };
+        // Whoever closes wants no answer, and a peer that does not learn of it will see the end of the stream.
+        let _ = self.call(&mut wire, |connection| {
+            connection.poll_shutdown_send().map_ok(|_| ())
+        });
+    }
+
+    fn call<R>(&mut self, wire: &mut Wire<'_>, f: impl FnOnce(&mut Connection) -> R) -> R {
+        let context: *mut c_void = std::ptr::from_mut(wire).cast();
+        // SAFETY: the callbacks run during `f` only, for as long as `wire` is borrowed, and nobody else uses it meanwhile; no
+        // pointer to it is left behind (`a_handshake_in_memory`).
+        let set = unsafe {
+            self.connection.set_receive_context(context).is_ok()
+                && self.connection.set_send_context(context).is_ok()
+        };
+        assert!(set, "a connection takes a context");
+        let result = f(&mut self.connection);
+        // SAFETY: the callbacks refuse to work with a null pointer.
+        let unset = unsafe {
+            let null = std::ptr::null_mut();
+            self.connection.set_receive_context(null).is_ok()
+                && self.connection.set_send_context(null).is_ok()
+        };
+        assert!(unset, "a connection gives a context up");
+        result
+    }
+
+    fn explain(&self, error: &s2n_tls::error::Error) -> TlsError {
+        match self.connection.alert() {
+            Some(alert) => TlsError::Alert(alert),
+            // Those of a target that would go on with a certificate, and has none.
+            None if self.side == Side::Target
+                && [
+                    "S2N_ERR_NO_VALID_SIGNATURE_SCHEME",
+                    "S2N_ERR_CIPHER_NOT_SUPPORTED",
+                ]
+                .contains(&error.name()) =>
+            {
+                TlsError::UnknownIdentity
+            }
+            None => failed(error),
+        }
+    }
+}
+
+fn failed(error: impl std::borrow::Borrow<s2n_tls::error::Error>) -> TlsError {
+    match error.borrow().name() {
+        "S2N_ERR_BAD_PSK_BINDER" => TlsError::WrongKey,
+        name => TlsError::Failed(name),
+    }
+}
+
+/// The same for all connections. Nobody is trusted for a certificate.
+fn config() -> Result<Config, TlsError> {
+    static CONFIG: OnceLock<Result<Config, TlsError>> = OnceLock::new();
+    let make = || {
+        let mut builder = Config::builder();
+        let policy = Policy::from_version(POLICY).map_err(failed)?;
+        builder.set_security_policy(&policy).map_err(failed)?;
+        builder.with_system_certs(false).map_err(failed)?;
+        builder.build().map_err(failed)
+    };
+    CONFIG.get_or_init(make).clone()
+}
+
+/// Gives the library what has arrived.
+unsafe extern "C" fn receive(context: *mut c_void, buf: *mut u8, len: u32) -> c_int {
+    // SAFETY: `call` has set it to a `Wire`, or to null.
+    let Some(wire) = (unsafe { context.cast::<Wire<'_>>().as_mut() }) else {
+        return -1;
+    };
+    let len = (len as usize).min(wire.incoming.len());
+    if len == 0 {
+        would_block();
+        return -1;
+    }
+    let (now, later) = wire.incoming.split_at(len);
+    // SAFETY: the library has room for what it asks for, and its memory is not ours.
+    unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), buf, len) };
+    wire.incoming = later;
+    c_int::try_from(len).unwrap_or(-1)
+}
+
+/// Takes what the library sends.
+unsafe extern "C" fn send(context: *mut c_void, buf: *const u8, len: u32) -> c_int {
+    // SAFETY: `call` has set it to a `Wire`, or to null.
+    let Some(wire) = (unsafe { context.cast::<Wire<'_>>().as_mut() }) else {
+        return -1;
+    };
+    if len > 0 {
+        // SAFETY: the library has as many bytes there.
+        let bytes = unsafe { std::slice::from_raw_parts(buf, len as usize) };
+        wire.outgoing.extend_from_slice(bytes);
+    }
+    c_int::try_from(len).unwrap_or(-1)
+}
+
+/// Tells the library that it has to come again.
+fn would_block() {
+    // SAFETY: the place of this thread's error number is always there.
+    unsafe { *libc::__errno_location() = libc::EWOULDBLOCK };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::psk::{ConfiguredPsk, IdentityVersion};
+    use super::*;
+
+    fn psk(byte: u8, len: usize, version: IdentityVersion) -> TlsPsk {
+        let psk = ConfiguredPsk::new(&vec![byte; len], None).unwrap();
+        psk.tls_psk(version, "host", "subsystem").unwrap()
+    }
+
+    /// What the sides make of it, and what has gone over the wire to the target and to the host.
+    fn shake(host: &[TlsPsk], target: &[TlsPsk]) -> [Result<Engine, TlsError>; 2] {
+        let with = |side, keys: &[TlsPsk]| {
+            let mut engine = Engine::new(side).unwrap();
+            for key in keys {
+                engine.add(key).unwrap();
+            }
+            engine
+        };
+        let mut sides = [with(Side::Host, host), with(Side::Target, target)];
+        let mut pipes = [Vec::new(), Vec::new()];
+        let mut done = [false; 2];
+        for turn in 0..20 {
+            let at = turn % 2;
+            let [to_host, to_target] = &mut pipes;
+            let (from, to) = if at == 0 {
+                (to_host, to_target)
+            } else {
+                (to_target, to_host)
+            };
+            let mut wire = Wire {
+                incoming: from,
+                outgoing: to,
+            };
+            match sides[at].negotiate(&mut wire) {
+                Ok(over) => done[at] = over,
+                Err(error) => {
+                    let [host, target] = sides;
+                    return match at {
+                        0 => [Err(error), Ok(target)],
+                        _ => [Ok(host), Err(error)],
+                    };
+                }
+            }
+            let left = wire.incoming.len();
+            let read = from.len() - left;
+            from.drain(..read);
+        }
+        assert_eq!(done, [true; 2], "both sides are done");
+        sides.map(Ok)
+    }
+
+    #[test]
+    fn a_handshake_in_memory() {
+        for (len, suite) in [
+            (32, "TLS_AES_128_GCM_SHA256"),
+            (48, "TLS_AES_256_GCM_SHA384"),
+        ] {
+            for version in IdentityVersion::ALL {
+                let key = psk(7, len, version);
+                let others = [32, 48].map(|len| {
+                    let psk = ConfiguredPsk::new(&vec![9; len], None).unwrap();
+                    psk.tls_psk(version, "another host", "subsystem").unwrap()
+                });
+                let known = [&others[..], std::slice::from_ref(&key)].concat();
+                let [host, target] = shake(std::slice::from_ref(&key), &known);
+                let (mut host, mut target) = (host.unwrap(), target.unwrap());
+                assert_eq!(host.identity().unwrap(), key.identity);
+                assert_eq!(target.identity().unwrap(), key.identity);
+                assert_eq!(target.connection.cipher_suite().unwrap(), suite);
+                let data: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+                let mut records = Vec::new();
+                host.encrypt(&data, &mut records).unwrap();
+                // As large as records may be.
+                assert!(records.len() < data.len() + 7 * 32, "{}", records.len());
+                let mut read = vec![0; data.len()];
+                let mut at = 0;
+                let mut none = Vec::new();
+                let mut wire = Wire {
+                    incoming: &records,
+                    outgoing: &mut none,
+                };
+                while let Some(len) = target.decrypt(&mut read[at..], &mut wire).unwrap() {
+                    at += len;
+                    if at == data.len() {
+                        break;
+                    }
+                }
+                assert!(read == data && !target.has_decrypted());
+            }
+        }
+    }
+
+    #[test]
+    fn a_handshake_without_a_common_key() {
+        let key = psk(7, 32, IdentityVersion::V0);
+        let wrong = psk(8, 32, IdentityVersion::V0);
+        let [_, target] = shake(std::slice::from_ref(&key), &[wrong]);
+        assert_eq!(target.unwrap_err(), TlsError::WrongKey);
+        let unknown = psk(7, 32, IdentityVersion::V1);
+        let [_, target] = shake(std::slice::from_ref(&key), &[unknown]);
+        assert_eq!(target.unwrap_err(), TlsError::UnknownIdentity);
+        let [_, target] = shake(&[key], &[]);
+        assert_eq!(target.unwrap_err(), TlsError::UnknownIdentity);
+    }
+}

@@ -1,0 +1,109 @@
+//! Keys where they are used: by a host to connect, by a target for the hosts of its subsystems.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use pollux_reactor::{Net, Stream};
+
+use super::TlsError;
+use super::engine::Side;
+use super::psk::{ConfiguredPsk, IdentityVersion, PskError, TlsPsk};
+use super::stream::TlsStream;
+use crate::spec::nqn::{HostNqn, Nqn};
+
+/// With what a host makes its connections secure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostTls {
+    /// Its key.
+    pub psk: ConfiguredPsk,
+    /// Another thread may do what takes long; in a simulation there is none.
+    pub threads: bool,
+}
+
+impl HostTls {
+    /// Puts TLS around a connection that was begun. Both versions of identities are offered, where the names allow both.
+    pub(crate) fn wrap(
+        &self,
+        net: &mut Net,
+        stream: Stream,
+        hostnqn: &Nqn,
+        subnqn: &Nqn,
+    ) -> Stream {
+        let derive = |version| self.psk.tls_psk(version, hostnqn.as_str(), subnqn.as_str());
+        let keys = IdentityVersion::ALL.into_iter().flat_map(derive).collect();
+        TlsStream::wrap(net, stream, Side::Host, keys, self.threads).0
+    }
+}
+
+/// The key of a host at a subsystem of a target: the host connects by TLS with it, and not otherwise. Nothing of the key is kept
+/// but what is derived from it for these two.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HostPsk {
+    name: String,
+    keys: Arc<[TlsPsk]>,
+}
+
+impl HostPsk {
+    /// The key `psk` of a host at a subsystem; `name` is what status and saved configurations have of it.
+    ///
+    /// # Errors
+    /// The names are too long for the identity that every peer knows.
+    pub fn new(
+        name: &str,
+        psk: &ConfiguredPsk,
+        host: &HostNqn,
+        subsystem: &Nqn,
+    ) -> Result<Self, PskError> {
+        let derive = |version| psk.tls_psk(version, host.as_str(), subsystem.as_str());
+        let keys: Result<Vec<TlsPsk>, PskError> =
+            IdentityVersion::ALL.into_iter().map(derive).collect();
+        Ok(Self {
+            name: name.into(),
+            keys: keys?.into(),
+        })
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Debug for HostPsk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HostPsk").field(&self.name).finish()
+    }
+}
+
+/// What has become of the handshake of one connection of a target, which its stream tells.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Session(Arc<OnceLock<Result<String, TlsError>>>);
+
+impl Session {
+    /// Puts TLS around a connection that was accepted; any of these keys will do.
+    pub(crate) fn accept<'a>(
+        net: &mut Net,
+        stream: Stream,
+        keys: impl Iterator<Item = &'a HostPsk>,
+        threads: bool,
+    ) -> (Stream, Option<Self>) {
+        let keys = keys.flat_map(|psk| psk.keys.iter().cloned()).collect();
+        let (stream, session) = TlsStream::wrap(net, stream, Side::Target, keys, threads);
+        (stream, Some(session))
+    }
+
+    pub(super) fn set(&self, outcome: Result<String, TlsError>) {
+        // The first word is the last one: what goes wrong after a handshake is told by the stream.
+        let _ = self.0.set(outcome);
+    }
+
+    /// Why there is no connection.
+    pub(crate) fn error(&self) -> Option<TlsError> {
+        self.0.get()?.as_ref().err().copied()
+    }
+
+    /// Whether the handshake used this key.
+    pub(crate) fn used(&self, psk: &HostPsk) -> bool {
+        matches!(self.0.get(), Some(Ok(identity)) if psk.keys.iter().any(|key| key.identity == *identity))
+    }
+}

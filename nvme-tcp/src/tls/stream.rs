@@ -1,0 +1,493 @@
+//! TLS as one more byte stream around another: the state machines above know nothing of it.
+//!
+//! The handshake is carried out by the threads for cryptography, and looks like a connection that is not up yet (the host) or
+//! on which nothing has arrived yet (the target). Afterwards all that has arrived is decrypted straight into its user's buffers,
+//! and what its user sends in one call goes out in one call, in records as large as there are (16 KiB).
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::mem::take;
+
+use pollux_reactor::{Edges, Net, Stream, StreamWrapper};
+
+use super::engine::{Engine, Side, Wire};
+use super::psk::TlsPsk;
+use super::{Session, TlsError};
+use crate::auth::Computation;
+
+/// Plaintext of one record at most (RFC 8446, 5.1).
+const RECORD_MAX: usize = 16 * 1024;
+/// What is encrypted in one call at most: others are waiting.
+const CALL_MAX: usize = 16 * RECORD_MAX;
+/// Bytes that one receive takes at most.
+const RECEIVE_MAX: usize = 64 * 1024;
+/// Bytes that a peer may send before its handshake is over. One with a key takes a few hundred.
+const HANDSHAKE_MAX: usize = 16 * 1024;
+/// What records are: change_cipher_spec, alert, handshake, application_data.
+const RECORD_KINDS: std::ops::RangeInclusive<u8> = 20..=23;
+/// Receives of one call.
+const ROUNDS_MAX: usize = 4;
+/// A fatal alert (handshake_failure) in a record of its own, as it is sent before there are keys.
+const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
+
+thread_local! {
+    /// Memory that a stream needs during a call, for all streams of a reactor.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+#[derive(Debug, Default)]
+struct Scratch {
+    received: Vec<u8>,
+    plain: Vec<u8>,
+    records: Vec<u8>,
+}
+
+/// A stream that encrypts.
+#[derive(Debug)]
+pub(crate) struct TlsStream {
+    stream: Stream,
+    edges: Option<Edges>,
+    state: State,
+    /// What was received and is not read yet.
+    received: Vec<u8>,
+    /// Records that the stream has not taken yet.
+    unsent: Vec<u8>,
+    /// Bytes received for the handshake.
+    shaken: usize,
+    threads: bool,
+    session: Session,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing has been done yet.
+    New(Side, Vec<TlsPsk>),
+    /// The handshake goes on when more has arrived.
+    Shaking(Box<Engine>),
+    /// It goes on elsewhere.
+    Away(Computation<Shaken>),
+    Open(Box<Engine>),
+    Broken(TlsError),
+}
+
+/// What comes of a step of a handshake.
+#[derive(Debug)]
+struct Shaken {
+    engine: Result<Box<Engine>, TlsError>,
+    /// What it has left.
+    received: Vec<u8>,
+    unsent: Vec<u8>,
+    /// The identity that was used, once it is over.
+    identity: Option<String>,
+}
+
+impl TlsStream {
+    /// Puts TLS around a connection that this side has begun, or that it has accepted, with these keys.
+    pub(super) fn wrap(
+        net: &mut Net,
+        stream: Stream,
+        side: Side,
+        keys: Vec<TlsPsk>,
+        threads: bool,
+    ) -> (Stream, Session) {
+        let session = Session::default();
+        let wrapper = Self {
+            stream,
+            edges: None,
+            state: State::New(side, keys),
+            received: Vec::new(),
+            unsent: Vec::new(),
+            shaken: 0,
+            threads,
+            session: session.clone(),
+        };
+        (net.wrap(Box::new(wrapper)), session)
+    }
+
+    /// Drives the handshake on. Whether it is over.
+    fn shake(&mut self) -> io::Result<bool> {
+        loop {
+            if !self.unsent.is_empty() && !matches!(self.state, State::Open(_)) {
+                self.push()?;
+            }
+            match &mut self.state {
+                State::Open(_) => return Ok(true),
+                State::Broken(error) => return Err((*error).into()),
+                State::Away(computation) => match computation.take() {
+                    None => return Ok(false),
+                    Some(shaken) => self.take_shaken(shaken)?,
+                },
+                State::New(Side::Host, _) => self.step(),
+                State::New(Side::Target, _) | State::Shaking(_) => match self.receive_handshake() {
+                    Ok(()) if whole_records(&self.received) > 0 => self.step(),
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                    Err(error) => {
+                        self.broken(TlsError::of(&error).unwrap_or(TlsError::Closed));
+                        return Err(error);
+                    }
+                },
+            }
+        }
+    }
+
+    fn receive_handshake(&mut self) -> io::Result<()> {
+        let mut buf = [0; 2048];
+        let before = self.shaken;
+        loop {
+            let len = match self.stream.read(&mut buf) {
+                // What has come before is looked at first: it may say why.
+                Ok(0) | Err(_) if self.shaken > before => return Ok(()),
+                Ok(0) => return Err(TlsError::Closed.into()),
+                Ok(len) => len,
+                Err(error) => return Err(error),
+            };
+            let first = buf.first().filter(|_| self.shaken == 0);
+            if first.is_some_and(|kind| !RECORD_KINDS.contains(kind)) {
+                return Err(TlsError::NotTls.into());
+            }
+            self.shaken += len;
+            if self.shaken > HANDSHAKE_MAX {
+                return Err(TlsError::TooLong.into());
+            }
+            self.received
+                .extend_from_slice(buf.get(..len).unwrap_or_default());
+        }
+    }
+
+    /// Has the next step computed.
+    fn step(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::Broken(TlsError::Closed));
+        // A part of a record brings it no further.
+        let tail = self.received.split_off(whole_records(&self.received));
+        let received = std::mem::replace(&mut self.received, tail);
+        let edges = self.edges.clone();
+        let job = move || step(state, received);
+        let done = move || {
+            if let Some(edges) = edges {
+                edges.raise();
+            }
+        };
+        self.state = State::Away(Computation::of(job, done, self.threads));
+    }
+
+    fn take_shaken(&mut self, shaken: Shaken) -> io::Result<()> {
+        let tail = std::mem::replace(&mut self.received, shaken.received);
+        self.received.extend_from_slice(&tail);
+        self.unsent.extend_from_slice(&shaken.unsent);
+        match shaken.engine {
+            Ok(engine) => {
+                self.state = match shaken.identity {
+                    Some(identity) => {
+                        self.session.set(Ok(identity));
+                        State::Open(engine)
+                    }
+                    None => State::Shaking(engine),
+                };
+                self.push().map(|_| ())
+            }
+            Err(error) => {
+                // The peer learns of it if there is room for that.
+                let _ = self.push();
+                self.broken(error);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn broken(&mut self, error: TlsError) {
+        self.session.set(Err(error));
+        self.state = State::Broken(error);
+    }
+
+    /// Sends records that are left. Whether none are.
+    fn push(&mut self) -> io::Result<bool> {
+        let mut sent = 0;
+        while let Some(left) = self.unsent.get(sent..).filter(|left| !left.is_empty()) {
+            match self.stream.write_vectored(&[IoSlice::new(left)]) {
+                Ok(len) => sent += len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.unsent.drain(..sent);
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.unsent = Vec::new();
+        Ok(true)
+    }
+
+    /// Decrypts into `bufs` what has arrived. Whether there is more to read from the stream, and the bytes put there; `None`
+    /// once the peer sends no more.
+    fn decrypt(
+        engine: &mut Engine,
+        wire: &mut Wire<'_>,
+        bufs: &mut Filling<'_, '_>,
+    ) -> Result<Decrypted, TlsError> {
+        while let Some(buf) = bufs.rest() {
+            match engine.decrypt(buf, wire)? {
+                Some(0) => return Ok(Decrypted::End),
+                Some(len) => bufs.advance(len),
+                None => return Ok(Decrypted::All),
+            }
+        }
+        Ok(Decrypted::Full)
+    }
+
+    fn read(&mut self, bufs: &mut Filling<'_, '_>, scratch: &mut Scratch) -> io::Result<()> {
+        let State::Open(engine) = &mut self.state else {
+            return Ok(());
+        };
+        let mut more = true;
+        // What was left over first.
+        if !self.received.is_empty() || engine.has_decrypted() {
+            let left = take(&mut self.received);
+            let mut wire = Wire {
+                incoming: &left,
+                outgoing: &mut self.unsent,
+            };
+            let decrypted = Self::decrypt(engine, &mut wire, bufs)?;
+            self.received = wire.incoming.to_vec();
+            more = decrypted == Decrypted::All;
+        }
+        scratch.received.resize(RECEIVE_MAX, 0);
+        let mut rounds = 0;
+        while more {
+            if rounds == ROUNDS_MAX {
+                // There may be more, and no edge tells of it. Others have their turn first: of records without data one can
+                // send as many as one likes.
+                if let Some(edges) = &self.edges {
+                    edges.raise();
+                }
+                match bufs.filled {
+                    0 => return Err(ErrorKind::WouldBlock.into()),
+                    _ => break,
+                }
+            }
+            rounds += 1;
+            let len = match self.stream.read(&mut scratch.received) {
+                Ok(0) => break,
+                Ok(len) => len,
+                Err(_) if bufs.filled > 0 => break,
+                Err(error) => return Err(error),
+            };
+            let mut wire = Wire {
+                incoming: scratch.received.get(..len).unwrap_or_default(),
+                outgoing: &mut self.unsent,
+            };
+            let decrypted = Self::decrypt(engine, &mut wire, bufs)?;
+            self.received = wire.incoming.to_vec();
+            // Without data it was less than a record, or records of something else.
+            more = decrypted == Decrypted::All && (len == RECEIVE_MAX || bufs.filled == 0);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bufs: &[IoSlice<'_>], scratch: &mut Scratch) -> io::Result<usize> {
+        let State::Open(engine) = &mut self.state else {
+            return Ok(0);
+        };
+        let mut taken = 0;
+        scratch.plain.clear();
+        scratch.records.clear();
+        for buf in bufs {
+            let mut left: &[u8] = buf;
+            while !left.is_empty() && taken < CALL_MAX {
+                // Of a large piece nothing is copied but what fills up the record before it.
+                let room = RECORD_MAX - scratch.plain.len();
+                let (now, later) = left.split_at(room.min(left.len()));
+                if now.len() == RECORD_MAX {
+                    engine.encrypt(now, &mut scratch.records)?;
+                } else {
+                    scratch.plain.extend_from_slice(now);
+                    if scratch.plain.len() == RECORD_MAX {
+                        engine.encrypt(&scratch.plain, &mut scratch.records)?;
+                        scratch.plain.clear();
+                    }
+                }
+                taken += now.len();
+                left = later;
+            }
+        }
+        engine.encrypt(&scratch.plain, &mut scratch.records)?;
+        let mut sent = 0;
+        while let Some(left) = scratch.records.get(sent..).filter(|left| !left.is_empty()) {
+            match self.stream.write_vectored(&[IoSlice::new(left)]) {
+                Ok(len) => sent += len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.unsent.extend_from_slice(left);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// After an error nothing is done any more.
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && error.kind() != ErrorKind::WouldBlock
+            && let State::Open(_) = self.state
+        {
+            let tls = TlsError::of(error).unwrap_or(TlsError::Closed);
+            self.state = State::Broken(tls);
+        }
+        result
+    }
+}
+
+/// The length of the records at the front of `bytes` that are there as a whole.
+fn whole_records(bytes: &[u8]) -> usize {
+    let mut whole = 0;
+    while let Some(&[_, _, _, high, low]) =
+        bytes.get(whole..whole + 5).and_then(|h| h.first_chunk())
+    {
+        let end = whole + 5 + usize::from(u16::from_be_bytes([high, low]));
+        if end > bytes.len() {
+            break;
+        }
+        whole = end;
+    }
+    whole
+}
+
+/// One step of a handshake.
+fn step(state: State, received: Vec<u8>) -> Shaken {
+    let begun = match state {
+        State::New(side, keys) => Engine::new(side).and_then(|mut engine| {
+            keys.iter().try_for_each(|psk| engine.add(psk))?;
+            Ok(Box::new(engine))
+        }),
+        State::Shaking(engine) => Ok(engine),
+        State::Away(_) | State::Open(_) => Err(TlsError::Closed),
+        State::Broken(error) => Err(error),
+    };
+    let mut unsent = Vec::new();
+    let mut wire = Wire {
+        incoming: &received,
+        outgoing: &mut unsent,
+    };
+    let shaken = begun.and_then(|mut engine| {
+        let identity = match engine.negotiate(&mut wire)? {
+            true => Some(engine.identity()?),
+            false => None,
+        };
+        Ok((engine, identity))
+    });
+    let left = wire.incoming.to_vec();
+    let (engine, identity) = match shaken {
+        Ok((engine, identity)) => (Ok(engine), identity),
+        Err(error) => {
+            // Whoever has no keys yet can tell in the clear; an alert is not answered with another one.
+            if unsent.is_empty() && !matches!(error, TlsError::Alert(_)) {
+                unsent.extend_from_slice(&ALERT);
+            }
+            (Err(error), None)
+        }
+    };
+    Shaken {
+        engine,
+        received: left,
+        unsent,
+        identity,
+    }
+}
+
+/// What became of what had arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decrypted {
+    /// It was all used.
+    All,
+    /// The buffers are full; some may be left.
+    Full,
+    /// The peer sends no more.
+    End,
+}
+
+/// Buffers that are being filled, one after the other.
+#[derive(Debug)]
+struct Filling<'a, 'b> {
+    bufs: &'a mut [IoSliceMut<'b>],
+    at: usize,
+    within: usize,
+    filled: usize,
+}
+
+impl Filling<'_, '_> {
+    /// The rest of the first that has room.
+    fn rest(&mut self) -> Option<&mut [u8]> {
+        while self.bufs.get(self.at)?.len() <= self.within {
+            self.at += 1;
+            self.within = 0;
+        }
+        self.bufs.get_mut(self.at)?.get_mut(self.within..)
+    }
+
+    fn advance(&mut self, len: usize) {
+        self.within += len;
+        self.filled += len;
+    }
+}
+
+impl StreamWrapper for TlsStream {
+    fn inner(&self) -> &Stream {
+        &self.stream
+    }
+
+    fn inner_mut(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    fn on_edges(&mut self, edges: Edges) {
+        self.edges = Some(edges);
+    }
+
+    fn connected(&mut self) -> io::Result<bool> {
+        Ok(self.stream.connected()? && self.shake()?)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if !self.shake()? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        // Whoever has nothing more to send does not come to ask for it.
+        if !self.unsent.is_empty() {
+            let pushed = self.push();
+            self.note(pushed)?;
+        }
+        let mut filling = Filling {
+            bufs,
+            at: 0,
+            within: 0,
+            filled: 0,
+        };
+        let read = SCRATCH.with_borrow_mut(|scratch| self.read(&mut filling, scratch));
+        self.note(read)?;
+        Ok(filling.filled)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if !self.shake()? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        if !self.unsent.is_empty() {
+            let pushed = self.push();
+            if !self.note(pushed)? {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+        }
+        let written = SCRATCH.with_borrow_mut(|scratch| self.write(bufs, scratch));
+        self.note(written)
+    }
+}
+
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        if let State::Open(engine) = &mut self.state {
+            engine.close(&mut self.unsent);
+            // The peer sees the end in any case.
+            let _ = self.push();
+        }
+    }
+}
