@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pollux_reactor::rpc::{
     Answer, Call, Config, EndpointError, MethodResult, Methods, Phase, Responder, RpcError, Server,
+    Token,
 };
 use pollux_reactor::{Group, Idle, Running};
 use serde_json::{Value, json};
@@ -525,18 +526,64 @@ fn the_socket_is_for_its_owner_and_a_stale_one_is_replaced() {
 #[test]
 fn tcp_is_served_on_loopback_only() {
     let mut server = Server::new(methods());
-    let refused = server.listen_tcp("0.0.0.0:0".parse().unwrap());
+    let token = || Token::new("0123456789abcdef").unwrap();
+    let refused = server.listen_tcp("0.0.0.0:0".parse().unwrap(), token());
     assert!(matches!(refused, Err(EndpointError::NotLoopback(_))));
-    let addr = server.listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = server.listen_tcp("127.0.0.1:0".parse().unwrap(), token());
+    let addr = addr.unwrap();
     let running = start(server);
-    let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-        .write_all(echo_request(&json!(1), "tcp").to_string().as_bytes())
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    assert_eq!(line, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"tcp\"}\n");
+    // All that comes back until the connection ends, if it does.
+    let exchange = |requests: &[Value], ends: bool| {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let text: Vec<String> = requests.iter().map(Value::to_string).collect();
+        stream.write_all(text.join("\n").as_bytes()).unwrap();
+        let mut reader = BufReader::new(stream);
+        let (mut answers, mut line) = (Vec::new(), String::new());
+        while (ends || answers.len() < requests.len()) && reader.read_line(&mut line).unwrap() > 0 {
+            answers.push(serde_json::from_str::<Value>(&line).unwrap());
+            line.clear();
+        }
+        answers
+    };
+    let authorize =
+        |params| json!({"jsonrpc": "2.0", "id": 7, "method": "pollux_authorize", "params": params});
+    let shown = authorize(json!({"token": "0123456789abcdef"}));
+    let echo = echo_request(&json!(1), "tcp");
+    let answers = exchange(&[shown.clone(), echo.clone()], false);
+    assert_eq!(
+        (&answers[0]["result"], &answers[1]["result"]),
+        (&json!(true), &json!("tcp"))
+    );
+    // One batch, in order.
+    let answers = exchange(&[json!([shown, echo])], false);
+    assert_eq!(answers[0].as_array().unwrap().len(), 2);
+    // Whatever else comes first is refused, and so is all that follows; what is there to be called is not told either.
+    let wrong = authorize(json!({"token": "0123456789abcdeF"}));
+    let unknown = json!({"jsonrpc": "2.0", "id": 1, "method": "nothing"});
+    let methods = json!({"jsonrpc": "2.0", "id": 1, "method": "rpc_get_methods"});
+    for first in [
+        echo.clone(),
+        unknown,
+        methods,
+        wrong,
+        authorize(json!({})),
+        authorize(json!({"token": 1})),
+    ] {
+        let answers = exchange(&[first, shown.clone(), echo.clone()], true);
+        assert_eq!(answers.len(), 1, "the connection ends: {answers:?}");
+        assert_eq!(answers[0]["error"]["code"], -1);
+        let message = answers[0]["error"]["message"].to_string();
+        assert!(message.contains("not authorized"), "{message}");
+        assert!(!message.contains("0123"), "{message}");
+    }
+    let mut client =
+        pollux_reactor::rpc::Client::connect(addr.to_string().as_ref(), Some(PATIENCE)).unwrap();
+    client.authorize(&token()).unwrap();
+    assert_eq!(
+        client.call("echo", Some(json!({"text": "x"}))).unwrap(),
+        "x"
+    );
     running.stop();
     running.join();
 }

@@ -1,7 +1,6 @@
 //! `pollux rpc`: calls one method of a running program.
 
 use std::io::{Write, stdin, stdout};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,7 +8,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::UsageError;
-use pollux_reactor::rpc::Client;
+use crate::manage::ClientArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,9 +28,9 @@ pub struct RpcArgs {
     #[arg(value_name = "JSON")]
     pub params: Option<String>,
 
-    /// Unix socket of the program, or its loopback address and port.
-    #[arg(short = 'r', long = "rpc-socket", value_name = "SOCKET")]
-    pub socket: PathBuf,
+    /// The program.
+    #[command(flatten)]
+    pub client: ClientArgs,
 
     /// Seconds to wait for the answer; 0 waits for ever.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
@@ -42,8 +41,7 @@ pub struct RpcArgs {
 pub fn run(args: &RpcArgs) -> anyhow::Result<()> {
     let params = params(args)?;
     let timeout = (args.timeout > 0).then(|| Duration::from_secs(args.timeout));
-    let socket = args.socket.display().to_string();
-    let mut client = Client::connect(&args.socket, timeout).context(socket)?;
+    let mut client = args.client.connect(timeout)?;
     let result = client.call(&args.method, params)?;
     // Nobody may be reading; the call has been made all the same.
     let _ = writeln!(stdout(), "{result:#}");

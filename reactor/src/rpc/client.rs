@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde_json::de::IoRead;
 use serde_json::{Deserializer, StreamDeserializer, Value, json};
 
+use super::token::Token;
+
 type Answers = StreamDeserializer<'static, IoRead<BufReader<Box<dyn Read + Send>>>, Value>;
 
 /// A connection to a program that is managed, over which one call is made after the other.
@@ -80,6 +82,15 @@ impl Client {
             answers: Deserializer::from_reader(BufReader::new(answers)).into_iter(),
             last_id: 0,
         })
+    }
+
+    /// Shows the token of a program that is managed over TCP, which has to be the first call.
+    ///
+    /// # Errors
+    /// It is another one, or there was no answer.
+    pub fn authorize(&mut self, token: &Token) -> Result<(), CallError> {
+        let params = json!({"token": token.text()});
+        self.call("pollux_authorize", Some(params)).map(drop)
     }
 
     /// Calls a method and waits for its result. After an error other than [`CallError::Refused`] the connection is of no

@@ -1,9 +1,11 @@
 //! One client: bytes in, complete values out; answers in, bytes out.
 
 use std::io::{self, ErrorKind, IoSlice};
+use std::sync::Arc;
 
 use super::error::RpcError;
 use super::scan::{Scan, Scanner};
+use super::token::Token;
 use crate::net::Stream;
 use crate::time::Time;
 
@@ -49,6 +51,8 @@ pub(super) struct Connection {
     sent: usize,
     /// Values that are not answered yet; a batch is one.
     pub(super) outstanding: usize,
+    /// What the client has to show before it may do anything.
+    pub(super) token: Option<Arc<Token>>,
     /// A request has come.
     pub(super) has_asked: bool,
     /// When the last request came, or the client did.
@@ -60,7 +64,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream) -> Connection {
+    pub(super) fn new(stream: Stream, token: Option<Arc<Token>>) -> Connection {
         Connection {
             stream,
             received: Vec::new(),
@@ -69,6 +73,7 @@ impl Connection {
             unsent: Vec::new(),
             sent: 0,
             outstanding: 0,
+            token,
             has_asked: false,
             last: Time::ZERO,
             closing: false,

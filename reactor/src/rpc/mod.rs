@@ -44,6 +44,7 @@
 //! * 64 clients; for one more the longest idle is closed.
 //! * A request of at most 1 MiB, nested at most 127 deep; 256 requests in a batch. After bytes that are no JSON, or too
 //!   many, there is no telling where the next request begins: the error is sent and the connection closed.
+//! * A client over TCP calls `pollux_authorize` with the token first; anything else is refused, and the connection ends.
 //! * A client that does not read its answers is not read from once 1 MiB of them, or 64 requests, are outstanding.
 
 mod client;
@@ -58,6 +59,7 @@ mod reactors;
 mod request;
 mod scan;
 mod server;
+mod token;
 
 /// The flag of management in the log.
 pub const LOG_FLAG: &str = "rpc";
@@ -73,3 +75,4 @@ pub use names::{LookUpError, look_up};
 pub use params::{FromParam, Params};
 pub use reactors::observe;
 pub use server::Server;
+pub use token::{Token, TokenError};

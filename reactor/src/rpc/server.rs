@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -16,6 +16,7 @@ use super::error::RpcError;
 use super::methods::{Event, Methods, Phase, Post, RpcMessage};
 use super::params::Params;
 use super::request::{self, Entry, Request, Requests};
+use super::token::Token;
 use crate::context::Context;
 use crate::executor::Executor;
 use crate::mailbox::{Receiver, mailbox};
@@ -45,6 +46,9 @@ const EVENTS_MAX: usize = 64;
 
 /// Messages that only say that there are events; the events themselves wait elsewhere, without limit.
 const MAILBOX_CAPACITY: usize = 256;
+
+/// The method by which a client shows the token.
+const AUTHORIZE: &str = "pollux_authorize";
 
 type Configured = Box<dyn FnOnce(Result<(), ConfigError>) + Send>;
 
@@ -98,22 +102,29 @@ impl Server {
     /// Somebody listens there, there is a file that is no socket, or what the system says.
     pub fn listen_unix(&mut self, path: &Path) -> Result<(), EndpointError> {
         let (listener, file) = endpoint::unix(path)?;
-        self.service.sockets.push(ListeningSocket::Unix(listener));
+        let socket = ListeningSocket::Unix(listener);
+        self.service.sockets.push((socket, None));
         self.service.files.push(file);
         Ok(())
     }
 
-    /// Listens on TCP at a loopback address; port 0 takes a free one. Returns the address.
+    /// Listens on TCP at a loopback address; port 0 takes a free one. Returns the address. Every user of this machine can
+    /// connect there: clients show the token by a call of `pollux_authorize` before any other.
     ///
     /// # Errors
     ///
     /// It is no loopback address, or what the system says.
-    pub fn listen_tcp(&mut self, addr: SocketAddr) -> Result<SocketAddr, EndpointError> {
+    pub fn listen_tcp(
+        &mut self,
+        addr: SocketAddr,
+        token: Token,
+    ) -> Result<SocketAddr, EndpointError> {
         let listener = endpoint::tcp(addr)?;
         let addr = listener
             .local_addr()
             .map_err(|e| EndpointError::Io(addr.to_string(), e))?;
-        self.service.sockets.push(ListeningSocket::Tcp(listener));
+        let socket = ListeningSocket::Tcp(listener);
+        self.service.sockets.push((socket, Some(token.into())));
         Ok(addr)
     }
 
@@ -216,10 +227,11 @@ pub(super) struct RpcService {
     /// There may be events in the inbox.
     rung: bool,
     /// Sockets that the reactor does not watch yet.
-    sockets: Vec<ListeningSocket>,
+    sockets: Vec<(ListeningSocket, Option<Arc<Token>>)>,
     /// Kept for their drop.
     files: Vec<SocketFile>,
-    listeners: Vec<Listener>,
+    /// With the token that is to be shown by those who come there.
+    listeners: Vec<(Listener, Option<Arc<Token>>)>,
     clients: BTreeMap<u64, Connection>,
     pending: BTreeMap<u64, Origin>,
     batches: BTreeMap<u64, Batch>,
@@ -257,10 +269,10 @@ impl RpcService {
         self.accept_again = None;
         let mut progress = Progress::Idle;
         let mut streams = Vec::new();
-        for listener in &mut self.listeners {
+        for (listener, token) in &mut self.listeners {
             for _ in 0..ACCEPTS_MAX {
                 match listener.accept_stream(cx.net()) {
-                    Ok(Some(stream)) => streams.push(stream),
+                    Ok(Some(stream)) => streams.push((stream, token.clone())),
                     Ok(None) => break,
                     // A client that is gone already, or no descriptors: to ask again at once would cost every turn.
                     Err(_) => {
@@ -271,8 +283,8 @@ impl RpcService {
                 progress = Progress::Busy;
             }
         }
-        for stream in streams {
-            let mut connection = Connection::new(stream);
+        for (stream, token) in streams {
+            let mut connection = Connection::new(stream, token);
             connection.last = cx.now();
             if self.clients.len() >= CLIENTS_MAX {
                 self.end_idlest(cx.now());
@@ -379,13 +391,44 @@ impl RpcService {
         self.pending
             .insert(key, Origin::Client { client, id, batch });
         let result = match run {
-            Ok((method, params)) => params.and_then(|params| self.call(&method, params, key)),
+            Ok((method, params)) => params.and_then(|params| match method.as_str() {
+                AUTHORIZE => self.authorize(client, params),
+                _ => {
+                    self.check_authorized(client)?;
+                    self.call(&method, params, key)
+                }
+            }),
             Err(error) => Err(error),
         };
         match result {
             Ok(None) => {}
             Ok(Some(value)) => self.answer(key, Ok(value)),
             Err(error) => self.answer(key, Err(error)),
+        }
+    }
+
+    /// `pollux_authorize`: the client shows its token. Where none is needed any will do, so that scripts need not ask.
+    fn authorize(&mut self, client: u64, mut params: Params) -> Result<Option<Value>, RpcError> {
+        let shown = params.required::<String>("token");
+        let shown = shown.and_then(|shown| params.finish().map(|()| shown));
+        if let (Ok(shown), Some(connection)) = (&shown, self.clients.get_mut(&client)) {
+            connection.token.take_if(|token| token.is(shown));
+        }
+        self.check_authorized(client)?;
+        shown.map(|_| Some(Value::Bool(true)))
+    }
+
+    /// Ends a client that has not shown its token: one that guesses has to come again for each guess.
+    fn check_authorized(&mut self, client: u64) -> Result<(), RpcError> {
+        match self.clients.get_mut(&client) {
+            Some(connection) if connection.token.is_some() => {
+                connection.stop_reading();
+                Err(RpcError::new(
+                    -1,
+                    "not authorized: the first call must be pollux_authorize with the token of this program (--rpc-token-file)",
+                ))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -622,9 +665,9 @@ impl Service for RpcService {
     type Message = RpcMessage;
 
     fn on_start(&mut self, cx: &mut Context<'_>) {
-        for socket in self.sockets.drain(..) {
+        for (socket, token) in self.sockets.drain(..) {
             match cx.net().take_listener(socket) {
-                Ok(listener) => self.listeners.push(listener),
+                Ok(listener) => self.listeners.push((listener, token)),
                 Err(error) => {
                     // No descriptor is left for the reactor's own event queue: nothing will work.
                     let error = ConfigError(format!("management socket: {error}"));
@@ -692,11 +735,12 @@ impl std::fmt::Debug for RpcService {
     }
 }
 
-const BUILTINS: [(&str, Phase); 7] = [
+const BUILTINS: [(&str, Phase); 8] = [
     ("framework_get_config", Phase::Any),
     ("framework_get_subsystems", Phase::Any),
     ("framework_start_init", Phase::Startup),
     ("framework_wait_init", Phase::Any),
+    (AUTHORIZE, Phase::Any),
     ("rpc_get_methods", Phase::Any),
     ("spdk_get_version", Phase::Any),
     ("spdk_kill_instance", Phase::Any),

@@ -1,5 +1,7 @@
 //! What programs that are managed by JSON-RPC share: the options, and the server that they lead to.
 
+mod client;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -11,6 +13,9 @@ use pollux_reactor::logging::{self, Level, Logging};
 use pollux_reactor::rpc::{Config, ConfigError, Methods, Server, observe};
 use signal_hook::iterator::Handle;
 
+pub use self::client::ClientArgs;
+use self::client::read_token;
+
 /// Options of management.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Management")]
@@ -19,10 +24,14 @@ pub struct ManageArgs {
     #[arg(short = 'r', long, value_name = "SOCKET")]
     pub rpc_socket: Option<PathBuf>,
 
-    /// Loopback address on which JSON-RPC requests are served over TCP. Whoever can log in to this
-    /// machine can then manage this program.
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Loopback address on which JSON-RPC requests are served over TCP, to clients whose first call is
+    /// pollux_authorize {"token": "..."}.
+    #[arg(long, value_name = "ADDR:PORT", requires = "rpc_token_file")]
     pub rpc_listen: Option<SocketAddr>,
+
+    /// File of mode 0600 with that token: one line of 16 to 256 characters.
+    #[arg(long, value_name = "FILE", requires = "rpc_listen")]
+    pub rpc_token_file: Option<PathBuf>,
 
     /// File of JSON-RPC calls to be made at the start, in SPDK's format.
     #[arg(short, long, visible_alias = "json", value_name = "FILE")]
@@ -91,8 +100,8 @@ impl ManageArgs {
         if let Some(path) = &self.rpc_socket {
             server.listen_unix(path)?;
         }
-        if let Some(addr) = self.rpc_listen {
-            server.listen_tcp(addr)?;
+        if let (Some(addr), Some(path)) = (self.rpc_listen, &self.rpc_token_file) {
+            server.listen_tcp(addr, read_token(path)?)?;
         }
         if self.wait_for_rpc {
             server.wait_for_start();

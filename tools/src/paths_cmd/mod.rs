@@ -6,14 +6,14 @@ mod snapshot;
 mod watch;
 
 use std::io::{Write, stdout};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 
 use self::snapshot::Snapshot;
 use crate::UsageError;
+use crate::manage::ClientArgs;
 use pollux_reactor::rpc::{CallError, Client};
 
 /// The longest that one answer may take.
@@ -46,9 +46,9 @@ pub struct PathsArgs {
     #[arg(value_name = "NAME")]
     name: Option<String>,
 
-    /// Unix socket of the host, or its loopback address and port.
-    #[arg(short = 'r', long = "rpc-socket", value_name = "SOCKET")]
-    socket: PathBuf,
+    /// The host.
+    #[command(flatten)]
+    client: ClientArgs,
 
     /// Look again every so many seconds, and show rates [default: 1].
     #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
@@ -96,18 +96,18 @@ impl PathsArgs {
 /// Prints once, or until it is told to stop.
 pub fn run(args: &PathsArgs) -> anyhow::Result<()> {
     let look = args.look()?;
-    let mut client = connect(&args.socket)?;
+    let mut client = args.client.connect(Some(ANSWER_MAX))?;
     let snapshot = match Snapshot::take(&mut client, look.name) {
         Err(CallError::Refused { .. }) if is_target(&mut client) => bail!(
             "{0}: this is a target; the paths to it are seen by its hosts. What it knows of them: pollux rpc \
              nvmf_subsystem_get_controllers '{{\"nqn\": \"NQN\"}}' -r {0}",
-            args.socket.display()
+            args.client.socket.display()
         ),
         snapshot => snapshot?,
     };
     if let Some(interval) = look.interval {
         let watch = watch::Watch {
-            socket: &args.socket,
+            access: &args.client,
             name: look.name,
             interval,
             json: args.json,
@@ -128,10 +128,6 @@ fn is_target(client: &mut Client) -> bool {
     let methods = client.call("rpc_get_methods", None);
     let names = methods.ok().and_then(|methods| methods.as_array().cloned());
     names.is_some_and(|names| names.iter().any(|name| name == "nvmf_get_subsystems"))
-}
-
-fn connect(socket: &Path) -> anyhow::Result<Client> {
-    Client::connect(socket, Some(ANSWER_MAX)).with_context(|| socket.display().to_string())
 }
 
 #[cfg(test)]

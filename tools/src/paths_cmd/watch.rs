@@ -1,7 +1,6 @@
 //! Looking again and again.
 
 use std::io::{self, IsTerminal, Write, stdout};
-use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +10,8 @@ use signal_hook::iterator::Signals;
 
 use super::rate::Before;
 use super::snapshot::Snapshot;
-use super::{connect, show};
+use super::{ANSWER_MAX, show};
+use crate::manage::ClientArgs;
 use pollux_reactor::rpc::{CallError, Client};
 
 /// The cursor out of sight, lines cut instead of wrapped, an empty screen.
@@ -23,7 +23,7 @@ const CLEAR_REST: &str = "\x1b[J";
 
 /// What to look at, and how.
 pub struct Watch<'a> {
-    pub socket: &'a Path,
+    pub access: &'a ClientArgs,
     pub name: Option<&'a str>,
     pub interval: Duration,
     pub json: bool,
@@ -51,7 +51,7 @@ impl Watch<'_> {
         // Looks are made elsewhere, so that one that takes long does not hold up the end.
         let (look, looks) = mpsc::channel();
         let looker = Looker {
-            socket: self.socket.to_owned(),
+            access: self.access.clone(),
             name: self.name.map(str::to_owned),
             client: Some(client),
         };
@@ -119,14 +119,14 @@ impl Watch<'_> {
 
     /// With a first line that says what this is, and one that is empty, so that blocks can be told apart.
     fn framed(&self, text: &str) -> String {
-        let (socket, seconds) = (self.socket.display(), self.interval.as_secs_f64());
+        let (socket, seconds) = (self.access.socket.display(), self.interval.as_secs_f64());
         format!("{socket} every {seconds} s\n\n{text}\n")
     }
 }
 
 /// Looks when told to.
 struct Looker {
-    socket: std::path::PathBuf,
+    access: ClientArgs,
     name: Option<String>,
     client: Option<Client>,
 }
@@ -143,7 +143,8 @@ impl Looker {
 
     fn look(&mut self) -> Result<Snapshot, String> {
         if self.client.is_none() {
-            let client = connect(&self.socket).map_err(|e| format!("the host is gone: {e:#}"))?;
+            let client = self.access.connect(Some(ANSWER_MAX));
+            let client = client.map_err(|e| format!("the host is gone: {e:#}"))?;
             self.client = Some(client);
         }
         let Some(client) = &mut self.client else {
