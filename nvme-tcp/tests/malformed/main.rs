@@ -6,6 +6,7 @@
     reason = "what fails here fails the test"
 )]
 
+mod authentication;
 mod broken;
 mod client;
 mod host;
