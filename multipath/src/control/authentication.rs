@@ -1,6 +1,7 @@
 //! Controllers that stay connected authenticate again: with other keys on request, and by interval.
 
 use pollux_nvme_tcp::auth::{HostAuth, KeyNames};
+use pollux_nvme_tcp::host::{ControllerError, QueueError};
 use pollux_reactor::Time;
 
 use super::Control;
@@ -80,7 +81,14 @@ impl Member {
     /// The controller was lost, maybe because it did not authenticate.
     pub fn not_authenticated(&mut self, error: &HostError, shared: &mut Shared) {
         self.authenticating = 0;
-        let result = Err(error.clone());
+        // A queue that fails takes the others with it, and one of those may be the first that is seen to end.
+        let result = Err(match error.clone() {
+            HostError::Connect {
+                transport,
+                error: error @ ControllerError::Queue(QueueError::Closed | QueueError::Socket(_)),
+            } => HostError::NotAuthenticated { transport, error },
+            error => error,
+        });
         shared
             .waiters
             .arrived(self.id, Until::Authenticated, &result);
