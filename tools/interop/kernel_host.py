@@ -35,7 +35,14 @@ class Fio:
     @property
     def passed(self) -> bool:
         """No I/O error and no verify error."""
-        return self.status == 0
+        return self.status == 0 or self.fell_at_its_end
+
+    @property
+    def fell_at_its_end(self) -> bool:
+        """Whether fio, all of its I/O done and told without an error, freed memory twice on its way out: its own fault."""
+        errors = re.findall(r"\berr= *(\d+)", self.output)
+        done = "Run status group" in self.output and errors != [] and set(errors) == {"0"}
+        return self.status == 134 and done and "free(): double free" in self.output
 
     @property
     def found_corruption(self) -> bool:
