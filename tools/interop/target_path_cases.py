@@ -34,7 +34,7 @@ def finish(run: FioRun) -> Fio:
 
 
 def wait_ana(bench: Bench, device: str, path: int, state: str) -> None:
-    """Waits for the state in sysfs. Without a notice of the target's the kernel would never ask for it."""
+    """Waits for the state in sysfs; the kernel reads it after a notice, or after a status of an I/O that tells of it."""
     wait_until(
         f"{state} of path {path} in sysfs",
         10,
