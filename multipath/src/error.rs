@@ -106,14 +106,6 @@ pub enum HostError {
         /// Why.
         error: ControllerError,
     },
-    /// The controller ended the connection while it was to authenticate again.
-    #[error("{transport}: authentication failed: {error}")]
-    NotAuthenticated {
-        /// Which one.
-        transport: String,
-        /// What was seen of it.
-        error: ControllerError,
-    },
     /// Not all of it was done by the connect timeout.
     #[error("{0}: not usable within the connect timeout")]
     Timeout(String),

@@ -28,7 +28,7 @@ impl Control {
                 error,
             } => {
                 self.with_incarnation(controller, incarnation, |member, shared| {
-                    member.lose(error.into(), shared);
+                    member.queue_lost(1 + reactor, error.into(), shared);
                 });
             }
             FromIo::AnaStatus {
@@ -105,7 +105,9 @@ impl Control {
                 controller,
                 incarnation,
             } => {
-                self.with_incarnation(controller, incarnation, Member::queue_authenticated);
+                self.with_incarnation(controller, incarnation, |member, shared| {
+                    member.queue_authenticated(1 + reactor, shared);
+                });
             }
             FromIo::CommandTimeout {
                 controller,

@@ -9,6 +9,7 @@ use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Time;
 
 use super::asker::AttachAsker;
+use super::authentication::Unexplained;
 use super::journal::{self, Who};
 use super::lifecycle::Lifecycle;
 use super::retry::Retries;
@@ -65,8 +66,11 @@ pub(super) struct Member {
     /// Namespaces that do not fit their volume, and why (rule B1.3).
     pub left_out: Vec<(u32, String)>,
     pub cntlid: u16,
-    /// Queues that authenticate again and have not ended that.
-    pub authenticating: usize,
+    /// Queues that authenticate again and have not ended that: 0 is the admin queue, an I/O reactor's is one more than its
+    /// number.
+    pub authenticating: Vec<usize>,
+    /// A loss that waits for what they have to say of it.
+    pub unexplained: Option<Unexplained>,
     /// When it authenticates again by itself.
     pub authenticate_at: Option<Time>,
 }
@@ -128,7 +132,8 @@ impl Member {
             paths: Vec::new(),
             left_out: Vec::new(),
             cntlid: 0,
-            authenticating: 0,
+            authenticating: Vec::new(),
+            unexplained: None,
             authenticate_at: None,
         }
     }
@@ -147,6 +152,9 @@ impl Member {
             self.id
         );
         self.lifecycle = next;
+        // What authenticates again has gone on until now, or is beginning anew.
+        self.authenticating.clear();
+        self.unexplained = None;
     }
 
     /// What lines in the log call it.
@@ -199,7 +207,10 @@ impl Member {
         match self.lifecycle {
             Lifecycle::Connecting | Lifecycle::Queues => at.push(self.attach_deadline),
             Lifecycle::Waiting(retry) => at.push(retry),
-            Lifecycle::Live => at.extend(self.authenticate_at),
+            Lifecycle::Live => {
+                at.extend(self.authenticate_at);
+                at.extend(self.unexplained.as_ref().map(|loss| loss.until));
+            }
             Lifecycle::Failed | Lifecycle::Disabled | Lifecycle::Stopping | Lifecycle::Gone => {}
         }
         at.extend(self.loss_deadline());

@@ -138,7 +138,7 @@ impl Control {
             ControllerEvent::Ended(_) if member.lifecycle() == Lifecycle::Stopping => {
                 member.enter(Lifecycle::Gone);
             }
-            ControllerEvent::Ended(error) => member.lose(error, shared),
+            ControllerEvent::Ended(error) => member.queue_lost(0, error, shared),
             ControllerEvent::Admin(completed) => shared.on_admin(completed),
             // Its paths are gone, and no event brings them back.
             _ if member.lifecycle() == Lifecycle::Stopping => {}
@@ -162,7 +162,7 @@ impl Control {
                 let step = "Abort";
                 member.lose(ControllerError::Refused { step, status }, shared);
             }
-            ControllerEvent::Authenticated => member.queue_authenticated(shared),
+            ControllerEvent::Authenticated => member.queue_authenticated(0, shared),
             ControllerEvent::Ready | ControllerEvent::DiscoveryLog => {}
         });
     }

@@ -10,6 +10,7 @@ use super::journal;
 use super::lifecycle::Lifecycle;
 use super::member::Member;
 use super::shared::Shared;
+use super::waiters::Until;
 use crate::error::HostError;
 use crate::ids::ControllerId;
 use crate::io::ToIo;
@@ -164,7 +165,10 @@ impl Member {
         self.note_loss(shared);
         self.controller = None;
         self.queues_ready = 0;
-        self.not_authenticated(&error, shared);
+        let failed = Err(error.clone());
+        shared
+            .waiters
+            .arrived(self.id, Until::Authenticated, &failed);
         shared.cancel_admin(self.id);
         // The first try follows at once, as does one at each other address; further ones after the delay.
         let first = self.lost_at.is_none();
@@ -343,6 +347,7 @@ impl Member {
             }
             _ => {}
         }
+        self.await_no_longer(shared);
         if self.authenticate_at.is_some_and(|at| now >= at) && self.lifecycle() == Lifecycle::Live {
             self.authenticate_again(shared);
         }

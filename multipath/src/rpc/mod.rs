@@ -126,7 +126,6 @@ fn done(_: ()) -> Result<Value, RpcError> {
 fn error(error: &HostError) -> RpcError {
     let number = match error {
         HostError::Connect { .. }
-        | HostError::NotAuthenticated { .. }
         | HostError::Timeout(_)
         | HostError::TooFewQueues { .. }
         | HostError::Discovery { .. }

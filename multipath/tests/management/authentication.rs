@@ -1,6 +1,10 @@
 //! Hosts that authenticate by keys of the keyring.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use pollux_nvme_tcp::auth::{DhGroup, Hash, KeyNames, KeyText, Keys, Policy, Secret};
 use pollux_nvme_tcp::spec::HostNqn;
@@ -219,6 +223,73 @@ fn other_keys_while_connected() {
     w.call("bdev_nvme_reset_controller", json!({"name": "Nvme0"}));
     w.await_paths(&[[true, true, true], [false, true, true]]);
     assert_eq!(agreed(&w), [("sha384", "ffdhe2048", false); 6]);
+}
+
+/// Passes bytes on between a host and a target, until it is told to hold those of the host back; it cuts all connections once
+/// so many of them have something held back.
+struct Cutter {
+    addr: SocketAddr,
+    holds: Arc<AtomicBool>,
+}
+
+impl Cutter {
+    fn before(target: SocketAddr, connections: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let holds = Arc::new(AtomicBool::new(false));
+        let (flag, held, all) = (holds.clone(), Arc::default(), Arc::default());
+        std::thread::spawn(move || {
+            for host in listener.incoming() {
+                let (host, target) = (host.unwrap(), TcpStream::connect(target).unwrap());
+                let (all, held): (Arc<Mutex<Vec<TcpStream>>>, Arc<AtomicUsize>) =
+                    (Arc::clone(&all), Arc::clone(&held));
+                let ends = [&host, &target].map(|end| end.try_clone().unwrap());
+                all.lock().unwrap().extend(ends);
+                let [mut to_host, mut from_target] =
+                    [&host, &target].map(|end| end.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut from_target, &mut to_host));
+                let flag = flag.clone();
+                std::thread::spawn(move || {
+                    let (mut host, mut target, mut buffer) = (host, target, [0; 65536]);
+                    while let Ok(n @ 1..) = host.read(&mut buffer) {
+                        if !flag.load(Ordering::SeqCst) {
+                            target.write_all(&buffer[..n]).unwrap();
+                        } else if held.fetch_add(1, Ordering::SeqCst) + 1 == connections {
+                            for end in &*all.lock().unwrap() {
+                                let _ = end.shutdown(Shutdown::Both);
+                            }
+                        } else {
+                            // Once for each.
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self { addr, holds }
+    }
+}
+
+/// Who goes away while keys are being changed is not told as one that does not accept them.
+#[test]
+fn a_connection_that_is_cut_while_keys_change() {
+    let files = Files::named("cut");
+    let mut w = World::new();
+    require(&w, 1, None);
+    let key = json!({"name": "key1", "path": files.key(1)});
+    w.call("keyring_file_add_key", key);
+    let cutter = Cutter::before(w.listeners[0], 3);
+    let port = cutter.addr.port().to_string();
+    let keys = json!({"trsvcid": port, "hostnqn": HOST, "dhchap_key": "key1"});
+    w.attach(0, keys);
+    cutter.holds.store(true, Ordering::SeqCst);
+    let keys = json!({"name": "Nvme0", "dhchap_key": "key1"});
+    let (code, text) = w.fail("bdev_nvme_set_keys", keys);
+    assert_eq!(code, -5, "{text}");
+    assert!(
+        text.contains("closed") && !text.contains("authentication"),
+        "{text}"
+    );
 }
 
 /// The target allows something else from now on; by and by all queues have it.
