@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use pollux_nvme_tcp::auth::{DhGroup, Hash, KeyNames, KeyText, Keys, Policy, Secret};
 use pollux_nvme_tcp::spec::HostNqn;
@@ -225,49 +225,42 @@ fn other_keys_while_connected() {
     assert_eq!(agreed(&w), [("sha384", "ffdhe2048", false); 6]);
 }
 
-/// Passes bytes on between a host and a target, until it is told to hold those of the host back; it cuts all connections once
-/// so many of them have something held back.
-struct Cutter {
-    addr: SocketAddr,
-    holds: Arc<AtomicBool>,
-}
-
-impl Cutter {
-    fn before(target: SocketAddr, connections: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        let holds = Arc::new(AtomicBool::new(false));
-        let (flag, held, all) = (holds.clone(), Arc::default(), Arc::default());
-        std::thread::spawn(move || {
-            for host in listener.incoming() {
-                let (host, target) = (host.unwrap(), TcpStream::connect(target).unwrap());
-                let (all, held): (Arc<Mutex<Vec<TcpStream>>>, Arc<AtomicUsize>) =
-                    (Arc::clone(&all), Arc::clone(&held));
-                let ends = [&host, &target].map(|end| end.try_clone().unwrap());
-                all.lock().unwrap().extend(ends);
-                let [mut to_host, mut from_target] =
-                    [&host, &target].map(|end| end.try_clone().unwrap());
-                std::thread::spawn(move || std::io::copy(&mut from_target, &mut to_host));
-                let flag = flag.clone();
-                std::thread::spawn(move || {
-                    let (mut host, mut target, mut buffer) = (host, target, [0; 65536]);
-                    while let Ok(n @ 1..) = host.read(&mut buffer) {
-                        if !flag.load(Ordering::SeqCst) {
-                            target.write_all(&buffer[..n]).unwrap();
-                        } else if held.fetch_add(1, Ordering::SeqCst) + 1 == connections {
-                            for end in &*all.lock().unwrap() {
-                                let _ = end.shutdown(Shutdown::Both);
-                            }
-                        } else {
-                            // Once for each.
-                            break;
-                        }
+/// Passes bytes on between hosts and a target, until `holds` is true: then it holds back what hosts send, and cuts all
+/// connections once so many of them have something held back.
+fn cutter(target: SocketAddr, connections: usize, holds: Arc<AtomicBool>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (ends, all) = mpsc::channel();
+    let (holding, held) = mpsc::channel();
+    std::thread::spawn(move || {
+        for host in listener.incoming() {
+            let (mut host, mut target) = (host.unwrap(), TcpStream::connect(target).unwrap());
+            let [mut to_host, mut from_target] =
+                [&host, &target].map(|end| end.try_clone().unwrap());
+            ends.send(host.try_clone().unwrap()).unwrap();
+            ends.send(target.try_clone().unwrap()).unwrap();
+            std::thread::spawn(move || std::io::copy(&mut from_target, &mut to_host));
+            let (holds, holding) = (holds.clone(), holding.clone());
+            std::thread::spawn(move || {
+                let mut buffer = [0; 65536];
+                while let Ok(len @ 1..) = host.read(&mut buffer) {
+                    if holds.load(Ordering::SeqCst) {
+                        let _ = holding.send(());
+                        return;
                     }
-                });
-            }
-        });
-        Self { addr, holds }
-    }
+                    target.write_all(&buffer[..len]).unwrap();
+                }
+            });
+        }
+    });
+    std::thread::spawn(move || {
+        assert_eq!(held.iter().take(connections).count(), connections);
+        for end in all.try_iter() {
+            // What is closed already need not be cut.
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    });
+    addr
 }
 
 /// Who goes away while keys are being changed is not told as one that does not accept them.
@@ -278,11 +271,12 @@ fn a_connection_that_is_cut_while_keys_change() {
     require(&w, 1, None);
     let key = json!({"name": "key1", "path": files.key(1)});
     w.call("keyring_file_add_key", key);
-    let cutter = Cutter::before(w.listeners[0], 3);
-    let port = cutter.addr.port().to_string();
+    let holds = Arc::new(AtomicBool::new(false));
+    let addr = cutter(w.listeners[0], 3, holds.clone());
+    let port = addr.port().to_string();
     let keys = json!({"trsvcid": port, "hostnqn": HOST, "dhchap_key": "key1"});
     w.attach(0, keys);
-    cutter.holds.store(true, Ordering::SeqCst);
+    holds.store(true, Ordering::SeqCst);
     let keys = json!({"name": "Nvme0", "dhchap_key": "key1"});
     let (code, text) = w.fail("bdev_nvme_set_keys", keys);
     assert_eq!(code, -5, "{text}");

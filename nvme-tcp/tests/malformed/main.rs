@@ -7,6 +7,7 @@
 )]
 
 mod authentication;
+mod authentication_to_target;
 mod broken;
 mod client;
 mod host;
