@@ -241,10 +241,12 @@ impl Simulation {
         }
         let now = self.now;
         for member in &mut self.members {
-            if let Some(reactor) = &mut member.reactor {
+            if member.quiet
+                && let Some(reactor) = &mut member.reactor
+            {
                 let due = reactor.next_deadline().is_some_and(|at| at <= now);
                 let hears = member.messages_from <= now;
-                member.quiet &= !(due || hears && reactor.has_messages());
+                member.quiet = !(due || hears && reactor.has_messages());
             }
         }
         let is_runnable = |member: &Member| {

@@ -59,6 +59,8 @@ struct End {
 #[derive(Debug)]
 pub(super) struct World {
     now: Time,
+    /// Nothing arrives and no connect comes up before this time.
+    next_at: Time,
     rng: Rng,
     pub(super) latency: Duration,
     pub(super) jitter: Duration,
@@ -82,6 +84,7 @@ impl World {
     pub(super) fn new(rng: Rng) -> World {
         World {
             now: Time::ZERO,
+            next_at: Time::ZERO,
             rng,
             latency: Duration::ZERO,
             jitter: Duration::ZERO,
@@ -103,6 +106,9 @@ impl World {
     pub(super) fn set_now(&mut self, now: Time) {
         let before = self.now;
         self.now = now;
+        if now < self.next_at {
+            return;
+        }
         for end in self.ends.values_mut() {
             if is_dark(&self.black_holes, end) {
                 continue;
@@ -121,6 +127,7 @@ impl World {
         for id in due {
             self.finish_connect(id);
         }
+        self.next_at = self.next_deadline().unwrap_or(Time::MAX);
     }
 
     /// The next time at which something arrives.
@@ -147,12 +154,13 @@ impl World {
     pub(super) fn connect(&mut self, remote: SocketAddr, local: Option<IpAddr>) -> u64 {
         // There is one network and no routing, so the same address serves at both ends.
         let local = SocketAddr::new(local.unwrap_or(remote.ip()), self.ephemeral_port());
-        let there_and_back = self.delay() + self.delay();
+        let up_at = self.now + (self.delay() + self.delay());
+        self.next_at = self.next_at.min(up_at);
         let id = self.add_end(End {
             local,
             remote,
             peer: None,
-            state: State::Connecting(self.now + there_and_back),
+            state: State::Connecting(up_at),
             inbox: Inbox::default(),
             end_at: None,
             ready: false,
@@ -275,6 +283,8 @@ impl World {
         }
         if at <= now {
             peer.edge(&mut self.ready);
+        } else {
+            self.next_at = self.next_at.min(at);
         }
         self.note(id, len);
         Ok(len)
@@ -340,6 +350,8 @@ impl World {
             peer.blocked = false;
             if at <= self.now {
                 peer.edge(&mut self.ready);
+            } else {
+                self.next_at = self.next_at.min(at);
             }
         }
     }
@@ -363,6 +375,7 @@ impl World {
             return;
         }
         self.black_holes.remove(&addr);
+        self.next_at = Time::ZERO;
         // What was held back is there now.
         for end in self.ends.values_mut() {
             if end.local == addr || end.remote == addr {

@@ -86,6 +86,20 @@ impl Frames {
         &self.header
     }
 
+    /// Passes over bytes behind a header, none of which anybody looks at: how many of these there are at most `most`.
+    pub fn skip(&mut self, most: usize) -> usize {
+        if self.at < 8 || self.at < self.header.hlen() {
+            return 0;
+        }
+        let plen = self.header.plen();
+        let count = most.min(plen - self.at);
+        self.at += count;
+        if self.at == plen {
+            self.at = 0;
+        }
+        count
+    }
+
     /// Takes the next byte: where it is, and whether it completes the header.
     pub fn take(&mut self, byte: u8) -> (Place, bool) {
         let at = self.at;
@@ -139,6 +153,14 @@ mod tests {
             [(PduType::H2C_DATA, 7), (PduType::CAPSULE_RESP, 3)]
         );
         assert_eq!(data, 8);
+        assert_eq!(frames.at, 0);
+        for &byte in &bytes[..24] {
+            assert_eq!(frames.skip(100), 0);
+            frames.take(byte);
+        }
+        assert_eq!(frames.skip(5), 5);
+        assert_eq!(frames.take(0).0, Place::Between);
+        assert_eq!(frames.skip(100), 10);
         assert_eq!(frames.at, 0);
     }
 }

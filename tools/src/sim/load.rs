@@ -308,11 +308,8 @@ impl Load {
         }
     }
 
-    /// Submits some I/Os if it is time.
+    /// Submits some I/Os.
     fn run(&mut self, volumes: &[VolumeInfo], group: &mut PollGroup, now: Time) -> Progress {
-        if !self.wants_more() || now < self.next_at {
-            return Progress::Idle;
-        }
         let free = self.shape.depth as usize - self.flying.len();
         let count = 1 + self.below(u32::try_from(free).unwrap_or(1).min(self.left));
         let mean =
@@ -396,13 +393,16 @@ impl Application for Load {
         if activity == Activity::Drain {
             return progress;
         }
-        let volumes: Vec<VolumeInfo> = group.volumes().cloned().collect();
-        for volume in &volumes {
+        for volume in group.volumes() {
             if self.known.insert(volume.nsid, volume.id) != Some(volume.id) {
                 self.wires
                     .doubts(|doubts| doubts.forget(self.queue, volume.nsid));
             }
         }
+        if activity == Activity::Run && (!self.wants_more() || cx.now() < self.next_at) {
+            return progress;
+        }
+        let volumes: Vec<VolumeInfo> = group.volumes().cloned().collect();
         progress.or(match activity {
             Activity::Run => self.run(&volumes, group, cx.now()),
             _ => self.verify(&volumes, group),

@@ -118,7 +118,18 @@ impl Monitor {
     /// # Errors
     /// What it must not do.
     pub fn sent(&mut self, bytes: &[u8]) -> Result<(), String> {
-        for &byte in bytes {
+        let mut rest = bytes;
+        loop {
+            // Of data, only the beginning of what a capsule brings is looked at.
+            let is_seen = self.sent.header().kind() == PduType::CAPSULE_CMD
+                && self.capsule.len() < CAPSULE_DATA;
+            if !is_seen {
+                rest = &rest[self.sent.skip(rest.len())..];
+            }
+            let Some((&byte, after)) = rest.split_first() else {
+                break;
+            };
+            rest = after;
             let (place, complete) = self.sent.take(byte);
             if complete {
                 let header = self.sent.header().clone();
@@ -132,6 +143,14 @@ impl Monitor {
             }
         }
         Ok(())
+    }
+
+    /// The host is about to receive bytes that are data of no interest: how many at most `most`.
+    pub fn skip(&mut self, most: usize) -> usize {
+        match self.gather {
+            Gather::Nothing => self.received.skip(most),
+            Gather::Identify | Gather::ResetLog => 0,
+        }
     }
 
     /// The host is about to receive this byte: where it is in its PDU.

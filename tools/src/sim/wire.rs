@@ -233,9 +233,7 @@ impl StreamWrapper for Wire {
         let mut left = len;
         for buf in bufs {
             let here = left.min(buf.len());
-            for byte in &mut buf[..here] {
-                state.pass(self.id, &mut self.side, path, byte);
-            }
+            state.pass_all(self.id, &mut self.side, path, &mut buf[..here]);
             left -= here;
         }
         Ok(len)
@@ -298,6 +296,32 @@ impl State {
             for changes in monitor.in_doubt() {
                 self.doubts.lost(controller, (host, qid), changes, now);
             }
+        }
+    }
+
+    /// Bytes go to whoever reads at this end. Data that nothing happens to is not looked at.
+    fn pass_all(
+        &mut self,
+        id: u64,
+        side: &mut Side,
+        path: Option<SocketAddr>,
+        mut bytes: &mut [u8],
+    ) {
+        let is_harmed = self.ends.get(&id).is_some_and(|end| end.flips > 0)
+            || path.is_some_and(|path| self.mischief.contains_key(&path));
+        loop {
+            if !is_harmed {
+                let skipped = match side {
+                    Side::Host(end) => end.monitor.skip(bytes.len()),
+                    Side::Target(frames) => frames.skip(bytes.len()),
+                };
+                bytes = &mut bytes[skipped..];
+            }
+            let Some((byte, rest)) = bytes.split_first_mut() else {
+                return;
+            };
+            self.pass(id, side, path, byte);
+            bytes = rest;
         }
     }
 
