@@ -10,6 +10,7 @@ from guest import Guest, Job, wait_until
 HOST_NQN = "nqn.2026-01.io.pollux:kernel-host"
 STAT_WORDS = 17  # in a block device's `stat`: reads are the first, writes the fifth
 HOST_ID = "7c9a3f60-5f0e-4b4f-9c3d-0a1b2c3d4e5f"
+OTHER_HOST_ID = "7c9a3f60-5f0e-4b4f-9c3d-%012x"  # of a host with a name of its own: the kernel wants one for each
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,13 @@ class Fio:
 
 
 class KernelHost:
-    """Connections of the guest to one subsystem."""
+    """Connections of the guest to one subsystem, as one host."""
 
-    def __init__(self, guest: Guest, nqn: str) -> None:
+    def __init__(self, guest: Guest, nqn: str, host: str = HOST_NQN, number: int | None = None) -> None:
         self.guest = guest
         self.nqn = nqn
+        self.host = host
+        self.host_id = HOST_ID if number is None else OTHER_HOST_ID % number
 
     def nvme(self, arguments: str, timeout_s: float = 20) -> str:
         """Runs nvme-cli; failure raises with what it said."""
@@ -79,7 +82,7 @@ class KernelHost:
         """The nvme-cli arguments of a connect."""
         return (
             f"connect -t tcp -a {address[0]} -s {address[1]} -n {self.nqn} "
-            f"-q {HOST_NQN} -I {HOST_ID} --reconnect-delay=1 {options}"
+            f"-q {self.host} -I {self.host_id} --reconnect-delay=1 {options}"
         )
 
     def disconnect(self) -> None:

@@ -164,6 +164,19 @@ class Nvmet:
             ]
         self.guest.check("\n".join(lines))
 
+    def require_keys(self, hosts: dict[str, tuple[str, str, str]]) -> None:
+        """Lets these hosts in, with their key, the target's own, and the DH group. Linux 6.12 takes that group whatever
+        a host offers, unless it offers one alone."""
+        self.allow_hosts(*hosts)
+        lines = ["set -e"]
+        for nqn, values in hosts.items():
+            names = ("dhchap_key", "dhchap_ctrl_key", "dhchap_dhgroup")
+            lines += [
+                f"echo {value} > {ROOT}/hosts/{nqn}/{name}"
+                for name, value in zip(names, values, strict=True)
+            ]
+        self.guest.check("\n".join(lines))
+
     def refer(self, path: int, name: str, address: str, service: str) -> None:
         """Adds a referral to another discovery controller to a port."""
         directory = f"{ROOT}/ports/{path + 1}/referrals/{name}"

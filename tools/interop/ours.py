@@ -322,6 +322,23 @@ class Programs:
         paths = [transport_id(one, nqn) for one in addresses]
         return OurShell(self.start(SHELL, *options, *paths, interactive=True))
 
+    def key(self, name: str, *options: str) -> Path:
+        """A new file with a key as `pollux key gen` makes them with these options."""
+        path = self.directory / f"{name}.key"
+        path.unlink(missing_ok=True)
+        status, output = self.pollux("key", "gen", "-o", str(path), *options)
+        if status != 0:
+            raise ProgramFailed(f"pollux key gen ended with {status}: {output}")
+        return path
+
+    def host(self) -> "OurHost":
+        """Starts `pollux host`, which has no controllers yet."""
+        path = self.socket_path()
+        process = self.start("pollux", "host", "-r", str(path))
+        host = OurHost(process, Rpc(path))
+        host.rpc.wait_ready(process)
+        return host
+
     def target(
         self,
         addresses: list[tuple[str, int]],
@@ -409,6 +426,33 @@ class OurShell:
         """Bytes by volume name."""
         pairs = (one.split("=") for one in self.run("volumes").split())
         return {name: int(size) for name, size in pairs}
+
+
+class OurHost:
+    """A host of ours that is managed by RPC."""
+
+    def __init__(self, process: Process, rpc: Rpc) -> None:
+        self.process = process
+        self.rpc = rpc
+
+    def attach(self, address: tuple[str, int], nqn: str, **options: Any) -> list[str]:
+        """Attaches the controller `Kernel` and returns the names of its volumes."""
+        return list(
+            self.rpc.call(
+                "bdev_nvme_attach_controller",
+                name="Kernel",
+                trtype="tcp",
+                adrfam="ipv4",
+                traddr=address[0],
+                trsvcid=str(address[1]),
+                subnqn=nqn,
+                **options,
+            )
+        )
+
+    def detach(self) -> None:
+        """Detaches it; answered when its connections have ended."""
+        self.rpc.call("bdev_nvme_detach_controller", name="Kernel")
 
 
 class OurTarget:

@@ -16,6 +16,7 @@ from types import FrameType
 
 sys.dont_write_bytecode = True
 
+import auth_cases  # noqa: E402
 import host_cases  # noqa: E402
 import host_path_cases  # noqa: E402
 import image  # noqa: E402
@@ -28,7 +29,14 @@ from guest import GuestError  # noqa: E402
 from ours import CONTROLLER, SHELL  # noqa: E402
 from packages import PreparationError  # noqa: E402
 
-CASE_MODULES = (self_cases, host_cases, host_path_cases, target_cases, target_path_cases)
+CASE_MODULES = (
+    self_cases,
+    host_cases,
+    host_path_cases,
+    target_cases,
+    target_path_cases,
+    auth_cases,
+)
 DIRECTIONS = ("self", "host", "target")
 PROGRAMS = ("pollux", "pollux-perf", SHELL, CONTROLLER)
 HERE = Path(__file__).resolve().parent
