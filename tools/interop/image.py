@@ -21,6 +21,8 @@ MODULES = (
     "loop",
     "nvmet-tcp",
     "nvme-tcp",
+    "tls",
+    "aesni-intel",
 )
 
 # Copied with the libraries they name into the image, at the paths they have here.
@@ -31,6 +33,9 @@ GUEST_PROGRAMS = (
     "/sbin/e2fsck",
     "/sbin/blkdiscard",
 )
+
+# Where the programs for TLS are in the image, beside the libraries that they run with.
+TLS_FOLDER = "tls"
 
 INIT = Path(__file__).with_name("guest-init.sh")
 
@@ -51,25 +56,27 @@ def prepare(cache: Path) -> Boot:
     cache.mkdir(parents=True, exist_ok=True)
     packages.install_programs(cache)
     kernel_root = packages.unpack_kernel(cache)
+    tls_root = packages.unpack_tls(cache)
     kernel = next(kernel_root.glob("boot/vmlinuz-*"))
     boot = Boot(kernel, cache / "initramfs.cpio", cache / "programs.ext4")
-    key = cache_key(kernel)
+    key = cache_key(kernel, tls_root)
     stamp = cache / "stamp"
     current = stamp.read_text(encoding="utf-8") if stamp.exists() else ""
     if current != key or not boot.initramfs.exists() or not boot.disk.exists():
         stamp.unlink(missing_ok=True)
         build_initramfs(kernel_root, boot.initramfs)
-        build_disk(cache / "programs", boot.disk)
+        build_disk(cache / "programs", tls_root, boot.disk)
         stamp.write_text(key, encoding="utf-8")
     return boot
 
 
-def cache_key(kernel: Path) -> str:
+def cache_key(kernel: Path, tls_root: Path) -> str:
     """Changes with the kernel, the programs and these sources."""
     digest = hashlib.sha256(kernel.name.encode())
     for source in (Path(__file__), INIT):
         digest.update(source.read_bytes())
-    for program in ("/bin/busybox", *GUEST_PROGRAMS):
+    tls = (str(tls_root / program) for program in packages.TLS_PROGRAMS)
+    for program in ("/bin/busybox", *GUEST_PROGRAMS, *tls):
         status = os.stat(program)
         digest.update(f"{program} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
@@ -153,7 +160,7 @@ def module_name(path: Path) -> str:
     return path.name.split(".ko")[0].replace("_", "-")
 
 
-def build_disk(staging: Path, disk: Path) -> None:
+def build_disk(staging: Path, tls_root: Path, disk: Path) -> None:
     """An ext4 image with the guest's programs, their libraries and nothing else."""
     shutil.rmtree(staging, ignore_errors=True)
     for program in GUEST_PROGRAMS:
@@ -164,6 +171,7 @@ def build_disk(staging: Path, disk: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 shutil.copy(os.path.realpath(source), target)
+    copy_tls(tls_root, staging / TLS_FOLDER)
     (staging / "usr" / "etc").mkdir(exist_ok=True)
     size = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
     blocks = (size * 5 // 4 >> 12) + 4096
@@ -179,9 +187,22 @@ def build_disk(staging: Path, disk: Path) -> None:
     shutil.rmtree(staging)
 
 
-def libraries(program: str) -> list[str]:
+def copy_tls(root: Path, folder: Path) -> None:
+    """The programs for TLS, their libraries and their loader, all in one folder."""
+    folder.mkdir()
+    found = root / "usr/lib/x86_64-linux-gnu"
+    loader = found / "ld-linux-x86-64.so.2"
+    wanted = {loader}
+    for program in packages.TLS_PROGRAMS:
+        command = [str(loader), "--library-path", str(found), "--list", str(root / program)]
+        wanted |= {root / program, *map(Path, libraries(program, command))}
+    for source in wanted:
+        shutil.copy(os.path.realpath(source), folder / source.name)
+
+
+def libraries(program: str, command: list[str] | None = None) -> list[str]:
     """The shared libraries that the loader would open for a program, and the loader."""
-    listing = packages.run(["ldd", program], timeout_s=30)
+    listing = packages.run(command or ["ldd", program], timeout_s=30)
     if "not found" in listing:
         raise PreparationError(f"a library of {program} is missing:\n{listing}")
     return re.findall(r"(/\S+) \(0x", listing)

@@ -78,6 +78,18 @@ class KernelHost:
         """Connects to the subsystem at an address."""
         self.nvme(self.connect_arguments(address, options), timeout_s)
 
+    def plain_connect_script(self, address: tuple[str, int], more: str = "") -> str:
+        """A script that connects with two I/O queues past nvme-cli, whose version does not know of TLS."""
+        options = (
+            f"transport=tcp,traddr={address[0]},trsvcid={address[1]},nqn={self.nqn},hostnqn={self.host},"
+            f"hostid={self.host_id},nr_io_queues=2{more}"
+        )
+        return f"echo {options} > /dev/nvme-fabrics"
+
+    def tls_connect_script(self, address: tuple[str, int]) -> str:
+        """A script that connects so by TLS."""
+        return self.plain_connect_script(address, ",tls")
+
     def connect_arguments(self, address: tuple[str, int], options: str = "") -> str:
         """The nvme-cli arguments of a connect."""
         return (

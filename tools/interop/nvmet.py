@@ -146,6 +146,13 @@ class Nvmet:
         """Puts the subsystem back on a port."""
         self.guest.check(f"ln -s {self.subsystem} {ROOT}/ports/{path + 1}/subsystems/{NQN}")
 
+    def secure_port(self, path: int) -> None:
+        """Has a port speak TLS and nothing else."""
+        port = f"{ROOT}/ports/{path + 1}"
+        self.close_port(path)
+        self.guest.check(f"set -e\necho tls1.3 > {port}/addr_tsas\necho required > {port}/addr_treq")
+        self.open_port(path)
+
     def keep_port_open(self, path: int) -> None:
         """Puts a second, empty subsystem on a port: it listens even without the first."""
         second = f"{self.subsystem}-second"

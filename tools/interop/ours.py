@@ -287,9 +287,9 @@ class Programs:
             document["controller"], {one["nsid"]: one for one in document["namespaces"]}
         )
 
-    def identify_fails(self, address: tuple[str, int], nqn: str) -> tuple[int, str]:
+    def identify_fails(self, address: tuple[str, int], nqn: str, *options: str) -> tuple[int, str]:
         """Exit status and output of a `pollux identify` that is expected to fail."""
-        return self.pollux("identify", "-r", transport_id(address, nqn), "--json")
+        return self.pollux("identify", "-r", transport_id(address, nqn), "--json", *options)
 
     def discovery_log(self, address: tuple[str, int]) -> DiscoveryLog:
         """The discovery log of a port."""
@@ -506,10 +506,13 @@ class OurTarget:
         traddr, port = self.addresses[path]
         return {"trtype": "tcp", "adrfam": "ipv4", "traddr": traddr, "trsvcid": str(port)}
 
-    def add_listener(self, path: int) -> None:
+    def add_listener(self, path: int, **options: Any) -> None:
         """Opens the listener of a path."""
         self.rpc.call(
-            "nvmf_subsystem_add_listener", nqn=NQN, listen_address=self.listen_address(path)
+            "nvmf_subsystem_add_listener",
+            nqn=NQN,
+            listen_address=self.listen_address(path),
+            **options,
         )
 
     def remove_listener(self, path: int) -> None:

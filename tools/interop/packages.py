@@ -25,6 +25,12 @@ PROGRAMS = {
 }
 EMULATOR = ("qemu-system-x86_64", "qemu-system-x86")
 
+# What makes the handshakes for the kernel's TLS, and what puts keys into its keyring. They are of a release that has them,
+# and come with that release's libraries, the C library included.
+TLS_PACKAGES = ("ktls-utils", "keyutils")
+TLS_PROGRAMS = ("usr/sbin/tlshd", "usr/bin/keyctl")
+TLS_RELEASE = "trixie"
+
 
 class PreparationError(Exception):
     """The machine cannot be made ready; the text says what is missing."""
@@ -66,17 +72,19 @@ def os_codename() -> str:
 
 
 class Apt:
-    """The package client with a source list of our own: the machine's mirrors plus backports."""
+    """The package client with a source list of our own: the machine's mirrors plus backports, or those mirrors with
+    another release, of which nothing is installed."""
 
-    def __init__(self, cache: Path) -> None:
-        self.root = cache / "apt"
+    def __init__(self, cache: Path, release: str | None = None) -> None:
+        self.release = release
+        self.root = cache / (f"apt-{release}" if release else "apt")
         self.codename = os_codename()
         self.backports = f"{self.codename}-backports"
         self.updated = False
 
     def options(self) -> list[str]:
         """Options that put the client onto our own lists."""
-        return [
+        options = [
             "-q",
             *("-o", f"Dir::Etc::sourcelist={self.root / 'sources.list'}"),
             *("-o", "Dir::Etc::sourceparts=-"),
@@ -84,12 +92,21 @@ class Apt:
             *("-o", "APT::Sandbox::User=root"),
             *("-o", "DPkg::Lock::Timeout=180"),
         ]
+        if self.release:
+            # As if nothing were installed: every library is wanted.
+            options += [
+                *("-o", f"Dir::State::status={self.root / 'status'}"),
+                *("-o", f"Dir::Cache::archives={self.root / 'archives'}"),
+            ]
+        return options
 
     def update(self) -> None:
         """Writes the source list and fetches the package lists, once a run."""
         if self.updated:
             return
-        (self.root / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        for folder in ("lists", "archives"):
+            (self.root / folder / "partial").mkdir(parents=True, exist_ok=True)
+        (self.root / "status").touch()
         (self.root / "sources.list").write_text(self.source_list(), encoding="utf-8")
         run(["apt-get", *self.options(), "update"], timeout_s=300)
         self.updated = True
@@ -111,6 +128,10 @@ class Apt:
         for target in targets.split():
             uri, release, component = target.split("|")
             if component != "main" or not release.startswith(self.codename):
+                continue
+            if self.release:
+                if release == self.codename:
+                    lines.add(f"deb {signed}{uri} {self.release} main\n")
                 continue
             lines.add(f"deb {signed}{uri} {release} main\n")
             if release == self.codename:
@@ -146,6 +167,13 @@ class Apt:
         if not files:
             raise PreparationError(f"apt-get download left no file for {package}")
         return files[-1]
+
+    def download_all(self, packages: tuple[str, ...]) -> list[Path]:
+        """Downloads packages with everything that they need, without installing them."""
+        self.update()
+        options = ["install", "-y", "--download-only", "--no-install-recommends"]
+        run(["apt-get", *self.options(), *options, *packages], timeout_s=600)
+        return sorted((self.root / "archives").glob("*.deb"))
 
     def newest(self, pattern: str) -> str:
         """The newest package whose name matches."""
@@ -200,6 +228,22 @@ def unpack_kernel(cache: Path) -> Path:
     shutil.rmtree(staging, ignore_errors=True)
     run(["dpkg-deb", "-x", str(package), str(staging)], timeout_s=120)
     package.unlink()
+    shutil.rmtree(root, ignore_errors=True)
+    staging.rename(root)
+    return root
+
+
+def unpack_tls(cache: Path) -> Path:
+    """The unpacked programs for the kernel's TLS, with their libraries; they stay until the cache is removed."""
+    root = cache / "tls"
+    if all((root / program).exists() for program in TLS_PROGRAMS):
+        return root
+    apt = Apt(cache, TLS_RELEASE)
+    staging = cache / "tls.part"
+    shutil.rmtree(staging, ignore_errors=True)
+    for package in apt.download_all(TLS_PACKAGES):
+        run(["dpkg-deb", "-x", str(package), str(staging)], timeout_s=120)
+    shutil.rmtree(apt.root)
     shutil.rmtree(root, ignore_errors=True)
     staging.rename(root)
     return root

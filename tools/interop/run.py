@@ -24,6 +24,7 @@ import self_cases  # noqa: E402
 import suite  # noqa: E402
 import target_cases  # noqa: E402
 import target_path_cases  # noqa: E402
+import tls_cases  # noqa: E402
 from bench import Bench  # noqa: E402
 from guest import GuestError  # noqa: E402
 from ours import CONTROLLER, SHELL  # noqa: E402
@@ -36,6 +37,7 @@ CASE_MODULES = (
     target_cases,
     target_path_cases,
     auth_cases,
+    tls_cases,
 )
 DIRECTIONS = ("self", "host", "target")
 PROGRAMS = ("pollux", "pollux-perf", SHELL, CONTROLLER)

@@ -23,6 +23,10 @@ pub enum AuthError {
     /// The controller has sent what it must not.
     #[error("the controller sent {0}")]
     Protocol(&'static str),
+    /// The connection has ended before the authentication did. Controllers may end it without a word where a key is wrong:
+    /// Linux does now and then.
+    #[error("the controller ended the connection without saying why (wrong or missing key?)")]
+    Ended,
     /// It knows no such commands, or not now.
     #[error("the controller refuses an authentication command: {0}")]
     Command(Status),

@@ -5,7 +5,7 @@ use pollux_nvme_tcp::auth::{
     Answered, AuthError, ControllerTransaction, DhGroup, Hash, HostAuth, Keys, Names, Nonce,
     Policy, Secret,
 };
-use pollux_nvme_tcp::host::QueueError;
+use pollux_nvme_tcp::host::{ConnectOptions, QueueError};
 use pollux_nvme_tcp::spec::Cqe;
 use pollux_nvme_tcp::spec::fabrics::ConnectSuccess;
 use pollux_nvme_tcp::spec::opcode::fctype;
@@ -40,14 +40,8 @@ fn says_nothing(message: usize, at: usize) -> bool {
     matches!((message, at), (_, 2 | 3 | 7) | (1, 9..16))
 }
 
-/// Answers as a controller would, its messages by their number going through `change`, until the host has gone, or has sent
-/// its last message.
-fn serve(
-    peer: &mut Peer,
-    hostnqn: &str,
-    message: usize,
-    change: &dyn Fn(&mut Vec<u8>),
-) -> Checked<()> {
+/// Answers Connect: the host has to authenticate.
+fn require(peer: &mut Peer) -> Checked<()> {
     peer.accept_icreq(0)?;
     let connect = peer.command()?;
     let success = ConnectSuccess::new().with_cntlid(1).with_atr(true);
@@ -56,7 +50,18 @@ fn serve(
         result,
         ..Cqe::default()
     };
-    peer.complete(connect.cid.get(), cqe)?;
+    peer.complete(connect.cid.get(), cqe)
+}
+
+/// Answers as a controller would, its messages by their number going through `change`, until the host has gone, or has sent
+/// its last message.
+fn serve(
+    peer: &mut Peer,
+    hostnqn: &str,
+    message: usize,
+    change: &dyn Fn(&mut Vec<u8>),
+) -> Checked<()> {
+    require(peer)?;
     let names = Names {
         host: hostnqn.into(),
         subsystem: nqn().as_str().into(),
@@ -102,18 +107,23 @@ fn serve(
     }
 }
 
-/// Connects a queue; how it has come off. `None`: it is ready.
-fn exchange(
-    host: &TestHost,
-    message: usize,
-    change: &dyn Fn(&mut Vec<u8>),
-) -> Checked<Option<QueueError>> {
+fn options(host: &TestHost) -> ConnectOptions {
     let mut options = host.options();
     options.auth = Some(HostAuth {
         keys: keys(),
         policy: policy(),
         threads: true,
     });
+    options
+}
+
+/// Connects a queue; how it has come off. `None`: it is ready.
+fn exchange(
+    host: &TestHost,
+    message: usize,
+    change: &dyn Fn(&mut Vec<u8>),
+) -> Checked<Option<QueueError>> {
+    let options = options(host);
     let hostnqn = options.host.nqn.as_str().to_owned();
     let (mut peer, events) = host.queue(options)?;
     serve(&mut peer, &hostnqn, message, change)?;
@@ -175,5 +185,17 @@ fn a_controllers_messages_changed_and_cut() {
     assert!(malformed >= 100);
     println!("{malformed} malformed exchanges");
     assert_eq!(exchange(&host, usize::MAX, &|_| ()), Ok(None));
+    host.stop();
+}
+
+#[test]
+fn a_controller_that_ends_the_connection_instead() {
+    let host = TestHost::start();
+    let (mut peer, events) = host.queue(options(&host)).unwrap();
+    require(&mut peer).unwrap();
+    peer.command().unwrap();
+    peer.wire.finish();
+    let error = QueueError::Authentication(AuthError::Ended);
+    assert_eq!(first(&events).unwrap(), Some(error));
     host.stop();
 }
