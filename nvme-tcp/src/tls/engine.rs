@@ -254,6 +254,8 @@ fn would_block() {
 
 #[cfg(test)]
 mod tests {
+    use s2n_tls::enums::PeerKeyUpdate;
+
     use super::super::psk::{ConfiguredPsk, IdentityVersion};
     use super::*;
 
@@ -343,6 +345,63 @@ mod tests {
                 assert!(read == data && !target.has_decrypted());
             }
         }
+    }
+
+    /// What has arrived, decrypted: `len` bytes.
+    fn read(engine: &mut Engine, records: &[u8], len: usize, sent: &mut Vec<u8>) -> Vec<u8> {
+        let mut data = vec![0; len];
+        let mut at = 0;
+        let mut wire = Wire {
+            incoming: records,
+            outgoing: sent,
+        };
+        while at < len {
+            let read = engine.decrypt(&mut data[at..], &mut wire).unwrap();
+            at += read.expect("all of it has arrived");
+        }
+        data
+    }
+
+    /// The library changes its sending keys by itself before a key has encrypted as many records as it may, 2^24.5 of them;
+    /// here it does so earlier.
+    #[test]
+    fn keys_that_change_while_data_flows() {
+        let key = psk(7, 48, IdentityVersion::V0);
+        let [host, target] = shake(std::slice::from_ref(&key), std::slice::from_ref(&key));
+        let (mut host, mut target) = (host.unwrap(), target.unwrap());
+        let data: Vec<u8> = (0..40_000u32).map(|n| (n % 251) as u8).collect();
+        for round in 0..3 {
+            for side in [Side::Host, Side::Target] {
+                let (from, to) = match side {
+                    Side::Host => (&mut host, &mut target),
+                    Side::Target => (&mut target, &mut host),
+                };
+                let (mut plain, mut changed) = (Vec::new(), Vec::new());
+                from.encrypt(&data, &mut plain).unwrap();
+                assert_eq!(read(to, &plain, data.len(), &mut Vec::new()), data);
+                from.connection
+                    .request_key_update(PeerKeyUpdate::KeyUpdateNotRequested)
+                    .unwrap();
+                from.encrypt(&data, &mut changed).unwrap();
+                // One record more, which says so.
+                assert!(changed.len() > plain.len(), "round {round}, {side:?}");
+                let mut answer = Vec::new();
+                assert_eq!(read(to, &changed, data.len(), &mut answer), data);
+                assert!(answer.is_empty(), "nobody was asked to do the same");
+            }
+        }
+        // With the keys of before it is noise.
+        let mut records = Vec::new();
+        host.connection
+            .request_key_update(PeerKeyUpdate::KeyUpdateNotRequested)
+            .unwrap();
+        host.encrypt(&data[..100], &mut records).unwrap();
+        let update = usize::from(u16::from_be_bytes([records[3], records[4]])) + 5;
+        let mut wire = Wire {
+            incoming: &records[update..],
+            outgoing: &mut Vec::new(),
+        };
+        assert!(target.decrypt(&mut [0; 100], &mut wire).is_err());
     }
 
     #[test]
