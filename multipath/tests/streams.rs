@@ -263,7 +263,7 @@ fn carry(idle: Idle, dribble: bool, blocks: u32, psk: Option<&ConfiguredPsk>) {
     };
     let mut request = AttachRequest::new("Nvme0", transport);
     request.options.tls = psk.map(|psk| HostTls {
-        psk: psk.clone(),
+        psk: psk.clone().into(),
         threads: true,
     });
     host.attach(request).unwrap();

@@ -64,9 +64,16 @@ impl Control {
 
 impl Member {
     fn set_keys(&mut self, auth: Option<&HostAuth>, key_names: Option<&KeyNames>) {
+        let concatenates = self.options.auth.as_ref().is_some_and(|a| a.concatenate);
         self.options.auth = auth.cloned();
+        if let Some(auth) = &mut self.options.auth {
+            auth.concatenate = concatenates;
+        }
         self.options.key_names = key_names.cloned();
-        self.controller_options.connect.auth = auth.cloned();
+        self.controller_options
+            .connect
+            .auth
+            .clone_from(&self.options.auth);
     }
 
     /// Authenticates on all queues, which go on serving. A queue that fails is lost.

@@ -168,12 +168,15 @@ impl Control {
     }
 
     /// Polls every controller and takes their events.
-    fn poll_controllers(&mut self) -> Progress {
+    fn poll_controllers(&mut self, cx: &mut Context<'_>) -> Progress {
         let now = self.shared.now;
         let (mut progress, mut has_events) = (Progress::Idle, false);
         for member in self.members.iter_mut() {
             if let Some(controller) = &mut member.controller {
                 progress = progress.or(controller.poll(now));
+                if controller.is_to_connect_again() {
+                    controller.connect_again(cx.net(), now);
+                }
                 has_events |= controller.has_events();
             }
         }
@@ -210,7 +213,7 @@ impl Control {
     fn turn(&mut self, cx: &mut Context<'_>) -> Progress {
         self.shared.now = cx.now();
         let is_due = self.shared.now >= self.due;
-        let mut progress = self.poll_controllers();
+        let mut progress = self.poll_controllers(cx);
         if self.is_settled && progress == Progress::Idle && !is_due && self.discoveries.is_empty() {
             return Progress::Idle;
         }

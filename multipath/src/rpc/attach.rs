@@ -66,6 +66,7 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
     let io_timeout_us: Option<u64> = params.optional("timeout_us")?;
     let psk: Option<String> = params.optional("psk")?;
     let key_names = KeyNames::take(params)?;
+    let concatenate: Option<bool> = params.optional("secure_concatenation")?;
     let interval_sec: Option<u32> = params.optional("dhchap_interval_sec")?;
     params.unused::<String>(&["priority", "hostsvcid"])?;
     params.unused::<u32>(&["num_io_queues", "max_bdevs"])?;
@@ -78,7 +79,18 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
         ));
     };
     let auth = key_names.as_ref().map(|names| keys::auth(state, names));
-    let auth = auth.transpose()?;
+    let mut auth = auth.transpose()?;
+    if concatenate == Some(true) {
+        if psk.is_some() {
+            let text = "'secure_concatenation' makes a key of its own: it does not go with 'psk'";
+            return Err(RpcError::invalid_params(text));
+        }
+        let Some(auth) = &mut auth else {
+            let text = "'secure_concatenation' needs a 'dhchap_key'";
+            return Err(RpcError::invalid_params(text));
+        };
+        auth.concatenate = true;
+    }
     let tls = psk
         .as_ref()
         .map(|name| keys::tls(state, name))

@@ -110,6 +110,9 @@ fn attach_call(
     if let Some(name) = &options.psk_name {
         params.insert("psk".into(), name.as_str().into());
     }
+    if options.auth.as_ref().is_some_and(|auth| auth.concatenate) {
+        params.insert("secure_concatenation".into(), true.into());
+    }
     if let Some(names) = &options.key_names {
         names.put(&mut params);
     }

@@ -36,6 +36,7 @@ pub(super) fn auth(state: &State, names: &KeyNames) -> Result<HostAuth, RpcError
         keys: state.keyring.keys(names)?,
         policy: state.options.auth.policy(),
         threads: true,
+        concatenate: false,
     })
 }
 
@@ -50,7 +51,7 @@ pub(super) fn auth(_: &State, names: &KeyNames) -> Result<HostAuth, RpcError> {
 #[cfg(feature = "tls")]
 pub(super) fn tls(state: &State, name: &str) -> Result<HostTls, RpcError> {
     Ok(HostTls {
-        psk: state.keyring.psk(name)?,
+        psk: state.keyring.psk(name)?.into(),
         threads: true,
     })
 }

@@ -146,6 +146,64 @@ fn attach_with_keys() {
     w.await_paths(&[[true, true, true], [false, true, true]]);
 }
 
+/// Both sides make a key for TLS of their authentication, and every queue of the controller comes with it, to the listener that
+/// others use without; after each reset with a new one.
+#[test]
+fn secure_concatenation() {
+    let files = Files::named("concatenation");
+    let mut w = World::new();
+    require(&w, 1, Some(2));
+    for byte in [1, 2, 3] {
+        let key = json!({"name": format!("key{byte}"), "path": files.key(byte)});
+        w.call("keyring_file_add_key", key);
+    }
+    let asks = |more: Value| {
+        let mut all = json!({"hostnqn": HOST, "secure_concatenation": true});
+        for (name, value) in more.as_object().unwrap() {
+            all[name] = value.clone();
+        }
+        all
+    };
+    for (more, code, words) in [
+        (json!({}), -32602, "dhchap_key"),
+        (json!({"dhchap_key": "key3"}), -5, "authentication failed"),
+        (
+            json!({"dhchap_key": "key1", "dhchap_ctrlr_key": "key3"}),
+            -5,
+            "does not prove",
+        ),
+    ] {
+        let params = w.params(0, asks(more));
+        let (found, text) = w.fail("bdev_nvme_attach_controller", params);
+        assert!(found == code && text.contains(words), "{found} {text}");
+    }
+    let both = json!({"dhchap_key": "key1", "dhchap_ctrlr_key": "key2"});
+    assert_eq!(w.attach(0, asks(both)), json!(["Nvme0n1"]));
+    // Another host of the same listener, without TLS: it is told apart by its first bytes.
+    let plain = json!({"hostnqn": HOST, "dhchap_key": "key1", "name": "Plain"});
+    let params = w.params(0, plain);
+    w.call("bdev_nvme_attach_controller", params);
+    let one_way = asks(json!({"dhchap_key": "key1"}));
+    w.attach(1, one_way);
+    w.await_paths(&[[true, true, true], [false, true, true]]);
+    let secure = |w: &World| -> Vec<Vec<bool>> {
+        let status = w.target.status();
+        let controllers = status.subsystems[0].controllers.iter();
+        let mut all: Vec<Vec<bool>> = controllers
+            .map(|c| c.qpairs.iter().map(|q| q.secure).collect())
+            .collect();
+        all.sort();
+        all
+    };
+    let wanted = vec![vec![false; 3], vec![true; 3], vec![true; 3]];
+    assert_eq!(secure(&w), wanted);
+    w.call("bdev_nvme_reset_controller", json!({"name": "Nvme0"}));
+    w.await_paths(&[[true, true, true], [false, true, true]]);
+    assert_eq!(secure(&w), wanted);
+    let saved = w.call("framework_get_config", json!({"name": "bdev"}));
+    assert!(saved.to_string().contains("secure_concatenation"));
+}
+
 /// The host's key at the target becomes another one; connections that there are stay.
 fn change(w: &World, host: u8, controller: Option<u8>) {
     let (host, keys) = (HostNqn::new(HOST).unwrap(), Some(keys_of(host, controller)));

@@ -4,6 +4,7 @@ use crate::spec::authentication::Explanation;
 use std::time::Duration;
 
 use super::AuthError;
+use crate::tls::{HostPsk, HostTls};
 
 macro_rules! impossible {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -122,6 +123,17 @@ impl ControllerTransaction {
     }
 
     /// Never.
+    #[must_use]
+    pub fn with_concatenation(self, _: bool) -> Self {
+        self
+    }
+
+    /// Never.
+    pub(crate) fn host_psk(&self) -> Option<HostPsk> {
+        match *self {}
+    }
+
+    /// Never.
     pub fn outcome(&self) -> Option<Result<Agreed, Explanation>> {
         match *self {}
     }
@@ -146,6 +158,17 @@ impl HostTransaction {
     /// Never.
     pub fn new(_: Names, keys: Keys, _: Policy, _: Nonce, _: u16) -> Self {
         match keys {}
+    }
+
+    /// Never.
+    #[must_use]
+    pub fn with_concatenation(self) -> Self {
+        self
+    }
+
+    /// Never.
+    pub(crate) fn host_tls(&self, _: bool) -> Option<HostTls> {
+        match *self {}
     }
 
     /// Never.

@@ -3,11 +3,12 @@
 use zeroize::Zeroizing;
 
 use super::dh::{Job, Powers};
-use super::response::{Agreed, Keys, Names, Nonce, Policy, Proof};
+use super::response::{Agreed, Keys, Names, Nonce, Policy, Proof, generate};
 use super::{DhGroup, Hash};
 use crate::spec::authentication::{
-    Body, DhGroupId, Explanation, HashId, Message, Offer, SC_C_NONE, SEND_MAX,
+    Body, DhGroupId, Explanation, HashId, Message, Offer, SC_C_NEW_TLS_PSK, SC_C_NONE, SEND_MAX,
 };
+use crate::tls::{HostPsk, TlsPsk};
 
 /// What an Authentication Receive command gets.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +68,10 @@ pub struct ControllerTransaction {
     group: DhGroup,
     /// The own DH value, which the other side must not send back.
     public: Vec<u8>,
+    /// Whether a key for TLS may come out of it.
+    may_concatenate: bool,
+    sc_c: u8,
+    generated: Option<TlsPsk>,
 }
 
 impl ControllerTransaction {
@@ -82,7 +87,28 @@ impl ControllerTransaction {
             hash: Hash::Sha256,
             group: DhGroup::Null,
             public: Vec::new(),
+            may_concatenate: false,
+            sc_c: SC_C_NONE,
+            generated: None,
         }
+    }
+
+    /// Lets the host ask for a key for TLS to come out of it (secure concatenation).
+    #[must_use]
+    pub fn with_concatenation(mut self, may: bool) -> Self {
+        self.may_concatenate = may;
+        self
+    }
+
+    /// The key for TLS that has come out of it, if it has succeeded and the host has asked for one.
+    pub fn generated(&self) -> Option<&TlsPsk> {
+        let done = matches!(self.state, State::Done { .. });
+        self.generated.as_ref().filter(|_| done)
+    }
+
+    /// The same, as a target keeps it.
+    pub(crate) fn host_psk(&self) -> Option<HostPsk> {
+        self.generated().cloned().map(HostPsk::generated)
     }
 
     /// How it has ended, once it has.
@@ -223,9 +249,12 @@ impl ControllerTransaction {
 
     /// Chooses of what the host offers.
     fn choose(&mut self, sc_c: u8, offer: Option<Offer<'_>>) -> Result<Option<Job>, Explanation> {
-        if sc_c != SC_C_NONE {
-            return Err(Explanation::CONCATENATION_MISMATCH);
+        match sc_c {
+            SC_C_NONE => {}
+            SC_C_NEW_TLS_PSK if self.may_concatenate => self.policy = self.policy.for_tls(),
+            _ => return Err(Explanation::CONCATENATION_MISMATCH),
         }
+        self.sc_c = sc_c;
         let offer = offer.ok_or(Explanation::PROTOCOL_NOT_USABLE)?;
         let offers_hash = |hash: &&Hash| offer.hashes.iter().any(|&id| HashId(id) == hash.id());
         let offers_group =
@@ -244,14 +273,17 @@ impl ControllerTransaction {
 
     fn on_reply(&mut self, reply: Reply, dh: &[u8]) -> Option<Job> {
         let has_dh = self.group != DhGroup::Null;
+        // A challenge without a number asks for no proof: it is there to make a key of.
+        let concatenates = self.sc_c != SC_C_NONE;
+        let challenge_fits = match &reply.challenge {
+            Some((seqnum, _)) => *seqnum != 0 || concatenates,
+            None => !concatenates,
+        };
         let fits = reply.response.len() == self.hash.size()
             && dh.is_empty() != has_dh
             && dh.len() <= self.group.value_len()
             && (dh.is_empty() || dh != self.public)
-            && reply
-                .challenge
-                .as_ref()
-                .is_none_or(|(seqnum, _)| *seqnum != 0);
+            && challenge_fits;
         if !fits {
             return self.fail(Explanation::INCORRECT_PAYLOAD);
         }
@@ -269,6 +301,7 @@ impl ControllerTransaction {
         let proof = Proof {
             hash: self.hash,
             t_id: self.t_id,
+            sc_c: self.sc_c,
             seqnum: self.nonce.seqnum,
             challenge: &self.nonce.challenge[..self.hash.size()],
             shared,
@@ -282,6 +315,16 @@ impl ControllerTransaction {
             self.state = State::Success1 { response: None };
             return;
         };
+        if let Some(shared) = shared
+            && self.sc_c != SC_C_NONE
+        {
+            let challenges = [proof.challenge, challenge];
+            self.generated = generate(self.hash, shared, challenges, &self.names);
+            if *seqnum == 0 {
+                self.state = State::Success1 { response: None };
+                return;
+            }
+        }
         let own = Proof {
             seqnum: *seqnum,
             challenge,

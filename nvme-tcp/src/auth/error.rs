@@ -9,8 +9,8 @@ pub enum AuthError {
     /// The controller wants what this host was given no key for.
     #[error("the controller requires authentication, and no key was given (dhchap_key)")]
     NoKey,
-    /// The controller wants a secure channel on top, which this host cannot make.
-    #[error("the controller requires a secure channel by authentication, which is not supported")]
+    /// The controller wants a secure channel on top, which this host was not told to make.
+    #[error("the controller requires a secure channel by authentication (secure_concatenation)")]
     SecureChannel,
     /// The controller has ended it. It does not say what was wrong.
     #[error("the controller refuses: {explanation}{hint}", explanation = .0, hint = hint(*.0))]

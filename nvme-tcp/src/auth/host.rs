@@ -3,9 +3,10 @@
 use zeroize::Zeroizing;
 
 use super::dh::{Job, Powers};
-use super::response::{Agreed, Keys, Names, Nonce, Policy, Proof};
+use super::response::{Agreed, Keys, Names, Nonce, Policy, Proof, generate};
 use super::{AuthError, DhGroup, Hash};
-use crate::spec::authentication::{Body, Explanation, Message, Offer, SC_C_NONE};
+use crate::spec::authentication::{Body, Explanation, Message, Offer, SC_C_NEW_TLS_PSK, SC_C_NONE};
+use crate::tls::{HostTls, TlsPsk};
 
 /// What a host is to do next.
 #[derive(Debug)]
@@ -66,6 +67,8 @@ pub struct HostTransaction {
     hash: Hash,
     group: DhGroup,
     shared: Option<Zeroizing<Vec<u8>>>,
+    sc_c: u8,
+    generated: Option<TlsPsk>,
 }
 
 impl HostTransaction {
@@ -81,7 +84,37 @@ impl HostTransaction {
             hash: Hash::Sha256,
             group: DhGroup::Null,
             shared: None,
+            sc_c: SC_C_NONE,
+            generated: None,
         }
+    }
+
+    /// Asks for a key for TLS to come out of it (secure concatenation).
+    #[must_use]
+    pub fn with_concatenation(mut self) -> Self {
+        self.policy = self.policy.for_tls();
+        self.sc_c = SC_C_NEW_TLS_PSK;
+        self
+    }
+
+    /// The key for TLS that has come out of it, once it has succeeded.
+    pub fn generated(&self) -> Option<&TlsPsk> {
+        let done = matches!(self.state, State::Done);
+        self.generated.as_ref().filter(|_| done)
+    }
+
+    /// The same, as connections are made with it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn host_tls(&self, threads: bool) -> Option<HostTls> {
+        let key = self.generated()?.clone();
+        let psk = crate::tls::HostKey::Generated(key);
+        Some(HostTls { psk, threads })
+    }
+
+    /// Nothing: there is no TLS.
+    #[cfg(not(feature = "tls"))]
+    pub(crate) fn host_tls(&self, _: bool) -> Option<HostTls> {
+        None
     }
 
     /// What is to be done next. Asked again for what was handed out, it says what follows that.
@@ -94,7 +127,7 @@ impl HostTransaction {
                     hashes: &hashes,
                     groups: &groups,
                 });
-                let sc_c = SC_C_NONE;
+                let sc_c = self.sc_c;
                 self.go(State::Challenge, &Body::Negotiate { sc_c, offer })
             }
             State::ToCompute(challenge) => {
@@ -234,9 +267,15 @@ impl HostTransaction {
             .proof(challenge.seqnum, &challenge.challenge)
             .of_host(&self.keys.host);
         let asks = self.keys.controller.is_some();
+        let own = &self.nonce.challenge[..self.hash.size()];
+        let concatenates = self.sc_c != SC_C_NONE;
+        if let Some(shared) = self.shared.as_ref().filter(|_| concatenates) {
+            let challenges = [challenge.challenge.as_slice(), own];
+            self.generated = generate(self.hash, shared, challenges, &self.names);
+        }
         let body = Body::Reply {
             response: &response,
-            challenge: asks.then_some(&self.nonce.challenge[..self.hash.size()]),
+            challenge: (asks || concatenates).then_some(own),
             seqnum: if asks { self.nonce.seqnum } else { 0 },
             dh,
         };
@@ -275,6 +314,7 @@ impl HostTransaction {
         Proof {
             hash: self.hash,
             t_id: self.t_id,
+            sc_c: self.sc_c,
             seqnum,
             challenge,
             shared: self.shared.as_ref().map(|shared| shared.as_slice()),

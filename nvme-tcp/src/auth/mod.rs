@@ -89,6 +89,9 @@ pub struct HostAuth {
     pub policy: Policy,
     /// Another thread may do what takes milliseconds; in a simulation there is none.
     pub threads: bool,
+    /// The authentication of the admin queue is to bring a key for TLS, with which the host comes again, on all queues
+    /// (secure concatenation). Without the feature `tls` that fails.
+    pub concatenate: bool,
 }
 
 #[cfg(feature = "auth")]

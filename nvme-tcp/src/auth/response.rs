@@ -7,7 +7,8 @@ use std::io;
 use zeroize::Zeroizing;
 
 use super::{DhGroup, Hash, Secret};
-use crate::spec::authentication::{HASH_LEN_MAX, SC_C_NONE};
+use crate::spec::authentication::HASH_LEN_MAX;
+use crate::tls::TlsPsk;
 
 /// The secrets of a host at a subsystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,17 @@ pub struct Policy {
     pub hashes: Vec<Hash>,
     /// Groups, the preferred first.
     pub groups: Vec<DhGroup>,
+}
+
+impl Policy {
+    /// What of it a key for TLS can be made with: values of a group, and the hash function of a cipher suite.
+    #[must_use]
+    pub(super) fn for_tls(&self) -> Self {
+        let mut policy = self.clone();
+        policy.hashes.retain(|&hash| hash != Hash::Sha512);
+        policy.groups.retain(|&group| group != DhGroup::Null);
+        policy
+    }
 }
 
 impl Default for Policy {
@@ -109,6 +121,7 @@ impl fmt::Debug for Nonce {
 pub(super) struct Proof<'a> {
     pub(super) hash: Hash,
     pub(super) t_id: u16,
+    pub(super) sc_c: u8,
     pub(super) seqnum: u32,
     pub(super) challenge: &'a [u8],
     /// What both sides know by Diffie-Hellman.
@@ -169,7 +182,7 @@ impl Proof<'_> {
             &challenge,
             &seqnum,
             &t_id,
-            &[SC_C_NONE],
+            &[self.sc_c],
             label,
             own.as_bytes(),
             &[0],
@@ -179,9 +192,23 @@ impl Proof<'_> {
     }
 }
 
+/// The key for TLS that both sides make of what they know by Diffie-Hellman and of both challenges (8.3.5.5.9), as it is
+/// used between these two.
+pub(super) fn generate(
+    hash: Hash,
+    shared: &[u8],
+    [of_controller, of_host]: [&[u8]; 2],
+    names: &Names,
+) -> Option<TlsPsk> {
+    let session_key = hash.digest(shared);
+    let psk = hash.hmac(&session_key, &[of_controller, of_host]);
+    TlsPsk::generated(hash, &psk, &names.host, &names.subsystem)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::authentication::SC_C_NONE;
 
     /// Computed with Python's `hmac` and `hashlib`, as the specification's formulas say.
     #[test]
@@ -235,6 +262,7 @@ mod tests {
             let proof = Proof {
                 hash,
                 t_id: 0x1234,
+                sc_c: SC_C_NONE,
                 seqnum: 0x89AB_CDEF,
                 challenge: &challenge,
                 shared,

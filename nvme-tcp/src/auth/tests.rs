@@ -102,6 +102,72 @@ fn every_hash_group_and_direction() {
     }
 }
 
+/// Both have the same key, a new one each time, whether the controller proves itself as well or not; without a group, or with
+/// the hash function that no cipher suite has, or where the controller does not want it, there is none.
+#[test]
+fn keys_for_tls_come_out_of_it() {
+    let mut seen = Vec::new();
+    for hash in [Hash::Sha256, Hash::Sha384] {
+        for of_controller in [None, Some(9)] {
+            let mut host = host(keys(1, of_controller), only(hash, DhGroup::Ffdhe2048));
+            host = host.with_concatenation();
+            let mut controller = controller(keys(1, Some(9)), Policy::default());
+            controller = controller.with_concatenation(true);
+            assert!(host.generated().is_none() && controller.generated().is_none());
+            let (ended, _) = run(&mut host, &mut controller, |_, _| {});
+            assert_eq!(ended.unwrap().both_ways, of_controller.is_some());
+            let key = host.generated().unwrap();
+            assert_eq!(Some(key), controller.generated());
+            assert_eq!(key.suite.hash(), hash);
+            let start = format!(
+                "NVMe1G{:02} {} {} ",
+                hash.id().0,
+                names().host,
+                names().subsystem
+            );
+            assert!(key.identity.starts_with(&start), "{}", key.identity);
+            assert!(!seen.contains(key));
+            seen.push(key.clone());
+        }
+    }
+    let refused = |policy, may| {
+        let mut host = host(keys(1, None), policy).with_concatenation();
+        let mut controller = controller(keys(1, None), Policy::default()).with_concatenation(may);
+        let ended = run(&mut host, &mut controller, |_, _| {}).0.unwrap_err();
+        assert!(host.generated().is_none() && controller.generated().is_none());
+        ended
+    };
+    for (policy, may, explanation) in [
+        (
+            Policy::default(),
+            false,
+            Explanation::CONCATENATION_MISMATCH,
+        ),
+        (
+            only(Hash::Sha512, DhGroup::Ffdhe2048),
+            true,
+            Explanation::HASH_NOT_USABLE,
+        ),
+        (
+            only(Hash::Sha256, DhGroup::Null),
+            true,
+            Explanation::DH_GROUP_NOT_USABLE,
+        ),
+    ] {
+        assert_eq!(refused(policy, may), AuthError::Refused(explanation));
+    }
+    // Whoever changes on the way what is asked for gets no further: what is asked for is part of the proof.
+    let mut host = host(keys(1, None), only(Hash::Sha256, DhGroup::Ffdhe2048)).with_concatenation();
+    let mut controller = controller(keys(1, None), Policy::default()).with_concatenation(true);
+    let without = |number: usize, bytes: &mut Vec<u8>| {
+        if number == 0 {
+            bytes[6] = 0;
+        }
+    };
+    let (ended, outcome) = run(&mut host, &mut controller, without);
+    assert!(ended.is_err() && outcome.is_some_and(|outcome| outcome.is_err()));
+}
+
 #[test]
 fn the_controllers_choice_is_the_first_of_its_own_that_is_offered() {
     let policy = Policy {

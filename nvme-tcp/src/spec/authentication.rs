@@ -114,6 +114,8 @@ const PROTOCOL_DHCHAP: u8 = 0x01;
 const RC_FAILURE: u8 = 0x01;
 /// SC_C: no secure channel is to come out of this.
 pub const SC_C_NONE: u8 = 0x00;
+/// SC_C: a new pre-shared key for TLS is to come out of this (NEWTLSPSK).
+pub const SC_C_NEW_TLS_PSK: u8 = 0x02;
 
 open_code! {
     /// Identifier of a hash function.

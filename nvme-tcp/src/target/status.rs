@@ -151,6 +151,8 @@ pub struct QpairStatus {
     pub local: SocketAddr,
     /// Header and data digests are in use.
     pub digests: (bool, bool),
+    /// Nobody listens: it comes by TLS.
+    pub secure: bool,
     /// What its host has authenticated with, if it had to.
     pub auth: Option<Agreed>,
     /// Commands and bytes.

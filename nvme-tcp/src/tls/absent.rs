@@ -25,6 +25,12 @@ impl HostTls {
 }
 
 impl HostPsk {
+    /// Never: nobody may ask for one.
+    #[cfg(feature = "auth")]
+    pub(crate) fn generated(_: super::TlsPsk) -> Self {
+        unreachable!("no authentication makes a key for TLS where there is none")
+    }
+
     /// Never.
     pub fn name(&self) -> &str {
         match *self {}
@@ -38,8 +44,14 @@ impl Session {
         stream: Stream,
         _: impl Iterator<Item = &'a HostPsk>,
         _: bool,
+        _: bool,
     ) -> (Stream, Option<Self>) {
         (stream, None)
+    }
+
+    /// Never.
+    pub(crate) fn is_open(&self) -> bool {
+        match *self {}
     }
 
     /// Never.

@@ -21,7 +21,7 @@ pub use self::psk::{CipherSuite, ConfiguredPsk, IdentityVersion, PskError, TlsPs
 #[cfg(feature = "tls")]
 pub(crate) use self::secure::Session;
 #[cfg(feature = "tls")]
-pub use self::secure::{HostPsk, HostTls};
+pub use self::secure::{HostKey, HostPsk, HostTls};
 
 #[cfg(not(feature = "tls"))]
 mod absent;

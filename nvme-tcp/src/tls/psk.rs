@@ -204,15 +204,7 @@ impl ConfiguredPsk {
                 let identity = format!("NVMe0R{specifier:02} {hostnqn} {subnqn}");
                 (identity.clone(), identity)
             }
-            IdentityVersion::V1 => {
-                let (host, subsystem) = (hostnqn.as_bytes(), subnqn.as_bytes());
-                let parts: [&[u8]; 5] = [host, b" ", subsystem, b" ", DIGEST_LABEL];
-                let digest = BASE64.encode(&*hash.hmac(&retained, &parts));
-                (
-                    format!("NVMe1R{specifier:02} {hostnqn} {subnqn} {digest}"),
-                    format!("{specifier:02} {digest}"),
-                )
-            }
+            IdentityVersion::V1 => return Ok(with_digest('R', suite, &retained, hostnqn, subnqn)),
         };
         if context.len() > TlsPsk::CONTEXT_MAX {
             return Err(PskError::IdentityTooLong(context.len()));
@@ -225,7 +217,38 @@ impl ConfiguredPsk {
     }
 }
 
+/// The key and the identity that has a digest, of a retained PSK (R) or a generated one (G).
+fn with_digest(kind: char, suite: CipherSuite, psk: &[u8], host: &str, subsystem: &str) -> TlsPsk {
+    let hash = suite.hash();
+    let specifier = hash.id().0;
+    let parts: [&[u8]; 5] = [
+        host.as_bytes(),
+        b" ",
+        subsystem.as_bytes(),
+        b" ",
+        DIGEST_LABEL,
+    ];
+    let digest = BASE64.encode(&*hash.hmac(psk, &parts));
+    TlsPsk {
+        key: derive(
+            hash,
+            psk,
+            "nvme-tls-psk",
+            &format!("{specifier:02} {digest}"),
+        ),
+        identity: format!("NVMe1{kind}{specifier:02} {host} {subsystem} {digest}"),
+        suite,
+    }
+}
+
 impl TlsPsk {
+    /// The key and the identity of handshakes after a secure concatenation, of the key that came out of it (NVMe Base 2.1,
+    /// 8.3.5.5.9). None of SHA-512, which no cipher suite has.
+    pub(crate) fn generated(hash: Hash, psk: &[u8], host: &str, subsystem: &str) -> Option<Self> {
+        let suite = CipherSuite::ALL.into_iter().find(|s| s.hash() == hash)?;
+        Some(with_digest('G', suite, psk, host, subsystem))
+    }
+
     /// Longest text that a key can be derived with, in bytes.
     const CONTEXT_MAX: usize = 255;
 

@@ -15,9 +15,24 @@ use crate::spec::nqn::{HostNqn, Nqn};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostTls {
     /// Its key.
-    pub psk: ConfiguredPsk,
+    pub psk: HostKey,
     /// Another thread may do what takes long; in a simulation there is none.
     pub threads: bool,
+}
+
+/// The key of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostKey {
+    /// One that it was given.
+    Configured(ConfiguredPsk),
+    /// One that has come out of an authentication with this controller.
+    Generated(TlsPsk),
+}
+
+impl From<ConfiguredPsk> for HostKey {
+    fn from(psk: ConfiguredPsk) -> Self {
+        Self::Configured(psk)
+    }
 }
 
 impl HostTls {
@@ -29,9 +44,14 @@ impl HostTls {
         hostnqn: &Nqn,
         subnqn: &Nqn,
     ) -> Stream {
-        let derive = |version| self.psk.tls_psk(version, hostnqn.as_str(), subnqn.as_str());
-        let keys = IdentityVersion::ALL.into_iter().flat_map(derive).collect();
-        TlsStream::wrap(net, stream, Side::Host, keys, self.threads).0
+        let keys = match &self.psk {
+            HostKey::Configured(psk) => {
+                let derive = |version| psk.tls_psk(version, hostnqn.as_str(), subnqn.as_str());
+                IdentityVersion::ALL.into_iter().flat_map(derive).collect()
+            }
+            HostKey::Generated(key) => vec![key.clone()],
+        };
+        TlsStream::wrap(net, stream, Side::Host, keys, self.threads, false).0
     }
 }
 
@@ -63,6 +83,14 @@ impl HostPsk {
         })
     }
 
+    /// The key that has come out of an authentication. It has no name: nobody saves it.
+    pub(crate) fn generated(key: TlsPsk) -> Self {
+        Self {
+            name: String::new(),
+            keys: [key].into(),
+        }
+    }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.name
@@ -80,16 +108,23 @@ impl fmt::Debug for HostPsk {
 pub(crate) struct Session(Arc<OnceLock<Result<String, TlsError>>>);
 
 impl Session {
-    /// Puts TLS around a connection that was accepted; any of these keys will do.
+    /// Puts TLS around a connection that was accepted; any of these keys will do. If it is `optional`, the peer may do
+    /// without.
     pub(crate) fn accept<'a>(
         net: &mut Net,
         stream: Stream,
         keys: impl Iterator<Item = &'a HostPsk>,
         threads: bool,
+        optional: bool,
     ) -> (Stream, Option<Self>) {
         let keys = keys.flat_map(|psk| psk.keys.iter().cloned()).collect();
-        let (stream, session) = TlsStream::wrap(net, stream, Side::Target, keys, threads);
+        let (stream, session) = TlsStream::wrap(net, stream, Side::Target, keys, threads, optional);
         (stream, Some(session))
+    }
+
+    /// Whether the connection is secure.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.0.get(), Some(Ok(_)))
     }
 
     pub(super) fn set(&self, outcome: Result<String, TlsError>) {

@@ -56,6 +56,8 @@ pub(crate) struct TlsStream {
     shaken: usize,
     threads: bool,
     session: Session,
+    /// Whether the peer may do without TLS.
+    optional: bool,
 }
 
 #[derive(Debug)]
@@ -67,6 +69,8 @@ enum State {
     /// It goes on elsewhere.
     Away(Computation<Shaken>),
     Open(Box<Engine>),
+    /// The peer does without.
+    Plain,
     Broken(TlsError),
 }
 
@@ -89,6 +93,7 @@ impl TlsStream {
         side: Side,
         keys: Vec<TlsPsk>,
         threads: bool,
+        optional: bool,
     ) -> (Stream, Session) {
         let session = Session::default();
         let wrapper = Self {
@@ -100,6 +105,7 @@ impl TlsStream {
             shaken: 0,
             threads,
             session: session.clone(),
+            optional,
         };
         (net.wrap(Box::new(wrapper)), session)
     }
@@ -111,7 +117,7 @@ impl TlsStream {
                 self.push()?;
             }
             match &mut self.state {
-                State::Open(_) => return Ok(true),
+                State::Open(_) | State::Plain => return Ok(true),
                 State::Broken(error) => return Err((*error).into()),
                 State::Away(computation) => match computation.take() {
                     None => return Ok(false),
@@ -119,6 +125,7 @@ impl TlsStream {
                 },
                 State::New(Side::Host, _) => self.step(),
                 State::New(Side::Target, _) | State::Shaking(_) => match self.receive_handshake() {
+                    Ok(()) if matches!(self.state, State::Plain) => {}
                     Ok(()) if whole_records(&self.received) > 0 => self.step(),
                     Ok(()) => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
@@ -144,7 +151,12 @@ impl TlsStream {
             };
             let first = buf.first().filter(|_| self.shaken == 0);
             if first.is_some_and(|kind| !RECORD_KINDS.contains(kind)) {
-                return Err(TlsError::NotTls.into());
+                if !self.optional {
+                    return Err(TlsError::NotTls.into());
+                }
+                self.received = buf.get(..len).unwrap_or_default().to_vec();
+                self.state = State::Plain;
+                return Ok(());
             }
             self.shaken += len;
             if self.shaken > HANDSHAKE_MAX {
@@ -232,6 +244,21 @@ impl TlsStream {
             }
         }
         Ok(Decrypted::Full)
+    }
+
+    /// Reads what a peer sends that does without TLS: first what it was known by.
+    fn read_plain(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if self.received.is_empty() {
+            return self.stream.read_vectored(bufs);
+        }
+        let mut left = self.received.as_slice();
+        let len = io::Read::read_vectored(&mut left, bufs)?;
+        self.received = left.to_vec();
+        // There may be more, and no edge tells of it.
+        if let Some(edges) = &self.edges {
+            edges.raise();
+        }
+        Ok(len)
     }
 
     fn read(&mut self, bufs: &mut Filling<'_, '_>, scratch: &mut Scratch) -> io::Result<()> {
@@ -360,7 +387,7 @@ fn step(state: State, received: Vec<u8>) -> Shaken {
             Ok(Box::new(engine))
         }),
         State::Shaking(engine) => Ok(engine),
-        State::Away(_) | State::Open(_) => Err(TlsError::Closed),
+        State::Away(_) | State::Open(_) | State::Plain => Err(TlsError::Closed),
         State::Broken(error) => Err(error),
     };
     let mut unsent = Vec::new();
@@ -451,6 +478,9 @@ impl StreamWrapper for TlsStream {
         if !self.shake()? {
             return Err(ErrorKind::WouldBlock.into());
         }
+        if matches!(self.state, State::Plain) {
+            return self.read_plain(bufs);
+        }
         // Whoever has nothing more to send does not come to ask for it.
         if !self.unsent.is_empty() {
             let pushed = self.push();
@@ -470,6 +500,9 @@ impl StreamWrapper for TlsStream {
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         if !self.shake()? {
             return Err(ErrorKind::WouldBlock.into());
+        }
+        if matches!(self.state, State::Plain) {
+            return self.stream.write_vectored(bufs);
         }
         if !self.unsent.is_empty() {
             let pushed = self.push();

@@ -113,6 +113,7 @@ fn options(host: &TestHost) -> ConnectOptions {
         keys: keys(),
         policy: policy(),
         threads: true,
+        concatenate: false,
     });
     options
 }

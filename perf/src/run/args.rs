@@ -80,6 +80,16 @@ pub struct RunArgs {
     )]
     pub dhchap_ctrlr_key: Option<Secret>,
 
+    /// Have the authentication bring a key for TLS, and connect again with it (secure concatenation)
+    #[cfg(feature = "auth")]
+    #[arg(
+        long,
+        requires = "dhchap_key",
+        conflicts_with = "tls_psk",
+        help_heading = "Paths"
+    )]
+    pub secure_concatenation: bool,
+
     /// File with the host's key for TLS, for listeners that are secure; with --hostnqn, whose key it is
     #[cfg(feature = "tls")]
     #[arg(long, value_name = "FILE", value_parser = parse_psk, help_heading = "Paths")]
@@ -311,6 +321,7 @@ impl RunArgs {
             },
             policy: Policy::default(),
             threads: true,
+            concatenate: self.secure_concatenation,
         })
     }
 
@@ -324,7 +335,7 @@ impl RunArgs {
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<HostTls> {
         Some(HostTls {
-            psk: self.tls_psk.clone()?,
+            psk: self.tls_psk.clone()?.into(),
             threads: true,
         })
     }

@@ -142,6 +142,7 @@ impl ConnectArgs {
             },
             policy: Policy::default(),
             threads: true,
+            concatenate: false,
         })
     }
 
@@ -154,7 +155,7 @@ impl ConnectArgs {
     #[cfg(feature = "tls")]
     fn tls(&self) -> Option<HostTls> {
         Some(HostTls {
-            psk: self.tls_psk.clone()?,
+            psk: self.tls_psk.clone()?.into(),
             threads: true,
         })
     }

@@ -90,6 +90,8 @@ pub struct Controller<U = ()> {
     keep_alive: KeepAlive,
     /// When to go on with an authentication that the owner has asked for.
     authenticate_at: Option<Time>,
+    /// The connection is of no further use: another one takes its place.
+    is_to_connect_again: bool,
     /// When the admin commands are next looked through for some that are overdue.
     age_at: Option<Time>,
     /// Nothing is due before this time.
@@ -134,6 +136,7 @@ impl<U> Controller<U> {
             notices: Notices::default(),
             aborts: Aborts::default(),
             authenticate_at: None,
+            is_to_connect_again: false,
             age_at: None,
             due: Time::ZERO,
         })
@@ -364,9 +367,29 @@ impl<U> Controller<U> {
         self.events.pop_front()
     }
 
+    /// Whether the controller is to be connected to anew, by TLS with the key that its authentication has brought: whoever
+    /// wants that ([`HostAuth::concatenate`]) then calls [`connect_again`](Self::connect_again).
+    #[inline]
+    pub fn is_to_connect_again(&self) -> bool {
+        self.is_to_connect_again
+    }
+
+    /// Takes a new connection in place of the one that has brought a key.
+    ///
+    /// That the operating system refuses to start one ends the controller.
+    pub fn connect_again(&mut self, net: &mut Net, now: Time) {
+        let options = self.known.options.connect.clone();
+        self.is_to_connect_again = false;
+        self.due = Time::ZERO;
+        match QueuePair::connect(net, now, options) {
+            Ok(admin) => self.admin = admin,
+            Err(error) => self.end(QueueError::TcpConnect(error.kind()).into()),
+        }
+    }
+
     /// Takes what has arrived and does what is due. Bounded: one receive, one step, one send.
     pub fn poll(&mut self, now: Time) -> Progress {
-        if self.stage == Stage::Ended {
+        if self.stage == Stage::Ended || self.is_to_connect_again {
             return Progress::Idle;
         }
         // Polled every turn, and almost always there is nothing: two comparisons and a load.
@@ -389,6 +412,13 @@ impl<U> Controller<U> {
             }
         };
         if !was_ready && self.admin.is_ready() {
+            if let Some(tls) = self.admin.take_generated() {
+                let connect = &mut self.known.options.connect;
+                // Both have proved what they had to.
+                (connect.tls, connect.auth) = (Some(tls), None);
+                self.is_to_connect_again = true;
+                return Progress::Busy;
+            }
             self.known.cntlid = self.admin.controller_id();
             self.start_step(Step::FIRST, now);
             self.keep_alive.start(now);

@@ -15,6 +15,8 @@ use crate::spec::opcode::{FABRICS, fctype};
 #[derive(Debug)]
 pub(super) struct Authenticating {
     transaction: HostTransaction,
+    /// It is to bring a key for TLS.
+    concatenates: bool,
     threads: bool,
     computation: Option<Computation>,
     /// When to ask for the result.
@@ -44,7 +46,9 @@ impl<T> QueuePair<T> {
         let success = ConnectSuccess::from_bits(result);
         self.controller_id = success.cntlid();
         self.transmitter.finish_connect();
-        if success.ascr() {
+        let asked = self.options.auth.as_ref().is_some_and(|a| a.concatenate);
+        let concatenates = asked && self.options.tls.is_none();
+        if success.ascr() && !concatenates {
             return Err(AuthError::SecureChannel.into());
         }
         let Some(auth) = &self.options.auth else {
@@ -57,7 +61,7 @@ impl<T> QueuePair<T> {
         // A controller that is to prove itself has to, whether it wants anything of the host or not. Whom a discovery
         // service names has to, and so it need not.
         let proves = auth.keys.are_both_ways() && !self.options.subnqn.is_discovery();
-        if !success.atr() && !proves {
+        if !success.atr() && !proves && !concatenates {
             self.state = State::Ready;
             return Ok(());
         }
@@ -79,8 +83,14 @@ impl<T> QueuePair<T> {
         // Any number tells transactions of one queue apart, of which there is one at a time.
         let t_id = options.queue_id;
         let (keys, policy) = (auth.keys.clone(), auth.policy.clone());
+        let concatenates = auth.concatenate && options.queue_id == 0 && options.tls.is_none();
+        let mut transaction = HostTransaction::new(names, keys, policy, nonce, t_id);
+        if concatenates {
+            transaction = transaction.with_concatenation();
+        }
         self.authenticating = Some(Box::new(Authenticating {
-            transaction: HostTransaction::new(names, keys, policy, nonce, t_id),
+            transaction,
+            concatenates,
             threads: auth.threads,
             computation: None,
             look_at: Time::ZERO,
@@ -199,6 +209,12 @@ impl<T> QueuePair<T> {
             }
             HostStep::Wait => return Ok(()),
             HostStep::Done(_) => {
+                if auth.concatenates {
+                    self.generated = auth.transaction.host_tls(auth.threads);
+                    if self.generated.is_none() {
+                        return Err(AuthError::Local("this program has no TLS").into());
+                    }
+                }
                 self.authenticating = None;
                 self.state = State::Ready;
                 return Ok(());

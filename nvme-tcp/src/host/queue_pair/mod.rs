@@ -42,6 +42,7 @@ use crate::spec::fabrics::CNTLID_DYNAMIC;
 use crate::spec::opcode::nvm;
 use crate::spec::pdu::PduType;
 use crate::stream::RxBuffer;
+use crate::tls::HostTls;
 
 /// A request that was not accepted, with the reason.
 #[derive(Debug)]
@@ -133,6 +134,8 @@ pub struct QueuePair<T = ()> {
     found_nothing: u8,
     /// While it authenticates.
     authenticating: Option<Box<Authenticating>>,
+    /// What has come out of it, for the connection that is to take the place of this one.
+    generated: Option<HostTls>,
     /// It serves, and is to authenticate again.
     wants_authentication: bool,
     /// Commands that failed while their data was on the way.
@@ -181,6 +184,7 @@ impl<T> QueuePair<T> {
             receive_at: now,
             found_nothing: 0,
             authenticating: None,
+            generated: None,
             wants_authentication: false,
             deferred: 0,
             error: None,
@@ -191,6 +195,11 @@ impl<T> QueuePair<T> {
     #[inline]
     pub fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// With what to connect again, by TLS: the authentication has brought a key, and this connection is of no further use.
+    pub(crate) fn take_generated(&mut self) -> Option<HostTls> {
+        self.generated.take()
     }
 
     /// Why the connection ended, if it did.

@@ -19,6 +19,7 @@ use crate::target::admin::events::AsyncEvents;
 use crate::target::admin::reset_log::ResetLog;
 use crate::target::conn::connection::Outgoing;
 use crate::target::io::ControllerKey;
+use crate::tls::HostPsk;
 
 /// Version of the specification that controllers report.
 pub(in crate::target) const VERSION: Vs = Vs::V1_4;
@@ -66,6 +67,8 @@ pub(in crate::target) struct AdminQueue {
     pub(in crate::target) peer: SocketAddr,
     /// Header and data digests are in use.
     pub(in crate::target) digests: (bool, bool),
+    /// It comes by TLS.
+    pub(in crate::target) secure: bool,
     /// What the host has authenticated with.
     pub(in crate::target) auth: Option<Agreed>,
     pub(in crate::target) entries: u16,
@@ -137,6 +140,8 @@ pub(in crate::target) struct Controller {
     /// Our address of the admin connection.
     pub(in crate::target) local: SocketAddr,
     pub(in crate::target) admin: AdminQueue,
+    /// The key for TLS of all of its queues, if it has come out of an authentication.
+    pub(in crate::target) generated: Option<HostPsk>,
     pub(in crate::target) io_queues: BTreeMap<u16, IoQueueEntry>,
     pub(in crate::target) cc: Cc,
     pub(in crate::target) csts: Csts,

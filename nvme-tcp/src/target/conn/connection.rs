@@ -144,6 +144,11 @@ pub(in crate::target) struct Connection {
 }
 
 impl Connection {
+    /// Whether it is a connection by TLS.
+    pub(in crate::target) fn is_secure(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_open)
+    }
+
     pub(in crate::target) fn new(
         id: u64,
         (stream, session): (Stream, Option<Session>),

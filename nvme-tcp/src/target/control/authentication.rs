@@ -22,6 +22,7 @@ use crate::target::control::{Home, HomeTurn};
 use crate::target::io::ControllerKey;
 use crate::target::io::message::{Authenticated, IoMessage};
 use crate::target::io::queue::execute::Authenticate;
+use crate::tls::HostPsk;
 
 /// Time from a Connect to the end of its authentication.
 pub(super) const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,7 +53,7 @@ impl Home {
         if let Some(result) = self.carry_out(of, &mut connection.auth, sqe, data, now) {
             self.answer_authentication(connection, sqe.cid.get(), result);
         }
-        self.settle_authentication(connection);
+        self.settle_authentication(connection, now);
     }
 
     /// The same of an I/O queue that serves.
@@ -149,7 +150,10 @@ impl Home {
     ) -> Result<&'a mut Authentication, Status> {
         let under_way = auth.as_ref().and_then(|auth| auth.transaction.as_ref());
         let begins = under_way.is_none_or(|t| matches!(t.outcome(), Some(Ok(_))));
-        let transaction = begins.then(|| self.new_transaction(key)).transpose()?;
+        let concatenates = auth.as_ref().is_some_and(|auth| auth.concatenates());
+        let transaction = begins
+            .then(|| self.new_transaction(key, concatenates))
+            .transpose()?;
         let auth = auth.get_or_insert_default();
         if let Some(transaction) = transaction {
             auth.transaction = Some(Box::new(transaction));
@@ -157,7 +161,11 @@ impl Home {
         Ok(auth)
     }
 
-    fn new_transaction(&self, key: Option<ControllerKey>) -> Result<ControllerTransaction, Status> {
+    fn new_transaction(
+        &self,
+        key: Option<ControllerKey>,
+        concatenates: bool,
+    ) -> Result<ControllerTransaction, Status> {
         let controller = key.and_then(|key| self.controllers.get(&key));
         let controller = controller.ok_or(Status::INTERNAL_ERROR)?;
         let keys = self.keys_of(&controller.subnqn, &controller.hostnqn);
@@ -169,17 +177,13 @@ impl Home {
         };
         let nonce = Nonce::draw().map_err(|_| Status::INTERNAL_ERROR)?;
         let policy = self.config.auth_policy.clone();
-        Ok(ControllerTransaction::new(
-            names,
-            keys.keys.clone(),
-            policy,
-            nonce,
-        ))
+        let keys = keys.keys.clone();
+        Ok(ControllerTransaction::new(names, keys, policy, nonce).with_concatenation(concatenates))
     }
 
     /// Answers an Authentication Receive that waits, if it can be, and takes note of how the transaction has ended. The
     /// connection has its buffers.
-    pub(super) fn settle_authentication(&mut self, connection: &mut HomeConnection) {
+    pub(super) fn settle_authentication(&mut self, connection: &mut HomeConnection, now: Time) {
         let Some(settled) = connection.auth.as_deref_mut().map(settle) else {
             return;
         };
@@ -189,6 +193,9 @@ impl Home {
                 _ => 0,
             };
             self.note_authenticated(key, qid, agreed);
+            if let Some(psk) = settled.generated {
+                self.note_generated(key, (psk, agreed), now);
+            }
         }
         if let Some((cid, answer)) = settled.answer {
             self.answer_authentication(connection, cid, answer);
@@ -352,14 +359,17 @@ struct Settled {
     answer: Option<(u16, Result<Vec<u8>, Status>)>,
     /// What was agreed on, when that is news.
     agreed: Option<Agreed>,
+    /// The key for TLS that has come out of it then.
+    generated: Option<HostPsk>,
 }
 
 fn settle(auth: &mut Authentication) -> Settled {
-    let (mut answer, mut news) = (None, None);
+    let (mut answer, mut news, mut generated) = (None, None, None);
     let Some(transaction) = &mut auth.transaction else {
         return Settled {
             answer,
             agreed: news,
+            generated,
         };
     };
     if let Some((cid, room)) = auth.waiting {
@@ -381,6 +391,7 @@ fn settle(auth: &mut Authentication) -> Settled {
         Some(Ok(agreed)) if auth.agreed != Some(agreed) => {
             auth.agreed = Some(agreed);
             news = Some(agreed);
+            generated = transaction.host_psk();
         }
         Some(Err(explanation)) => auth.failed = Some(reason(explanation)),
         _ => {}
@@ -388,6 +399,7 @@ fn settle(auth: &mut Authentication) -> Settled {
     Settled {
         answer,
         agreed: news,
+        generated,
     }
 }
 
@@ -399,7 +411,9 @@ fn reason(explanation: Explanation) -> &'static str {
         }
         Explanation::HASH_NOT_USABLE => "authentication: no hash function in common",
         Explanation::DH_GROUP_NOT_USABLE => "authentication: no DH group in common",
-        Explanation::CONCATENATION_MISMATCH => "authentication: the host asks for a secure channel",
+        Explanation::CONCATENATION_MISMATCH => {
+            "authentication: the host asks for a secure channel that is not to be had here"
+        }
         Explanation::PROTOCOL_NOT_USABLE => "authentication: the host does not offer DH-HMAC-CHAP",
         Explanation::INCORRECT_PAYLOAD => "authentication: a message with a wrong value or length",
         Explanation::INCORRECT_MESSAGE => "authentication: a message that was not due",

@@ -518,6 +518,7 @@ fn controller_status(controller: &Controller, mut io: Vec<QpairStatus>) -> Contr
         peer: admin.peer,
         local: controller.local,
         digests: admin.digests,
+        secure: admin.secure,
         auth: admin.auth,
         counters: QpairCounters {
             commands: admin.commands,

@@ -87,16 +87,24 @@ pub(super) struct Authentication {
     pub(super) agreed: Option<Agreed>,
     /// Nothing else is carried out before it has.
     required: bool,
+    /// A key for TLS may come out of it.
+    concatenates: bool,
     pub(super) failed: Option<&'static str>,
 }
 
 impl Authentication {
-    /// That of a queue which must authenticate.
-    pub(super) fn required() -> Box<Self> {
+    /// That of a queue which must authenticate; a key for TLS may come out of it if it `concatenates`.
+    pub(super) fn required(concatenates: bool) -> Box<Self> {
         Box::new(Self {
             required: true,
+            concatenates,
             ..Self::default()
         })
+    }
+
+    /// Whether a key for TLS may come out of it.
+    pub(super) fn concatenates(&self) -> bool {
+        self.concatenates
     }
 
     /// Whether other commands are not carried out yet.

@@ -80,12 +80,14 @@ impl Home {
         let id = self.new_id();
         let mut session = None;
         if self.is_secure(listener) {
-            (stream, session) = Session::accept(
-                turn.cx.net(),
-                stream,
-                self.config.psks(listener),
-                self.threads,
-            );
+            let keys = self.config.psks(listener);
+            (stream, session) = Session::accept(turn.cx.net(), stream, keys, self.threads, false);
+        } else {
+            let keys = self.generated_at(listener, turn.cx.now());
+            if !keys.is_empty() {
+                (stream, session) =
+                    Session::accept(turn.cx.net(), stream, keys.iter(), self.threads, true);
+            }
         }
         let deadline = turn.cx.now() + CONNECT_TIMEOUT;
         turn.cx.set_timer(deadline, token::of(token::CONNECT, id));
@@ -141,7 +143,7 @@ impl Home {
         let mut progress = Progress::Idle;
         connection.conn.stream.take_ready();
         connection.conn.wake(turn.buffers);
-        self.settle_authentication(&mut connection);
+        self.settle_authentication(&mut connection, turn.cx.now());
         let mut unread = true;
         for _ in 0..ROUNDS_MAX {
             let received = match connection.conn.fill() {
@@ -311,7 +313,9 @@ impl Home {
                     && connected.authenticate
                 {
                     let id = connection.conn.id;
-                    connection.auth = Some(Authentication::required());
+                    let concatenates =
+                        cfg!(feature = "tls") && connected.qid == 0 && !connection.conn.is_secure();
+                    connection.auth = Some(Authentication::required(concatenates));
                     connection.deadline = turn.cx.now() + AUTHENTICATION_TIMEOUT;
                     let token = token::of(token::CONNECT, id);
                     turn.cx.set_timer(connection.deadline, token);

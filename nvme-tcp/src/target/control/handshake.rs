@@ -30,6 +30,7 @@ use crate::target::control::quiesce;
 use crate::target::io::ControllerKey;
 use crate::target::io::channels::Owner;
 use crate::target::io::message::IoMessage;
+use crate::tls::Session;
 
 /// An accepted Connect.
 #[derive(Debug, Clone, Copy)]
@@ -185,6 +186,13 @@ struct Wanted<'a> {
     flow_control: bool,
 }
 
+impl Wanted<'_> {
+    /// What has made the connection secure, if it is.
+    fn session(&self) -> Option<&Session> {
+        self.conn.session.as_ref().filter(|s| s.is_open())
+    }
+}
+
 impl Home {
     /// Checks a Connect, and makes the controller or notes the I/O queue.
     pub(in crate::target) fn connect(
@@ -251,10 +259,12 @@ impl Home {
         let subsystem = self.config.subsystems.get(&wanted.subnqn);
         let access = subsystem.and_then(|s| s.hosts.get(&wanted.hostnqn));
         let psk = access.and_then(|access| access.psk.as_ref());
-        let reason = match (&wanted.conn.session, psk) {
+        let (subnqn, hostnqn) = (&wanted.subnqn, &wanted.hostnqn);
+        let reason = match (wanted.session(), psk) {
             (None, None) => return Ok(()),
             (None, Some(_)) => "the host has a key for TLS, and this listener is not secure",
             (Some(session), Some(psk)) if session.used(psk) => return Ok(()),
+            (Some(session), _) if self.is_generated(session, subnqn, hostnqn) => return Ok(()),
             (Some(_), _) => "the key of its TLS is another host's or for another subsystem",
         };
         Err(Refusal::new(
@@ -323,7 +333,10 @@ impl Home {
                 "all controller identifiers are in use",
             )
         })?;
-        let authenticate = self.keys_of(&wanted.subnqn, &wanted.hostnqn).is_some();
+        let claimed = wanted.session().and_then(|session| self.claim(session));
+        let keys = self.keys_of(&wanted.subnqn, &wanted.hostnqn);
+        let authenticate = keys.is_some() && claimed.is_none();
+        let (generated, agreed) = claimed.unzip();
         let key = ControllerKey(self.new_id());
         let now = turn.cx.now();
         let instance = quiesce::first_instance(cntlid, turn.cx.rng());
@@ -342,7 +355,8 @@ impl Home {
                 connection: wanted.conn.id,
                 peer: wanted.conn.peer,
                 digests: (wanted.conn.rx_framing.hdgst, wanted.conn.rx_framing.ddgst),
-                auth: None,
+                secure: wanted.conn.is_secure(),
+                auth: agreed,
                 entries: wanted.entries,
                 flow_control: wanted.flow_control,
                 sqhd: 1 % wanted.entries,
@@ -351,6 +365,7 @@ impl Home {
                 answers: VecDeque::new(),
                 pending: BTreeSet::new(),
             },
+            generated,
             io_queues: BTreeMap::new(),
             cc: Cc::new(),
             csts: Csts::new(),
@@ -431,7 +446,7 @@ impl Home {
         qid: u16,
         turn: &mut HomeTurn<'_, '_>,
     ) -> Result<Connected, Refusal> {
-        let authenticate = self.keys_of(&wanted.subnqn, &wanted.hostnqn).is_some();
+        let has_keys = self.keys_of(&wanted.subnqn, &wanted.hostnqn).is_some();
         let controller = self
             .controllers
             .values_mut()
@@ -447,6 +462,18 @@ impl Home {
                 let reason = format!("this host has no controller {cntlid} of the subsystem here");
                 Refusal::of_data(offset_of!(ConnectData, cntlid), reason)
             })?;
+        let authenticate = match &controller.generated {
+            None => has_keys,
+            Some(psk) if wanted.session().is_some_and(|s| s.used(psk)) => false,
+            Some(_) => {
+                let reason =
+                    "the controller's queues come by TLS with the key of its authentication";
+                return Err(Refusal::new(
+                    Status::CONNECT_INVALID_HOST.with_dnr(),
+                    reason,
+                ));
+            }
+        };
         if controller.is_discovery() || qid > IO_QUEUES_MAX {
             let max = match controller.is_discovery() {
                 true => 0,
@@ -472,7 +499,10 @@ impl Home {
             qid,
             IoQueueEntry {
                 connection: wanted.conn.id,
-                auth: None,
+                auth: controller
+                    .admin
+                    .auth
+                    .filter(|_| controller.generated.is_some()),
                 reactor,
             },
         );

@@ -11,6 +11,15 @@ mod admission;
     expect(unreachable_code, unused_variables, reason = "nobody can have keys")
 )]
 mod authentication;
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(
+        unreachable_code,
+        unused_variables,
+        reason = "no authentication brings a key"
+    )
+)]
+mod concatenation;
 mod configure;
 mod connection;
 mod connections;
@@ -36,6 +45,7 @@ use crate::target::conn::buffers::Buffers;
 use crate::target::conn::linger::Lingering;
 use crate::target::conn::said::Said;
 use crate::target::control::admission::Admission;
+use crate::target::control::concatenation::Unclaimed;
 use crate::target::control::connection::{Again, HomeConnection, Place, Role};
 use crate::target::control::links::Links;
 use crate::target::control::message::HomeMessage;
@@ -82,6 +92,8 @@ pub(in crate::target) struct Home {
     ends: Ends,
     /// Authentications for which something is computed by another thread, and when to look at them again.
     computing: BTreeSet<Place>,
+    /// Keys for TLS that have come out of authentications, and that nobody has come with yet.
+    unclaimed: Vec<Unclaimed>,
     /// I/O queues that serve and whose hosts authenticate, or have authenticated, again.
     again: BTreeMap<(ControllerKey, u16), Again>,
     look_again_at: Option<Time>,
@@ -109,6 +121,7 @@ impl Home {
             removals: BTreeMap::new(),
             ends: Ends::default(),
             computing: BTreeSet::new(),
+            unclaimed: Vec::new(),
             again: BTreeMap::new(),
             look_again_at: None,
             threads,

@@ -109,6 +109,9 @@ fn qpairs(state: &mut State, call: &mut Call<State>) -> MethodResult {
                 "listen_address": address::show(q.local),
                 "peer_address": address::show(q.peer),
             });
+            if q.secure {
+                shown["pollux"] = json!({"tls": true});
+            }
             if let Some(agreed) = q.auth {
                 let (digest, dhgroup) = agreed.names();
                 shown["auth"] = json!({"state": "completed", "digest": digest, "dhgroup": dhgroup});

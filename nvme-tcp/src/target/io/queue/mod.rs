@@ -122,6 +122,7 @@ impl IoQueue {
             peer: self.conn.peer,
             local: self.conn.local,
             digests: (self.conn.rx_framing.hdgst, self.conn.rx_framing.ddgst),
+            secure: self.conn.is_secure(),
             // Home knows.
             auth: None,
             counters: self.counters,
