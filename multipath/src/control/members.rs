@@ -7,6 +7,8 @@ use crate::ids::ControllerId;
 #[derive(Default)]
 pub(super) struct Members {
     list: Vec<Member>,
+    /// One was lent to be changed since [`take_touched`](Self::take_touched), or has come.
+    touched: bool,
 }
 
 impl Members {
@@ -15,6 +17,7 @@ impl Members {
     }
 
     pub fn get_mut(&mut self, id: ControllerId) -> Option<&mut Member> {
+        self.touched = true;
         self.list.iter_mut().find(|m| m.id == id)
     }
 
@@ -23,6 +26,7 @@ impl Members {
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.touched = true;
         self.list.iter_mut()
     }
 
@@ -56,7 +60,14 @@ impl Members {
         self.list.is_empty()
     }
 
+    /// Whether anything may have been asked of a controller since this was asked last.
+    #[inline]
+    pub fn take_touched(&mut self) -> bool {
+        std::mem::take(&mut self.touched)
+    }
+
     pub fn push(&mut self, member: Member) {
+        self.touched = true;
         self.list.push(member);
     }
 

@@ -75,6 +75,8 @@ pub(crate) struct Control {
     discoveries: Vec<Discovery>,
     /// Nothing is due before this time.
     due: Time,
+    /// No controller has anything to do of itself before this time.
+    controllers_due: Time,
     /// The last turn found nothing to do: unless something arrives or is due, the next one will not either.
     is_settled: bool,
 }
@@ -97,6 +99,7 @@ impl Control {
             discoveries: Vec::new(),
             due: Time::ZERO,
             is_settled: false,
+            controllers_due: Time::ZERO,
         }
     }
 
@@ -167,19 +170,32 @@ impl Control {
         });
     }
 
-    /// Polls every controller and takes their events.
+    /// Polls the controllers and takes their events, if one has something to do.
     fn poll_controllers(&mut self, cx: &mut Context<'_>) -> Progress {
         let now = self.shared.now;
+        let mut has_edge = false;
+        while cx.next_ready().is_some() {
+            has_edge = true;
+        }
+        if !self.members.take_touched() && !has_edge && now < self.controllers_due {
+            return Progress::Idle;
+        }
         let (mut progress, mut has_events) = (Progress::Idle, false);
+        let mut due = Time::MAX;
         for member in self.members.iter_mut() {
             if let Some(controller) = &mut member.controller {
                 progress = progress.or(controller.poll(now));
                 if controller.is_to_connect_again() {
                     controller.connect_again(cx.net(), now);
+                    controller.watch(cx, 0);
                 }
                 has_events |= controller.has_events();
+                due = due.min(controller.due());
             }
         }
+        self.controllers_due = due;
+        // They were touched here, and that was all that there was to do.
+        self.members.take_touched();
         if !has_events {
             return progress;
         }

@@ -49,7 +49,11 @@ impl Member {
         self.controller_options.connect.tcp_timeout = tcp_limit;
         self.controller_options.connect.remote = self.transport.addr;
         match Controller::connect(cx.net(), shared.now, self.controller_options.clone()) {
-            Ok(controller) => self.controller = Some(controller),
+            Ok(mut controller) => {
+                // Which of them has an edge is not asked: it is rare, and all are polled then.
+                controller.watch(cx, 0);
+                self.controller = Some(controller);
+            }
             Err(e) => {
                 let error = HostError::Socket(self.transport.to_string(), e.kind());
                 self.lose_by(error, shared);

@@ -19,6 +19,8 @@ pub(super) type Inbox = Vec<Completed<InFlight>>;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub id: ControllerId,
+    /// The poll group looks at it in every turn.
+    pub is_polled: bool,
     pub incarnation: u32,
     queue: Option<QueuePair<InFlight>>,
     /// While faults are injected into its commands.
@@ -76,6 +78,7 @@ impl Link {
     pub fn new(id: ControllerId) -> Self {
         Self {
             id,
+            is_polled: false,
             incarnation: 0,
             queue: None,
             faults: None,
@@ -96,7 +99,14 @@ impl Link {
         }
     }
 
-    /// Starts to connect. A connection that there still is ends; what was outstanding on it goes to `inbox`.
+    /// Whether a turn has nothing to do for it before something happens to it, of which an edge of its stream is told by the
+    /// token of [`connect`](Self::connect).
+    #[inline]
+    pub fn rests(&mut self) -> bool {
+        self.faults.is_none() && self.queue.as_mut().is_none_or(QueuePair::rests)
+    }
+
+    /// Starts to connect; the service is told of the stream's edges by `token`. A connection that there still is ends; what was outstanding on it goes to `inbox`.
     #[expect(clippy::too_many_arguments, reason = "what control says, one by one")]
     pub fn connect(
         &mut self,
@@ -106,6 +116,7 @@ impl Link {
         traffic: Option<Duration>,
         silence: Option<Duration>,
         inbox: &mut Inbox,
+        token: u64,
         cx: &mut Context<'_>,
     ) -> Result<(), QueueError> {
         let now = cx.now();
@@ -120,10 +131,10 @@ impl Link {
         self.authenticate_at = Time::MAX;
         self.announced = false;
         self.recovering = true;
-        self.queue = Some(
-            QueuePair::connect(cx.net(), now, options)
-                .map_err(|e| QueueError::TcpConnect(e.kind()))?,
-        );
+        let mut queue = QueuePair::connect(cx.net(), now, options)
+            .map_err(|e| QueueError::TcpConnect(e.kind()))?;
+        queue.watch(cx, token);
+        self.queue = Some(queue);
         Ok(())
     }
 

@@ -25,6 +25,17 @@ pub trait Application: 'static {
         unreachable!("timer {token} was set by an application that awaits none");
     }
 
+    /// A stream that this application watches has had an edge: [`Context::watch`] named it by this token, whose highest bit
+    /// is not set (those are the poll group's, and so is [`Context::next_ready`]).
+    ///
+    /// # Panics
+    ///
+    /// Unless it is implemented: an application that watches streams says what for.
+    fn on_ready(&mut self, token: u64, group: &mut PollGroup, cx: &mut Context<'_>) {
+        let _ = (group, cx);
+        unreachable!("stream {token} is watched by an application that awaits none");
+    }
+
     /// Called once a turn, between receiving and sending: take completions, submit I/O. All that is
     /// submitted in one turn leaves with one send per connection.
     fn poll(&mut self, group: &mut PollGroup, cx: &mut Context<'_>) -> Progress;
@@ -76,6 +87,11 @@ impl<A: Application> Service for IoService<A> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
+        while let Some(token) = cx.next_ready() {
+            if !self.poll_group.wake(token) {
+                self.application.on_ready(token, &mut self.poll_group, cx);
+            }
+        }
         let received = self.poll_group.receive(cx.now());
         let progress = received.or(self.application.poll(&mut self.poll_group, cx));
         self.poll_group.transmit();

@@ -351,10 +351,15 @@ impl Running {
                 false => status.waiting as u64,
             };
             self.fenced = status.fenced.map(|fence| fence.remaining);
-            for path in &status.paths {
+            for (place, path) in status.paths.iter().enumerate() {
                 let to = state_name(path);
-                let Some(index) = self.paths.iter().position(|(id, _)| *id == path.controller)
-                else {
+                // Mostly both lists are in the same order: a search each would be felt with hundreds of paths.
+                let is_it = |&index: &usize| {
+                    let known = self.paths.get(index);
+                    known.is_some_and(|(id, _)| *id == path.controller)
+                };
+                let here = Some(place).filter(is_it);
+                let Some(index) = here.or_else(|| (0..self.paths.len()).find(is_it)) else {
                     continue;
                 };
                 let from = std::mem::replace(&mut self.states[index], to);

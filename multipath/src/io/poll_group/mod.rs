@@ -3,6 +3,7 @@
 mod fencing;
 mod from_control;
 mod overdue;
+mod resting;
 mod retry;
 
 use std::collections::VecDeque;
@@ -36,6 +37,13 @@ pub struct PollGroup {
     /// By the slot of their identity.
     volumes: Vec<Option<Box<Volume>>>,
     links: Vec<Option<Box<Link>>>,
+    /// Slots of the links that are looked at in every turn, in order. The others rest: until an edge of its stream, an I/O or
+    /// control brings a link here, it has nothing to do, and a turn takes no longer for a thousand of them.
+    polled: Vec<usize>,
+    /// What comes to `polled` before it is gone through again.
+    woken: Vec<usize>,
+    /// No link has anything to do of itself before this time.
+    links_due: Time,
     completions: VecDeque<Completion>,
     /// What the link that is being looked at has completed.
     inbox: Inbox,
@@ -62,6 +70,9 @@ impl PollGroup {
             now: Time::ZERO,
             volumes: Vec::new(),
             links: Vec::new(),
+            polled: Vec::new(),
+            woken: Vec::new(),
+            links_due: Time::MAX,
             completions: VecDeque::with_capacity(4096),
             inbox: Vec::with_capacity(4096),
             delayed: VecDeque::with_capacity(1024),
@@ -246,8 +257,12 @@ impl PollGroup {
             self.counters.queued += 1;
             return;
         };
-        let link = self.links[link].as_mut();
+        let slot = link;
+        let link = self.links[slot].as_mut();
         let link = link.expect("a path of a controller that is gone was picked");
+        if !std::mem::replace(&mut link.is_polled, true) {
+            self.woken.push(slot);
+        }
         self.counters.submitted += 1;
         if let Err(rejected) = link.submit(request) {
             assert!(
@@ -349,8 +364,9 @@ impl PollGroup {
     pub(crate) fn receive(&mut self, now: Time) -> Progress {
         self.now = now;
         let mut progress = Progress::Idle;
-        for slot in 0..self.links.len() {
-            let Some(Some(link)) = self.links.get_mut(slot) else {
+        self.take_woken();
+        for n in 0..self.polled.len() {
+            let Some(Some(link)) = self.links.get_mut(self.polled[n]) else {
                 continue;
             };
             let id = link.id;
@@ -358,16 +374,15 @@ impl PollGroup {
             let (did, news) = link.receive(now, &mut self.inbox);
             self.counters.receives += u64::from(did == Progress::Busy);
             progress = progress.or(did);
-            let is_due = now >= link.due_at;
             if !self.inbox.is_empty() {
                 self.drain_inbox(id);
             }
             if let Some(news) = news {
                 self.report(id, incarnation, news);
             }
-            if is_due {
-                self.age_commands(id);
-            }
+        }
+        if now >= self.links_due {
+            self.do_what_is_due();
         }
         self.counters.polls += 1;
         self.counters.idle_polls += u64::from(progress == Progress::Idle);
@@ -391,8 +406,9 @@ impl PollGroup {
     /// The sending half of a turn.
     #[inline]
     pub(crate) fn transmit(&mut self) {
-        for slot in 0..self.links.len() {
-            let Some(Some(link)) = self.links.get_mut(slot) else {
+        self.take_woken();
+        for n in 0..self.polled.len() {
+            let Some(Some(link)) = self.links.get_mut(self.polled[n]) else {
                 continue;
             };
             let id = link.id;
@@ -405,6 +421,7 @@ impl PollGroup {
                 self.report(id, incarnation, news);
             }
         }
+        self.let_rest();
         self.control.flush();
     }
 

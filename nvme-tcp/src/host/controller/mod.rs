@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use pollux_reactor::{Net, Progress, Time};
+use pollux_reactor::{Context, Net, Progress, Time};
 
 use self::aborts::{ABORTS_MAX, Abort, Aborts};
 pub use self::event::{ControllerError, ControllerEvent, Stage};
@@ -384,6 +384,21 @@ impl<U> Controller<U> {
         match QueuePair::connect(net, now, options) {
             Ok(admin) => self.admin = admin,
             Err(error) => self.end(QueueError::TcpConnect(error.kind()).into()),
+        }
+    }
+
+    /// Has the service of `cx` told of the edges of the admin queue's stream, by `token`: see [`due`](Self::due).
+    pub fn watch(&mut self, cx: &mut Context<'_>, token: u64) {
+        self.admin.watch(cx, token);
+    }
+
+    /// Before this time [`poll`](Self::poll) has nothing to do, unless the admin queue's stream has had an edge, which is
+    /// told to who [watches](Self::watch) it, or anything else was asked of the controller since.
+    pub fn due(&mut self) -> Time {
+        match self.stage {
+            Stage::Ended => Time::MAX,
+            _ if self.admin.may_receive() => Time::ZERO,
+            _ => self.due,
         }
     }
 

@@ -27,7 +27,7 @@ mod transmit;
 
 use std::io;
 
-use pollux_reactor::{Net, Progress, Stream, Time};
+use pollux_reactor::{Context, Net, Progress, Stream, Time};
 
 use self::authentication::Authenticating;
 pub use self::error::QueueError;
@@ -189,6 +189,26 @@ impl<T> QueuePair<T> {
             deferred: 0,
             error: None,
         })
+    }
+
+    /// Has the service of `cx` told of the edges of its stream, by `token`: see [`rests`](Self::rests).
+    pub fn watch(&mut self, cx: &mut Context<'_>, token: u64) {
+        cx.watch(&mut self.stream, token);
+    }
+
+    /// Whether the turns of [`receive`](Self::receive) and [`transmit`](Self::transmit) have nothing to do before its
+    /// stream has an edge, which is told to who [watches](Self::watch) it, or something is submitted.
+    #[inline]
+    pub fn rests(&mut self) -> bool {
+        match self.state {
+            State::Ready => {
+                self.table.outstanding() == 0
+                    && !self.transmitter.has_unsent()
+                    && !self.may_receive()
+            }
+            State::Ended => true,
+            _ => false,
+        }
     }
 
     /// True once Connect succeeded and until the connection ends.
