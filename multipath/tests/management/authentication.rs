@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
 use pollux_nvme_tcp::auth::{DhGroup, Hash, KeyNames, KeyText, Keys, Policy, Secret};
-use pollux_nvme_tcp::spec::HostNqn;
+use pollux_nvme_tcp::spec::fabrics::{ConnectCommand, ConnectData};
+use pollux_nvme_tcp::spec::{HostNqn, Nqn, Status};
 use pollux_nvme_tcp::target::{HostKeys, TargetRequest};
-use pollux_nvme_tcp::testing::wait_for;
+use pollux_nvme_tcp::testing::{Initiator, Options, wait_for};
 use serde_json::{Value, json};
+use zerocopy::IntoBytes;
 
 use crate::world::{World, nqn};
 
@@ -202,6 +204,20 @@ fn secure_concatenation() {
     assert_eq!(secure(&w), wanted);
     let saved = w.call("framework_get_config", json!({"name": "bdev"}));
     assert!(saved.to_string().contains("secure_concatenation"));
+
+    // One more queue of such a controller, as its host would connect it, but without TLS.
+    let status = w.target.status();
+    for controller in &status.subsystems[0].controllers {
+        let mut io = Initiator::initialized(controller.listener, Options::default());
+        let command = ConnectCommand::new(7, 32, 0, 0);
+        let hostnqn: Nqn = controller.hostnqn.as_str().parse().unwrap();
+        let data = ConnectData::new(controller.hostid, controller.cntlid, &nqn(), &hostnqn);
+        let status = io.command(command.into(), data.as_bytes()).0.status();
+        match controller.qpairs[0].secure {
+            true => assert_eq!(status, Status::CONNECT_INVALID_HOST.with_dnr()),
+            false => assert!(status.is_success(), "{status}"),
+        }
+    }
 }
 
 /// The host's key at the target becomes another one; connections that there are stay.
