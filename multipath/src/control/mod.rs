@@ -184,11 +184,12 @@ impl Control {
         let mut due = Time::MAX;
         for member in self.members.iter_mut() {
             if let Some(controller) = &mut member.controller {
-                progress = progress.or(controller.poll(now));
-                if controller.is_to_connect_again() {
+                let polled = controller.poll(now);
+                if polled == Progress::Busy && controller.is_to_connect_again() {
                     controller.connect_again(cx.net(), now);
                     controller.watch(cx, 0);
                 }
+                progress = progress.or(polled);
                 has_events |= controller.has_events();
                 due = due.min(controller.due());
             }

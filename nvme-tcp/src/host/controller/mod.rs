@@ -404,7 +404,7 @@ impl<U> Controller<U> {
 
     /// Takes what has arrived and does what is due. Bounded: one receive, one step, one send.
     pub fn poll(&mut self, now: Time) -> Progress {
-        if self.stage == Stage::Ended || self.is_to_connect_again {
+        if self.stage == Stage::Ended {
             return Progress::Idle;
         }
         // Polled every turn, and almost always there is nothing: two comparisons and a load.
@@ -432,6 +432,8 @@ impl<U> Controller<U> {
                 // Both have proved what they had to.
                 (connect.tls, connect.auth) = (Some(tls), None);
                 self.is_to_connect_again = true;
+                // Until then there is nothing to do, and its owner is at it.
+                self.due = Time::MAX;
                 return Progress::Busy;
             }
             self.known.cntlid = self.admin.controller_id();
