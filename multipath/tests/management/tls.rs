@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use pollux_nvme_tcp::auth::KeyText;
-use pollux_nvme_tcp::spec::HostNqn;
-use pollux_nvme_tcp::target::{HostAccess, TargetRequest};
+use pollux_nvme_tcp::spec::{HostNqn, Nqn};
+use pollux_nvme_tcp::target::{HostAccess, SubsystemConfig, TargetRequest};
 use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk};
 use serde_json::{Value, json};
 
-use crate::world::{World, nqn};
+use crate::world::{NQN, World, nqn};
 
 const HOST: &str = "nqn.2014-08.org.example:host";
+const OTHER_SUBSYSTEM: &str = "nqn.2014-08.org.example:disk2";
 const OTHER: &str = "nqn.2014-08.org.example:other";
 
 fn psk(byte: u8, len: usize) -> ConfiguredPsk {
@@ -46,23 +47,35 @@ impl Drop for Files {
 
 /// The target has a secure listener, the last of them, and this key for this host.
 fn secure(w: &mut World, host: &str, psk: &ConfiguredPsk) {
-    let handle = &w.target.handle;
+    secure_at(w, NQN, host, psk);
+}
+
+/// The same at this subsystem.
+fn secure_at(w: &mut World, subsystem: &str, host: &str, psk: &ConfiguredPsk) {
+    let (handle, subsystem) = (&w.target.handle, Nqn::new(subsystem).unwrap());
     handle
-        .call(TargetRequest::allow_any_host(nqn(), false))
+        .call(TargetRequest::allow_any_host(subsystem.clone(), false))
         .unwrap();
     let host = HostNqn::new(host).unwrap();
     let access = HostAccess {
-        psk: Some(HostPsk::new("key", psk, &host, &nqn()).unwrap()),
+        psk: Some(HostPsk::new("key", psk, &host, &subsystem).unwrap()),
         ..HostAccess::default()
     };
     handle
-        .call(TargetRequest::add_host_with(nqn(), host, access))
+        .call(TargetRequest::add_host_with(
+            subsystem.clone(),
+            host,
+            access,
+        ))
         .unwrap();
-    if w.listeners.len() == 2 {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let request = TargetRequest::add_secure_listener(nqn(), any);
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let known = w.listeners.get(2).copied();
+    if known.is_none() || subsystem != nqn() {
+        let request = TargetRequest::add_secure_listener(subsystem, known.unwrap_or(any));
         let addr = handle.call(request).unwrap();
-        w.listeners.push(addr);
+        if known.is_none() {
+            w.listeners.push(addr);
+        }
     }
 }
 
@@ -76,6 +89,13 @@ fn only_the_right_key_of_the_right_host_comes_in() {
         files.add(&mut w, "right", &psk(1, len));
         files.add(&mut w, "wrong", &psk(3, len));
         files.add(&mut w, "another", &psk(2, len));
+        // At the same listener the host has another key for another subsystem.
+        let config = SubsystemConfig {
+            allow_any_host: false,
+            ..SubsystemConfig::new(Nqn::new(OTHER_SUBSYSTEM).unwrap())
+        };
+        w.target.handle.create_subsystem(config).unwrap();
+        secure_at(&mut w, OTHER_SUBSYSTEM, HOST, &psk(2, len));
         let open = HostNqn::new("nqn.2014-08.org.example:open").unwrap();
         let request = TargetRequest::add_host(nqn(), open.clone());
         w.target.handle.call(request).unwrap();
@@ -100,6 +120,15 @@ fn only_the_right_key_of_the_right_host_comes_in() {
             assert!(
                 found == code && text.contains(words),
                 "{key:?} {found} {text}"
+            );
+        }
+        for (subsystem, key) in [(OTHER_SUBSYSTEM, "right"), (NQN, "another")] {
+            let more = json!({"hostnqn": HOST, "subnqn": subsystem, "psk": key});
+            let params = w.params(2, more);
+            let (code, text) = w.fail("bdev_nvme_attach_controller", params);
+            assert!(
+                code == -5 && text.contains("TLS: the peer refuses"),
+                "{text}"
             );
         }
         assert_eq!(w.call("bdev_nvme_get_controllers", json!({})), json!([]));

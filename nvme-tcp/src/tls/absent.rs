@@ -2,7 +2,6 @@
 
 use pollux_reactor::{Net, Stream};
 
-use super::TlsError;
 use crate::spec::nqn::Nqn;
 
 /// With what a host makes its connections secure.
@@ -51,11 +50,6 @@ impl Session {
 
     /// Never.
     pub(crate) fn is_open(&self) -> bool {
-        match *self {}
-    }
-
-    /// Never.
-    pub(crate) fn error(&self) -> Option<TlsError> {
         match *self {}
     }
 

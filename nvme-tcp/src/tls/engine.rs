@@ -15,8 +15,10 @@ use s2n_tls::security::Policy;
 use super::TlsError;
 use super::psk::{CipherSuite, TlsPsk};
 
-/// TLS 1.3 with the two cipher suites of NVMe/TCP and nothing else, and the curves of NIST.
-const POLICY: &str = "ELBSecurityPolicy-TLS13-1-3-FIPS-2023-04";
+/// TLS 1.3 with the two cipher suites of NVMe/TCP before another one, which [`Engine::identity`] does not take, and X25519
+/// before the curves of NIST: the library's answer to a client that guesses another group (HelloRetryRequest) does not go
+/// together with pre-shared keys, and X25519 is what OpenSSL guesses.
+const POLICY: &str = "CloudFront-TLS-1-3-2025-no-pq";
 
 /// Which side of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 
 use pollux_reactor::{Net, Stream};
 
-use super::TlsError;
 use super::engine::Side;
 use super::psk::{ConfiguredPsk, IdentityVersion, PskError, TlsPsk};
 use super::stream::TlsStream;
@@ -103,9 +102,9 @@ impl fmt::Debug for HostPsk {
     }
 }
 
-/// What has become of the handshake of one connection of a target, which its stream tells.
+/// The identity that the handshake of one connection of a target has used, once its stream has told it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Session(Arc<OnceLock<Result<String, TlsError>>>);
+pub(crate) struct Session(Arc<OnceLock<String>>);
 
 impl Session {
     /// Puts TLS around a connection that was accepted; any of these keys will do. If it is `optional`, the peer may do
@@ -124,21 +123,17 @@ impl Session {
 
     /// Whether the connection is secure.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.0.get(), Some(Ok(_)))
+        self.0.get().is_some()
     }
 
-    pub(super) fn set(&self, outcome: Result<String, TlsError>) {
-        // The first word is the last one: what goes wrong after a handshake is told by the stream.
-        let _ = self.0.set(outcome);
-    }
-
-    /// Why there is no connection.
-    pub(crate) fn error(&self) -> Option<TlsError> {
-        self.0.get()?.as_ref().err().copied()
+    pub(super) fn set(&self, identity: String) {
+        let is_first = self.0.set(identity).is_ok();
+        debug_assert!(is_first, "a connection has one handshake");
     }
 
     /// Whether the handshake used this key.
     pub(crate) fn used(&self, psk: &HostPsk) -> bool {
-        matches!(self.0.get(), Some(Ok(identity)) if psk.keys.iter().any(|key| key.identity == *identity))
+        let is_it = |identity: &String| psk.keys.iter().any(|key| key.identity == *identity);
+        self.0.get().is_some_and(is_it)
     }
 }

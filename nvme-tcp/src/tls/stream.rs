@@ -130,7 +130,8 @@ impl TlsStream {
                     Ok(()) => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                     Err(error) => {
-                        self.broken(TlsError::of(&error).unwrap_or(TlsError::Closed));
+                        let tls = TlsError::of(&error).unwrap_or(TlsError::Closed);
+                        self.state = State::Broken(tls);
                         return Err(error);
                     }
                 },
@@ -191,7 +192,7 @@ impl TlsStream {
             Ok(engine) => {
                 self.state = match shaken.identity {
                     Some(identity) => {
-                        self.session.set(Ok(identity));
+                        self.session.set(identity);
                         State::Open(engine)
                     }
                     None => State::Shaking(engine),
@@ -201,15 +202,10 @@ impl TlsStream {
             Err(error) => {
                 // The peer learns of it if there is room for that.
                 let _ = self.push();
-                self.broken(error);
+                self.state = State::Broken(error);
                 Err(error.into())
             }
         }
-    }
-
-    fn broken(&mut self, error: TlsError) {
-        self.session.set(Err(error));
-        self.state = State::Broken(error);
     }
 
     /// Sends records that are left. Whether none are.

@@ -278,9 +278,15 @@ impl TestHost {
 
     /// Makes the host connect a queue pair, and takes the connection.
     pub fn queue(&self, options: ConnectOptions) -> Checked<(Peer, Events)> {
+        let events = self.connect(options);
+        Ok((Peer::accept(&self.listener)?, events))
+    }
+
+    /// Makes the host connect a queue pair.
+    pub fn connect(&self, options: ConnectOptions) -> Events {
         let (sender, events) = mpsc::channel();
         self.order(Order::Queue(Box::new(options), sender));
-        Ok((Peer::accept(&self.listener)?, Events(events)))
+        Events(events)
     }
 
     /// Makes the host connect to a controller, and takes the connection.
@@ -322,6 +328,11 @@ impl Events {
     pub fn next(&self) -> Checked<Event> {
         let event = self.0.recv_timeout(PATIENCE);
         event.map_err(|_| "nothing heard from the host".into())
+    }
+
+    /// The next event, if there is one.
+    pub fn poll(&self) -> Option<Event> {
+        self.0.try_recv().ok()
     }
 
     /// The next event, which must be the end of a request.

@@ -67,12 +67,19 @@ pub enum QueueError {
     /// Host and controller did not prove to each other who they are.
     #[error("authentication failed: {0}")]
     Authentication(AuthError),
-    /// The connection could not be made secure.
+    /// The connection could not be made secure, or is so no longer.
     #[error("TLS: {0}")]
     Tls(TlsError),
     /// The owner closed it.
     #[error("closed by the host")]
     HostClosed,
+}
+
+impl QueueError {
+    /// Why the stream of a connection that stood failed.
+    pub(super) fn of_stream(error: &io::Error) -> Self {
+        TlsError::of(error).map_or(Self::Socket(error.kind()), Self::Tls)
+    }
 }
 
 impl From<AuthError> for QueueError {

@@ -84,7 +84,7 @@ impl<T> QueuePair<T> {
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(Progress::Idle),
             Err(_) if self.state == State::Authenticating => return Err(AuthError::Ended.into()),
             Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Err(QueueError::Closed),
-            Err(e) => return Err(QueueError::Socket(e.kind())),
+            Err(e) => return Err(QueueError::of_stream(&e)),
         }
         // A fault leaves the offending PDU at the front of the buffer, for the TermReq to quote.
         loop {

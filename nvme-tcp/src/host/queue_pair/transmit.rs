@@ -169,7 +169,7 @@ impl Transmitter {
             let all_sent = self
                 .tx
                 .flush(stream, table)
-                .map_err(|e| QueueError::Socket(e.kind()))?;
+                .map_err(|e| QueueError::of_stream(&e))?;
             self.blocked = !all_sent;
             if !all_sent || self.to_send.is_empty() {
                 return Ok(());

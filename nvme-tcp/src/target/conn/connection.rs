@@ -42,7 +42,7 @@ pub(in crate::target) enum End {
     Fault(&'static str),
     /// The peer let a time pass; it is told nothing.
     Overdue(&'static str),
-    /// The connection did not become secure.
+    /// The connection did not become secure, or is so no longer.
     Insecure(TlsError),
 }
 
@@ -59,7 +59,7 @@ impl End {
                 TlsError::NotTls => "the host does no TLS, and this listener is secure",
                 TlsError::NoKey => "TLS: no pre-shared key was used",
                 TlsError::TooLong => "TLS: more bytes than a handshake takes",
-                TlsError::Failed(_) => "TLS: what the host sends is no handshake of TLS 1.3",
+                TlsError::Failed(_) => "TLS: what the host sends is not what TLS 1.3 wants",
             }),
             Self::Terminated => Some("host sent H2CTermReq"),
             Self::Closed | Self::Disconnected => None,
@@ -197,10 +197,7 @@ impl Connection {
         if self.rx.data().len() == self.rx.capacity() {
             return Ok(0);
         }
-        none_if_would_block(self.rx.fill(&mut self.stream)).map_err(|end| {
-            let error = self.session.as_ref().and_then(Session::error);
-            error.map_or(end, End::Insecure)
-        })
+        none_if_would_block(self.rx.fill(&mut self.stream))
     }
 
     /// Sends what waits, unless the peer has to make room first.
@@ -269,6 +266,6 @@ pub(in crate::target) fn none_if_would_block(result: io::Result<usize>) -> Resul
     match result {
         Ok(n) => Ok(n),
         Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
-        Err(_) => Err(End::Closed),
+        Err(e) => Err(TlsError::of(&e).map_or(End::Closed, End::Insecure)),
     }
 }
