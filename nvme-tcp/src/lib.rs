@@ -31,6 +31,7 @@
 pub mod auth;
 pub mod host;
 pub mod pdu;
+pub mod sockets;
 pub mod spec;
 mod stream;
 pub mod target;

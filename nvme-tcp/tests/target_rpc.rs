@@ -3,6 +3,7 @@
 
 use pollux_nvme_tcp::auth::{KeyText, Secret};
 use pollux_nvme_tcp::testing::{ManagedTarget, NQN};
+use pollux_nvme_tcp::tls::ConfiguredPsk;
 use pollux_reactor::Idle;
 use pollux_reactor::rpc::Config;
 use serde_json::{Value, json};
@@ -562,4 +563,120 @@ fn keys_of_hosts() {
         assert_eq!(found, code, "{more} {text}");
     }
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Hosts with keys of both kinds, secure listeners and namespaces that are not for everybody: what is saved makes the same
+/// target again, from the same files.
+#[test]
+fn the_configuration_makes_the_same_access_again() {
+    let mut t = start();
+    prepare(&mut t);
+    let name = format!("pollux-target-access-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let secret = Secret::new(&[1; 32], None).unwrap().to_text();
+    let psk = ConfiguredPsk::new(&[1; 48], None).unwrap().to_text();
+    for (name, text) in [("dhchap", &secret), ("controller", &secret), ("tls", &psk)] {
+        let path = folder.join(name);
+        KeyText::new(text.to_string()).write_new(&path).unwrap();
+        let key = json!({"name": name, "path": path.to_str().unwrap()});
+        t.call("keyring_file_add_key", key);
+    }
+    let allow = json!({"nqn": NQN, "allow_any_host": false});
+    t.call("nvmf_subsystem_allow_any_host", allow);
+    let host = json!({"nqn": NQN, "host": HOST, "dhchap_key": "dhchap", "dhchap_ctrlr_key": "controller", "psk": "tls"});
+    t.call("nvmf_subsystem_add_host", host);
+    t.call(
+        "nvmf_subsystem_add_host",
+        json!({"nqn": NQN, "host": format!("{HOST}2")}),
+    );
+    let namespace = json!({"bdev_name": "Malloc0", "nsid": 2, "no_auto_visible": true});
+    t.call(
+        "nvmf_subsystem_add_ns",
+        json!({"nqn": NQN, "namespace": namespace}),
+    );
+    t.call(
+        "nvmf_ns_add_host",
+        json!({"nqn": NQN, "nsid": 2, "host": HOST}),
+    );
+    let free = json!({"trtype": "TCP", "traddr": "127.0.0.1", "trsvcid": "0"});
+    let secure = json!({"nqn": NQN, "listen_address": free, "secure_channel": true});
+    t.call("nvmf_subsystem_add_listener", secure);
+    listen(&mut t);
+    let seen = |t: &mut ManagedTarget| {
+        let listeners = t.call("nvmf_subsystem_get_listeners", json!({"nqn": NQN}));
+        let subsystems = t.call("nvmf_get_subsystems", json!({}));
+        (
+            t.client.config(),
+            subsystems,
+            listeners,
+            t.call("keyring_get_keys", json!({})),
+        )
+    };
+    let before = seen(&mut t);
+    assert_eq!(before.2[0]["secure_channel"], true);
+    assert_eq!(before.3.as_array().unwrap().len(), 3);
+    // AQEB is how a key of ones begins in base64.
+    assert!(!format!("{before:?}").contains("AQEB"));
+    drop(t);
+    let config = Config::parse(&before.0.to_string()).unwrap();
+    let mut again = configured(config);
+    assert_eq!(seen(&mut again), before);
+    drop(again);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// There is little to choose about sockets; what is not there is refused, not taken.
+#[test]
+fn sockets_and_the_kernels_keyring() {
+    let mut t = start();
+    let default = t.call("sock_get_default_impl", json!({}));
+    assert_eq!(default["impl_name"], "posix");
+    for (name, version) in [("posix", 0), ("ssl", 13)] {
+        let options = t.call("sock_impl_get_options", json!({"impl_name": name}));
+        assert_eq!(options["tls_version"], version);
+        let mut same = options.clone();
+        same["impl_name"] = name.into();
+        assert_eq!(t.call("sock_impl_set_options", same), true);
+    }
+    t.call("sock_set_default_impl", json!({"impl_name": "posix"}));
+    t.call("keyring_linux_set_options", json!({"enable": false}));
+    for (method, params, code, words) in [
+        (
+            "sock_set_default_impl",
+            json!({"impl_name": "ssl"}),
+            -22,
+            "secure_channel",
+        ),
+        (
+            "sock_impl_get_options",
+            json!({"impl_name": "uring"}),
+            -22,
+            "uring",
+        ),
+        (
+            "sock_impl_set_options",
+            json!({"impl_name": "ssl", "tls_version": 12}),
+            -32602,
+            "13",
+        ),
+        (
+            "sock_impl_set_options",
+            json!({"impl_name": "ssl", "speed": 1}),
+            -32602,
+            "speed",
+        ),
+        (
+            "keyring_linux_set_options",
+            json!({"enable": true}),
+            -95,
+            "keyring_file_add_key",
+        ),
+    ] {
+        let (found, text) = t.error(method, params);
+        assert!(
+            found == code && text.contains(words),
+            "{method}: {found} {text}"
+        );
+    }
 }

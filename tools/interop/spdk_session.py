@@ -107,6 +107,15 @@ def keyring(managed: Managed, pollux: str, directory: Path) -> str:
     return name
 
 
+def sockets(managed: Managed) -> None:
+    """What can be said of sockets and of the kernel's keyring, which is little."""
+    equal("default", managed.call("sock_get_default_impl")["impl_name"], "posix")
+    managed.call("sock_set_default_impl", "-i", "posix")
+    equal("version", managed.call("sock_impl_get_options", "-i", "ssl")["tls_version"], 13)
+    managed.call("sock_impl_set_options", "-i", "ssl", "--tls-version", "13", "-r", "65536")
+    managed.call("keyring_linux_set_options")
+
+
 def authentication(target: Managed, key: str) -> None:
     """A host that must authenticate is named, its keys are set, and it goes."""
     target.call("nvmf_subsystem_add_host", NQN, HOST_NQN, "--dhchap-key", key)
@@ -396,6 +405,7 @@ def session(client: Client, bin_dir: Path, directory: Path) -> None:
         authentication(target, keyring(target, pollux, directory))
         tls(target, pollux, directory)
         program(target)
+        sockets(target)
         for name in ("host", "perf"):
             host = start(name)
             keyring(host, pollux, directory)
@@ -406,6 +416,7 @@ def session(client: Client, bin_dir: Path, directory: Path) -> None:
             volumes(host)
             discovery(host, target)
             program(host)
+            sockets(host)
             other_ways(host)
             host = configuration(host, starts[name], directory)
             running.append(host)

@@ -84,19 +84,21 @@ impl Discovery {
         }
     }
 
-    /// What all services list.
-    fn wanted(&self) -> Vec<TransportId> {
-        let mut wanted: Vec<TransportId> = Vec::new();
+    /// What all services list, and whether a secure channel is required there; that is left out where no key is known.
+    fn wanted(&self) -> Vec<(TransportId, bool)> {
+        let mut wanted: Vec<(TransportId, bool)> = Vec::new();
         let records = self.services.iter().filter_map(|s| s.log.as_ref());
         for record in records.flatten() {
-            if let Record::Subsystem(addr, subnqn) = record {
+            if let Record::Subsystem { addr, nqn, secure } = record
+                && !(*secure && self.request.options.tls.is_none())
+            {
                 let transport = TransportId {
                     addr: *addr,
-                    subnqn: subnqn.clone(),
+                    subnqn: nqn.clone(),
                     hostnqn: self.request.transport.hostnqn.clone(),
                 };
-                if !wanted.contains(&transport) {
-                    wanted.push(transport);
+                if !wanted.iter().any(|(known, _)| *known == transport) {
+                    wanted.push((transport, *secure));
                 }
             }
         }
@@ -316,17 +318,18 @@ impl Control {
         let discovery = &mut self.discoveries[index];
         discovery.follow_referrals(now);
         let wanted = discovery.wanted();
+        let is_wanted = |transport: &TransportId| wanted.iter().any(|(t, _)| t == transport);
         let is_known = discovery.is_known();
         let members = &self.members;
         let mut gone = Vec::new();
         discovery.found.retain(|found| match found.state {
             FoundState::Attaching => true,
-            FoundState::Failed(_) => wanted.contains(&found.transport),
+            FoundState::Failed(_) => is_wanted(&found.transport),
             FoundState::Attached => {
                 let addr = found.transport.addr;
                 let mut group = members.group(&found.group);
                 let there = group.any(|m| m.transport.addr == addr);
-                if there && is_known && !wanted.contains(&found.transport) {
+                if there && is_known && !is_wanted(&found.transport) {
                     gone.push((found.group.clone(), addr));
                     return false;
                 }
@@ -337,12 +340,18 @@ impl Control {
             // Nobody waits for this one.
             self.detach(&group, Some(addr), Box::new(|_| ()));
         }
-        for transport in wanted {
-            self.attach_found(index, transport, cx);
+        for (transport, secure) in wanted {
+            self.attach_found(index, transport, secure, cx);
         }
     }
 
-    fn attach_found(&mut self, index: usize, transport: TransportId, cx: &mut Context<'_>) {
+    fn attach_found(
+        &mut self,
+        index: usize,
+        transport: TransportId,
+        secure: bool,
+        cx: &mut Context<'_>,
+    ) {
         let discovery = &self.discoveries[index];
         let known = discovery.found.iter().find(|f| f.transport == transport);
         match known.map(|f| f.state) {
@@ -368,10 +377,14 @@ impl Control {
                 names.find(|group| !taken(group)).expect("a name")
             }
         };
+        let mut options = discovery.request.options.clone();
+        if !secure {
+            (options.tls, options.psk_name) = (None, None);
+        }
         let request = AttachRequest {
             name: group.clone(),
             transport: transport.clone(),
-            options: discovery.request.options.clone(),
+            options,
         };
         let name = discovery.request.name.clone();
         let attached = transport.clone();

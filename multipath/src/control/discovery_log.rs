@@ -19,7 +19,7 @@ const TRIES_MAX: u32 = 10;
 /// A log that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Log {
-    /// What can be followed. Other transports and secure channels are left out.
+    /// What can be followed. Other transports are left out, and referrals to a service that is reached by TLS only.
     pub records: Vec<Record>,
     /// Records of NVMe/TCP that name nothing to connect to, in words.
     pub unusable: Vec<String>,
@@ -41,8 +41,12 @@ pub(super) enum LogError {
 /// What a record leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Record {
-    /// An NVM subsystem at an address.
-    Subsystem(SocketAddr, Nqn),
+    /// An NVM subsystem at an address, and whether a secure channel is required there.
+    Subsystem {
+        addr: SocketAddr,
+        nqn: Nqn,
+        secure: bool,
+    },
     /// Another discovery service.
     Referral(SocketAddr),
 }
@@ -135,12 +139,13 @@ impl LogReader {
 /// lead to whatever listens on the host itself.
 fn record(entry: &DiscoveryLogEntry) -> Result<Option<Record>, String> {
     let is_secure = entry.treq & 0b11 == discovery::TREQ_SECURE_REQUIRED;
-    if entry.trtype != discovery::TRTYPE_TCP || is_secure {
+    if entry.trtype != discovery::TRTYPE_TCP {
         return Ok(None);
     }
     let is_subsystem = match entry.subtype {
         discovery::SUBTYPE_NVM => true,
-        discovery::SUBTYPE_REFERRAL => false,
+        // No key is known for a discovery service.
+        discovery::SUBTYPE_REFERRAL if !is_secure => false,
         _ => return Ok(None),
     };
     let (ip, port) = (entry.traddr_text(), entry.trsvcid_text());
@@ -163,7 +168,11 @@ fn record(entry: &DiscoveryLogEntry) -> Result<Option<Record>, String> {
     let addr = SocketAddr::new(addr, port);
     Ok(Some(match (is_subsystem, entry.subnqn()) {
         (false, _) => Record::Referral(addr),
-        (true, Ok(nqn)) => Record::Subsystem(addr, nqn),
+        (true, Ok(nqn)) => Record::Subsystem {
+            addr,
+            nqn,
+            secure: is_secure,
+        },
         (true, Err(_)) => return unusable("the subsystem's NQN is not valid"),
     }))
 }

@@ -39,9 +39,13 @@ fn start(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let attach_timeout_ms: u64 = params.optional("attach_timeout_ms")?.unwrap_or(0);
     let wait_for_attach = params.optional("wait_for_attach")?.unwrap_or(false);
     let key_names = KeyNames::take(params)?;
+    let psk: Option<String> = params.optional("psk")?;
     params.finish()?;
     let auth = key_names.as_ref().map(|names| keys::auth(state, names));
     let auth = auth.transpose()?;
+    // For what the service lists as secure; the service itself is asked without it.
+    let tls = psk.as_ref().map(|name| keys::tls(state, name));
+    let tls = tls.transpose()?;
     let request = DiscoveryRequest {
         name,
         transport: TransportId {
@@ -53,6 +57,8 @@ fn start(state: &mut State, call: &mut Call<State>) -> MethodResult {
             adopt_policy: true,
             auth,
             key_names,
+            tls,
+            psk_name: psk,
             ..state.options.attach(timeouts, Given::default())
         },
         // A time limit is for somebody who waits.
@@ -129,6 +135,9 @@ pub(super) fn config(discovery: &DiscoveryStatus) -> Value {
     }
     if let Some(nqn) = &transport.hostnqn {
         params.insert("hostnqn".into(), json!(nqn.as_str()));
+    }
+    if let Some(name) = &discovery.options.psk_name {
+        params.insert("psk".into(), name.as_str().into());
     }
     if let Some(names) = &discovery.options.key_names {
         names.put(&mut params);

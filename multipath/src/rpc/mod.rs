@@ -98,6 +98,7 @@ pub fn register<M: Send + 'static>(methods: &mut Methods, host: Host<M>) {
     let module = methods.module(state);
     #[cfg(feature = "auth")]
     let module = pollux_nvme_tcp::auth::keyring::register(module);
+    let module = pollux_nvme_tcp::sockets::register(module);
     let module = module.subsystem("bdev", config::bdev);
     ROOMS.into_iter().fold(module, |module, room| room(module));
 }

@@ -157,6 +157,29 @@ fn only_the_right_key_of_the_right_host_comes_in() {
             "{shown}"
         );
 
+        // What is saved attaches the same again, from the same files.
+        let keys = w.call("framework_get_config", json!({"name": "keyring"}));
+        for name in ["Nvme0", "Open"] {
+            w.call("bdev_nvme_detach_controller", json!({"name": name}));
+        }
+        for key in ["right", "wrong", "another"] {
+            w.call("keyring_file_remove_key", json!({"name": key}));
+        }
+        for call in [&keys, &saved]
+            .into_iter()
+            .flat_map(|c| c.as_array().unwrap())
+        {
+            w.call(call["method"].as_str().unwrap(), call["params"].clone());
+        }
+        assert_eq!(
+            w.call("framework_get_config", json!({"name": "bdev"})),
+            saved
+        );
+        assert_eq!(
+            w.call("framework_get_config", json!({"name": "keyring"})),
+            keys
+        );
+
         // Who was given a key keeps it: a reset connects with it.
         w.call("keyring_file_remove_key", json!({"name": "right"}));
         w.call("bdev_nvme_reset_controller", json!({"name": "Nvme0"}));
@@ -180,4 +203,41 @@ fn listeners_are_secure_or_not() {
     let error = w.target.handle.call(allow).unwrap_err().to_string();
     assert!(error.contains("secure listener"), "{error}");
     assert!(w.target.status().subsystems[0].listeners[2].secure);
+}
+
+/// What a discovery service lists as secure is attached with the key, and what it does not list so without one.
+#[test]
+fn discovery_with_a_key() {
+    let files = Files::named("discovery");
+    let mut w = World::new();
+    secure(&mut w, HOST, &psk(1, 32));
+    files.add(&mut w, "right", &psk(1, 32));
+    let addr = w.listeners[0];
+    let mut params = json!({
+        "name": "Found",
+        "trtype": "TCP",
+        "adrfam": "ipv4",
+        "traddr": addr.ip().to_string(),
+        "trsvcid": addr.port().to_string(),
+        "hostnqn": HOST,
+        "attach_timeout_ms": 20_000,
+        "psk": "missing",
+    });
+    assert_eq!(w.fail("bdev_nvme_start_discovery", params.clone()).0, -126);
+    params["psk"] = "right".into();
+    // The other listeners of the subsystem let nobody in without TLS.
+    for plain in [0, 1] {
+        w.target.unlisten(w.listeners[plain]);
+    }
+    let service = TargetRequest::add_listener(Nqn::discovery(), addr);
+    w.target.handle.call(service).unwrap();
+    w.call("bdev_nvme_start_discovery", params);
+    let status = w.target.status();
+    let controllers = &status.subsystems[0].controllers;
+    assert_eq!(controllers.len(), 1, "{controllers:?}");
+    assert_eq!(controllers[0].qpairs.len(), 3);
+    let saved = w.call("framework_get_config", json!({"name": "bdev"}));
+    let mut calls = saved.as_array().unwrap().iter();
+    let start = |c: &&Value| c["method"] == "bdev_nvme_start_discovery";
+    assert_eq!(calls.find(start).unwrap()["params"]["psk"], "right");
 }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::{KeyFileError, KeyNames, KeyText, Keys, Secret, SecretError};
 use crate::tls::{ConfiguredPsk, PskError};
 
-/// EEXIST, ENOENT, ENOKEY.
+/// EEXIST, ENOENT, ENOKEY, EOPNOTSUPP.
+const EOPNOTSUPP: i32 = 95;
 const EEXIST: i32 = 17;
 const ENOENT: i32 = 2;
 const ENOKEY: i32 = 126;
@@ -163,6 +164,7 @@ pub fn register<S: AsMut<Keyring> + Send + 'static>(
         .method("keyring_file_add_key", Phase::Any, add::<S>)
         .method("keyring_file_remove_key", Phase::Any, remove::<S>)
         .method("keyring_get_keys", Phase::Any, list::<S>)
+        .method("keyring_linux_set_options", Phase::Any, set_linux::<S>)
 }
 
 fn add<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult {
@@ -181,6 +183,19 @@ fn remove<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult 
         .remove(&name)
         .map_err(|error| RpcError::new(-ENOENT, error.to_string()))?;
     Ok(Answer::Now(Value::Bool(true)))
+}
+
+/// Keys come from files: the kernel's keyring, where there is one, is not looked into.
+fn set_linux<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
+    let enable = call.params.optional("enable")?.unwrap_or(false);
+    call.params.finish()?;
+    match enable {
+        false => Ok(Answer::Now(Value::Bool(true))),
+        true => Err(RpcError::errno_of(
+            EOPNOTSUPP,
+            "the kernel's keyring is no source of keys here: keyring_file_add_key adds one from a file",
+        )),
+    }
 }
 
 fn list<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult {

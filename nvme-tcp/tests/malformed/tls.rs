@@ -11,7 +11,7 @@ use pollux_nvme_tcp::spec::{HostNqn, Nqn};
 use pollux_nvme_tcp::target::{HostAccess, TargetRequest};
 use pollux_nvme_tcp::testing::wire::PATIENCE;
 use pollux_nvme_tcp::testing::{TestTarget, host_nqn, nqn, pattern, wait_for};
-use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk, HostTls};
+use pollux_nvme_tcp::tls::{ConfiguredPsk, HostKey, HostPsk, HostTls};
 use uuid::Uuid;
 
 use crate::client::{Healthy, start};
@@ -192,7 +192,7 @@ impl Pair {
         ConnectOptions {
             timeout: PATIENCE,
             tls: Some(HostTls {
-                psk: self.psk.clone(),
+                psk: HostKey::Configured(self.psk.clone()),
                 threads: true,
             }),
             ..ConnectOptions::admin(addr, nqn(), identity)

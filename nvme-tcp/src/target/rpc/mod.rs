@@ -104,6 +104,7 @@ fn register_state(methods: &mut Methods, state: State) {
     let module = methods.module(state);
     #[cfg(feature = "auth")]
     let module = crate::auth::keyring::register(module);
+    let module = crate::sockets::register(module);
     let module = module
         .subsystem("bdev", config::bdev)
         .subsystem("nvmf", config::nvmf);

@@ -1,0 +1,109 @@
+//! Management methods about sockets, by SPDK's names. There is one implementation of sockets here, the system's, and TLS around
+//! them where a listener has `secure_channel` or a controller `psk`: so there is little to choose, and what is asked for that is
+//! not there is refused.
+
+use pollux_reactor::rpc::{Answer, Call, MethodResult, ModuleMethods, Params, Phase, RpcError};
+use serde_json::json;
+
+const EINVAL: i32 = 22;
+
+/// TLS 1.3, as `tls_version` says it; 0 is whatever both sides have, which is the same.
+const TLS_VERSIONS: [u32; 2] = [0, 13];
+
+/// Plain sockets, and those with TLS around them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Implementation {
+    Posix,
+    Ssl,
+}
+
+/// Adds the methods to a module.
+pub fn register<S: Send + 'static>(module: ModuleMethods<'_, S>) -> ModuleMethods<'_, S> {
+    module
+        .method("sock_get_default_impl", Phase::Any, default)
+        .method("sock_impl_get_options", Phase::Any, options)
+        .method("sock_impl_set_options", Phase::Any, set_options)
+        .method("sock_set_default_impl", Phase::Any, set_default)
+}
+
+fn implementation(params: &mut Params) -> Result<Implementation, RpcError> {
+    let name: String = params.required("impl_name")?;
+    match name.as_str() {
+        "posix" => Ok(Implementation::Posix),
+        "ssl" if cfg!(feature = "tls") => Ok(Implementation::Ssl),
+        _ => Err(RpcError::errno_of(
+            EINVAL,
+            format!(
+                "sockets '{}': 'posix' and 'ssl' are there",
+                name.escape_debug()
+            ),
+        )),
+    }
+}
+
+fn default<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
+    call.params.finish()?;
+    Ok(Answer::Now(json!({"impl_name": "posix"})))
+}
+
+fn set_default<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
+    let implementation = implementation(&mut call.params)?;
+    call.params.finish()?;
+    match implementation {
+        Implementation::Posix => Ok(Answer::Now(true.into())),
+        Implementation::Ssl => Err(RpcError::errno_of(
+            EINVAL,
+            "TLS is not for all connections: a listener has it by 'secure_channel', a controller by 'psk'",
+        )),
+    }
+}
+
+fn options<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
+    let implementation = implementation(&mut call.params)?;
+    call.params.finish()?;
+    let tls_version = match implementation {
+        Implementation::Posix => 0,
+        Implementation::Ssl => 13,
+    };
+    // Sizes of 0 are the system's.
+    Ok(Answer::Now(json!({
+        "recv_buf_size": 0,
+        "send_buf_size": 0,
+        "enable_recv_pipe": false,
+        "enable_quickack": false,
+        "enable_placement_id": 0,
+        "enable_zerocopy_send_server": false,
+        "enable_zerocopy_send_client": false,
+        "zerocopy_threshold": 0,
+        "tls_version": tls_version,
+        "enable_ktls": false,
+    })))
+}
+
+/// What only makes SPDK's sockets faster is taken and changes nothing.
+fn set_options<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
+    let params = &mut call.params;
+    implementation(params)?;
+    params.unused::<u32>(&[
+        "recv_buf_size",
+        "send_buf_size",
+        "enable_placement_id",
+        "zerocopy_threshold",
+    ])?;
+    params.unused::<bool>(&[
+        "enable_recv_pipe",
+        "enable_quickack",
+        "enable_zerocopy_send_server",
+        "enable_zerocopy_send_client",
+    ])?;
+    let version: Option<u32> = params.optional("tls_version")?;
+    if version.is_some_and(|version| !TLS_VERSIONS.contains(&version)) {
+        return Err(params.invalid(
+            "tls_version",
+            "13 is the only version of TLS for NVMe/TCP, 0 stands for it",
+        ));
+    }
+    params.off(&["enable_ktls"])?;
+    params.finish()?;
+    Ok(Answer::Now(true.into()))
+}
