@@ -1,10 +1,11 @@
 //! OpenSSL as a third opinion on TLS: its client in front of the target, its server before the host, with keys for both cipher
-//! suites and identities of both versions. Where it is not installed the test says so, and passes.
+//! suites and identities of both versions; keys that its client changes while data flows. Where it is not installed the test says so,
+//! and passes.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 
 use base64::Engine as _;
@@ -39,6 +40,8 @@ struct OpenSsl {
     process: Child,
     stdin: ChildStdin,
     output: mpsc::Receiver<Vec<u8>>,
+    /// What it says of itself.
+    said: BufReader<ChildStderr>,
     session: PathBuf,
 }
 
@@ -48,19 +51,22 @@ impl OpenSsl {
         let session = std::env::temp_dir().join(name);
         std::fs::write(&session, session_of(key)).unwrap();
         let mut command = Command::new("openssl");
-        command.arg(program).args(place).args(["-quiet", "-tls1_3"]);
+        command.arg(program).args(place).args(["-tls1_3"]);
         command.args(["-ciphersuites", key.suite.name()]);
         command.args(["-psk_identity", &key.identity]);
         command.arg("-psk_session").arg(&session);
-        if program == "s_server" {
-            command.args(["-nocert", "-naccept", "1"]);
-        }
+        match program {
+            "s_server" => command.args(["-quiet", "-nocert", "-naccept", "1"]),
+            // Like this it takes orders as well.
+            _ => command.arg("-brief"),
+        };
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let (stdin, mut stdout) = (
             process.stdin.take().unwrap(),
             process.stdout.take().unwrap(),
         );
+        let said = BufReader::new(process.stderr.take().unwrap());
         let (sender, output) = mpsc::channel();
         std::thread::spawn(move || {
             let mut buffer = [0; 16 * 1024];
@@ -74,7 +80,23 @@ impl OpenSsl {
             process,
             stdin,
             output,
+            said,
             session,
+        }
+    }
+
+    /// Has it change its keys, and ask its peer to do so. All that was sent must have been answered: an order is what
+    /// begins with its letter.
+    fn change_keys(&mut self) {
+        self.send(b"K\n");
+        let mut line = String::new();
+        while line != "KEYUPDATE\n" {
+            line.clear();
+            assert_ne!(
+                self.said.read_line(&mut line).unwrap(),
+                0,
+                "openssl has ended"
+            );
         }
     }
 
@@ -194,6 +216,12 @@ fn its_client_and_our_target() {
         host.initialize(Options::default());
         host.enable(&nqn(), Options::default());
         assert_eq!(host.identify_controller().nn.get(), 32);
+        for _ in 0..3 {
+            host.stream.change_keys();
+            for _ in 0..2 {
+                assert_eq!(host.identify_controller().nn.get(), 32);
+            }
+        }
 
         // A key that was made for one subsystem lets nobody into another, wherever both are.
         let other = add_subsystem(&pair);
