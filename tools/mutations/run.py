@@ -87,7 +87,8 @@ class Copy:
         )
 
     def build(self):
-        built = self.cargo("build", "--bin", "pollux")
+        # What the simulator does not use would be built and linked each time.
+        built = self.cargo("build", "-p", "pollux-tools", "--bin", "pollux", "--no-default-features")
         if built.returncode != 0:
             sys.exit(built.stdout)
 

@@ -26,6 +26,7 @@ pub enum Act {
     Flap(u64, u64),
     Listen(u64),
     Restart,
+    Add(u64),
     Attach(u64, u64),
     Enable(u64),
     Status,
@@ -140,6 +141,11 @@ impl Agenda {
                 let number = |n| u32::try_from(n).unwrap_or(1);
                 world.regroup(number(nsid), number(b.max(1)));
             }
+            What::Remove => {
+                let nsid = 1 + (a.max(1) - 1) % u64::from(world.shape.namespaces);
+                world.remove_namespace(nsid);
+                self.at(at + b, Act::Add(nsid));
+            }
             What::Detach => {
                 let path = b % paths;
                 world.detach(a % hosts, Some(path));
@@ -205,6 +211,7 @@ fn end(act: Act, world: &mut World) {
         Act::EndChunk => world.calm_network(),
         Act::Listen(path) => world.listen(path, true),
         Act::Restart if !world.is_target_alive() => world.start_target(),
+        Act::Add(nsid) => world.add_namespace(nsid),
         Act::Attach(host, path) => world.attach(host, path),
         Act::Enable(host) => world.change(host, None, ControllerChange::Enable),
         Act::Restart | Act::Event(_) | Act::Flap(..) | Act::Status => {}

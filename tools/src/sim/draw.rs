@@ -103,6 +103,7 @@ impl Draw {
             fast_fail_ms,
             loss_ms,
             digests,
+            h2c_kib: self.maybe(20, 0, &[4, 8]),
             flow_control: self.below_u32(2),
             queue_size: self.pick(&[2, 5, 32, 128]),
             fencing,
@@ -134,7 +135,13 @@ impl Draw {
             .iter()
             .copied()
             .filter(|&what| possible(what, shape))
-            .filter(|_| self.chance(25))
+            // A byte does harm only where it meets data.
+            .filter(|&what| {
+                self.chance(match what {
+                    What::Flip => 60,
+                    _ => 25,
+                })
+            })
             .collect();
         if kinds.is_empty() {
             return Vec::new();
@@ -183,6 +190,11 @@ impl Draw {
         match what {
             What::StandStill | What::DiskStop => args[1] = args[1].min(1_000_000),
             What::Hold => args[1] = args[1].min(400_000),
+            What::BlackHole | What::Stall if shape.horizon_ms >= 3000 && self.chance(50) => {
+                // About as long as it takes to give the other side up, and to be sure of its end.
+                let kato = u64::from(shape.kato_ms.next_multiple_of(1000)) * 1000;
+                args[1] = kato + self.below(4 * kato);
+            }
             What::Flap => args[1] = self.flap(args[1], shape),
             What::Latency => args[0] = args[0].min(20_000),
             What::Chunk => args[1] = args[1].min(500_000),
@@ -195,6 +207,14 @@ impl Draw {
             _ => at,
         };
         events.push(Event { at, what, args });
+        let is_of_a_path = matches!(what, What::Sever | What::BlackHole | What::Unlisten);
+        if is_of_a_path && shape.paths > 1 && self.chance(40) {
+            // Another path goes the same way, before all is done that the first one calls for.
+            let paths = u64::from(shape.paths);
+            args[0] = (args[0] + 1 + self.below(paths - 1)) % paths;
+            let at = at + self.spread(20_000);
+            events.push(Event { at, what, args });
+        }
         if what == What::Ana && self.chance(50) {
             // It comes back; often near the time that the host gives it.
             let after = match self.chance(50) {

@@ -389,6 +389,7 @@ impl Application for Load {
             self.take(completion);
             progress = Progress::Busy;
         }
+        self.wires.turn(self.queue);
         let activity = self.book.borrow().activity;
         if activity == Activity::Drain {
             return progress;

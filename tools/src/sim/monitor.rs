@@ -14,6 +14,7 @@ use pollux_nvme_tcp::spec::opcode::{FABRICS, admin, nvm};
 use pollux_nvme_tcp::spec::pdu::{PduType, flags};
 use pollux_nvme_tcp::spec::registers::Cc;
 use pollux_nvme_tcp::spec::sqe::Sqe;
+use pollux_nvme_tcp::spec::status::Status;
 use zerocopy::FromBytes;
 
 use super::doubts::Change;
@@ -67,6 +68,16 @@ pub enum News {
     Changes(Change),
     /// The controller has told that it has reset another one.
     Reset(Impacted),
+    /// The host has asked the controller for a sign of life.
+    KeepAlive,
+    /// The controller has given one.
+    Alive,
+    /// A command for this namespace was refused because of its ANA state.
+    Shut(u32),
+    /// The host has sent a command for this namespace.
+    Sent(u32),
+    /// The controller has told something of itself or of its namespaces.
+    Told,
 }
 
 /// What is gathered of the data that is being received.
@@ -85,6 +96,15 @@ struct Asked {
     left: u32,
 }
 
+/// Whether a status, as it stands behind the phase bit, says that the ANA state does not let the command be executed.
+fn is_ana(bits: u16) -> bool {
+    let status = Status::new(
+        u8::try_from(bits >> 8 & 7).unwrap_or(0),
+        bits.to_le_bytes()[0],
+    );
+    status.is_ana()
+}
+
 /// One connection, as its host has it.
 #[derive(Debug, Default)]
 pub struct Monitor {
@@ -96,6 +116,8 @@ pub struct Monitor {
     pub qid: Option<u16>,
     /// Largest data of an H2CData PDU.
     data_max: u32,
+    /// What the host is told instead of what the target says.
+    pub told_data_max: Option<u32>,
     open: BTreeMap<u16, Open>,
     /// Host identifier, once Connect has said it.
     pub host: Option<u128>,
@@ -230,6 +252,12 @@ impl Monitor {
             return Err(format!("command identifier {cid} is used twice"));
         }
         self.news.extend(open.changes().map(News::Changes));
+        if self.qid == Some(0) && open.opcode == admin::KEEP_ALIVE {
+            self.news.push_back(News::KeepAlive);
+        }
+        if is_io {
+            self.news.push_back(News::Sent(open.nsid));
+        }
         if open.opcode == FABRICS && header.byte(12) == CONNECT {
             self.qid = Some(header.u16(50));
             // Zero-based: one entry of a queue stays free.
@@ -336,11 +364,17 @@ impl Monitor {
 
     fn on_received(&mut self, header: &Header) -> Result<(), String> {
         match header.kind() {
-            PduType::ICRESP => self.data_max = header.u32(12),
+            PduType::ICRESP => self.data_max = self.told_data_max.unwrap_or(header.u32(12)),
             PduType::CAPSULE_RESP => {
                 let cid = header.u16(20);
                 let open = self.open.remove(&cid);
                 let open = open.ok_or(format!("command {cid} is answered, which is not open"))?;
+                if self.qid.is_some_and(|qid| qid != 0) && is_ana(header.u16(22) >> 1) {
+                    self.news.push_back(News::Shut(open.nsid));
+                }
+                if self.qid == Some(0) && open.opcode == admin::KEEP_ALIVE {
+                    self.news.push_back(News::Alive);
+                }
                 let is_done =
                     header.u16(22) >> 1 == 0 && header.u32(8) & IMMEDIATE_RESET_SUCCESSFUL != 0;
                 if let Some(reset) = open.impacted.filter(|_| is_done) {
@@ -360,6 +394,9 @@ impl Monitor {
                     return Err(format!("data of command {cid} at {offset}, not {expected}"));
                 }
                 open.received += len;
+                if self.qid == Some(0) {
+                    self.news.push_back(News::Told);
+                }
                 if offset == 0 {
                     self.gathered.clear();
                     self.gather = match (open.opcode, open.dword10 & 0xff) {

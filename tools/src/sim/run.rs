@@ -224,6 +224,12 @@ fn get_well(scenario: &Scenario, world: &mut World, agenda: &mut Agenda) -> Opti
             return expect(world, false, "all paths come back", || describe(world));
         }
         again(world, paths);
+        if scenario.events.iter().any(|e| e.what == What::Remove) {
+            // One that was still being removed could not be added.
+            for nsid in 1..=u64::from(scenario.shape.namespaces) {
+                world.add_namespace(nsid);
+            }
+        }
     }
 }
 
@@ -256,7 +262,29 @@ fn verify(world: &mut World) -> Option<()> {
     let read = world.run_until(Duration::from_secs(60), |_, book| book.verified == readers);
     expect(world, read, "all I/O ends once nothing is wrong", || {
         format!("blocks cannot be read: {}", describe(world))
-    })
+    })?;
+    world.ask_status();
+    world.run_until(Duration::from_secs(1), |inbox, _| inbox.open == 0);
+    sound(world)?;
+    let reactors = || {
+        world
+            .inbox
+            .volumes
+            .iter()
+            .flatten()
+            .flat_map(|v| &v.reactors)
+    };
+    let open: usize = reactors()
+        .map(|r| r.waiting + r.paths.iter().map(|p| p.outstanding).sum::<usize>())
+        .sum();
+    // A silent queue is asked for a sign of life, and what is asked counts as well.
+    let at_rest = open == 0 || world.shape.silence_ms != 0;
+    expect(
+        world,
+        at_rest,
+        "what has ended is not outstanding (B13.1)",
+        || format!("{open} I/Os are, of all paths"),
+    )
 }
 
 fn detach(world: &mut World) -> Option<()> {
@@ -366,6 +394,15 @@ fn allowed(scenario: &Scenario) -> Allowed {
         .any(|e| e.what == What::Ana && e.args[2] == 4);
     allow(loses, &["no path: persistent loss"]);
     allow(shape.fast_fail_ms != 0, &["no path: fast I/O fail"]);
+    allow(
+        has(&[What::Remove]),
+        &[
+            "removed",
+            "status",
+            "no path: namespace inactive",
+            "no path: none",
+        ],
+    );
     let goes = shape.loss_ms != 0 || has(&[What::Detach]);
     allow(goes, &["removed", "no path: none"]);
     let disabled = goes || has(&[What::Disable, What::Reset]);

@@ -86,6 +86,8 @@ shape! {
     loss_ms = 0,
     /// Bit 0 header, bit 1 data.
     digests = 0,
+    /// Most data in one H2CData PDU that hosts are told, in KiB; 0: what the target says.
+    h2c_kib = 0,
     /// SQ flow control is kept.
     flow_control = 0,
     /// Entries of each I/O queue.
@@ -178,6 +180,8 @@ what! {
     Crash = "crash", "us";
     /// A namespace goes to another ANA group.
     Regroup = "regroup", "nsid group";
+    /// A namespace is removed and added again with its data.
+    Remove = "remove", "nsid us";
     /// A host detaches a path and attaches it again later.
     Detach = "detach", "host path us";
     /// A host resets a path's controller.

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pollux_nvme_tcp::spec::pdu::PduType;
-use pollux_reactor::{Edges, Opened, Stream, StreamWrapper};
+use pollux_reactor::{Edges, Opened, Stream, StreamWrapper, Time};
 
 use super::book::Books;
-use super::doubts::Doubts;
+use super::doubts::{Doubts, Queue};
 use super::frames::{Frames, Place};
 use super::monitor::{Monitor, News};
 use super::peer::{Doing, Mischief, tamper};
@@ -27,15 +28,33 @@ pub struct Wires(Arc<Mutex<State>>);
 struct State {
     /// Bit 0 header, bit 1 data, as [`Shape::digests`](super::scenario::Shape::digests).
     digests: u32,
+    /// Most data of an H2CData PDU that hosts are told.
+    data_max: Option<u32>,
     next: u64,
     ends: BTreeMap<u64, End>,
     mischief: BTreeMap<SocketAddr, Mischief>,
     /// The first rule that was broken, and how.
     broken: Option<(&'static str, String)>,
     doubts: Doubts,
+    shut: Vec<Shut>,
+    /// Since when controllers owe a sign of life, by the number of their admin connection.
+    owed: BTreeMap<u64, Time>,
     books: Books,
     done: BTreeMap<What, u64>,
     commands: u64,
+}
+
+/// A namespace that a controller has refused a command for because of its ANA state: until the controller has told more, the
+/// reactor sends no further one there (rule B3.4).
+#[derive(Debug)]
+struct Shut {
+    /// The connection, and the controller by the number of its admin connection.
+    id: u64,
+    controller: u64,
+    nsid: u32,
+    queue: Queue,
+    /// Turns that the reactor has had since.
+    turns: u32,
 }
 
 /// One end of a connection.
@@ -45,17 +64,22 @@ struct End {
     is_stalled: bool,
     is_half_closed: bool,
     flips: u32,
+    /// They are for data.
+    spares_headers: bool,
 }
 
 impl Wires {
-    pub fn new(digests: u32, doubts: Doubts, books: Books) -> Wires {
+    pub fn new((digests, h2c_kib): (u32, u32), doubts: Doubts, books: Books) -> Wires {
         Wires(Arc::new(Mutex::new(State {
             digests,
+            data_max: (h2c_kib != 0).then_some(h2c_kib * 1024),
             next: 0,
             ends: BTreeMap::new(),
             mischief: BTreeMap::new(),
             broken: None,
             doubts,
+            shut: Vec::new(),
+            owed: BTreeMap::new(),
             books,
             done: BTreeMap::new(),
             commands: 0,
@@ -73,7 +97,11 @@ impl Wires {
             stream,
             id,
             side: match opened {
-                Opened::Connected => Side::Host(Box::default()),
+                Opened::Connected => {
+                    let mut end = HostEnd::default();
+                    end.monitor.told_data_max = state.data_max;
+                    Side::Host(Box::new(end))
+                }
                 Opened::Accepted => Side::Target(Frames::default()),
             },
         })
@@ -102,6 +130,26 @@ impl Wires {
     /// Does something with what is known of writes in doubt.
     pub fn doubts<T>(&self, act: impl FnOnce(&mut Doubts) -> T) -> T {
         act(&mut self.state().doubts)
+    }
+
+    /// No controller has owed its host a sign of life for so long, and is connected.
+    pub fn judge_owed(&self, longest: Duration) {
+        let mut state = self.state();
+        let now = state.books.now();
+        let late = state.owed.values().find(|&&since| now > since + longest);
+        if let Some(&since) = late {
+            let what = format!("Keep Alive of {since:?} was not answered, and the host waits");
+            let rule = "a controller that misses a Keep Alive is reset (B9.2)";
+            state.broken.get_or_insert((rule, what));
+        }
+    }
+
+    /// The I/O reactor has received what there was, and is about to submit and to send.
+    pub fn turn(&self, queue: Queue) {
+        let mut state = self.state();
+        for shut in state.shut.iter_mut().filter(|shut| shut.queue == queue) {
+            shut.turns += 1;
+        }
     }
 
     /// Has one end do something; the one at this place among all.
@@ -144,7 +192,10 @@ impl Wires {
 
     /// A byte changes that an end receives.
     pub fn flip(&self, which: u64) {
-        self.one(which, |end| end.flips += 1);
+        self.one(which, |end| {
+            end.flips += 1;
+            end.spares_headers = !which.is_multiple_of(3);
+        });
     }
 
     /// Does something to a path.
@@ -182,6 +233,8 @@ struct HostEnd {
     doing: Doing,
     /// The controller of an I/O queue, by the number of its admin connection.
     controller: Option<u64>,
+    /// Not all that the host wanted to send was taken: what it has decided before may be sent later.
+    is_behind: bool,
 }
 
 #[derive(Debug)]
@@ -240,7 +293,12 @@ impl StreamWrapper for Wire {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let len = self.stream.write_vectored(bufs)?;
+        let written = self.stream.write_vectored(bufs);
+        if let Side::Host(end) = &mut self.side {
+            let total = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+            end.is_behind = written.as_ref().map_or(true, |len| *len < total);
+        }
+        let len = written?;
         if let Side::Host(end) = &mut self.side {
             let mut left = len;
             let before = end.monitor.commands;
@@ -275,6 +333,23 @@ impl State {
                 }
                 News::Ended => self.doubts.admin_lost(id, self.books.now()),
                 News::Reset(instance) => self.doubts.was_reset(host, instance),
+                News::KeepAlive => {
+                    let now = self.books.now();
+                    self.owed.entry(id).or_insert(now);
+                }
+                News::Alive => {
+                    self.owed.remove(&id);
+                }
+                News::Told => self.shut.retain(|shut| shut.controller != id),
+                News::Shut(nsid) => self.shuts(id, end, (host, path), nsid),
+                News::Sent(nsid) => {
+                    let is_it = |s: &Shut| (s.id, s.nsid) == (id, nsid) && s.turns > 1;
+                    if self.shut.iter().any(is_it) {
+                        let rule = "what an ANA status says counts at once (B3.4)";
+                        let what = format!("a command for namespace {nsid} is sent to {path}");
+                        self.broken.get_or_insert((rule, what));
+                    }
+                }
                 News::Changes(change) => {
                     let queue = (host, end.monitor.qid.unwrap_or(0));
                     let now = self.books.now();
@@ -287,8 +362,29 @@ impl State {
         }
     }
 
+    /// A controller has refused a command because of the ANA state.
+    fn shuts(&mut self, id: u64, end: &HostEnd, (host, path): (u128, SocketAddr), nsid: u32) {
+        // What was done to a completion on its way is another status for the host.
+        let (Some(controller), Some(qid)) = (end.controller, end.monitor.qid) else {
+            return;
+        };
+        let is_known = self.shut.iter().any(|s| (s.id, s.nsid) == (id, nsid));
+        if !is_known && !end.is_behind && !self.mischief.contains_key(&path) {
+            self.shut.push(Shut {
+                id,
+                controller,
+                nsid,
+                queue: (host, qid),
+                turns: 0,
+            });
+        }
+    }
+
     /// The host has closed a connection.
     fn closed(&mut self, id: u64, end: &HostEnd) {
+        self.owed.remove(&id);
+        self.shut
+            .retain(|shut| shut.id != id && shut.controller != id);
         let now = self.books.now();
         self.doubts.admin_lost(id, now);
         let (monitor, controller) = (&end.monitor, end.controller);
@@ -339,6 +435,11 @@ impl State {
                 if !end.monitor.news.is_empty() {
                     self.follow(id, end, path);
                 }
+                if let (Some(most), Place::Header(at @ 12..16), PduType::ICRESP) =
+                    (self.data_max, place, end.monitor.header().kind())
+                {
+                    *byte = most.to_le_bytes()[at - 12];
+                }
                 let HostEnd { monitor, doing, .. } = &mut **end;
                 if let Some(mischief) = path.and_then(|path| self.mischief.get_mut(&path))
                     && let Some(what) = tamper(mischief, doing, monitor, place, byte)
@@ -365,6 +466,7 @@ impl State {
             && has_digests
             && let Some(end) = self.ends.get_mut(&id)
             && end.flips > 0
+            && !(end.spares_headers && self.digests & 2 != 0 && matches!(place, Place::Header(_)))
         {
             end.flips -= 1;
             *byte ^= 0x10;

@@ -180,7 +180,11 @@ impl World {
         book.oracle.hazardous = shape.is_hazardous();
         book.oracle.volatile = shape.disk != 0;
         let book = Books::new(book);
-        let wires = Wires::new(shape.digests, Doubts::new(shape.fence()), book.clone());
+        let wires = Wires::new(
+            (shape.digests, shape.h2c_kib),
+            Doubts::new(shape.fence()),
+            book.clone(),
+        );
         let around = wires.clone();
         sim.wrap_streams(move |stream, opened| around.around(stream, opened));
         let disk = |nsid| Arc::new(SimDisk::new(&shape, nsid, book.clone()));
@@ -307,17 +311,8 @@ impl World {
             reactors,
         });
         self.ask_target(TargetRequest::create_subsystem(SubsystemConfig::new(nqn())));
-        for (index, nsid) in (1..=self.shape.namespaces).enumerate() {
-            let disk = match self.shape.disk {
-                0 => self.memory[index].clone(),
-                _ => DiskRef::new(Shared(self.disks[index].clone())),
-            };
-            let block = u32::try_from(BLOCK).unwrap_or(512);
-            let mut namespace = NamespaceConfig::new(Backend::Disk(disk), block);
-            namespace.ana_group = Some(self.groups[index]);
-            namespace.uuid = Some(Uuid::from_u128(u128::from(nsid)));
-            let request = TargetRequest::add_namespace(nqn(), Some(nsid), namespace);
-            self.ask_target(request);
+        for nsid in 1..=u64::from(self.shape.namespaces) {
+            self.add_namespace(nsid);
         }
         self.ask_target(TargetRequest::set_retry_delays([1, 2, 3]));
         let cqt = u16::try_from(self.shape.target_cqt_ms).unwrap_or(u16::MAX);
@@ -327,6 +322,26 @@ impl World {
                 self.open_listener(path);
             }
         }
+    }
+
+    /// A namespace that is there already stays as it is.
+    pub fn add_namespace(&self, nsid: u64) {
+        let index = index(nsid - 1);
+        let disk = match self.shape.disk {
+            0 => self.memory[index].clone(),
+            _ => DiskRef::new(Shared(self.disks[index].clone())),
+        };
+        let block = u32::try_from(BLOCK).unwrap_or(512);
+        let mut namespace = NamespaceConfig::new(Backend::Disk(disk), block);
+        namespace.ana_group = Some(self.groups[index]);
+        namespace.uuid = Some(Uuid::from_u128(u128::from(nsid)));
+        let nsid = u32::try_from(nsid).ok();
+        self.ask_target(TargetRequest::add_namespace(nqn(), nsid, namespace));
+    }
+
+    pub fn remove_namespace(&self, nsid: u64) {
+        let nsid = u32::try_from(nsid).unwrap_or(0);
+        self.ask_target(TargetRequest::remove_namespace(nqn(), nsid));
     }
 
     /// The target dies: what was under way is lost, and what its disks had not flushed.
@@ -577,6 +592,9 @@ impl World {
     }
 
     pub fn ask_status(&mut self) {
+        // A reactor may stand still for a second.
+        let longest = 2 * ms(self.shape.kato_ms) + Duration::from_secs(3);
+        self.wires.judge_owed(longest);
         for host in 0..self.hosts.len() {
             self.ask(host, HostRequest::Volumes, Answer::Volumes, "status".into());
             self.ask(
