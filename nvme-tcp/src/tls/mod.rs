@@ -8,6 +8,8 @@
 use std::io;
 
 #[cfg(feature = "tls")]
+mod client_hello;
+#[cfg(feature = "tls")]
 mod engine;
 #[cfg(feature = "auth")]
 mod psk;

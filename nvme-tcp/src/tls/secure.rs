@@ -48,9 +48,9 @@ impl HostTls {
                 let derive = |version| psk.tls_psk(version, hostnqn.as_str(), subnqn.as_str());
                 IdentityVersion::ALL.into_iter().flat_map(derive).collect()
             }
-            HostKey::Generated(key) => vec![key.clone()],
+            HostKey::Generated(key) => [key.clone()].into(),
         };
-        TlsStream::wrap(net, stream, Side::Host, keys, self.threads, false).0
+        TlsStream::wrap(net, stream, Side::Host, vec![keys], self.threads, false).0
     }
 }
 
@@ -116,7 +116,7 @@ impl Session {
         threads: bool,
         optional: bool,
     ) -> (Stream, Option<Self>) {
-        let keys = keys.flat_map(|psk| psk.keys.iter().cloned()).collect();
+        let keys = keys.map(|psk| psk.keys.clone()).collect();
         let (stream, session) = TlsStream::wrap(net, stream, Side::Target, keys, threads, optional);
         (stream, Some(session))
     }

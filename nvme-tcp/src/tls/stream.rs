@@ -7,12 +7,13 @@
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::take;
+use std::sync::Arc;
 
 use pollux_reactor::{Edges, Net, Stream, StreamWrapper};
 
 use super::engine::{Engine, Side, Wire};
 use super::psk::TlsPsk;
-use super::{Session, TlsError};
+use super::{Session, TlsError, client_hello};
 use crate::auth::Computation;
 
 /// Plaintext of one record at most (RFC 8446, 5.1).
@@ -63,7 +64,7 @@ pub(crate) struct TlsStream {
 #[derive(Debug)]
 enum State {
     /// Nothing has been done yet.
-    New(Side, Vec<TlsPsk>),
+    New(Side, Vec<Arc<[TlsPsk]>>),
     /// The handshake goes on when more has arrived.
     Shaking(Box<Engine>),
     /// It goes on elsewhere.
@@ -91,7 +92,7 @@ impl TlsStream {
         net: &mut Net,
         stream: Stream,
         side: Side,
-        keys: Vec<TlsPsk>,
+        keys: Vec<Arc<[TlsPsk]>>,
         threads: bool,
         optional: bool,
     ) -> (Stream, Session) {
@@ -379,7 +380,20 @@ fn whole_records(bytes: &[u8]) -> usize {
 fn step(state: State, received: Vec<u8>) -> Shaken {
     let begun = match state {
         State::New(side, keys) => Engine::new(side).and_then(|mut engine| {
-            keys.iter().try_for_each(|psk| engine.add(psk))?;
+            // A target may have thousands.
+            let offered = match side {
+                Side::Target => client_hello::identities(&received),
+                Side::Host => None,
+            };
+            let is_offered = |key: &&TlsPsk| {
+                let identity = key.identity.as_bytes();
+                offered
+                    .as_ref()
+                    .is_none_or(|offered| offered.contains(identity))
+            };
+            let keys = keys.iter().flat_map(|keys| keys.iter());
+            keys.filter(is_offered)
+                .try_for_each(|psk| engine.add(psk))?;
             Ok(Box::new(engine))
         }),
         State::Shaking(engine) => Ok(engine),

@@ -125,7 +125,7 @@ fn relay(mut from: TcpStream, mut to: TcpStream, at: usize, harm: Harm) -> Vec<u
                 true => harm.apply(&record),
                 false => (record, false),
             };
-            if is_meant && harm.takes_away() {
+            if is_meant && harm.takes_away() && !harm.is_harmless(at) {
                 from.set_read_timeout(Some(IDLE)).unwrap();
             }
             if to.write_all(&out).is_err() || is_last {

@@ -1,15 +1,20 @@
 //! Hosts that have keys authenticate before anything else.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use pollux_nvme_tcp::auth::{
     Agreed, AuthError, DhGroup, Hash, HostStep, HostTransaction, KeyNames, Keys, Names, Nonce,
     Policy, Secret,
 };
-use pollux_nvme_tcp::spec::authentication::{AuthenticationCommand, Explanation, RECEIVE_LEN};
+use pollux_nvme_tcp::spec::authentication::{
+    AuthenticationCommand, Body, Explanation, Message, RECEIVE_LEN,
+};
 use pollux_nvme_tcp::spec::fabrics::{CNTLID_DYNAMIC, ConnectSuccess, PropertySet, property};
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::opcode::fctype;
 use pollux_nvme_tcp::spec::status::Status;
-use pollux_nvme_tcp::spec::{HostNqn, Sqe};
+use pollux_nvme_tcp::spec::{HostNqn, Nqn, Sqe};
 use pollux_nvme_tcp::target::{Backend, HostKeys, TargetRequest};
 
 use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, host_nqn, wait_for};
@@ -304,4 +309,86 @@ fn hosts_that_do_not_go_on() {
     // Its controller has gone with the admin queue, and so has it.
     await_end(&target);
     assert!(io.try_receive().is_none());
+}
+
+/// The longest of 99 % of these times, and of all.
+fn slow(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort_unstable();
+    (times[times.len() * 99 / 100], *times.last().unwrap())
+}
+
+/// A thousand connects with the largest group at a target of one reactor, and what I/O on another connection sees of it.
+#[test]
+#[ignore = "a figure, and a minute of two cores"]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it measures, beside the reactors"
+)]
+fn a_burst_of_connects_beside_io() {
+    const CONNECTS: usize = 1000;
+    let target = TestTarget::start(1, &[Backend::Memory { bytes: 1 << 20 }]);
+    set_keys(&target, keys(1, None));
+    let other: Nqn = "nqn.2014-08.org.example:other".parse().unwrap();
+    let none = Options::default();
+    let mut admin = Initiator::initialized(target.addr, none);
+    admin.hostnqn = other.clone();
+    admin.enable(&target.nqn, none);
+    let mut io = Initiator::initialized(target.addr, none);
+    io.hostnqn = other;
+    io.join(&target.nqn, admin.cntlid, 1, 32, none);
+    let mut read = || {
+        let begun = Instant::now();
+        io.read(1, 0, 8).unwrap();
+        begun.elapsed()
+    };
+    let quiet = slow((0..100_000).map(|_| read()).collect());
+    let (begun, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let mut busy = Vec::new();
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                while begun.fetch_add(1, Ordering::SeqCst) < CONNECTS {
+                    let (mut admin, _) = connect(&target, 0, CNTLID_DYNAMIC);
+                    let policy = only(Hash::Sha512, DhGroup::Ffdhe8192);
+                    let names = Names {
+                        host: host_nqn().as_str().into(),
+                        subsystem: target.nqn.as_str().into(),
+                    };
+                    let nonce = Nonce::draw().unwrap();
+                    let mut host = HostTransaction::new(names, keys(1, None), policy, nonce, 5);
+                    let HostStep::Send(negotiate) = host.step() else {
+                        unreachable!("a transaction begins with AUTH_Negotiate")
+                    };
+                    assert!(send(&mut admin, &negotiate).is_success());
+                    let challenge = fetch(&mut admin).unwrap();
+                    // The host's own part is left out: the target has as much to do for a wrong response.
+                    let body = Body::Reply {
+                        response: &[1; 64],
+                        challenge: None,
+                        seqnum: 0,
+                        dh: &[2; 1024],
+                    };
+                    assert_eq!(challenge[1], 1);
+                    let reply = Message { t_id: 5, body }.emit();
+                    assert!(send(&mut admin, &reply).is_success());
+                    let failure = fetch(&mut admin).unwrap();
+                    assert_eq!((failure[1], failure[7]), (0xF1, 1));
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let started = Instant::now();
+        while done.load(Ordering::SeqCst) < CONNECTS {
+            busy.push(read());
+        }
+        println!(
+            "{CONNECTS} connects in {:?}, {} reads meanwhile",
+            started.elapsed(),
+            busy.len()
+        );
+    });
+    println!(
+        "p99 and longest read: quiet {quiet:?}, in the burst {:?}",
+        slow(busy)
+    );
 }
