@@ -93,6 +93,15 @@ impl Fence {
         });
     }
 
+    /// Takes in what is in doubt on the same blocks, of a volume that is gone.
+    pub fn join(&mut self, other: Fence) {
+        assert!(
+            other.requests().next().is_none(),
+            "I/Os of a volume that is gone"
+        );
+        self.doubts.extend(other.doubts);
+    }
+
     /// Whether an I/O has to stay behind what is here.
     #[cold]
     pub fn holds(&self, io: &InFlight) -> bool {

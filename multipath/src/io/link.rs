@@ -7,6 +7,7 @@ use pollux_nvme_tcp::host::{
     CommandTimeout, Completed, ConnectOptions, FaultChange, FaultInjection, Overdue, QueueError,
     QueuePair, Rejected, TimeoutAction, Withdrawn,
 };
+use pollux_nvme_tcp::spec::Nqn;
 use pollux_reactor::{Context, Progress, Time};
 
 use super::in_flight::{InFlight, IoRequest};
@@ -22,6 +23,8 @@ pub(crate) struct Link {
     /// The poll group looks at it in every turn.
     pub is_polled: bool,
     pub incarnation: u32,
+    /// The subsystem, once a connection was begun.
+    pub subnqn: Option<Nqn>,
     queue: Option<QueuePair<InFlight>>,
     /// While faults are injected into its commands.
     faults: Option<Box<FaultInjection<InFlight>>>,
@@ -80,6 +83,7 @@ impl Link {
             id,
             is_polled: false,
             incarnation: 0,
+            subnqn: None,
             queue: None,
             faults: None,
             earlier_socket_calls: 0,
@@ -131,6 +135,7 @@ impl Link {
         self.authenticate_at = Time::MAX;
         self.announced = false;
         self.recovering = true;
+        self.subnqn = Some(options.subnqn.clone());
         let mut queue = QueuePair::connect(cx.net(), now, options)
             .map_err(|e| QueueError::TcpConnect(e.kind()))?;
         queue.watch(cx, token);
@@ -138,9 +143,11 @@ impl Link {
         Ok(())
     }
 
+    /// Control has seen every part of the controller in place. A connection that was lost meanwhile is made again: control
+    /// is about to hear of it.
     pub fn enable(&mut self) {
-        self.enabled = true;
-        self.recovering = false;
+        self.enabled = self.queue.is_some();
+        self.recovering = self.queue.is_none();
         self.excluded = false;
     }
 
@@ -418,5 +425,20 @@ impl Link {
         self.take_queue(inbox);
         self.enabled = false;
         self.recovering = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_was_lost_on_the_way_is_waited_for() {
+        let (slot, generation) = (0, 1);
+        let mut link = Link::new(ControllerId { slot, generation });
+        link.excluded = true;
+        link.enable();
+        assert!(!link.is_connected());
+        assert!(link.recovering && !link.excluded);
     }
 }

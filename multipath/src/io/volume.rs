@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
@@ -151,6 +152,12 @@ impl Volume {
     #[inline]
     pub fn path_mut(&mut self, controller: ControllerId) -> Option<&mut Path> {
         self.paths.iter_mut().find(|p| p.controller == controller)
+    }
+
+    /// The subsystem of its controllers, as far as one has begun to connect here.
+    pub fn subsystem(&self, links: &[Option<Box<Link>>]) -> Option<Nqn> {
+        let mut links = self.paths.iter().map(|p| link_of(links, p.controller));
+        links.find_map(|link| link?.subnqn.clone())
     }
 
     pub fn add_path(&mut self, controller: ControllerId, state: PathState) {

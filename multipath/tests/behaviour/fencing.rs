@@ -401,6 +401,20 @@ fn what_is_fenced_ends_with_its_volume_and_its_last_hope() {
     assert_eq!(w.ended(behind).unwrap().0, Err(IoError::NoPath(why)));
 }
 
+/// B14.5: a controller that was lost knows of no volumes: a namespace that is attached anew has its blocks fenced still.
+#[test]
+fn a_namespace_that_comes_back_has_its_blocks_fenced() {
+    let mut w = world(2612, 2, &always());
+    let (first, lost) = in_doubt(&mut w, 5);
+    w.detach(None).unwrap();
+    w.expect_ended(&[first], SOON);
+    attach(&mut w, 2, &always());
+    let (next, other) = (w.submit(0, Op::Write, 5), w.submit(0, Op::Write, 6));
+    w.expect_ended(&[other], SOON);
+    w.expect_ended(&[next], FENCE * 2);
+    expect_after(&w, next, lost, FENCE);
+}
+
 /// B14.4: what contradicts itself is refused with the reason, at the attach already.
 #[test]
 fn settings_that_contradict_are_refused() {

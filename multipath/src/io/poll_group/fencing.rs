@@ -3,13 +3,24 @@
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::{Lost, Outcome};
+use pollux_nvme_tcp::spec::Nqn;
 use pollux_reactor::Time;
 
 use super::{PollGroup, known_link, volume_mut};
 use crate::error::IoError;
-use crate::ids::ControllerId;
+use crate::ids::{ControllerId, VolumeId};
+use crate::io::fence::Fence;
 use crate::io::in_flight::{IoRequest, Unwanted};
+use crate::io::volume::Volume;
 use crate::messages::FromIo;
+
+/// What is in doubt of a namespace whose volume is gone. A controller that was lost knows of no volumes: the blocks of that
+/// namespace stay fenced, and a volume that it comes back as takes this up.
+pub(super) struct LeftBehind {
+    subnqn: Nqn,
+    nsid: u32,
+    fence: Fence,
+}
 
 impl PollGroup {
     /// For how long an I/O that a controller has not ended is in doubt; `None`: it may be sent again at once.
@@ -39,6 +50,11 @@ impl PollGroup {
         let lost = (controller, incarnation);
         request.user.in_doubt = true;
         let Some(volume) = volume_mut(&mut self.volumes, request.user.volume) else {
+            let mut fence = Fence::default();
+            fence.add_ended(lost, until, &request.user);
+            if let Some(subnqn) = known_link(&mut self.links, controller).subnqn.clone() {
+                self.leave_doubts(subnqn, request.command.nsid, fence);
+            }
             return self.end(request, IoError::Removed);
         };
         self.fence_at = self.fence_at.min(until);
@@ -49,6 +65,42 @@ impl PollGroup {
         };
         volume.fence.add_ended(lost, until, &request.user);
         self.end(request, error);
+    }
+
+    /// Keeps what is in doubt of a namespace whose volume is gone, until it is over.
+    pub(super) fn leave_doubts(&mut self, subnqn: Nqn, nsid: u32, fence: Fence) {
+        if fence.is_empty() {
+            return;
+        }
+        self.fence_at = self.fence_at.min(fence.next());
+        // The namespace may have come back already.
+        let links = &self.links;
+        let is_its = |volume: &&mut Box<Volume>| {
+            volume.info.nsid == nsid && volume.subsystem(links).as_ref() == Some(&subnqn)
+        };
+        if let Some(volume) = self.volumes.iter_mut().flatten().find(is_its) {
+            return volume.fence.join(fence);
+        }
+        let left = LeftBehind {
+            subnqn,
+            nsid,
+            fence,
+        };
+        self.left_behind.push(left);
+    }
+
+    /// A volume has a path by this controller: what is in doubt of its namespace is the volume's.
+    pub(super) fn take_up_doubts(&mut self, id: VolumeId, controller: ControllerId) {
+        let link = known_link(&mut self.links, controller);
+        let Some(volume) = volume_mut(&mut self.volumes, id) else {
+            return;
+        };
+        let nsid = volume.info.nsid;
+        let is_its =
+            |left: &mut LeftBehind| left.nsid == nsid && link.subnqn.as_ref() == Some(&left.subnqn);
+        for left in self.left_behind.extract_if(.., is_its) {
+            volume.fence.join(left.fence);
+        }
     }
 
     /// Ends an I/O that no controller has ended.
@@ -89,15 +141,24 @@ impl PollGroup {
         let Some(time) = known_link(&mut self.links, controller).fence else {
             return;
         };
-        for volume in self.volumes.iter_mut().flatten() {
-            volume.fence.given_up(controller, self.now + time);
+        let until = self.now + time;
+        for fence in self.fences() {
+            fence.given_up(controller, until);
         }
+    }
+
+    /// All fences, also of volumes that are gone.
+    fn fences(&mut self) -> impl Iterator<Item = &mut Fence> {
+        let volumes = self.volumes.iter_mut().flatten();
+        let left = self.left_behind.iter_mut().map(|left| &mut left.fence);
+        volumes.map(|volume| &mut volume.fence).chain(left)
     }
 
     /// A controller was reset: what it was sent by that connection goes on.
     pub(super) fn end_fence(&mut self, controller: ControllerId, incarnation: u32) {
-        for volume in self.volumes.iter_mut().flatten() {
-            volume.fence.reset((controller, incarnation), self.now);
+        let now = self.now;
+        for fence in self.fences() {
+            fence.reset((controller, incarnation), now);
         }
         self.end_fences();
     }
@@ -122,8 +183,11 @@ impl PollGroup {
                 });
             }
         }
-        let volumes = self.volumes.iter().flatten();
-        let next = volumes.map(|volume| volume.fence.next()).min();
+        self.left_behind.retain_mut(|left| {
+            left.fence.release(now);
+            !left.fence.is_empty()
+        });
+        let next = self.fences().map(|fence| fence.next()).min();
         self.fence_at = next.unwrap_or(Time::MAX);
     }
 

@@ -93,6 +93,7 @@ impl PollGroup {
                 state,
             } => {
                 told_volume(&mut self.volumes, id).add_path(controller, state);
+                self.take_up_doubts(id, controller);
                 self.applied(id, controller, state.epoch);
             }
             ToIo::SetPath {
@@ -217,6 +218,10 @@ impl PollGroup {
         self.delayed = others;
         let delayed = delayed.into_iter().map(|d| d.request);
         let fenced = volume.fence.take(|_| true);
+        if let Some(subnqn) = volume.subsystem(&self.links) {
+            let fence = std::mem::take(&mut volume.fence);
+            self.leave_doubts(subnqn, volume.info.nsid, fence);
+        }
         for request in volume.waiting.into_iter().chain(fenced).chain(delayed) {
             self.end(request, IoError::Removed);
         }

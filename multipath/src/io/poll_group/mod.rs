@@ -13,6 +13,7 @@ use std::time::Duration;
 use pollux_nvme_tcp::host::{Lost, Outcome, RejectedReason};
 use pollux_reactor::{Outbox, Progress, Sender, Time};
 
+use self::fencing::LeftBehind;
 pub use self::overdue::Aborting;
 use self::retry::Delayed;
 use super::in_flight::{IoRequest, io_of, request_of};
@@ -55,6 +56,8 @@ pub struct PollGroup {
     waiting: bool,
     /// No I/O's deadline passes before this time.
     expire_at: Time,
+    /// What is in doubt of namespaces whose volumes are gone (rule B14).
+    left_behind: Vec<LeftBehind>,
     /// No fence is over before this time.
     fence_at: Time,
     /// I/Os submitted, which gives each its place in the order.
@@ -80,6 +83,7 @@ impl PollGroup {
             failback: true,
             waiting: false,
             expire_at: Time::MAX,
+            left_behind: Vec::new(),
             fence_at: Time::MAX,
             sequence: 0,
             counters: ReactorCounters::default(),

@@ -77,8 +77,10 @@ impl PollGroup {
         let id = request.user.volume;
         let doubt = self.doubt(controller, &request, outcome);
         let Some(volume) = volume_mut(&mut self.volumes, id) else {
-            request.user.in_doubt = doubt.is_some();
-            return self.end(request, IoError::Removed);
+            return match doubt {
+                Some(time) => self.fence(controller, request, time),
+                None => self.end(request, IoError::Removed),
+            };
         };
         let counted = match outcome {
             Outcome::Completed { status, .. } => Some(status),
