@@ -185,7 +185,12 @@ impl Agenda {
                     disk.stop(world.sim.now() + Duration::from_micros(b));
                 }
             }
-            What::Status | What::WrongCid | What::WrongR2t | What::BadAnaLog => {
+            What::Status
+            | What::WrongCid
+            | What::WrongR2t
+            | What::BadAnaLog
+            | What::Identify
+            | What::Fatal => {
                 world.wires.mischief(addr(path), |mischief| {
                     begin(mischief, what, (b, c));
                 });
@@ -199,6 +204,8 @@ fn begin(mischief: &mut Mischief, what: What, (b, c): (u64, u64)) {
         What::Status => mischief.statuses = (c, index(b)),
         What::WrongCid => mischief.wrong_cids = 1,
         What::WrongR2t => mischief.wrong_r2ts = 1,
+        What::Identify => mischief.identifies = (c, index(b)),
+        What::Fatal => mischief.fatal = b,
         _ => mischief.bad_logs = (c, b),
     }
 }

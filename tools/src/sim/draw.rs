@@ -181,6 +181,7 @@ impl Draw {
                 "state" => self.pick(&[1, 2, 2, 3, 3, 3, 4, 15]),
                 "policy" => self.below(3),
                 "on" | "how" => self.below(2),
+                "field" => self.below(super::peer::FIELDS.len() as u64),
                 "count" => self.spread(20),
                 "status" => self.below(super::peer::STATUSES.len() as u64),
                 "reactor" => self.below(16),
@@ -242,8 +243,8 @@ fn possible(what: What, shape: &Shape) -> bool {
     match what {
         What::Flip => shape.digests != 0,
         // The digests would tell.
-        What::Status | What::WrongCid | What::WrongR2t => shape.digests & 1 == 0,
-        What::BadAnaLog => shape.digests & 2 == 0,
+        What::Status | What::WrongCid | What::WrongR2t | What::Fatal => shape.digests & 1 == 0,
+        What::BadAnaLog | What::Identify => shape.digests & 2 == 0,
         What::DiskErrors | What::DiskStop => shape.disk != 0,
         _ => true,
     }

@@ -29,6 +29,9 @@ const CONNECT: u8 = 1;
 /// Property Set, in the same place.
 const PROPERTY_SET: u8 = 0;
 
+/// Property Get, in the same place.
+const PROPERTY_GET: u8 = 4;
+
 /// Bytes of a command in its capsule, from the end of the common header on.
 const SQE: Range<usize> = 8..72;
 
@@ -38,6 +41,8 @@ pub struct Open {
     pub opcode: u8,
     /// Dword 10.
     pub dword10: u32,
+    /// Dword 11.
+    dword11: u32,
     nsid: u32,
     /// Blocks that it changes, if it does.
     changes: Option<(u64, u64)>,
@@ -209,6 +214,16 @@ impl Monitor {
         self.open.get(&cid)
     }
 
+    /// Nothing is outstanding but a question for the controller's status.
+    pub fn only_asks_for_status(&self) -> bool {
+        let mut open = self.open.values();
+        let asks = |c: &Open| {
+            let what = (c.opcode, c.nsid.to_le_bytes()[0], c.dword11);
+            what == (FABRICS, PROPERTY_GET, property::CSTS)
+        };
+        open.next().is_some_and(asks) && open.next().is_none()
+    }
+
     fn on_sent(&mut self, header: &Header) -> Result<(), String> {
         match header.kind() {
             PduType::CAPSULE_CMD => self.on_command(header),
@@ -222,6 +237,7 @@ impl Monitor {
         let mut open = Open {
             opcode: header.byte(8),
             dword10: header.u32(48),
+            dword11: header.u32(52),
             nsid: header.u32(12),
             changes: None,
             impacted: None,

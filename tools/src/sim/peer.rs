@@ -1,5 +1,6 @@
 //! A target that does not behave: changes what a host receives where no digest would tell, byte for byte on its way.
 
+use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::opcode::admin;
 use pollux_nvme_tcp::spec::pdu::PduType;
 use pollux_nvme_tcp::spec::status::Status;
@@ -20,6 +21,18 @@ pub const STATUSES: [Status; 8] = [
     Status::ABORTED_SQ_DELETION,
 ];
 
+/// Fields of Identify Controller that come back as something else: where, and as which bytes.
+pub const FIELDS: [(usize, &[u8]); 4] = [
+    // MDTS: 8 KiB.
+    (77, &[1]),
+    // CNTLID: none that there is.
+    (78, &[0xee, 0xee]),
+    // SUBNQN: another one.
+    (768, b"nqn.2014-08.net"),
+    // IOCCSZ: no data in a capsule.
+    (1792, &[4, 0, 0, 0]),
+];
+
 /// What the connections of one path are to suffer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mischief {
@@ -29,6 +42,10 @@ pub struct Mischief {
     pub wrong_r2ts: u64,
     /// ANA logs that lie, and how.
     pub bad_logs: (u64, u64),
+    /// Identify Controller data in which one of [`FIELDS`] is another, and which.
+    pub identifies: (u64, usize),
+    /// Statuses of a controller that are fatal.
+    pub fatal: u64,
 }
 
 /// What is being done to the PDU that is under way.
@@ -38,6 +55,7 @@ pub enum Doing {
     Nothing,
     Status(Status),
     BadLog(u64),
+    Identify(usize),
 }
 
 /// Changes a byte on its way to a host, after the monitor has seen it as it was. Says what was done when something begins.
@@ -65,6 +83,9 @@ pub fn tamper(
             let is_log = monitor.qid == Some(0)
                 && command.is_some_and(|c| c.opcode == admin::GET_LOG_PAGE)
                 && command.is_some_and(|c| c.dword10 & 0xff == 0x0c);
+            let is_identify = monitor.qid == Some(0)
+                && command.is_some_and(|c| c.opcode == admin::IDENTIFY)
+                && command.is_some_and(|c| c.dword10 & 0xff == u32::from(cns::CONTROLLER));
             let begins = at == 0 && header.u32(12) == 0;
             let mut told = None;
             if begins {
@@ -74,12 +95,24 @@ pub fn tamper(
                     *doing = Doing::BadLog(mischief.bad_logs.1);
                     told = Some(What::BadAnaLog);
                 }
+                if is_identify && mischief.identifies.0 > 0 {
+                    mischief.identifies.0 -= 1;
+                    *doing = Doing::Identify(mischief.identifies.1 % FIELDS.len());
+                    told = Some(What::Identify);
+                }
             }
+            let position = at + header.u32(12) as usize;
             match *doing {
                 // More groups than there is room for.
                 Doing::BadLog(0) if at == 9 => *byte = 0xff,
                 // A state that there is not.
                 Doing::BadLog(1) if at == 16 + 16 => *byte = 0x07,
+                Doing::Identify(field) => {
+                    let (start, bytes) = FIELDS[field];
+                    if let Some(other) = position.checked_sub(start).and_then(|n| bytes.get(n)) {
+                        *byte = *other;
+                    }
+                }
                 _ => {}
             }
             told
@@ -99,6 +132,12 @@ fn on_response(
         0 => {
             *doing = Doing::Nothing;
             None
+        }
+        // The lowest byte of CSTS: CFS.
+        8 if mischief.fatal > 0 && monitor.only_asks_for_status() => {
+            mischief.fatal -= 1;
+            *byte |= 2;
+            Some(What::Fatal)
         }
         // The high byte of the command identifier.
         21 if monitor.qid.is_some_and(|qid| qid != 0) && mischief.wrong_cids > 0 => {

@@ -63,6 +63,8 @@ pub fn run(scenario: &Scenario, tracing: bool) -> RunResult {
         What::WrongCid,
         What::WrongR2t,
         What::BadAnaLog,
+        What::Identify,
+        What::Fatal,
     ] {
         done.remove(&what);
     }

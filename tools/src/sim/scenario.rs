@@ -212,6 +212,10 @@ what! {
     WrongR2t = "wrong_r2t", "path";
     /// The ANA log of a path lies, as often as said.
     BadAnaLog = "bad_ana_log", "path how count";
+    /// A controller says other things of itself when it is connected to again, as often as said.
+    Identify = "identify", "path field count";
+    /// A controller that is being enabled reports a fatal status, as often as said.
+    Fatal = "fatal", "path count";
 }
 
 /// Something that happens.
