@@ -514,3 +514,46 @@ fn what_flags_set_up_is_managed_saved_and_loaded_again() {
     assert_eq!(configs(&second), [bdev, nvmf]);
     assert_eq!(second.end(), Some(0));
 }
+
+#[test]
+fn files_are_opened_in_one_folder_only() {
+    let dir = Dir::new("files");
+    let (folder, outside) = (dir.file("folder"), dir.file("outside"));
+    std::fs::create_dir(&folder).unwrap();
+    let inside = format!("{folder}/disk");
+    for path in [&inside, &outside] {
+        std::fs::write(path, [0; 65536]).unwrap();
+    }
+    std::os::unix::fs::symlink(&outside, format!("{folder}/link")).unwrap();
+    let target = Managed::start(&["target", "--files-under", &folder], &dir.file("socket"));
+    let disk = |path: &str| json!({"name": "disk", "filename": path, "block_size": 512});
+    let key = |path: &str| json!({"name": "key", "path": path});
+    for path in [
+        outside.as_str(),
+        "../outside",
+        "link",
+        "/etc/passwd",
+        "missing",
+    ] {
+        for (method, params) in [
+            ("bdev_aio_create", disk(path)),
+            ("keyring_file_add_key", key(path)),
+        ] {
+            let error = target.error(method, &params);
+            assert!(
+                error.contains(path) && error.contains("--files-under"),
+                "{method}: {error}"
+            );
+        }
+    }
+    assert_eq!(target.call("bdev_aio_create", &disk(&inside)), "disk");
+    assert_eq!(target.end(), Some(0));
+
+    let socket = dir.file("other");
+    let (code, _, error) = finish(&["target", "-r", &socket, "--files-under", &inside]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(
+        error.contains("--files-under") && error.contains("directory"),
+        "{error}"
+    );
+}

@@ -169,9 +169,9 @@ pub fn register<S: AsMut<Keyring> + Send + 'static>(
 
 fn add<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult {
     let name: String = call.params.required("name")?;
-    let path: String = call.params.required("path")?;
+    let path = call.params.file("path")?;
     call.params.finish()?;
-    state.as_mut().add_file(&name, Path::new(&path))?;
+    state.as_mut().add_file(&name, &path)?;
     Ok(Answer::Now(Value::Bool(true)))
 }
 

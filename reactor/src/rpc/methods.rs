@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use serde_json::Value;
 
 use super::error::RpcError;
+use super::files::FilesUnder;
 use super::names::Place;
 use super::params::Params;
 use crate::mailbox::Sender;
@@ -199,6 +200,7 @@ pub struct Methods {
     methods: BTreeMap<&'static str, Method>,
     /// Subsystems in the order in which their configuration is to be loaded, with the method that gives it.
     subsystems: Vec<(&'static str, Method)>,
+    files: Option<FilesUnder>,
 }
 
 impl Methods {
@@ -244,8 +246,20 @@ impl Methods {
         self.methods.get(name).map(|m| m.phase)
     }
 
+    /// Methods open no files but these.
+    pub(super) fn confine_files(&mut self, files: FilesUnder) {
+        self.files = Some(files);
+    }
+
     /// Calls a method; false if there is none of that name.
-    pub(super) fn call(&mut self, name: &str, params: Params, request: u64, post: &Post) -> bool {
+    pub(super) fn call(
+        &mut self,
+        name: &str,
+        mut params: Params,
+        request: u64,
+        post: &Post,
+    ) -> bool {
+        params.confine_files(self.files.clone());
         let method = self.methods.get(name);
         method
             .map(|m| m.call(&mut self.states, params, request, post))

@@ -52,6 +52,7 @@ mod config;
 mod connection;
 mod endpoint;
 mod error;
+mod files;
 mod methods;
 mod names;
 mod params;
@@ -68,6 +69,7 @@ pub use client::{CallError, Client};
 pub use config::{Config, ConfigError};
 pub use endpoint::EndpointError;
 pub use error::RpcError;
+pub use files::FilesUnder;
 pub use methods::{
     Answer, Call, Handler, Mail, MethodResult, Methods, ModuleMethods, Phase, Responder,
 };

@@ -1,10 +1,12 @@
 //! Parameters of a request, taken out one by one; what is left at the end was not known.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
 use super::error::RpcError;
+use super::files::FilesUnder;
 
 /// The named parameters of a request.
 #[derive(Debug, Default)]
@@ -12,6 +14,7 @@ pub struct Params {
     /// Where they stand, for errors: empty, or the path of an object with a dot at its end.
     place: String,
     values: Map<String, Value>,
+    files: Option<FilesUnder>,
 }
 
 impl Params {
@@ -20,6 +23,28 @@ impl Params {
         Params {
             place: String::new(),
             values,
+            files: None,
+        }
+    }
+
+    /// Names of files have to be of files in that folder.
+    pub(super) fn confine_files(&mut self, files: Option<FilesUnder>) {
+        self.files = files;
+    }
+
+    /// Takes the name of a file that is to be opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`required`](Self::required), and if it is not in the folder that the server has for such files
+    /// ([`Server::confine_files`](super::Server::confine_files)).
+    pub fn file(&mut self, name: &str) -> Result<PathBuf, RpcError> {
+        let text: String = self.required(name)?;
+        match &self.files {
+            None => Ok(text.into()),
+            Some(files) => files
+                .resolve(&text)
+                .map_err(|what| self.invalid(name, what)),
         }
     }
 
@@ -74,7 +99,12 @@ impl Params {
     pub fn object(&mut self, name: &str) -> Result<Option<Params>, RpcError> {
         let place = format!("{}{name}.", self.place);
         let values = self.optional::<Map<String, Value>>(name)?;
-        Ok(values.map(|values| Params { place, values }))
+        let files = self.files.clone();
+        Ok(values.map(|values| Params {
+            place,
+            values,
+            files,
+        }))
     }
 
     /// Takes a word out of a fixed set and returns what stands for it.

@@ -13,6 +13,7 @@ use super::config::{Config, ConfigCall, ConfigError, is_known_to_spdk};
 use super::connection::{Connection, Filled, Next};
 use super::endpoint::{self, EndpointError, SocketFile};
 use super::error::RpcError;
+use super::files::FilesUnder;
 use super::methods::{Event, Methods, Phase, Post, RpcMessage};
 use super::params::Params;
 use super::request::{self, Entry, Request, Requests};
@@ -126,6 +127,11 @@ impl Server {
         let socket = ListeningSocket::Tcp(listener);
         self.service.sockets.push((socket, Some(token.into())));
         Ok(addr)
+    }
+
+    /// Methods open no file from now on that is not in this folder, also for the calls of a configuration.
+    pub fn confine_files(&mut self, files: FilesUnder) {
+        self.service.methods.confine_files(files);
     }
 
     /// Stays in [`Phase::Startup`] until `framework_start_init` is called.

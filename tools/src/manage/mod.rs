@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use pollux_reactor::Group;
 use pollux_reactor::logging::{self, Level, Logging};
-use pollux_reactor::rpc::{Config, ConfigError, Methods, Server, observe};
+use pollux_reactor::rpc::{Config, ConfigError, FilesUnder, Methods, Server, observe};
 use signal_hook::iterator::Handle;
 
 pub use self::client::ClientArgs;
@@ -32,6 +32,10 @@ pub struct ManageArgs {
     /// File of mode 0600 with that token: one line of 16 to 256 characters.
     #[arg(long, value_name = "FILE", requires = "rpc_listen")]
     pub rpc_token_file: Option<PathBuf>,
+
+    /// Folder that files have to be in which methods open: keys, disks. Without it they may be anywhere.
+    #[arg(long, value_name = "DIR")]
+    pub files_under: Option<PathBuf>,
 
     /// File of JSON-RPC calls to be made at the start, in SPDK's format.
     #[arg(short, long, visible_alias = "json", value_name = "FILE")]
@@ -90,6 +94,11 @@ impl ManageArgs {
         observe(&mut methods, group);
         log.0.register(&mut methods);
         let mut server = Server::new(methods);
+        if let Some(folder) = &self.files_under {
+            let files = FilesUnder::new(folder);
+            let files = files.with_context(|| format!("--files-under {}", folder.display()))?;
+            server.confine_files(files);
+        }
         if let Some(path) = &self.config {
             let name = path.display();
             let text = std::fs::read_to_string(path).with_context(|| name.to_string())?;

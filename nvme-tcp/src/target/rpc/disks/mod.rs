@@ -375,7 +375,7 @@ pub(super) fn whole_blocks(disk: &DiskRef, block_size: u32) -> Result<u64, RpcEr
 fn aio_create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     let name: String = params.required("name")?;
-    let path = PathBuf::from(params.required::<String>("filename")?);
+    let path = params.file("filename")?;
     let block_size = params.optional("block_size")?.filter(|&size| size != 0);
     let uuid = take_uuid(params)?;
     params.off(&["readonly", "fallocate", "nowait"])?;
