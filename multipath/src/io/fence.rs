@@ -213,3 +213,31 @@ impl Fence {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B14.7: what another connection of the controller, or another controller, was sent is not over.
+    #[test]
+    fn a_reset_ends_what_was_sent_by_that_connection_alone() {
+        let controller = |slot| ControllerId {
+            slot,
+            generation: 1,
+        };
+        let connections = [(0, 2), (1, 1), (1, 2), (1, 3), (2, 2)].map(|(c, n)| (controller(c), n));
+        let (now, until) = (Time::ZERO, Time::ZERO + Duration::from_secs(2));
+        let mut fence = Fence::default();
+        for (connection, at) in connections.into_iter().zip(0..) {
+            fence.add_doubt(connection, until, at..at + 1, None);
+        }
+        fence.reset((controller(1), 2), now);
+        let (_, over) = fence.release(now);
+        assert!(
+            over.is_empty(),
+            "others of the same controller are in doubt"
+        );
+        let left: Vec<_> = fence.doubts.iter().map(|d| d.blocks.start).collect();
+        assert_eq!(left, [0, 1, 3, 4]);
+    }
+}
