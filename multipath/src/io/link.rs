@@ -17,6 +17,9 @@ use crate::ids::ControllerId;
 /// Where completed I/Os go.
 pub(super) type Inbox = Vec<Completed<InFlight>>;
 
+/// Tokens from here on are of the streams of links: the rest is the slot.
+pub(super) const LINK_TOKENS: u64 = 1 << 63;
+
 #[derive(Debug)]
 pub(crate) struct Link {
     pub id: ControllerId,
@@ -103,14 +106,14 @@ impl Link {
         }
     }
 
-    /// Whether a turn has nothing to do for it before something happens to it, of which an edge of its stream is told by the
-    /// token of [`connect`](Self::connect).
+    /// Whether a turn has nothing to do for it before something happens to it, such as an edge of its stream, which is
+    /// told by the token of its slot ([`LINK_TOKENS`]).
     #[inline]
     pub fn rests(&mut self) -> bool {
         self.faults.is_none() && self.queue.as_mut().is_none_or(QueuePair::rests)
     }
 
-    /// Starts to connect; the service is told of the stream's edges by `token`. A connection that there still is ends; what was outstanding on it goes to `inbox`.
+    /// Starts to connect. A connection that there still is ends; what was outstanding on it goes to `inbox`.
     #[expect(clippy::too_many_arguments, reason = "what control says, one by one")]
     pub fn connect(
         &mut self,
@@ -120,7 +123,6 @@ impl Link {
         traffic: Option<Duration>,
         silence: Option<Duration>,
         inbox: &mut Inbox,
-        token: u64,
         cx: &mut Context<'_>,
     ) -> Result<(), QueueError> {
         let now = cx.now();
@@ -138,7 +140,7 @@ impl Link {
         self.subnqn = Some(options.subnqn.clone());
         let mut queue = QueuePair::connect(cx.net(), now, options)
             .map_err(|e| QueueError::TcpConnect(e.kind()))?;
-        queue.watch(cx, token);
+        queue.watch(cx, LINK_TOKENS + u64::from(self.id.slot));
         self.queue = Some(queue);
         Ok(())
     }

@@ -6,7 +6,6 @@ use pollux_nvme_tcp::auth::HostAuth;
 use pollux_nvme_tcp::host::FaultChange;
 use pollux_reactor::Context;
 
-use super::resting::LINK_TOKENS;
 use super::retry::Delayed;
 use super::{PollGroup, known_link, link_mut, told_volume, volume_mut};
 use crate::counters::CounterReset;
@@ -40,17 +39,8 @@ impl PollGroup {
                 assert_eq!(link.id, controller, "two controllers in one place");
                 link.retry_delays = retry_delays;
                 let inbox = &mut self.inbox;
-                let token = LINK_TOKENS + u64::from(controller.slot);
-                let connected = link.connect(
-                    incarnation,
-                    *options,
-                    timeout,
-                    traffic,
-                    silence,
-                    inbox,
-                    token,
-                    cx,
-                );
+                let connected =
+                    link.connect(incarnation, *options, timeout, traffic, silence, inbox, cx);
                 self.drain_inbox(controller);
                 known_link(&mut self.links, controller).fence = fence;
                 if let Err(error) = connected {

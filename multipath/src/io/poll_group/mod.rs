@@ -248,7 +248,7 @@ impl PollGroup {
         if !volume.fence.is_empty() && volume.fence.holds(&request.user) {
             return self.stay_behind(request);
         }
-        let Some(link) = volume.pick(&self.links, request.user.avoid) else {
+        let Some(slot) = volume.pick(&self.links, request.user.avoid) else {
             if let Some(why) = volume.hopeless(&self.links) {
                 return self.finish(request, None, Err(IoError::NoPath(why)));
             }
@@ -261,7 +261,6 @@ impl PollGroup {
             self.counters.queued += 1;
             return;
         };
-        let slot = link;
         let link = self.links[slot].as_mut();
         let link = link.expect("a path of a controller that is gone was picked");
         if !std::mem::replace(&mut link.is_polled, true) {

@@ -3,9 +3,7 @@
 use pollux_reactor::Time;
 
 use super::PollGroup;
-
-/// Tokens from here on are of the streams of links: the rest is the slot.
-pub(super) const LINK_TOKENS: u64 = 1 << 63;
+use crate::io::link::LINK_TOKENS;
 
 impl PollGroup {
     /// Has the link that the token is of looked at from the next receive on; false if it is of none.
