@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use pollux_multipath::TransportId;
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_nvme_tcp::spec::nqn::Nqn;
+use pollux_nvme_tcp::spec::nqn::{HostNqn, Nqn};
 use pollux_nvme_tcp::target::{
-    self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
+    self, Backend, HostAccess, NamespaceConfig, SubsystemConfig, TargetHandle, TargetRequest,
 };
 use pollux_reactor::Group;
 
@@ -82,15 +82,32 @@ impl Embedded {
         target::install(group, &[reactor])
     }
 
-    /// Sets up subsystem, namespaces and listeners of a target that runs.
+    /// Name of its subsystem.
+    pub fn nqn() -> anyhow::Result<Nqn> {
+        Nqn::new(SUBSYSTEM_NQN).context("the embedded target's name")
+    }
+
+    /// Sets up subsystem, namespaces and listeners of a target that runs. With a host, nobody else may connect; if that has a
+    /// key for TLS, the listeners are secure.
     pub fn configure(
         handle: TargetHandle,
         namespaces: &[EmbeddedNamespace],
+        host: Option<(HostNqn, HostAccess)>,
     ) -> anyhow::Result<Self> {
-        let nqn = Nqn::new(SUBSYSTEM_NQN).context("the embedded target's name")?;
+        let nqn = Self::nqn()?;
+        let secure = matches!(&host, Some((_, access)) if access.psk.is_some());
+        let config = SubsystemConfig {
+            allow_any_host: host.is_none(),
+            ..SubsystemConfig::new(nqn.clone())
+        };
         handle
-            .create_subsystem(SubsystemConfig::new(nqn.clone()))
+            .create_subsystem(config)
             .context("creating the embedded subsystem")?;
+        if let Some((host, access)) = host {
+            handle
+                .call(TargetRequest::add_host_with(nqn.clone(), host, access))
+                .context("allowing the host")?;
+        }
         for &namespace in namespaces {
             let backend = match namespace {
                 EmbeddedNamespace::Memory(bytes) => Backend::Memory { bytes },
@@ -102,9 +119,12 @@ impl Embedded {
         }
         let mut listeners = Vec::new();
         for state in STATES {
-            let addr = handle
-                .add_listener(&nqn, (Ipv4Addr::LOCALHOST, 0).into())
-                .context("listening on loopback")?;
+            let any = (Ipv4Addr::LOCALHOST, 0).into();
+            let request = match secure {
+                true => TargetRequest::add_secure_listener(nqn.clone(), any),
+                false => TargetRequest::add_listener(nqn.clone(), any),
+            };
+            let addr = handle.call(request).context("listening on loopback")?;
             handle
                 .set_ana_state(&nqn, addr, state)
                 .context("setting an ANA state")?;

@@ -395,3 +395,18 @@ fn methods_wait_for_the_start_where_that_is_asked_for() {
     errors.read_to_string(&mut rest).expect("text");
     assert_eq!(rest, "");
 }
+
+#[test]
+fn files_of_keys_can_be_confined_to_a_folder() {
+    let folder = socket().with_extension("keys");
+    std::fs::create_dir(&folder).expect("a new folder");
+    let path = folder.to_str().expect("UTF-8");
+    let mut serve = Serve::new(&["--files-under", path]);
+    let mut client = serve.client();
+    let key = json!({"name": "key0", "path": "/etc/hostname"});
+    let (_, error) = client.error("keyring_file_add_key", key);
+    assert!(error.contains("--files-under"), "{error}");
+    serve.terminate();
+    assert_eq!(serve.exit_code(), Some(0));
+    std::fs::remove_dir(folder).expect("an empty folder");
+}

@@ -13,6 +13,7 @@ mod rpc_cmd;
 mod sim;
 mod target_args;
 mod target_cmd;
+mod target_hosts;
 
 use std::process::ExitCode;
 

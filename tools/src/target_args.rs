@@ -13,6 +13,7 @@ use pollux_nvme_tcp::target::Backend;
 use pollux_reactor::Idle;
 
 use crate::manage::ManageArgs;
+use crate::target_hosts::AllowArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,6 +23,8 @@ Examples:
       two paths to it, the second one not optimized
   pollux target --cores 0,1 --namespace null:1T --namespace file:/tmp/disk:1G --listen 0.0.0.0:4420
       two namespaces, served by reactors pinned to cores 0 and 1
+  pollux target --listen 0.0.0.0:4420 --allow-host nqn.2014-08.org.example:host --tls-psk tls.key
+      by TLS alone, for one host, with a key that 'pollux key gen --tls -o tls.key' has made
   pollux target -r /run/pollux.sock
       nothing yet: everything is set up by JSON-RPC
 
@@ -80,6 +83,9 @@ pub struct TargetArgs {
     pub idle: Option<IdlePolicy>,
 
     #[command(flatten)]
+    pub hosts: AllowArgs,
+
+    #[command(flatten)]
     pub manage: ManageArgs,
 }
 
@@ -91,7 +97,7 @@ impl TargetArgs {
                 *shared = self.shared;
             }
         }
-        if self.manage.is_used() && self.listen.is_empty() && self.namespace.is_empty() {
+        if self.manage.is_used() && self.is_empty() && self.hosts.is_empty() {
             return;
         }
         if self.listen.is_empty() {

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver};
 
 use anyhow::Context;
+use pollux_nvme_tcp::spec::HostNqn;
 use pollux_nvme_tcp::target::{
-    self, LOG_FLAG, NamespaceConfig, SubsystemConfig, TargetError, TargetHandle, TargetRequest,
+    self, HostAccess, LOG_FLAG, NamespaceConfig, SubsystemConfig, TargetError, TargetHandle,
+    TargetRequest,
     rpc::{register, register_with},
 };
 use pollux_reactor::rpc::{self, Methods};
@@ -31,6 +33,7 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
             .into());
         }
     }
+    let access = args.hosts.read(&args.nqn)?;
     let log = args.manage.start_log(&[LOG_FLAG, rpc::LOG_FLAG])?;
     // Before anything is ready, so that no signal is lost.
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
@@ -54,7 +57,8 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
             if args.is_empty() {
                 register(&mut methods, handle.clone());
             } else {
-                namespaces = register_with(&mut methods, handle.clone(), &args.nqn, &namespaces)
+                let (target, keyring) = (handle.clone(), access.keyring);
+                namespaces = register_with(&mut methods, target, &args.nqn, &namespaces, keyring)
                     .map_err(refused)?;
             }
             let stop = signals.handle();
@@ -63,7 +67,7 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
         false => None,
     };
     // Asked before anything runs: the calls of a configuration file come after and find it.
-    let asked = ask(&handle, args, namespaces);
+    let asked = ask(&handle, args, access.hosts, namespaces);
     let running = group.start().map_err(|error| match error {
         StartError::NoSuchCore { .. } => UsageError(format!("--cores: {error}")).into(),
         error => anyhow::Error::new(error),
@@ -80,7 +84,12 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
 type Answers = Receiver<Result<Option<SocketAddr>, TargetError>>;
 
 /// Asks for what the options say, up to the listeners. The answers come in this order once the target runs.
-fn ask(handle: &TargetHandle, args: &TargetArgs, namespaces: Vec<NamespaceConfig>) -> Answers {
+fn ask(
+    handle: &TargetHandle,
+    args: &TargetArgs,
+    hosts: Vec<(HostNqn, HostAccess)>,
+    namespaces: Vec<NamespaceConfig>,
+) -> Answers {
     let (sender, answers) = mpsc::channel();
     let nqn = || args.nqn.clone();
     // Nobody takes an answer if an earlier one was an error.
@@ -95,7 +104,12 @@ fn ask(handle: &TargetHandle, args: &TargetArgs, namespaces: Vec<NamespaceConfig
     if !args.is_empty() {
         let (told, mut config) = (told(), SubsystemConfig::new(nqn()));
         config.min_cntlid = args.min_cntlid;
+        config.allow_any_host = hosts.is_empty();
         let request = TargetRequest::create_subsystem(config);
+        handle.request(request, move |answer| told(answer.map(|()| None)));
+    }
+    for (host, access) in hosts {
+        let (told, request) = (told(), TargetRequest::add_host_with(nqn(), host, access));
         handle.request(request, move |answer| told(answer.map(|()| None)));
     }
     for namespace in namespaces {
@@ -103,7 +117,13 @@ fn ask(handle: &TargetHandle, args: &TargetArgs, namespaces: Vec<NamespaceConfig
         handle.request(request, move |answer| told(answer.map(|_| None)));
     }
     for &addr in &args.listen {
-        let (told, request) = (told(), TargetRequest::add_listener(nqn(), addr));
+        let (told, request) = (
+            told(),
+            match args.hosts.is_secure() {
+                true => TargetRequest::add_secure_listener(nqn(), addr),
+                false => TargetRequest::add_listener(nqn(), addr),
+            },
+        );
         handle.request(request, move |answer| told(answer.map(Some)));
     }
     answers
@@ -129,7 +149,12 @@ fn configured(handle: &TargetHandle, args: &TargetArgs, answers: &Answers) -> an
                 .map_err(refused)?;
         }
         // Nobody may be reading; that is no reason to stop.
-        let _ = writeln!(stdout(), "listening on {actual}, subsystem {}", args.nqn);
+        let secure = if args.hosts.is_secure() { ", TLS" } else { "" };
+        let _ = writeln!(
+            stdout(),
+            "listening on {actual}, subsystem {}{secure}",
+            args.nqn
+        );
     }
     Ok(())
 }
@@ -137,9 +162,9 @@ fn configured(handle: &TargetHandle, args: &TargetArgs, answers: &Answers) -> an
 /// What was asked for wrongly is told apart from what cannot be had.
 fn refused(error: TargetError) -> anyhow::Error {
     match error {
-        TargetError::InvalidValue(_) | TargetError::ListenerExists(_) => {
-            UsageError(error.to_string()).into()
-        }
+        TargetError::InvalidValue(_)
+        | TargetError::ListenerExists(_)
+        | TargetError::HostExists(_) => UsageError(error.to_string()).into(),
         error => error.into(),
     }
 }

@@ -43,6 +43,10 @@ pub const LOOK_AGAIN: Duration = Duration::from_micros(500);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {}
 
+/// Keys by name: there are none.
+#[derive(Debug, Default)]
+pub struct Keyring {}
+
 /// Who authenticates to whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {

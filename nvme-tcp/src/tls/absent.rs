@@ -57,4 +57,9 @@ impl Session {
     pub(crate) fn used(&self, _: &HostPsk) -> bool {
         match *self {}
     }
+
+    /// Never.
+    pub(crate) fn used_for_discovery(&self, _: &HostPsk) -> bool {
+        match *self {}
+    }
 }

@@ -8,7 +8,7 @@ use pollux_reactor::{Net, Stream};
 use super::engine::Side;
 use super::psk::{ConfiguredPsk, IdentityVersion, PskError, TlsPsk};
 use super::stream::TlsStream;
-use crate::spec::nqn::{HostNqn, Nqn};
+use crate::spec::nqn::{DISCOVERY_NQN, HostNqn, Nqn};
 
 /// With what a host makes its connections secure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +55,13 @@ impl HostTls {
 }
 
 /// The key of a host at a subsystem of a target: the host connects by TLS with it, and not otherwise. Nothing of the key is kept
-/// but what is derived from it for these two.
+/// but what is derived from it for these two, and for the host and discovery.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HostPsk {
     name: String,
     keys: Arc<[TlsPsk]>,
+    /// With these the host may look at what is to be discovered at the subsystem's secure listeners.
+    discovery: Arc<[TlsPsk]>,
 }
 
 impl HostPsk {
@@ -76,9 +78,13 @@ impl HostPsk {
         let derive = |version| psk.tls_psk(version, host.as_str(), subsystem.as_str());
         let keys: Result<Vec<TlsPsk>, PskError> =
             IdentityVersion::ALL.into_iter().map(derive).collect();
+        let for_discovery = |version| psk.tls_psk(version, host.as_str(), DISCOVERY_NQN);
+        // A name that is too long for one version has the other.
+        let discovery = IdentityVersion::ALL.into_iter().flat_map(for_discovery);
         Ok(Self {
             name: name.into(),
             keys: keys?.into(),
+            discovery: discovery.collect(),
         })
     }
 
@@ -87,6 +93,7 @@ impl HostPsk {
         Self {
             name: String::new(),
             keys: [key].into(),
+            discovery: [].into(),
         }
     }
 
@@ -116,7 +123,8 @@ impl Session {
         threads: bool,
         optional: bool,
     ) -> (Stream, Option<Self>) {
-        let keys = keys.map(|psk| psk.keys.clone()).collect();
+        let keys = keys.flat_map(|psk| [psk.keys.clone(), psk.discovery.clone()]);
+        let keys = keys.collect();
         let (stream, session) = TlsStream::wrap(net, stream, Side::Target, keys, threads, optional);
         (stream, Some(session))
     }
@@ -131,9 +139,18 @@ impl Session {
         debug_assert!(is_first, "a connection has one handshake");
     }
 
-    /// Whether the handshake used this key.
+    /// Whether the handshake used this key, for its subsystem.
     pub(crate) fn used(&self, psk: &HostPsk) -> bool {
-        let is_it = |identity: &String| psk.keys.iter().any(|key| key.identity == *identity);
+        self.is_of(&psk.keys)
+    }
+
+    /// Whether the handshake used this key, for discovery.
+    pub(crate) fn used_for_discovery(&self, psk: &HostPsk) -> bool {
+        self.is_of(&psk.discovery)
+    }
+
+    fn is_of(&self, keys: &[TlsPsk]) -> bool {
+        let is_it = |identity: &String| keys.iter().any(|key| key.identity == *identity);
         self.0.get().is_some_and(is_it)
     }
 }

@@ -8,11 +8,14 @@ use clap::{Args, ValueEnum};
 use pollux_multipath::{Fencing, FencingMode, Selector, TransportId, TransportIdError};
 use pollux_nvme_tcp::auth::HostAuth;
 #[cfg(feature = "auth")]
-use pollux_nvme_tcp::auth::{KeyFileError, Keys, Policy, Secret};
-use pollux_nvme_tcp::spec::nqn::Nqn;
-#[cfg(feature = "tls")]
-use pollux_nvme_tcp::tls::ConfiguredPsk;
+use pollux_nvme_tcp::auth::{KeyFileError, KeyNames, Keys, Policy, Secret};
+use pollux_nvme_tcp::spec::nqn::{HostNqn, Nqn};
+use pollux_nvme_tcp::target::HostAccess;
+#[cfg(feature = "auth")]
+use pollux_nvme_tcp::target::HostKeys;
 use pollux_nvme_tcp::tls::HostTls;
+#[cfg(feature = "tls")]
+use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk};
 
 use super::choice::Choice;
 use super::steady::{Criterion, POINTS_MIN, Steady};
@@ -64,7 +67,8 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Paths")]
     pub require_digests: bool,
 
-    /// File with the host's key for DH-HMAC-CHAP, if the controllers want it to authenticate; with --hostnqn, whose key it is
+    /// File with the host's key for DH-HMAC-CHAP, if the controllers want it to authenticate, as the embedded target does then;
+    /// with --hostnqn, whose key it is
     #[cfg(feature = "auth")]
     #[arg(long, value_name = "FILE", value_parser = parse_key, help_heading = "Paths")]
     pub dhchap_key: Option<Secret>,
@@ -90,7 +94,8 @@ pub struct RunArgs {
     )]
     pub secure_concatenation: bool,
 
-    /// File with the host's key for TLS, for listeners that are secure; with --hostnqn, whose key it is
+    /// File with the host's key for TLS, for listeners that are secure, as those of the embedded target are then; with
+    /// --hostnqn, whose key it is
     #[cfg(feature = "tls")]
     #[arg(long, value_name = "FILE", value_parser = parse_psk, help_heading = "Paths")]
     pub tls_psk: Option<ConfiguredPsk>,
@@ -344,6 +349,42 @@ impl RunArgs {
     #[cfg(not(feature = "tls"))]
     pub fn tls(&self) -> Option<HostTls> {
         None
+    }
+
+    /// How the embedded target lets the host in that has these keys; `None`: as any other.
+    #[cfg(feature = "auth")]
+    pub fn access(
+        &self,
+        host: &Nqn,
+        subsystem: &Nqn,
+    ) -> anyhow::Result<Option<(HostNqn, HostAccess)>> {
+        let host = HostNqn::new(host.as_str())?;
+        let keys = self.auth().map(|auth| HostKeys {
+            names: KeyNames {
+                dhchap_key: "dhchap_key".into(),
+                dhchap_ctrlr_key: auth
+                    .keys
+                    .controller
+                    .as_ref()
+                    .map(|_| "dhchap_ctrlr_key".into()),
+            },
+            keys: auth.keys,
+        });
+        #[cfg(feature = "tls")]
+        let psk = match &self.tls_psk {
+            Some(psk) => Some(HostPsk::new("tls_psk", psk, &host, subsystem)?),
+            None => None,
+        };
+        #[cfg(not(feature = "tls"))]
+        let (psk, _) = (None, subsystem);
+        let has_keys = keys.is_some() || psk.is_some();
+        Ok(has_keys.then(|| (host, HostAccess { keys, psk })))
+    }
+
+    /// Without the feature, as any other.
+    #[cfg(not(feature = "auth"))]
+    pub fn access(&self, _: &Nqn, _: &Nqn) -> anyhow::Result<Option<(HostNqn, HostAccess)>> {
+        Ok(None)
     }
 
     /// `--fencing` and `--cqt`.

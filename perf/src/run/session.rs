@@ -135,6 +135,10 @@ impl Session {
         if let Some(nqn) = &args.hostnqn {
             identity.nqn = nqn.clone();
         }
+        let own = match target {
+            Some(_) => args.access(&identity.nqn, &Embedded::nqn()?)?,
+            None => None,
+        };
         // A poll group has a queue pair on each path.
         let poll_groups: Vec<usize> = reactors
             .iter()
@@ -148,7 +152,7 @@ impl Session {
         let running = group.start().context("starting the reactors")?;
 
         let prepared = target
-            .map(|handle| Embedded::configure(handle, &args.namespaces))
+            .map(|handle| Embedded::configure(handle, &args.namespaces, own))
             .transpose()
             .and_then(|embedded| {
                 let transports = match &embedded {

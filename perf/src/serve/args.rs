@@ -88,6 +88,10 @@ pub struct ServeArgs {
     )]
     pub socket: Option<PathBuf>,
 
+    /// Folder that files have to be in which methods open, such as those with keys. Without it they may be anywhere
+    #[arg(long, value_name = "DIR")]
+    pub files_under: Option<PathBuf>,
+
     /// How much is said on standard error: ERROR, WARNING, NOTICE, INFO or DEBUG; the last two of the parts of the
     /// program that log_set_flag names
     #[arg(long, value_name = "LEVEL", default_value = "NOTICE")]

@@ -17,7 +17,7 @@ use pollux_multipath::{self as multipath, Host};
 use pollux_nvme_tcp::host::{self, HostIdentity};
 use pollux_reactor::logging::{self, Logging};
 use pollux_reactor::rpc::{
-    self, Config, ConfigError, Methods, Responder, RpcError, Server, observe,
+    self, Config, ConfigError, FilesUnder, Methods, Responder, RpcError, Server, observe,
 };
 use pollux_reactor::{Group, Idle, Running, StartError};
 
@@ -135,6 +135,11 @@ fn server(
     commands: &mpsc::Sender<Command>,
 ) -> anyhow::Result<Server> {
     let mut server = Server::new(methods);
+    if let Some(folder) = &args.files_under {
+        let files = FilesUnder::new(folder);
+        let files = files.with_context(|| format!("--files-under {}", folder.display()))?;
+        server.confine_files(files);
+    }
     if let Some(path) = &args.config {
         let name = path.display();
         let text = std::fs::read_to_string(path).with_context(|| name.to_string())?;

@@ -79,6 +79,11 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "FILE", value_parser = parse_key, requires = "dhchap_key")]
     dhchap_ctrlr_key: Option<Secret>,
 
+    /// Have the authentication bring a key for TLS, and connect again with it.
+    #[cfg(feature = "tls")]
+    #[arg(long, requires = "dhchap_key", conflicts_with = "tls_psk")]
+    secure_concatenation: bool,
+
     /// File with the host's key for TLS, for a listener that is secure; with --hostnqn, whose key it is.
     #[cfg(feature = "tls")]
     #[arg(long, value_name = "FILE", value_parser = parse_psk)]
@@ -142,6 +147,9 @@ impl ConnectArgs {
             },
             policy: Policy::default(),
             threads: true,
+            #[cfg(feature = "tls")]
+            concatenate: self.secure_concatenation,
+            #[cfg(not(feature = "tls"))]
             concatenate: false,
         })
     }

@@ -201,6 +201,10 @@ impl Service for ProbeService {
         let mut progress = Progress::Idle;
         if let Some(controller) = &mut self.controller {
             progress = controller.poll(cx.now());
+            if controller.is_to_connect_again() {
+                let now = cx.now();
+                controller.connect_again(cx.net(), now);
+            }
         }
         while let Some(event) = self.controller.as_mut().and_then(Controller::next_event) {
             progress = Progress::Busy;

@@ -1,4 +1,4 @@
-//! `pollux identify`, `discover` and `ana`, run as their users run them.
+//! `pollux identify`, `discover` and `ana`, and the target that they ask, run as their users run them.
 
 #![expect(
     clippy::expect_used,
@@ -7,5 +7,7 @@
 )]
 
 mod bad_input;
+#[cfg(feature = "tls")]
+mod keys;
 mod programs;
 mod read;

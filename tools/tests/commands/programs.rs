@@ -18,11 +18,17 @@ pub struct Target {
 
 impl Target {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more options.
+    pub fn start_with(more: &[&str]) -> Self {
         let mut child = Command::new(POLLUX)
             .args(["target", "--nqn", NQN, "--block-size", "4096"])
             .args(["--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0"])
             .args(["--ana", "127.0.0.2:0=non_optimized"])
             .args(["--namespace", "memory:1M", "--namespace", "null:2M"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -43,6 +49,16 @@ impl Target {
                 .expect("the target tells where it listens");
         }
         target
+    }
+
+    /// A target that a configuration sets up, with listeners at these addresses.
+    pub fn loaded(options: &[&str], listeners: [SocketAddr; 2]) -> Self {
+        let mut command = Command::new(POLLUX);
+        let child = command.arg("target").args(options).stdin(Stdio::null());
+        Self {
+            child: child.spawn().unwrap(),
+            listeners,
+        }
     }
 }
 

@@ -265,12 +265,24 @@ impl Home {
             (None, Some(_)) => "the host has a key for TLS, and this listener is not secure",
             (Some(session), Some(psk)) if session.used(psk) => return Ok(()),
             (Some(session), _) if self.is_generated(session, subnqn, hostnqn) => return Ok(()),
+            (Some(session), None)
+                if subnqn.is_discovery() && self.may_discover(session, hostnqn) =>
+            {
+                return Ok(());
+            }
             (Some(_), _) => "the key of its TLS is another host's or for another subsystem",
         };
         Err(Refusal::new(
             Status::CONNECT_INVALID_HOST.with_dnr(),
             reason,
         ))
+    }
+
+    /// Whether the connection uses the key that this host has at some subsystem, for discovery.
+    fn may_discover(&self, session: &Session, hostnqn: &HostNqn) -> bool {
+        let subsystems = self.config.subsystems.values();
+        let mut psks = subsystems.filter_map(|s| s.hosts.get(hostnqn)?.psk.as_ref());
+        psks.any(|psk| session.used_for_discovery(psk))
     }
 
     fn connect_admin(

@@ -5,6 +5,7 @@ use serde_json::Map;
 
 use super::disks::{Kind, NamedDisk, User};
 use super::{State, register_state};
+use crate::auth::Keyring;
 use crate::spec::nqn::Nqn;
 use crate::target::config::NamespaceConfig;
 use crate::target::control::handle::TargetHandle;
@@ -15,7 +16,8 @@ use crate::target::subsystem::Namespace;
 /// Like [`register`](super::register), for a target that is about to be given a subsystem `nqn` with these namespaces,
 /// the first with NSID 1. Each gets a disk with a name (`Namespace1` and so on), and the TCP transport is there, so
 /// that all of it can be listed, changed and saved. `nvmf_create_transport` may give that transport other parameters
-/// once. Returned are the namespaces to be added, in the same order.
+/// once. The keys of `keyring` are there as if `keyring_file_add_key` had added them. Returned are the namespaces to be added, in
+/// the same order.
 ///
 /// # Errors
 /// What `TargetRequest::add_namespace` says against such a namespace.
@@ -24,8 +26,9 @@ pub fn register_with(
     target: TargetHandle,
     nqn: &Nqn,
     namespaces: &[NamespaceConfig],
+    keyring: Keyring,
 ) -> Result<Vec<NamespaceConfig>, TargetError> {
-    let mut state = State::new(target);
+    let mut state = State::new(target, keyring);
     let mut given = Map::new();
     given.insert("trtype".into(), "TCP".into());
     state.transport = Some(given);

@@ -25,7 +25,7 @@ use std::time::Duration;
 use self::disks::Disks;
 use self::disks::{resize, stacked};
 pub use self::flags::register_with;
-use crate::auth::PolicyNames;
+use crate::auth::{Keyring, PolicyNames};
 use crate::spec::nqn::Nqn;
 use crate::target::control::handle::TargetHandle;
 use crate::target::control::request::{Removed, TargetRequest};
@@ -51,23 +51,25 @@ struct State {
     auth: PolicyNames,
     disks: Disks,
     #[cfg(feature = "auth")]
-    keyring: crate::auth::Keyring,
+    keyring: Keyring,
 }
 
 #[cfg(feature = "auth")]
-impl AsMut<crate::auth::Keyring> for State {
-    fn as_mut(&mut self) -> &mut crate::auth::Keyring {
+impl AsMut<Keyring> for State {
+    fn as_mut(&mut self) -> &mut Keyring {
         &mut self.keyring
     }
 }
 
 /// Adds the target's methods, which act on `target`. They may run on any reactor.
 pub fn register(methods: &mut Methods, target: TargetHandle) {
-    register_state(methods, State::new(target));
+    register_state(methods, State::new(target, Keyring::default()));
 }
 
 impl State {
-    fn new(target: TargetHandle) -> State {
+    fn new(target: TargetHandle, keyring: Keyring) -> State {
+        #[cfg(not(feature = "auth"))]
+        let Keyring {} = keyring;
         State {
             target,
             transport: None,
@@ -77,7 +79,7 @@ impl State {
             auth: PolicyNames::default(),
             disks: Disks::default(),
             #[cfg(feature = "auth")]
-            keyring: Default::default(),
+            keyring,
         }
     }
 }
