@@ -25,6 +25,12 @@ pub enum IoError {
     /// writes may have been written or not, where it had been sent.
     #[error("deadline passed")]
     Deadline,
+    /// It was not accepted: what a [`Queue`](crate::Queue) learns of it when the reactor has looked at it.
+    #[error("not accepted: {0}")]
+    Refused(SubmitError),
+    /// The reactor has ended before the I/O has. Where it was sent it may have been executed or not.
+    #[error("the host has stopped")]
+    Stopped,
     /// It ended while it was fenced (rule B14): the controller that it was sent to is lost, and may still execute it.
     #[error("{0}; the write may still be executed by a controller that was lost")]
     InDoubt(EndedEarly),
@@ -92,6 +98,12 @@ pub enum SubmitError {
     /// The buffer is shorter than the blocks.
     #[error("buffer shorter than the blocks")]
     BufferTooShort,
+    /// The [`Queue`](crate::Queue) has no room; there is some when an end of one of its I/Os was taken.
+    #[error("the queue is full")]
+    Full,
+    /// The host has stopped; from a [`Queue`](crate::Queue).
+    #[error("the host has stopped")]
+    Stopped,
 }
 
 /// Why a request failed; nothing has changed then.

@@ -1,6 +1,7 @@
 //! The front door: a host as a value, and its volumes by name.
 
-use std::sync::mpsc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::HostIdentity;
@@ -10,15 +11,17 @@ use crate::control::Control;
 use crate::counters::CounterReset;
 use crate::error::HostError;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
+use crate::ids::VolumeInfo;
 use crate::io::{Application, IoMessage, IoService};
 use crate::messages::ControlMessage;
 use crate::policy::Policy;
+use crate::queue::{self, Completions, Queue, QueueMessage};
 use crate::request::{AttachRequest, Attached, HostRequest, Reply};
 use crate::status::{ControllerStatus, VolumeStatus};
 use crate::transport_id::TransportId;
 
 /// Messages that may wait in a mailbox of the host; what exceeds it waits with the sender.
-const MAILBOX_CAPACITY: usize = 4096;
+const MAILBOX_CAPACITY: usize = 2 * queue::DEPTH_MAX;
 
 /// A host that is installed on an executor; clones are the same host. `M` is what its applications are told.
 ///
@@ -27,6 +30,8 @@ const MAILBOX_CAPACITY: usize = 4096;
 pub struct Host<M = ()> {
     control: ControlSender,
     reactors: Vec<Sender<IoMessage<M>>>,
+    /// What the queues of each I/O reactor have room for together.
+    depths: Vec<Arc<AtomicUsize>>,
 }
 
 /// What a host is made of. What is not said has a default that is safe.
@@ -101,6 +106,7 @@ impl HostBuilder {
         });
         Host {
             control: ControlSender(control),
+            depths: reactors.iter().map(|_| Arc::default()).collect(),
             reactors,
         }
     }
@@ -253,6 +259,21 @@ impl<M: Send + 'static> Host<M> {
     }
 }
 
+impl Host<QueueMessage> {
+    /// Makes a queue to the nth I/O reactor, by which any thread submits I/O, and what takes the ends of it; see
+    /// [`queue`](crate::queue). As long as any of its I/Os is under way, or a handle is left, it has its `depth`, of which
+    /// all queues of a reactor together have 4,096.
+    ///
+    /// # Errors
+    /// [`HostError::Invalid`], if the depth is 0 or more than is left, and [`HostError::Cancelled`].
+    ///
+    /// # Panics
+    /// If there is no such I/O reactor.
+    pub fn queue(&self, reactor: usize, depth: usize) -> Result<(Queue, Completions), HostError> {
+        queue::queue(depth, &self.reactors[reactor], &self.depths[reactor])
+    }
+}
+
 impl VolumeHandle {
     /// Its name.
     pub fn name(&self) -> &str {
@@ -267,6 +288,22 @@ impl VolumeHandle {
         let mut volumes = self.control.call(HostRequest::Volumes)?.into_iter();
         let found = volumes.find(|volume| volume.name == self.name);
         found.ok_or_else(|| HostError::NotFound(format!("volume '{}'", self.name)))
+    }
+
+    /// What it is: its identity, by which I/O is submitted to it, and its size.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub fn info(&self) -> Result<VolumeInfo, HostError> {
+        let status = self.status()?;
+        Ok(VolumeInfo {
+            id: status.volume,
+            name: status.name,
+            nsid: status.nsid,
+            blocks: status.blocks,
+            // A block size is a power of two.
+            block_shift: u8::try_from(status.block_size.trailing_zeros()).unwrap_or(u8::MAX),
+        })
     }
 
     /// Waits until it is there.
@@ -383,6 +420,7 @@ impl<M> Clone for Host<M> {
         Self {
             control: self.control.clone(),
             reactors: self.reactors.clone(),
+            depths: self.depths.clone(),
         }
     }
 }

@@ -95,6 +95,7 @@ mod messages;
 mod options;
 mod path_state;
 mod policy;
+pub mod queue;
 mod request;
 pub mod rpc;
 mod status;
@@ -119,6 +120,7 @@ pub use pollux_nvme_tcp::spec::status::Status;
 pub use pollux_nvme_tcp::{spec, target};
 pub use pollux_reactor as reactor;
 pub use pollux_reactor::{Context, Executor, Group, Idle, Progress, Running, Simulation, Time};
+pub use queue::{Completions, Pending, Queue, QueueMessage, Queues};
 pub use request::{
     AttachRequest, Attached, ControllerChange, DiscoveryRequest, HostRequest, Reply,
 };

@@ -42,7 +42,11 @@ impl InFlight {
             IoError::Removed => EndedEarly::Removed,
             IoError::Deadline => EndedEarly::Deadline,
             IoError::NoPath(why) => EndedEarly::NoPath(why),
-            IoError::Status(_) | IoError::Data | IoError::InDoubt(_) => EndedEarly::Aborted,
+            IoError::Status(_)
+            | IoError::Data
+            | IoError::Refused(_)
+            | IoError::Stopped
+            | IoError::InDoubt(_) => EndedEarly::Aborted,
         };
         IoError::InDoubt(early)
     }

@@ -64,6 +64,7 @@ impl<A: Application> Service for IoService<A> {
     type Message = IoMessage<A::Message>;
 
     fn on_message(&mut self, message: Self::Message, cx: &mut Context<'_>) {
+        self.poll_group.turn(cx.now());
         match message.0 {
             IoMessageKind::Control(message) => self.poll_group.on_control(message, cx),
             IoMessageKind::Application(message) => {
@@ -74,6 +75,7 @@ impl<A: Application> Service for IoService<A> {
     }
 
     fn on_timer(&mut self, token: u64, cx: &mut Context<'_>) {
+        self.poll_group.turn(cx.now());
         self.application.on_timer(token, &mut self.poll_group, cx);
     }
 
@@ -87,12 +89,13 @@ impl<A: Application> Service for IoService<A> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
+        self.poll_group.turn(cx.now());
         while let Some(token) = cx.next_ready() {
             if !self.poll_group.wake(token) {
                 self.application.on_ready(token, &mut self.poll_group, cx);
             }
         }
-        let received = self.poll_group.receive(cx.now());
+        let received = self.poll_group.receive();
         let progress = received.or(self.application.poll(&mut self.poll_group, cx));
         self.poll_group.transmit();
         // What ended without a path is taken in the next turn, which must come.

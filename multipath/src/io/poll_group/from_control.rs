@@ -22,7 +22,6 @@ impl PollGroup {
     /// Applies a message from control. What it frees or fails among the waiting I/Os happens in this same
     /// turn (rules B7.2, B7.3).
     pub(crate) fn on_control(&mut self, message: ToIo, cx: &mut Context<'_>) {
-        self.now = cx.now();
         match message {
             ToIo::Connect {
                 controller,

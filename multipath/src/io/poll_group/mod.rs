@@ -362,10 +362,17 @@ impl PollGroup {
         }
     }
 
+    /// Says what the time is in this turn. What is submitted counts from there, also where it is submitted before
+    /// [`receive`](Self::receive): the turn before may be long ago.
+    #[inline]
+    pub(crate) fn turn(&mut self, now: Time) {
+        self.now = now;
+    }
+
     /// The receiving half of a turn.
     #[inline]
-    pub(crate) fn receive(&mut self, now: Time) -> Progress {
-        self.now = now;
+    pub(crate) fn receive(&mut self) -> Progress {
+        let now = self.now;
         let mut progress = Progress::Idle;
         self.take_woken();
         for n in 0..self.polled.len() {
