@@ -251,6 +251,30 @@ fn what_is_refused_leaves_nothing() {
             "/no/such/file",
         ),
         (
+            "bdev_aio_create",
+            json!({"name": "a", "filename": "/no/such/file", "readonly": true}),
+            -32602,
+            "'readonly'",
+        ),
+        (
+            "bdev_uring_create",
+            json!({"name": "a", "filename": "/no/such/file", "readonly": false}),
+            -32602,
+            "'readonly'",
+        ),
+        (
+            "bdev_uring_delete",
+            json!({"name": "Malloc0"}),
+            -19,
+            "Malloc disk",
+        ),
+        (
+            "bdev_uring_rescan",
+            json!({"name": "Malloc0"}),
+            -19,
+            "Malloc disk",
+        ),
+        (
             "bdev_null_delete",
             json!({"name": "Malloc0"}),
             -19,
@@ -454,6 +478,54 @@ fn the_configuration_makes_the_same_target_again() {
     assert_eq!(after, before);
     let referrals = again.call("nvmf_discovery_get_referrals", json!({}));
     assert_eq!(referrals[0]["address"]["traddr"], "192.0.2.1");
+}
+
+/// Where this process has no `io_uring` the disk is refused with the reason, and nothing of it is left.
+#[test]
+fn a_disk_of_io_uring_is_one_or_is_refused_with_the_reason() {
+    let mut t = start();
+    prepare(&mut t);
+    let path = std::env::temp_dir().join(format!("pollux-uring-{}", std::process::id()));
+    std::fs::write(&path, vec![7; 10_000]).unwrap();
+    let create = json!({"name": "Uring0", "filename": path, "block_size": 4096});
+    t.client.send("bdev_uring_create", create);
+    let answer = t.client.answer();
+    if let Some(error) = answer.get("error") {
+        assert_eq!(error["code"], -95, "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("io_uring cannot be had"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        return;
+    }
+    let shown = t.call("bdev_get_bdevs", json!({"name": "Uring0"}))[0].clone();
+    assert_eq!(shown["product_name"], "URING bdev");
+    assert_eq!(shown["num_blocks"], 2);
+    let uring = &shown["driver_specific"]["uring"];
+    assert_eq!(uring["filename"], path.to_str().unwrap());
+    assert_eq!(t.add_ns("Uring0"), 1);
+    std::fs::write(&path, vec![7; 40_960]).unwrap();
+    assert_eq!(t.call("bdev_uring_rescan", json!({"name": "Uring0"})), true);
+    let shown = t.call("bdev_get_bdevs", json!({"name": "Uring0"}));
+    assert_eq!(shown[0]["num_blocks"], 10);
+    for method in ["bdev_aio_delete", "bdev_aio_rescan"] {
+        let (code, message) = t.error(method, json!({"name": "Uring0"}));
+        assert_eq!(
+            (code, message.contains("URING bdev")),
+            (-19, true),
+            "{message}"
+        );
+    }
+    let saved = t.client.config();
+    drop(t);
+    let mut again = configured(Config::parse(&saved.to_string()).unwrap());
+    assert_eq!(again.client.config(), saved);
+    assert_eq!(
+        again.call("bdev_uring_delete", json!({"name": "Uring0"})),
+        true
+    );
+    let left = again.call("bdev_get_bdevs", json!({}));
+    assert_eq!(left.as_array().unwrap().len(), 1, "{left}");
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

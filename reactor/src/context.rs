@@ -1,7 +1,10 @@
 //! What a service is handed in each call.
 
+use std::io;
+use std::os::fd::BorrowedFd;
+
 use crate::counters::Counters;
-use crate::net::{Net, Stream};
+use crate::net::{Net, Stream, WatchedDescriptor};
 use crate::rng::Rng;
 use crate::status::{Place, ReactorStatus, ServiceCounters, ThreadStatus};
 use crate::sys;
@@ -83,6 +86,22 @@ impl Context<'_> {
     /// If the stream was opened on another reactor and not adopted by this one.
     pub fn watch(&mut self, stream: &mut Stream, token: u64) {
         self.core.net.watch(stream, self.seat, token);
+    }
+
+    /// Has this service told ([`Context::next_ready`]) by `token` when a descriptor of its own becomes readable, which also
+    /// ends the sleep of a reactor that parks. Nobody reads it but its owner. It is watched until it is closed or what is
+    /// returned is dropped; a token may still come then.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of a descriptor that cannot be watched, such as one of a regular file;
+    /// [`io::ErrorKind::InvalidInput`] in a simulation.
+    pub fn watch_descriptor(
+        &mut self,
+        descriptor: BorrowedFd<'_>,
+        token: u64,
+    ) -> io::Result<WatchedDescriptor> {
+        self.core.net.watch_descriptor(descriptor, self.seat, token)
     }
 
     /// The token of a watched stream that has had an edge, each edge's stream once: further edges are not told until

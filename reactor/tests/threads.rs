@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use common::{Client, ClientResult, EchoServer, Never, PATIENCE, Temper};
 use pollux_reactor::{
     Context, Counters, Group, Idle, Outbox, Progress, Receiver, Sender, Service, StartError,
-    available_cores, mailbox,
+    WatchedDescriptor, available_cores, mailbox,
 };
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -266,6 +267,57 @@ fn a_parked_reactor_wakes_for_each_socket_event() {
             }
         });
     }
+}
+
+/// Counts the bytes of a descriptor that it watches.
+struct Watcher {
+    input: std::io::PipeReader,
+    watched: Option<WatchedDescriptor>,
+    seen: mpsc::Sender<usize>,
+}
+
+impl Service for Watcher {
+    type Message = Never;
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        self.watched = Some(cx.watch_descriptor(self.input.as_fd(), 7).unwrap());
+    }
+
+    fn on_message(&mut self, message: Never, _: &mut Context<'_>) {
+        match message {}
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
+        let Some(token) = cx.next_ready() else {
+            return Progress::Idle;
+        };
+        assert_eq!(token, 7);
+        assert!(self.watched.as_mut().unwrap().take_ready());
+        let len = self.input.read(&mut [0; 16]).unwrap();
+        self.seen.send(len).unwrap();
+        Progress::Busy
+    }
+}
+
+#[test]
+fn a_parked_reactor_wakes_for_a_descriptor_that_it_watches() {
+    let (input, mut output) = std::io::pipe().unwrap();
+    let (seen, counted) = mpsc::channel();
+    let (_sender, receiver) = mailbox(4);
+    let mut group = Group::new();
+    let reactor = group.add_reactor(None, PARK);
+    group.add_service(reactor, receiver, move || Watcher {
+        input,
+        watched: None,
+        seen,
+    });
+    let running = group.start().unwrap();
+    for _ in 0..500 {
+        output.write_all(&[1]).unwrap();
+        assert_eq!(counted.recv_timeout(PATIENCE), Ok(1));
+    }
+    running.stop();
+    running.join();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use pollux_multipath::TransportId;
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_nvme_tcp::target::Backend;
+use pollux_nvme_tcp::target::{Backend, FileEngine};
 use pollux_reactor::Idle;
 
 use crate::manage::ManageArgs;
@@ -45,8 +45,9 @@ pub struct TargetArgs {
     pub ana: Vec<ListenerState>,
 
     /// Namespace: memory:SIZE, null:SIZE (reads zeroes, drops writes) or file:PATH, file:PATH:SIZE (with SIZE
-    /// the file is created or extended; PATH may be a block device); repeatable. SIZE is in bytes or with K, M, G or T. [default:
-    /// memory:64M, and none with --rpc-socket]
+    /// the file is created or extended; PATH may be a block device); repeatable. Files are served by io_uring where the
+    /// system has it, else by threads; with uring: instead of file: it has to be io_uring. SIZE is in bytes or with K, M, G
+    /// or T. [default: memory:64M, and none with --rpc-socket]
     #[arg(long, value_name = "KIND:...", value_parser = parse_backend)]
     pub namespace: Vec<Backend>,
 
@@ -235,7 +236,7 @@ fn parse_block_size(text: &str) -> Result<u32, String> {
 }
 
 fn parse_backend(text: &str) -> Result<Backend, String> {
-    let allowed = "memory:SIZE, null:SIZE or file:PATH[:SIZE] is allowed";
+    let allowed = "memory:SIZE, null:SIZE, file:PATH[:SIZE] or uring:PATH[:SIZE] is allowed";
     let (kind, rest) = text.split_once(':').ok_or(allowed)?;
     match kind {
         "memory" => Ok(Backend::Memory {
@@ -244,7 +245,7 @@ fn parse_backend(text: &str) -> Result<Backend, String> {
         "null" => Ok(Backend::Null {
             bytes: parse_size(rest)?,
         }),
-        "file" => {
+        "file" | "uring" => {
             // What follows the last colon is a size if it reads as one; paths may have colons.
             let sized = rest
                 .rsplit_once(':')
@@ -260,6 +261,10 @@ fn parse_backend(text: &str) -> Result<Backend, String> {
                 path: PathBuf::from(path),
                 bytes,
                 shared: false,
+                engine: match kind {
+                    "uring" => FileEngine::Uring,
+                    _ => FileEngine::Auto,
+                },
             })
         }
         _ => Err(allowed.into()),
@@ -312,12 +317,14 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_have_three_kinds() {
-        let file = |path: &str, bytes| Backend::File {
+    fn namespaces_have_four_kinds() {
+        let with = |engine, path: &str, bytes| Backend::File {
             shared: false,
             path: path.into(),
             bytes,
+            engine,
         };
+        let file = |path: &str, bytes| with(FileEngine::Auto, path, bytes);
         for (text, backend) in [
             ("memory:1M", Backend::Memory { bytes: 1 << 20 }),
             ("null:512", Backend::Null { bytes: 512 }),
@@ -325,10 +332,11 @@ mod tests {
             ("file:/a/b:1G", file("/a/b", Some(1 << 30))),
             ("file:/a:c", file("/a:c", None)),
             ("file:/a:c:4K", file("/a:c", Some(4096))),
+            ("uring:/a:1M", with(FileEngine::Uring, "/a", Some(1 << 20))),
         ] {
             assert_eq!(parse_backend(text), Ok(backend), "{text}");
         }
-        for text in ["memory", "memory:", "disk:1M", "file:", "null:-1"] {
+        for text in ["memory", "memory:", "disk:1M", "file:", "uring:", "null:-1"] {
             assert!(parse_backend(text).is_err(), "{text}");
         }
     }

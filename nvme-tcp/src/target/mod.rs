@@ -61,7 +61,7 @@ pub use self::admin::controller::lease_time;
 pub use self::config::{HostAccess, HostKeys, NamespaceConfig, Referral, SubsystemConfig};
 pub use self::control::handle::TargetHandle;
 pub use self::control::request::{Removed, TargetRequest};
-pub use self::disk::{Backend, Disk, DiskRef};
+pub use self::disk::{Backend, Disk, DiskRef, FileEngine};
 pub use self::error::TargetError;
 pub use self::service::install;
 pub use self::status::{

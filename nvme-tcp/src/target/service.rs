@@ -125,10 +125,11 @@ impl TargetService {
         }
     }
 
-    /// Has the next poll look at the stream that the token names.
+    /// Has the next poll look at the stream or disk that the token names.
     fn wake(&mut self, token: u64) {
         match (token::split(token), &mut self.home) {
             ((token::QUEUE, place), _) => self.io.wake(place),
+            ((token::DISK, place), _) => self.io.wake_disk(place),
             ((token::CONNECTION, id), Some(home)) => home.wake(id),
             ((token::LINGERING, _), _) => self.lingering.wake(),
             ((kind, _), _) => unreachable!("no stream is watched with a token of kind {kind}"),

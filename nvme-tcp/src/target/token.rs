@@ -11,6 +11,9 @@ pub(in crate::target) const QUEUE: u8 = 4;
 /// A connection that is about to be closed.
 pub(in crate::target) const LINGERING: u8 = 5;
 
+/// A disk, by its place on its reactor.
+pub(in crate::target) const DISK: u8 = 6;
+
 pub(in crate::target) const fn of(kind: u8, id: u64) -> u64 {
     ((kind as u64) << 56) | (id & ((1 << 56) - 1))
 }

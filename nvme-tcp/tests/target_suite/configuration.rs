@@ -4,7 +4,7 @@ use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::spec::fabrics::CNTLID_DYNAMIC;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::target::{
-    Backend, NamespaceConfig, SubsystemConfig, TargetError, TargetRequest,
+    Backend, FileEngine, NamespaceConfig, SubsystemConfig, TargetError, TargetRequest,
 };
 use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget};
 
@@ -37,6 +37,7 @@ fn requests_that_make_no_sense_are_refused_and_change_nothing() {
         path: "/nonexistent/pollux".into(),
         bytes: None,
         shared: false,
+        engine: FileEngine::Auto,
     };
     let cases = [
         (

@@ -11,7 +11,7 @@ use pollux_nvme_tcp::spec::nvm::{DatasetRange, NvmCdw12, dsm};
 use pollux_nvme_tcp::spec::opcode::{admin, nvm};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{Backend, DiskRef};
+use pollux_nvme_tcp::target::{Backend, DiskRef, FileEngine};
 use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, pattern};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -32,8 +32,8 @@ impl Sparse {
         std::fs::metadata(&self.0).unwrap().blocks() * 512
     }
 
-    fn backend(&self) -> Backend {
-        backend(&self.0, false)
+    fn backend(&self, engine: FileEngine) -> Backend {
+        backend(&self.0, false, engine)
     }
 }
 
@@ -43,11 +43,15 @@ impl Drop for Sparse {
     }
 }
 
-fn backend(path: &Path, shared: bool) -> Backend {
+/// What every file is tried with; the first is `io_uring` where this process can have it.
+pub const ENGINES: [FileEngine; 2] = [FileEngine::Auto, FileEngine::Threads];
+
+fn backend(path: &Path, shared: bool, engine: FileEngine) -> Backend {
     Backend::File {
         path: path.to_owned(),
         bytes: None,
         shared,
+        engine,
     }
 }
 
@@ -81,8 +85,12 @@ fn identify(admin: &mut Initiator) -> IdentifyNamespace {
 
 #[test]
 fn deallocated_blocks_of_a_file_give_their_space_back_and_read_as_zeroes() {
+    ENGINES.into_iter().for_each(deallocation);
+}
+
+fn deallocation(engine: FileEngine) {
     let file = Sparse::new("deallocate", 16 * MIB);
-    let target = TestTarget::start(1, &[file.backend()]);
+    let target = TestTarget::start(1, &[file.backend(engine)]);
     let (mut admin, mut io) = target.connect(Options::default());
     // The file takes no space before, and none after, whichever way it is deallocated.
     assert_eq!(deallocate(&mut io, 0, 32768), Status::SUCCESS);
@@ -124,10 +132,16 @@ fn deallocated_blocks_of_a_file_give_their_space_back_and_read_as_zeroes() {
 
 #[test]
 fn a_file_is_locked_and_its_holder_named() {
+    for [first, second] in [ENGINES, [ENGINES[1], ENGINES[0]]] {
+        file_is_locked(first, second);
+    }
+}
+
+fn file_is_locked(engine: FileEngine, other: FileEngine) {
     let file = Sparse::new("lock", MIB);
-    let first = DiskRef::open(&file.backend()).unwrap();
+    let first = DiskRef::open(&file.backend(engine)).unwrap();
     let refused = |shared| {
-        let error = DiskRef::open(&backend(&file.0, shared))
+        let error = DiskRef::open(&backend(&file.0, shared, other))
             .unwrap_err()
             .to_string();
         assert!(error.contains(file.0.to_str().unwrap()), "{error}");
@@ -137,17 +151,18 @@ fn a_file_is_locked_and_its_holder_named() {
     refused(false);
     refused(true);
     drop(first);
-    let shared = [(); 2].map(|()| DiskRef::open(&backend(&file.0, true)).unwrap());
+    let shared =
+        [engine, other].map(|engine| DiskRef::open(&backend(&file.0, true, engine)).unwrap());
     refused(false);
     drop(shared);
-    DiskRef::open(&file.backend()).unwrap();
+    DiskRef::open(&file.backend(other)).unwrap();
 }
 
 #[test]
 fn a_disk_that_is_gone_frees_its_file_at_once() {
     let file = Sparse::new("reopen", 64 * MIB);
-    for _ in 0..20 {
-        let mut target = TestTarget::start(1, &[file.backend()]);
+    for engine in ENGINES.repeat(10) {
+        let mut target = TestTarget::start(1, &[file.backend(engine)]);
         let (_admin, mut io) = target.connect(Options::default());
         assert_eq!(io.write(1, 0, &pattern(4096, 1)), Status::SUCCESS);
         assert_eq!(flush(&mut io), Status::SUCCESS);
@@ -158,7 +173,7 @@ fn a_disk_that_is_gone_frees_its_file_at_once() {
 #[test]
 fn what_is_no_file_and_no_device_is_refused() {
     for path in ["/dev/full", "/tmp", "/dev/null"] {
-        let error = DiskRef::open(&backend(Path::new(path), false)).unwrap_err();
+        let error = DiskRef::open(&backend(Path::new(path), false, FileEngine::Auto)).unwrap_err();
         assert!(
             error.to_string().contains("block device"),
             "{path}: {error}"
@@ -200,6 +215,7 @@ fn under_a_limit_of_file_size() {
         path: path.clone(),
         bytes: Some(64 * MIB),
         shared: false,
+        engine: FileEngine::Auto,
     });
     assert!(error.is_err());
     drop(target);
@@ -207,13 +223,15 @@ fn under_a_limit_of_file_size() {
     // Made by who may: the limit is this process's own.
     let make = format!("ulimit -S -f unlimited; truncate -s 64M {}", path.display());
     assert!(run("sh", &["-c", &make]).is_some());
-    let target = TestTarget::start(1, &[backend(&path, false)]);
-    let (_admin, mut io) = target.connect(Options::default());
-    let data = pattern(65536, 1);
-    assert_eq!(io.write(1, 0, &data), Status::SUCCESS);
-    assert_eq!(io.write(1, 65536, &data).code(), Status::CAPACITY_EXCEEDED);
-    assert_eq!(flush(&mut io), Status::SUCCESS);
-    assert!(io.read(1, 0, 128).unwrap() == data);
+    for engine in ENGINES {
+        let target = TestTarget::start(1, &[backend(&path, false, engine)]);
+        let (_admin, mut io) = target.connect(Options::default());
+        let data = pattern(65536, 1);
+        assert_eq!(io.write(1, 0, &data), Status::SUCCESS);
+        assert_eq!(io.write(1, 65536, &data).code(), Status::CAPACITY_EXCEEDED);
+        assert_eq!(flush(&mut io), Status::SUCCESS);
+        assert!(io.read(1, 0, 128).unwrap() == data);
+    }
     std::fs::remove_file(&path).unwrap();
 }
 
@@ -222,7 +240,7 @@ struct Lossy(PathBuf, String);
 
 impl Lossy {
     /// `None`: this process may not make one.
-    fn new() -> Option<Self> {
+    fn new(block_size: &str) -> Option<Self> {
         let dir = std::env::temp_dir().join(format!("pollux-lossy-{}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
         let path = dir.to_str().unwrap().to_owned();
@@ -233,7 +251,10 @@ impl Lossy {
         }
         let file = dir.join("disk");
         File::create(&file).unwrap().set_len(16 * MIB).unwrap();
-        let device = run("losetup", &["-f", "--show", file.to_str().unwrap()]);
+        let device = run(
+            "losetup",
+            &["-b", block_size, "-f", "--show", file.to_str().unwrap()],
+        );
         let lossy = Self(dir, device.clone().unwrap_or_default());
         device.map(|_| lossy)
     }
@@ -256,18 +277,27 @@ pub fn run(program: &str, args: &[&str]) -> Option<String> {
 
 #[test]
 fn a_flush_that_failed_is_not_forgotten() {
-    let Some(device) = Lossy::new() else {
+    // Past the page cache nothing is lost behind a write that was answered. Blocks that are smaller than the device's go
+    // through it.
+    flush_that_failed("512", FileEngine::Threads);
+    flush_that_failed("4096", FileEngine::Auto);
+}
+
+fn flush_that_failed(block_size: &str, engine: FileEngine) {
+    let Some(device) = Lossy::new(block_size) else {
         eprintln!("no loop devices for this user: not tested");
         return;
     };
-    let disk = DiskRef::open(&backend(Path::new(&device.1), false)).unwrap();
+    let backend = || backend(Path::new(&device.1), false, engine);
+    let disk = DiskRef::open(&backend()).unwrap();
     // A device has its own size, and is as exclusive as a file.
     assert_eq!(disk.bytes(), 16 * MIB);
-    assert!(DiskRef::open(&backend(Path::new(&device.1), false)).is_err());
+    assert!(DiskRef::open(&backend()).is_err());
     let target = TestTarget::start(2, &[Backend::Disk(disk.clone()), Backend::Disk(disk)]);
     let (mut admin, mut io) = target.connect(Options::default());
     let data = pattern(1 << 20, 1);
     assert_eq!(io.write(1, 0, &data[..65536]), Status::SUCCESS);
+    assert_eq!(io.write(1, 1, &data[512..1024]), Status::SUCCESS);
     assert_eq!(flush(&mut io), Status::SUCCESS);
     assert_eq!(smart(&mut admin).critical_warning, 0);
     let event = admin.submit(Sqe::new(admin::ASYNC_EVENT_REQUEST, 0), &[]);

@@ -6,7 +6,7 @@ use pollux_nvme_tcp::spec::opcode::{self, nvm};
 use pollux_nvme_tcp::spec::pdu::{PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::Backend;
+use pollux_nvme_tcp::target::{Backend, FileEngine};
 use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, pattern, wait_for};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -172,30 +172,33 @@ fn null_namespaces_read_zeroes() {
 
 #[test]
 fn a_file_outlives_the_target() {
+    for engine in [FileEngine::Auto, FileEngine::Threads] {
+        file_outlives_the_target(engine);
+    }
+}
+
+fn file_outlives_the_target(engine: FileEngine) {
     let path = std::env::temp_dir().join(format!("pollux-target-{}", std::process::id()));
     let data = pattern(65536, 3);
+    let backend = |bytes| Backend::File {
+        path: path.clone(),
+        bytes,
+        shared: false,
+        engine,
+    };
     {
-        let backend = Backend::File {
-            path: path.clone(),
-            bytes: Some(MIB),
-            shared: false,
-        };
-        let target = TestTarget::start(1, &[backend]);
+        let target = TestTarget::start(1, &[backend(Some(16 * MIB))]);
         let (_admin, mut io) = target.connect(Options::default());
+        round_trips(&mut io);
         assert_eq!(io.write(1, 9, &data), Status::SUCCESS);
         let (cqe, _) = io.command(Sqe::new(nvm::FLUSH, 1), &[]);
         assert_eq!(cqe.status(), Status::SUCCESS);
     }
-    let backend = Backend::File {
-        path: path.clone(),
-        bytes: None,
-        shared: false,
-    };
-    let target = TestTarget::start(1, &[backend]);
+    let target = TestTarget::start(1, &[backend(None)]);
     let (_admin, mut io) = target.connect(Options::default());
     assert!(io.read(1, 9, 128).unwrap() == data);
     assert_eq!(
-        io.read(1, 2048, 1).unwrap_err().code(),
+        io.read(1, 32768, 1).unwrap_err().code(),
         Status::LBA_OUT_OF_RANGE
     );
     std::fs::remove_file(path).unwrap();

@@ -16,6 +16,7 @@ mod io;
 mod layers;
 mod lying;
 mod masking;
+mod power_cut;
 mod removals;
 mod resets;
 mod turns;

@@ -9,7 +9,9 @@ use pollux_nvme_tcp::spec::opcode::{FABRICS, admin, nvm};
 use pollux_nvme_tcp::spec::sqe::NSID_ALL;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{HostNqn, Nqn, SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{Backend, NamespaceConfig, Removed, TargetError, TargetRequest};
+use pollux_nvme_tcp::target::{
+    Backend, FileEngine, NamespaceConfig, Removed, TargetError, TargetRequest,
+};
 use pollux_nvme_tcp::testing::{Initiator, ManagedTarget, NQN, Options, TestTarget, nqn, pattern};
 use pollux_reactor::rpc::Config;
 use serde_json::json;
@@ -315,6 +317,7 @@ fn hiding_waits_for_what_cannot_be_cancelled() {
         path: freezer.file(),
         bytes: None,
         shared: false,
+        engine: FileEngine::Auto,
     });
     show(&target, OWNER);
     let (_admin, mut io) = connect(&target, OWNER);

@@ -1,7 +1,7 @@
 //! A removal is answered when nothing of what is removed can execute any more.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pollux_nvme_tcp::spec::nvm::{DatasetRange, dsm};
@@ -9,7 +9,9 @@ use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::pdu::{PduType, R2t};
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{SglDescriptor, Sqe};
-use pollux_nvme_tcp::target::{Backend, NamespaceConfig, Removed, TargetError, TargetRequest};
+use pollux_nvme_tcp::target::{
+    Backend, FileEngine, NamespaceConfig, Removed, TargetError, TargetRequest,
+};
 use pollux_nvme_tcp::testing::{
     Initiator, ManagedTarget, NQN, Options, Pdu, TestTarget, nqn, pattern,
 };
@@ -50,6 +52,11 @@ impl Freezer {
 
     pub fn file(&self) -> PathBuf {
         self.dir.join("disk")
+    }
+
+    /// What the file system lies in: as much of it as has come to its device.
+    pub fn image(&self) -> &Path {
+        &self.image
     }
 
     /// A thread of this process is in a system call on the file: one that is cancelled before that does nothing.
@@ -104,6 +111,7 @@ fn a_removal_is_answered_when_nothing_of_it_can_execute() {
         path: freezer.file(),
         bytes: None,
         shared: false,
+        engine: FileEngine::Auto,
     };
     let target = TestTarget::start(2, &[backend]);
     let (_admin, mut io) = target.connect(Options::default());

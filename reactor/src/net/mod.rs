@@ -28,10 +28,11 @@ pub(crate) mod wrap;
 use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ready::Watch;
+use ready::{Ready, Watch};
 use sim::{SimLink, SimListener, SimNetwork};
 use tcp::{TcpLink, TcpListener, TcpNet};
 use unix::{UnixLink, UnixListener};
@@ -211,6 +212,22 @@ impl Net {
         }
     }
 
+    /// Puts `token` on the list `list` when the descriptor becomes readable.
+    pub(crate) fn watch_descriptor(
+        &mut self,
+        descriptor: BorrowedFd<'_>,
+        list: usize,
+        token: u64,
+    ) -> io::Result<WatchedDescriptor> {
+        match &mut self.kind {
+            NetKind::Tcp(net) => {
+                let ready = net.watch_descriptor(descriptor, Watch { list, token })?;
+                Ok(WatchedDescriptor(ready))
+            }
+            NetKind::Sim(..) => Err(mixed_worlds()),
+        }
+    }
+
     #[inline]
     pub(crate) fn next_ready(&mut self, list: usize) -> Option<u64> {
         match &mut self.kind {
@@ -261,6 +278,18 @@ impl Net {
     pub(crate) fn end_turn(&mut self) {
         self.calls = self.socket_calls();
         self.turn_start = None;
+    }
+}
+
+/// A descriptor of the service's own that the reactor watches, for as long as this and the descriptor are there
+/// ([`Context::watch_descriptor`](crate::Context::watch_descriptor)).
+#[derive(Debug)]
+pub struct WatchedDescriptor(Ready);
+
+impl WatchedDescriptor {
+    /// Whether the descriptor has become readable since this was asked last. The next edge is told again from now on.
+    pub fn take_ready(&mut self) -> bool {
+        self.0.take()
     }
 }
 

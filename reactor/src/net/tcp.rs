@@ -2,10 +2,12 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mio::net::{TcpListener as MioListener, TcpStream as MioStream};
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -180,6 +182,20 @@ impl TcpNet {
         if watched.ready.get() {
             self.lists.push(watch);
         }
+    }
+
+    /// Lists the token with each first edge of a descriptor that becomes readable, until it is closed.
+    pub(super) fn watch_descriptor(
+        &mut self,
+        descriptor: BorrowedFd<'_>,
+        watch: Watch,
+    ) -> io::Result<Ready> {
+        let (token, ready) = self.flag(false);
+        let mut source = SourceFd(&descriptor.as_raw_fd());
+        self.registry
+            .register(&mut source, token, Interest::READABLE)?;
+        self.table[token.0].watch = Some(watch);
+        Ok(ready)
     }
 
     #[inline]

@@ -22,8 +22,7 @@ pub enum Backend {
         /// Size of the namespace.
         bytes: u64,
     },
-    /// A file or a block device. Threads of the disk's own do the blocking calls, so that a slow disk keeps nobody waiting
-    /// but its own users.
+    /// A file or a block device. A slow one keeps nobody waiting but its own users.
     File {
         /// The file or device.
         path: PathBuf,
@@ -32,10 +31,26 @@ pub enum Backend {
         bytes: Option<u64>,
         /// Others may have it open that say the same. Without it the file is locked, and nobody else can use it.
         shared: bool,
+        /// What reads and writes it.
+        engine: FileEngine,
     },
     /// A disk that was opened before, or one that was made outside this crate. It outlives the namespace, and several
     /// namespaces may share it.
     Disk(DiskRef),
+}
+
+/// What reads and writes a file or block device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum FileEngine {
+    /// `io_uring` where this process can have it, else threads.
+    #[default]
+    Auto,
+    /// `io_uring`, past the page cache where the file system allows that. Where this process cannot have it the disk is
+    /// refused.
+    Uring,
+    /// Threads of the disk's own, through the page cache.
+    Threads,
 }
 
 impl Backend {
@@ -47,7 +62,8 @@ impl Backend {
                 path,
                 bytes,
                 shared,
-            } => DiskRef::new(FileDisk::open(path, *bytes, *shared)?),
+                engine,
+            } => DiskRef::new(FileDisk::open(path, *bytes, *shared, *engine)?),
             Self::Disk(disk) => disk.clone(),
         })
     }

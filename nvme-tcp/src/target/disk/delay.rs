@@ -1,5 +1,6 @@
 //! A disk over a disk that makes its answers late.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -139,6 +140,10 @@ impl DiskChannel for DelayChannel {
     fn deadline(&self) -> Option<Time> {
         let held = self.held.iter().map(|(at, _)| *at);
         held.chain(self.base.deadline()).min()
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.base.descriptor()
     }
 
     /// What is held has been carried out, and says so.

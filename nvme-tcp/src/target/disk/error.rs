@@ -1,5 +1,6 @@
 //! A disk over a disk with injected faults, for tests of hosts.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -294,6 +295,10 @@ impl DiskChannel for ErrorChannel {
     fn deadline(&self) -> Option<Time> {
         let again = self.again.iter().map(|(at, _)| *at);
         again.chain(self.base.deadline()).min()
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.base.descriptor()
     }
 
     fn cancel(&mut self, id: IoId) -> Option<Done> {

@@ -2,6 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::spec::status::Status;
 
 /// A range of blocks in bytes.
@@ -98,27 +100,44 @@ pub(in crate::target) struct IoName {
     pub(in crate::target) place: u32,
 }
 
-/// Data on its way between a host and a disk.
+/// Memory in pieces of this many bytes, aligned to as many: what devices transfer into and out of without a copy.
+pub(in crate::target) const PAGE_LEN: usize = 4096;
+
+/// A piece of memory.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(4096))]
+pub(in crate::target) struct Page([u8; PAGE_LEN]);
+
+impl Page {
+    pub(in crate::target) const ZERO: Self = Self([0; PAGE_LEN]);
+
+    /// So many pages of zeroes.
+    pub(in crate::target) fn zeroed(count: usize) -> Box<[Self]> {
+        vec![Self::ZERO; count].into_boxed_slice()
+    }
+}
+
+/// Data on its way between a host and a disk, at an address that is a multiple of 4,096.
 #[derive(Debug, Default)]
 pub struct Buffer {
-    bytes: Box<[u8]>,
+    pages: Box<[Page]>,
     len: usize,
 }
 
 impl Buffer {
-    /// The first `len` bytes of `bytes`, or all if there are fewer.
-    pub(in crate::target) fn new(bytes: Box<[u8]>, len: usize) -> Self {
-        let len = len.min(bytes.len());
-        Self { bytes, len }
+    /// The first `len` bytes of `pages`, or all if there are fewer.
+    pub(in crate::target) fn new(pages: Box<[Page]>, len: usize) -> Self {
+        let len = len.min(size_of_val(&*pages));
+        Self { pages, len }
     }
 
     /// Bytes of memory that it takes.
     pub(in crate::target) fn capacity(&self) -> usize {
-        self.bytes.len()
+        size_of_val(&*self.pages)
     }
 
-    pub(in crate::target) fn into_bytes(self) -> Box<[u8]> {
-        self.bytes
+    pub(in crate::target) fn into_pages(self) -> Box<[Page]> {
+        self.pages
     }
 }
 
@@ -127,14 +146,14 @@ impl Deref for Buffer {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.pages.as_bytes()[..self.len]
     }
 }
 
 impl DerefMut for Buffer {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.len]
+        &mut self.pages.as_mut_bytes()[..self.len]
     }
 }
 
@@ -152,6 +171,18 @@ pub struct Io {
 impl Io {
     pub(in crate::target) fn new(id: IoId, op: Op, data: Buffer) -> Self {
         Self { id, op, data }
+    }
+
+    /// Whether what is read, written or zeroed starts and ends at multiples of `alignment`, a power of two.
+    pub(super) fn is_aligned(&self, alignment: u32) -> bool {
+        let (offset, len) = match self.op {
+            Op::Read { offset } | Op::Write { offset, .. } | Op::Compare { offset } => {
+                (offset, self.data.len() as u64)
+            }
+            Op::Zero { range, .. } => (range.offset, range.len),
+            Op::Deallocate { .. } | Op::Flush => return true,
+        };
+        (offset | len) & u64::from(alignment - 1) == 0
     }
 
     /// The name of the I/O, to know it again when it is cancelled.

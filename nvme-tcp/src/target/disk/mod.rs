@@ -27,7 +27,8 @@
 //!   by a thread of the disk's own that wakes the channel ([`Waker`]) when it has an answer. In a simulation there are no
 //!   such threads ([`Opening::is_simulated`]), and the disk waits in place.
 //! * **When a channel is polled**: in every turn of its reactor while it has an I/O, when its [`DiskChannel::deadline`] has
-//!   come, and after it was woken. A reactor without work sleeps, but for the deadline and the waker.
+//!   come, and after it was woken, by its waker or its [`DiskChannel::descriptor`]. A reactor without work sleeps until one
+//!   of these.
 //! * **Cancelling** ([`DiskChannel::cancel`]) is a request: the disk hands the I/O back at once if nothing of it can execute
 //!   any more, or leaves undone what it has not done yet and hands it back later. It is asked for when a host aborts a
 //!   command and when its connection, controller or namespace goes. A removal is answered when nothing of what is removed
@@ -53,13 +54,15 @@ mod words;
 use std::fmt;
 use std::io::{Error, ErrorKind, Result as IoResult};
 use std::ops::Deref;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use pollux_reactor::{Rng, Time};
 use uuid::Uuid;
 
-pub use self::backend::Backend;
+pub use self::backend::{Backend, FileEngine};
 pub use self::io::{Buffer, Done, Io, IoId, Op, Range};
+pub(in crate::target) use self::io::{PAGE_LEN, Page};
 pub(in crate::target) use self::waker::Doorbell;
 pub use self::waker::{Opening, Waker};
 
@@ -169,6 +172,13 @@ pub trait DiskChannel: fmt::Debug + Send {
 
     /// When it is to be polled even if nothing wakes it.
     fn deadline(&self) -> Option<Time> {
+        None
+    }
+
+    /// A descriptor that becomes readable when there is something for [`poll`](Self::poll): its reactor watches it, also
+    /// while it sleeps, so that no thread of the disk has to call the [`Waker`]. Asked for once, after
+    /// [`Disk::open`].
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 

@@ -120,6 +120,37 @@ pub(super) fn allocate(file: &File, what: Space, offset: u64, len: u64) -> io::R
     done(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) })
 }
 
+/// Whether a file can be read and written past the page cache, and in multiples of how many bytes; the memory has to be
+/// aligned to no more than [`PAGE`]. Where the system does not tell (before Linux 6.1) that of all disks is taken.
+pub(super) fn direct_alignment(file: &File) -> Option<u32> {
+    // SAFETY: `statx` is made of integers, for which all zeroes is a value.
+    let mut told: libc::statx = unsafe { std::mem::zeroed() };
+    let (path, flags, wanted) = (c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN);
+    // SAFETY: the descriptor is open for as long as `file` lives, the path is a string, `told` is valid for writes.
+    let result = unsafe { libc::statx(file.as_raw_fd(), path, flags, wanted, &raw mut told) };
+    if result != 0 || told.stx_mask & libc::STATX_DIOALIGN == 0 {
+        return Some(PAGE);
+    }
+    let (memory, offset) = (told.stx_dio_mem_align, told.stx_dio_offset_align);
+    let fits = |align: u32| align > 0 && align <= PAGE;
+    (fits(memory) && fits(offset)).then_some(offset)
+}
+
+/// Has what is read and written from now on go past the page cache, or through it.
+pub(super) fn set_direct(file: &File, direct: bool) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as `file` lives; the call takes integers only.
+    let before = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    if before < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let flags = match direct {
+        true => before | libc::O_DIRECT,
+        false => before & !libc::O_DIRECT,
+    };
+    // SAFETY: as above.
+    done(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) })
+}
+
 /// Fills `out` from `offset` on if all of that is in the page cache, so that nothing is waited for.
 pub(super) fn read_cached(file: &File, out: &mut [u8], offset: u64) -> bool {
     let Ok(offset) = libc::off_t::try_from(offset) else {

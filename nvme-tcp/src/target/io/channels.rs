@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pollux_reactor::{Context, Part, Time};
+use pollux_reactor::{Context, Part, Time, WatchedDescriptor};
 
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::spec::status::Status;
@@ -19,6 +19,7 @@ use crate::target::disk::{
 };
 use crate::target::io::ControllerKey;
 use crate::target::io::staging::StagingPool;
+use crate::target::token;
 
 /// After this time without an answer the log names the disk.
 const OVERDUE: Duration = Duration::from_secs(30);
@@ -101,6 +102,8 @@ struct Seat {
     disk: DiskRef,
     channel: Box<dyn DiskChannel>,
     waker: disk::Waker,
+    /// The channel's descriptor, if it has one.
+    watched: Option<WatchedDescriptor>,
     /// Views of namespaces.
     users: usize,
     open: Vec<Option<Open>>,
@@ -195,16 +198,19 @@ impl Channels {
     }
 
     /// One more view of a namespace on this disk. Returns the place of its channel.
-    pub(in crate::target) fn acquire(&mut self, disk: &DiskRef) -> usize {
+    pub(in crate::target) fn acquire(&mut self, disk: &DiskRef, cx: &mut Context<'_>) -> usize {
         let is_it = |seat: &Option<Seat>| seat.as_ref().is_some_and(|seat| seat.disk == *disk);
         let at = self.seats.iter().position(is_it).unwrap_or_else(|| {
             let free = self.seats.iter().position(Option::is_none);
             let at = free.unwrap_or(self.seats.len());
             let opening = Opening::new(at, self.doorbell.clone());
+            let waker = opening.waker();
+            let channel = disk.open(opening);
             let seat = Seat {
+                watched: watch(disk, &*channel, at, cx),
                 disk: disk.clone(),
-                waker: opening.waker(),
-                channel: disk.open(opening),
+                waker,
+                channel,
                 users: 0,
                 open: Vec::new(),
                 free: Vec::new(),
@@ -267,7 +273,7 @@ impl Channels {
         &mut *self.seat(at).channel
     }
 
-    /// A disk's thread has something to tell.
+    /// A disk's thread has something to tell, or its descriptor has become readable.
     pub(in crate::target) fn wake(&mut self, at: usize) {
         // The disk may have been closed meanwhile.
         if let Some(Some(seat)) = self.seats.get_mut(at) {
@@ -417,6 +423,9 @@ impl Channels {
             let was_awake = std::mem::take(&mut seat.is_awake);
             let has_changed = was_awake && seat.has_changed();
             seat.waker.rearm();
+            if let Some(watched) = &mut seat.watched {
+                watched.take_ready();
+            }
             let now = cx.now();
             seat.look(now);
             let mut done = std::mem::take(&mut self.done);
@@ -509,6 +518,24 @@ impl Channels {
             false => self.removals.push(Removal { part, serials }),
         }
     }
+}
+
+/// Has the reactor watch the descriptor of a channel.
+fn watch(
+    disk: &DiskRef,
+    channel: &dyn DiskChannel,
+    at: usize,
+    cx: &mut Context<'_>,
+) -> Option<WatchedDescriptor> {
+    let watched = cx.watch_descriptor(channel.descriptor()?, token::of(token::DISK, at as u64));
+    let watched = watched.inspect_err(|error| {
+        log::warn!(
+            target: LOG_FLAG,
+            "{}: a reactor that sleeps does not notice its answers ({error})",
+            disk.name()
+        );
+    });
+    watched.ok()
 }
 
 impl Seat {

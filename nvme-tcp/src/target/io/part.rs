@@ -228,7 +228,7 @@ impl IoPart {
         };
         let has_gone = view.is_none();
         let view = view.map(|view| View {
-            channel: self.channels.acquire(&view.disk),
+            channel: self.channels.acquire(&view.disk, turn.cx),
             capabilities: view.disk.capabilities(),
             block_shift: view.block_shift,
             blocks: view.blocks,
@@ -320,6 +320,13 @@ impl IoPart {
     pub(in crate::target) fn wake(&mut self, place: u64) {
         #[expect(clippy::expect_used, reason = "tokens are made of places")]
         self.poll_at(usize::try_from(place).expect("the place of a queue"));
+    }
+
+    /// The same for the descriptor of the disk at this place.
+    pub(in crate::target) fn wake_disk(&mut self, place: u64) {
+        #[expect(clippy::expect_used, reason = "tokens are made of places")]
+        self.channels
+            .wake(usize::try_from(place).expect("the place of a disk"));
     }
 
     fn poll_at(&mut self, place: usize) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pollux_reactor::Time;
 
 use crate::target::conn::connection::wire_len;
-use crate::target::disk::Buffer;
+use crate::target::disk::{Buffer, PAGE_LEN, Page};
 use crate::target::io::TRANSFER_MAX;
 use crate::target::io::shares::{HostName, Shares};
 
@@ -26,7 +26,7 @@ pub(in crate::target) struct StagingPool {
     /// Commands whose data was asked for and has not come.
     pub(in crate::target) awaited: usize,
     /// By size.
-    free: [Vec<Box<[u8]>>; SIZES],
+    free: [Vec<Box<[Page]>>; SIZES],
     /// Bytes of all of them.
     free_bytes: usize,
 }
@@ -84,22 +84,22 @@ impl StagingPool {
 
     /// A new buffer; others that nobody has make room for it.
     #[cold]
-    fn allocate(&mut self, bytes: usize) -> Box<[u8]> {
+    fn allocate(&mut self, bytes: usize) -> Box<[Page]> {
         // The new one is in the books already.
         while self.shares.held() + self.free_bytes > STAGING_BYTES {
             let Some(dropped) = self.free.iter_mut().rev().find_map(Vec::pop) else {
                 break;
             };
-            self.free_bytes -= dropped.len();
+            self.free_bytes -= size_of_val(&*dropped);
         }
-        vec![0; bytes].into_boxed_slice()
+        Page::zeroed(bytes / PAGE_LEN)
     }
 
     /// A buffer of this connection comes back. One without memory is none.
     #[inline]
     pub(in crate::target) fn give(&mut self, client: usize, buffer: Buffer, now: Time) {
-        let bytes = buffer.into_bytes();
-        let len = bytes.len();
+        let pages = buffer.into_pages();
+        let len = size_of_val(&*pages);
         if len == 0 {
             return;
         }
@@ -107,7 +107,7 @@ impl StagingPool {
         if self.shares.held() + self.free_bytes + len > STAGING_BYTES {
             return;
         }
-        self.free[size_of(wire_len(len))].push(bytes);
+        self.free[size_of(wire_len(len))].push(pages);
         self.free_bytes += len;
     }
 

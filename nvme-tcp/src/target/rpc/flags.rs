@@ -9,7 +9,7 @@ use crate::auth::Keyring;
 use crate::spec::nqn::Nqn;
 use crate::target::config::NamespaceConfig;
 use crate::target::control::handle::TargetHandle;
-use crate::target::disk::Backend;
+use crate::target::disk::{Backend, FileEngine};
 use crate::target::error::TargetError;
 use crate::target::subsystem::Namespace;
 
@@ -41,6 +41,15 @@ pub fn register_with(
         let kind = match &config.backend {
             Backend::Memory { .. } => Kind::Malloc,
             Backend::Null { .. } => Kind::Null,
+            Backend::File {
+                path,
+                shared,
+                engine: FileEngine::Uring,
+                ..
+            } => Kind::Uring {
+                path: path.clone(),
+                shared: *shared,
+            },
             Backend::File { path, shared, .. } => Kind::Aio {
                 path: path.clone(),
                 shared: *shared,

@@ -1,5 +1,7 @@
 //! What there is: named disks, the calls that make them again, and notifications.
 
+use std::path::Path;
+
 use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase};
 use serde_json::{Map, Value, json};
 
@@ -28,23 +30,30 @@ fn calls(disk: &NamedDisk) -> Vec<Value> {
         Kind::Malloc => "bdev_malloc_create",
         Kind::Null => "bdev_null_create",
         Kind::Aio { path, shared } => {
-            let path = path.to_string_lossy().into_owned();
-            params.insert("filename".into(), path.into());
-            if *shared {
-                params.insert("shared".into(), true.into());
-            }
+            put_file(&mut params, path, *shared);
             "bdev_aio_create"
+        }
+        Kind::Uring { path, shared } => {
+            put_file(&mut params, path, *shared);
+            "bdev_uring_create"
         }
         Kind::Delay { base, latencies } => return stacked::saved_delay(disk, base, latencies),
         Kind::Error { base, .. } => return vec![stacked::saved_error(disk, base)],
     };
     params.insert("name".into(), disk.name.as_str().into());
-    if !matches!(disk.kind, Kind::Aio { .. }) {
+    if !matches!(disk.kind, Kind::Aio { .. } | Kind::Uring { .. }) {
         params.insert("num_blocks".into(), disk.blocks().into());
     }
     params.insert("block_size".into(), disk.block_size.into());
     params.insert("uuid".into(), disk.uuid.to_string().into());
     vec![json!({"method": method, "params": params})]
+}
+
+fn put_file(params: &mut Map<String, Value>, path: &Path, shared: bool) {
+    params.insert("filename".into(), path.to_string_lossy().into());
+    if shared {
+        params.insert("shared".into(), true.into());
+    }
 }
 
 fn get_bdevs(state: &mut State, call: &mut Call<State>) -> MethodResult {
@@ -59,15 +68,18 @@ fn get_bdevs(state: &mut State, call: &mut Call<State>) -> MethodResult {
     Ok(Answer::Now(state.disks.list.iter().map(show).collect()))
 }
 
+fn show_file(disk: &NamedDisk, path: &Path, shared: bool) -> Value {
+    let failure = disk.disk.failure().map(|error| error.to_string());
+    json!({
+        "filename": path.to_string_lossy(),
+        "pollux": {"shared": shared, "errors": disk.disk.errors(), "failure": failure},
+    })
+}
+
 fn show(disk: &NamedDisk) -> Value {
     let specific = match &disk.kind {
-        Kind::Aio { path, shared } => {
-            let failure = disk.disk.failure().map(|error| error.to_string());
-            json!({"aio": {
-                "filename": path.to_string_lossy(),
-                "pollux": {"shared": shared, "errors": disk.disk.errors(), "failure": failure},
-            }})
-        }
+        Kind::Aio { path, shared } => json!({"aio": show_file(disk, path, *shared)}),
+        Kind::Uring { path, shared } => json!({"uring": show_file(disk, path, *shared)}),
         Kind::Delay { base, latencies } => stacked::show_delay(&disk.name, base, latencies),
         Kind::Error { base, .. } => json!({"error_disk": {"base_bdev": base}}),
         Kind::Malloc | Kind::Null => json!({}),

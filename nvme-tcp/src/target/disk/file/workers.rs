@@ -18,7 +18,7 @@ use std::time::Duration;
 use crossbeam_queue::SegQueue;
 use pollux_reactor::Time;
 
-use super::{OpenFile, Step};
+use super::open_file::{OpenFile, Step};
 use crate::spec::status::Status;
 use crate::target::disk::{Done, Io, Op, Waker};
 

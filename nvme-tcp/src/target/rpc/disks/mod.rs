@@ -1,4 +1,4 @@
-//! Named disks (`bdev_malloc_*`, `bdev_null_*`, `bdev_aio_*`), which namespaces are made of.
+//! Named disks (`bdev_malloc_*`, `bdev_null_*`, `bdev_aio_*`, `bdev_uring_*`), which namespaces are made of.
 
 pub(super) mod resize;
 pub(super) mod stacked;
@@ -16,7 +16,7 @@ use super::namespaces::take_uuid;
 use super::{Module, State, forward_removal, take_limit};
 use crate::spec::nqn::Nqn;
 use crate::target::control::request::TargetRequest;
-use crate::target::disk::{Backend, DiskRef, Faults, Latencies};
+use crate::target::disk::{Backend, DiskRef, Faults, FileEngine, Latencies};
 
 /// The methods of this room.
 pub(in crate::target::rpc) fn methods(module: Module<'_>) -> Module<'_> {
@@ -27,6 +27,8 @@ pub(in crate::target::rpc) fn methods(module: Module<'_>) -> Module<'_> {
         .method("bdev_malloc_delete", Phase::Runtime, malloc_delete)
         .method("bdev_null_create", Phase::Runtime, null_create)
         .method("bdev_null_delete", Phase::Runtime, null_delete)
+        .method("bdev_uring_create", Phase::Runtime, uring_create)
+        .method("bdev_uring_delete", Phase::Runtime, uring_delete)
 }
 
 const EPERM: i32 = 1;
@@ -35,6 +37,7 @@ pub(super) const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 pub(super) const ENODEV: i32 = 19;
 pub(super) const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
 
 /// Notifications kept.
 const NOTIFICATIONS_MAX: usize = 4096;
@@ -44,9 +47,15 @@ const NOTIFICATIONS_MAX: usize = 4096;
 pub(super) enum Kind {
     Malloc,
     Null,
+    /// A file with whichever engine there is.
     Aio {
         path: PathBuf,
         /// Others may use it that say the same.
+        shared: bool,
+    },
+    /// A file with `io_uring`.
+    Uring {
+        path: PathBuf,
         shared: bool,
     },
     /// Another disk, but later.
@@ -67,6 +76,7 @@ impl Kind {
             Kind::Malloc => "Malloc disk",
             Kind::Null => "Null disk",
             Kind::Aio { .. } => "AIO disk",
+            Kind::Uring { .. } => "URING bdev",
             Kind::Delay { .. } => "delay",
             Kind::Error { .. } => "Error Injection Disk",
         }
@@ -252,6 +262,7 @@ fn open(backend: &Backend) -> Result<DiskRef, RpcError> {
         let number = match error.kind() {
             ErrorKind::ResourceBusy => EBUSY,
             ErrorKind::InvalidInput => EINVAL,
+            ErrorKind::Unsupported => EOPNOTSUPP,
             _ => ENOMEM,
         };
         RpcError::new(
@@ -350,12 +361,18 @@ fn null_create(state: &mut State, call: &mut Call<State>) -> MethodResult {
 }
 
 /// Opens a file or device for as many whole blocks as it holds.
-fn open_file(path: &Path, block_size: u32, shared: bool) -> Result<DiskRef, RpcError> {
+fn open_file(
+    path: &Path,
+    block_size: u32,
+    shared: bool,
+    engine: FileEngine,
+) -> Result<DiskRef, RpcError> {
     size(1, block_size)?;
     let disk = open(&Backend::File {
         path: path.to_owned(),
         bytes: None,
         shared,
+        engine,
     })?;
     let bytes = whole_blocks(&disk, block_size)?;
     disk.resize(bytes)
@@ -373,20 +390,38 @@ pub(super) fn whole_blocks(disk: &DiskRef, block_size: u32) -> Result<u64, RpcEr
 }
 
 fn aio_create(state: &mut State, call: &mut Call<State>) -> MethodResult {
+    call.params.off(&["readonly", "fallocate", "nowait"])?;
+    create_file(state, call, FileEngine::Auto, |path, shared| Kind::Aio {
+        path,
+        shared,
+    })
+}
+
+fn uring_create(state: &mut State, call: &mut Call<State>) -> MethodResult {
+    create_file(state, call, FileEngine::Uring, |path, shared| Kind::Uring {
+        path,
+        shared,
+    })
+}
+
+fn create_file(
+    state: &mut State,
+    call: &mut Call<State>,
+    engine: FileEngine,
+    kind: impl FnOnce(PathBuf, bool) -> Kind,
+) -> MethodResult {
     let params = &mut call.params;
     let name: String = params.required("name")?;
     let path = params.file("filename")?;
     let block_size = params.optional("block_size")?.filter(|&size| size != 0);
     let uuid = take_uuid(params)?;
-    params.off(&["readonly", "fallocate", "nowait"])?;
     let shared = params.optional("shared")?.unwrap_or(false);
     params.finish()?;
     state.disks.check_new(&name)?;
     let block_size = block_size.unwrap_or(512);
-    let disk = open_file(&path, block_size, shared)?;
-    state
-        .disks
-        .add(name, Kind::Aio { path, shared }, disk, block_size, uuid)
+    let disk = open_file(&path, block_size, shared, engine)?;
+    let kind = kind(path, shared);
+    state.disks.add(name, kind, disk, block_size, uuid)
 }
 
 pub(super) fn of_kind<'a>(
@@ -450,4 +485,8 @@ fn null_delete(state: &mut State, call: &mut Call<State>) -> MethodResult {
 
 fn aio_delete(state: &mut State, call: &mut Call<State>) -> MethodResult {
     delete(state, call, |kind| matches!(kind, Kind::Aio { .. }))
+}
+
+fn uring_delete(state: &mut State, call: &mut Call<State>) -> MethodResult {
+    delete(state, call, |kind| matches!(kind, Kind::Uring { .. }))
 }

@@ -11,6 +11,7 @@ pub(in crate::target::rpc) fn methods(module: Module<'_>) -> Module<'_> {
     module
         .method("bdev_aio_rescan", Phase::Runtime, aio_rescan)
         .method("bdev_null_resize", Phase::Runtime, null)
+        .method("bdev_uring_rescan", Phase::Runtime, uring_rescan)
 }
 
 const MIB: u64 = 1 << 20;
@@ -78,9 +79,18 @@ fn null(state: &mut State, call: &mut Call<State>) -> MethodResult {
 }
 
 fn aio_rescan(state: &mut State, call: &mut Call<State>) -> MethodResult {
+    rescan(state, call, |kind| matches!(kind, Kind::Aio { .. }))
+}
+
+fn uring_rescan(state: &mut State, call: &mut Call<State>) -> MethodResult {
+    rescan(state, call, |kind| matches!(kind, Kind::Uring { .. }))
+}
+
+/// Takes on the size that a file or device has now.
+fn rescan(state: &mut State, call: &mut Call<State>, is_kind: fn(&Kind) -> bool) -> MethodResult {
     let name: String = call.params.required("name")?;
     call.params.finish()?;
-    let disk = disks::of_kind(state, &name, |kind| matches!(kind, Kind::Aio { .. }))?;
+    let disk = disks::of_kind(state, &name, is_kind)?;
     let bytes = disks::whole_blocks(&disk.disk, disk.block_size)?;
     resize(state, call, name, bytes)
 }
