@@ -90,7 +90,7 @@ impl Service for Host {
                     seen.written += 1;
                 }
             };
-            progress = progress.or(io.receive(now, &mut sink).unwrap());
+            progress = progress.or(io.receive(now, false, &mut sink).unwrap());
             if std::mem::take(&mut seen.close) {
                 io.close(&mut sink);
             }

@@ -231,13 +231,18 @@ impl Link {
         self.faults.take_if(|faults| faults.is_spent());
     }
 
-    /// Receives; what has completed goes to `inbox`, which is empty.
+    /// Receives; what has completed goes to `inbox`, which is empty. `among_others`: other links are polled in this turn.
     #[inline]
-    pub fn receive(&mut self, now: Time, inbox: &mut Inbox) -> (Progress, Option<News>) {
+    pub fn receive(
+        &mut self,
+        now: Time,
+        among_others: bool,
+        inbox: &mut Inbox,
+    ) -> (Progress, Option<News>) {
         let Some(queue) = &mut self.queue else {
             return (Progress::Idle, None);
         };
-        let received = queue.receive(now, &mut |completed| inbox.push(completed));
+        let received = queue.receive(now, among_others, &mut |completed| inbox.push(completed));
         let is_new = !self.announced && queue.is_ready();
         if self.faults.is_some() {
             self.apply_faults(now, inbox);

@@ -98,7 +98,7 @@ impl Host {
             return;
         };
         let mut ended = Vec::new();
-        let received = io.receive(now, &mut |c| ended.push(c));
+        let received = io.receive(now, false, &mut |c| ended.push(c));
         let _ = received.unwrap_or_else(|error| panic!("the healthy queue pair: {error}"));
         for completed in ended {
             let written = completed.request.command.opcode == nvm::WRITE;
@@ -127,7 +127,7 @@ impl Host {
         };
         let mut sink = |completed| tell(reply, Event::Ended(completed));
         let result = queue
-            .receive(cx.now(), &mut sink)
+            .receive(cx.now(), false, &mut sink)
             .and_then(|_| queue.transmit(&mut sink));
         if !self.announced && queue.is_ready() {
             self.announced = true;

@@ -72,9 +72,10 @@ enum NetKind {
 }
 
 impl Net {
-    /// Streams over TCP; `bell` wakes the reactor when a wrapper has something.
-    pub(crate) fn tcp(mut net: TcpNet, bell: &Arc<Bell>, wraps: Vec<Wrap>) -> Net {
+    /// Streams over TCP; `bell` wakes the reactor when a wrapper has something. `parks`: it sleeps until an edge comes.
+    pub(crate) fn tcp(mut net: TcpNet, bell: &Arc<Bell>, wraps: Vec<Wrap>, parks: bool) -> Net {
         net.set_bell(bell);
+        net.set_parks(parks);
         Net::new(NetKind::Tcp(net), wraps)
     }
 
@@ -403,6 +404,22 @@ impl Stream {
             StreamKind::Unix(link) => link.take_room(),
             StreamKind::Sim(link) => link.take_room(),
             StreamKind::Wrapped(stream) => stream.take_room(),
+        }
+    }
+
+    /// Does without edges until [`Stream::unmute`], where that saves the system work: whoever asks a stream in every turn
+    /// need not be told that bytes have come. Both kinds of edges are taken for seen meanwhile, so nothing is missed by
+    /// who asks for them. No other stream than TCP's on a reactor that never sleeps is muted; of others this does nothing.
+    pub fn mute(&mut self) {
+        if let StreamKind::Tcp(link) = &mut self.kind {
+            link.mute();
+        }
+    }
+
+    /// Ends [`Stream::mute`]. What came meanwhile is told by an edge.
+    pub fn unmute(&mut self) {
+        if let StreamKind::Tcp(link) = &mut self.kind {
+            link.unmute();
         }
     }
 

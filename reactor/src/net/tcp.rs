@@ -50,6 +50,8 @@ pub(crate) struct TcpNet {
     lists: ReadyLists,
     /// Edges that wrappers tell of, from whatever thread.
     raised: Arc<Raised>,
+    /// The reactor sleeps until an edge comes: no stream can do without.
+    parks: bool,
     free: Vec<usize>,
     /// Table size at which to look for entries whose stream is gone. Streams are dropped on any thread, so they cannot
     /// free their entry themselves.
@@ -69,6 +71,7 @@ impl TcpNet {
             table: Vec::new(),
             lists: ReadyLists::default(),
             raised: Arc::default(),
+            parks: true,
             free: Vec::new(),
             sweep_at: SWEEP_MIN,
         };
@@ -77,6 +80,10 @@ impl TcpNet {
 
     pub(super) fn set_bell(&mut self, bell: &Arc<Bell>) {
         self.raised.set_bell(bell);
+    }
+
+    pub(super) fn set_parks(&mut self, parks: bool) {
+        self.parks = parks;
     }
 
     pub(super) fn raised(&self) -> Arc<Raised> {
@@ -162,9 +169,13 @@ impl TcpNet {
     }
 
     pub(super) fn adopt(&mut self, link: &mut TcpLink) -> io::Result<()> {
-        link.registry.deregister(&mut link.io)?;
+        if !link.muted {
+            link.registry.deregister(&mut link.io)?;
+        }
         let (token, ready) = self.flag(true);
         self.registry.register(&mut link.io, token, STREAM_EVENTS)?;
+        link.muted = false;
+        link.can_mute = !self.parks;
         link.registry = Arc::clone(&self.registry);
         link.ready = ready;
         link.token = token;
@@ -212,6 +223,8 @@ impl TcpNet {
             token,
             registry: Arc::clone(&self.registry),
             state,
+            muted: false,
+            can_mute: !self.parks,
         })
     }
 
@@ -275,6 +288,9 @@ pub(super) struct TcpLink {
     token: Token,
     registry: Arc<Registry>,
     state: State,
+    /// It is not registered.
+    muted: bool,
+    can_mute: bool,
 }
 
 impl TcpLink {
@@ -326,8 +342,27 @@ impl TcpLink {
         }
     }
 
+    pub(super) fn mute(&mut self) {
+        if self.can_mute && !self.muted && matches!(self.state, State::Open) {
+            self.muted = self.registry.deregister(&mut self.io).is_ok();
+        }
+    }
+
+    pub(super) fn unmute(&mut self) {
+        // A stream that cannot be registered goes on as one that may always have something. One that can has an edge at
+        // once: it has room.
+        if self.muted
+            && self
+                .registry
+                .register(&mut self.io, self.token, STREAM_EVENTS)
+                .is_ok()
+        {
+            self.muted = false;
+        }
+    }
+
     pub(super) fn take_ready(&mut self) -> bool {
-        let ready = self.ready.take();
+        let ready = self.ready.take() | self.muted;
         if let State::Connecting { edge } = &mut self.state {
             *edge |= ready;
         }
@@ -335,7 +370,7 @@ impl TcpLink {
     }
 
     pub(super) fn take_room(&mut self) -> bool {
-        self.ready.take_room()
+        self.ready.take_room() | self.muted
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -376,5 +411,92 @@ impl TcpListener {
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A stream of a reactor that sleeps or not, and its peer.
+    fn pair(parks: bool) -> (TcpNet, TcpLink, StdStream) {
+        let (mut net, _waker) = TcpNet::new().unwrap();
+        net.set_parks(parks);
+        let mut listener = net.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let peer = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let link = loop {
+            net.poll(None);
+            if let Some((link, _)) = listener.accept(&mut net).unwrap() {
+                break link;
+            }
+        };
+        (net, link, peer)
+    }
+
+    /// Takes all edges that there are now.
+    fn settle(net: &mut TcpNet, link: &mut TcpLink) {
+        net.poll(Some(Duration::ZERO));
+        link.take_ready();
+        link.take_room();
+    }
+
+    #[test]
+    fn what_comes_to_a_muted_stream_is_not_missed() {
+        let (mut net, mut link, mut peer) = pair(false);
+        settle(&mut net, &mut link);
+        assert!(!link.take_ready() && !link.take_room());
+
+        link.mute();
+        assert!(
+            link.take_ready() && link.take_room(),
+            "it may have something"
+        );
+        assert!(link.take_ready() && link.take_room(), "and so it goes on");
+        peer.write_all(b"while it is muted").unwrap();
+        let mut buffer = [0; 64];
+        while link.read(&mut buffer).is_err() {}
+        net.poll(Some(Duration::ZERO));
+        assert!(net.events.is_empty(), "an edge of a stream that is muted");
+
+        peer.write_all(b"before the end of it").unwrap();
+        link.unmute();
+        while !link.take_ready() {
+            net.poll(None);
+        }
+        while link.read(&mut buffer).is_err() {}
+        settle(&mut net, &mut link);
+        assert!(!link.take_ready() && !link.take_room());
+        peer.write_all(b"after it").unwrap();
+        while !link.take_ready() {
+            net.poll(None);
+        }
+    }
+
+    #[test]
+    fn a_muted_stream_moves_to_another_reactor() {
+        let (_net, mut link, mut peer) = pair(false);
+        link.mute();
+        let (mut net, _waker) = TcpNet::new().unwrap();
+        net.adopt(&mut link).unwrap();
+        settle(&mut net, &mut link);
+        assert!(!link.take_ready());
+        peer.write_all(b"to the new one").unwrap();
+        while !link.take_ready() {
+            net.poll(None);
+        }
+    }
+
+    #[test]
+    fn a_stream_of_a_reactor_that_sleeps_is_not_muted() {
+        let (mut net, mut link, mut peer) = pair(true);
+        settle(&mut net, &mut link);
+        link.mute();
+        assert!(!link.take_ready());
+        peer.write_all(b"wake up").unwrap();
+        while !link.take_ready() {
+            net.poll(None);
+        }
     }
 }

@@ -375,13 +375,14 @@ impl PollGroup {
         let now = self.now;
         let mut progress = Progress::Idle;
         self.take_woken();
+        let among_others = self.polled.len() > 1;
         for n in 0..self.polled.len() {
             let Some(Some(link)) = self.links.get_mut(self.polled[n]) else {
                 continue;
             };
             let id = link.id;
             let incarnation = link.incarnation;
-            let (did, news) = link.receive(now, &mut self.inbox);
+            let (did, news) = link.receive(now, among_others, &mut self.inbox);
             self.counters.receives += u64::from(did == Progress::Busy);
             progress = progress.or(did);
             if !self.inbox.is_empty() {

@@ -14,6 +14,9 @@ const CHUNK: u64 = 128 * 1024;
 /// Bytes around the data of a PDU: header, digests, padding, and the response.
 const OVERHEAD: usize = 192;
 
+/// Zeroes that are copied where they make an answer one piece: the system takes 0.3 us less to send it than to write two.
+const COPIED_MAX: usize = 4096;
+
 /// Zeroes for the data digest of null reads.
 static ZEROES: [u8; 4096] = [0; 4096];
 
@@ -104,6 +107,14 @@ impl ReadCursor {
             let response = (last && respond).then_some(cqe);
             let framing = out.framing;
             match source {
+                Source::Zeroes if len <= COPIED_MAX && out.tx.is_empty() => {
+                    let zeroes = |bytes: &mut Vec<u8>| {
+                        bytes.resize(bytes.len() + len, 0);
+                        Ok(())
+                    };
+                    out.tx
+                        .put(|bytes| put_stored(bytes, framing, &header, zeroes, len, response))?;
+                }
                 Source::Zeroes => put_zeroes(&mut out.tx, framing, &header, len, response),
                 Source::Stored(read) => {
                     let offset = self.offset + self.done;

@@ -261,7 +261,7 @@ impl Service for Host {
             assert!(book.in_flight.remove(&number), "{number} ended twice");
         };
         if let Some(io) = &mut self.io {
-            match io.receive(now, &mut end) {
+            match io.receive(now, false, &mut end) {
                 Ok(busy) => progress = progress.or(busy),
                 Err(_) => io.close(&mut end),
             }

@@ -44,6 +44,9 @@ const DIRECT_MIN: usize = 4096;
 /// latency low. After that it costs nothing until there is one.
 const HOT: Duration = Duration::from_millis(2);
 
+/// Polls that found something before a hot queue does without edges: see [`mute`](pollux_reactor::Stream::mute).
+const BUSY_POLLS_MIN: u32 = 1000;
+
 /// An I/O queue pair.
 #[derive(Debug)]
 pub(in crate::target) struct IoQueue {
@@ -72,6 +75,8 @@ pub(in crate::target) struct IoQueue {
     pub(in crate::target) reading: Option<ReadCursor>,
     /// When a poll last found something to do.
     busy_at: Time,
+    /// Polls that found something to do since it last wanted edges.
+    busy_polls: u32,
     /// Token of its stream's edges on the reactor that serves it.
     pub(in crate::target) token: u64,
     /// The place of the queue on that reactor.
@@ -107,6 +112,7 @@ impl IoQueue {
             incoming: None,
             reading: None,
             busy_at: Time::ZERO,
+            busy_polls: 0,
             token: 0,
             place: usize::MAX,
             staging_waits: 0,
@@ -136,6 +142,7 @@ impl IoQueue {
 
     /// Gives the buffers back that no disk has.
     pub(in crate::target) fn release(&mut self, pool: &mut StagingPool, now: Time) {
+        self.want_edges();
         pool.shares.close(self.client, now);
         for command in self.table.drain() {
             pool.awaited -= usize::from(matches!(command.stage, Stage::Receiving(_)));
@@ -175,6 +182,10 @@ impl IoQueue {
         let progress = progress.or(self.conn.flush()?);
         if progress == Progress::Busy {
             self.busy_at = cx.now();
+            self.busy_polls = self.busy_polls.saturating_add(1);
+            if self.busy_polls >= BUSY_POLLS_MIN {
+                self.conn.stream.mute();
+            }
         }
         Ok(progress)
     }
@@ -191,7 +202,15 @@ impl IoQueue {
                 return false;
             }
         }
+        self.want_edges();
         !self.conn.stream.take_ready()
+    }
+
+    fn want_edges(&mut self) {
+        if self.busy_polls >= BUSY_POLLS_MIN {
+            self.conn.stream.unmute();
+        }
+        self.busy_polls = 0;
     }
 
     /// One receive. Returns how many bytes came, and whether more may be there.
