@@ -2,7 +2,7 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256, Sha384, Sha512};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::spec::authentication::HashId;
 
@@ -85,25 +85,50 @@ impl Hash {
 
     /// The digest of some bytes.
     pub(super) fn digest(self, bytes: &[u8]) -> Zeroizing<Vec<u8>> {
-        with_hasher!(self, Hasher, Zeroizing::new(Hasher::digest(bytes).to_vec()))
+        leaving_nothing(|| {
+            with_hasher!(self, Hasher, Zeroizing::new(Hasher::digest(bytes).to_vec()))
+        })
     }
 
     /// The HMAC of these parts, one after the other.
     pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
-        with_hasher!(self, Hasher, {
-            let mac = keyed::<Hmac<Hasher>>(key, parts);
-            Zeroizing::new(mac.finalize().into_bytes().to_vec())
+        leaving_nothing(|| {
+            with_hasher!(self, Hasher, {
+                let mac = keyed::<Hmac<Hasher>>(key, parts);
+                Zeroizing::new(mac.finalize().into_bytes().to_vec())
+            })
         })
     }
 
     /// Whether `expected` is the HMAC of these parts; takes as long wherever they differ.
     pub(super) fn verify(self, key: &[u8], parts: &[&[u8]], expected: &[u8]) -> bool {
-        with_hasher!(self, Hasher, {
-            keyed::<Hmac<Hasher>>(key, parts)
-                .verify_slice(expected)
-                .is_ok()
+        leaving_nothing(|| {
+            with_hasher!(self, Hasher, {
+                keyed::<Hmac<Hasher>>(key, parts)
+                    .verify_slice(expected)
+                    .is_ok()
+            })
         })
     }
+}
+
+/// What `compute` gives, with the memory wiped that it used on the stack: what comes out of a hash function, which may be a key,
+/// is moved about there.
+fn leaving_nothing<R>(compute: impl FnOnce() -> R) -> R {
+    #[inline(never)]
+    fn below<R>(compute: impl FnOnce() -> R) -> R {
+        compute()
+    }
+    #[inline(never)]
+    fn wipe() {
+        /// 8 KiB: the functions take a few hundred bytes.
+        const WORDS: usize = 1024;
+        let mut words = [0u64; WORDS];
+        words.zeroize();
+    }
+    let result = below(compute);
+    wipe();
+    result
 }
 
 fn keyed<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> M {

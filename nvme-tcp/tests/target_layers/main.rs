@@ -8,6 +8,7 @@
     reason = "what fails here fails the test"
 )]
 
+mod concatenation;
 mod delay;
 mod errors;
 mod management;
