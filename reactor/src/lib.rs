@@ -105,6 +105,7 @@ pub use simulation::Simulation;
 pub use status::{ReactorStatus, ServiceStatus, ThreadStatus};
 pub use threads::{
     Group, Running, StartError, available_cores, descriptors_max, descriptors_open, leave_core,
+    stand_back,
 };
 pub use time::Time;
 pub use timers::TimerId;

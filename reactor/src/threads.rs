@@ -47,6 +47,13 @@ pub fn leave_core() {
     sys::leave_core();
 }
 
+/// Has the calling thread run on cores that no reactor is pinned to, as long as there are some, and behind other threads
+/// where it shares a core: for what takes long and is not urgent. Of a core that a reactor wants all of it gets a tenth. A
+/// failure leaves it as it was.
+pub fn stand_back() {
+    sys::stand_back();
+}
+
 /// How many descriptors this process may have open. [`Group::start`] raises it as far as the system lets it.
 pub fn descriptors_max() -> usize {
     sys::descriptors_max()
@@ -175,6 +182,7 @@ impl Group {
         sys::raise_descriptor_limit();
         let available = available_cores();
         self.check_cores(&available)?;
+        sys::note_pinned(self.setups.iter().filter_map(|setup| setup.core));
         self.share_cores(available.len());
 
         let mut running = Running::default();

@@ -1,6 +1,6 @@
 //! The threads that do what no reactor does in its turn: arithmetic of milliseconds, and handshakes of TLS.
 //!
-//! There are two for the process, started when there is something to do. A [`Computation`] is asked now and then whether it is
+//! There are two for the process, started when there is something to do, and they stand back behind everything else. A [`Computation`] is asked now and then whether it is
 //! done; of one that nobody asks for any more nothing is begun.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
-use pollux_reactor::leave_core;
+use pollux_reactor::stand_back;
 
 use super::dh::{Job, Powers};
 
@@ -112,7 +112,7 @@ impl Pool {
 }
 
 fn work(tasks: &Receiver<Task>) {
-    leave_core();
+    stand_back();
     while let Ok(task) = tasks.recv() {
         task();
     }

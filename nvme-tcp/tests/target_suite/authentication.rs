@@ -15,9 +15,9 @@ use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::opcode::fctype;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::spec::{HostNqn, Nqn, Sqe};
-use pollux_nvme_tcp::target::{Backend, HostKeys, TargetRequest};
-
+use pollux_nvme_tcp::target::{self, Backend, HostKeys, TargetRequest};
 use pollux_nvme_tcp::testing::{Initiator, Options, TestTarget, host_nqn, wait_for};
+use pollux_reactor::{Group, Idle, available_cores};
 
 const CC_ENABLED: u32 = 0x0046_0001;
 
@@ -317,16 +317,27 @@ fn slow(mut times: Vec<Duration>) -> (Duration, Duration) {
     (times[times.len() * 99 / 100], *times.last().unwrap())
 }
 
-/// A thousand connects with the largest group at a target of one reactor, and what I/O on another connection sees of it.
+/// A thousand connects with the largest group at a target of one reactor, and what I/O on another connection sees of it: of a
+/// reactor that has a core for itself, and of one that the system places.
 #[test]
-#[ignore = "a figure, and a minute of two cores"]
+#[ignore = "a figure, and minutes of two cores"]
+fn a_burst_of_connects_beside_io() {
+    let after = Duration::from_micros(50);
+    burst(available_cores().pop(), Idle::Spin);
+    burst(None, Idle::Park { after });
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "it measures, beside the reactors"
 )]
-fn a_burst_of_connects_beside_io() {
+fn burst(core: Option<usize>, idle: Idle) {
     const CONNECTS: usize = 1000;
-    let target = TestTarget::start(1, &[Backend::Memory { bytes: 1 << 20 }]);
+    let mut group = Group::new();
+    let reactor = group.add_reactor(core, idle);
+    let handle = target::install(&mut group, &[reactor]);
+    let memory = Backend::Memory { bytes: 1 << 20 };
+    let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
     set_keys(&target, keys(1, None));
     let other: Nqn = "nqn.2014-08.org.example:other".parse().unwrap();
     let none = Options::default();
@@ -382,7 +393,7 @@ fn a_burst_of_connects_beside_io() {
             busy.push(read());
         }
         println!(
-            "{CONNECTS} connects in {:?}, {} reads meanwhile",
+            "core {core:?}: {CONNECTS} connects in {:?}, {} reads meanwhile",
             started.elapsed(),
             busy.len()
         );

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The cores that the calling thread may run on, in ascending order.
 pub(crate) fn affinity() -> io::Result<Vec<usize>> {
@@ -51,6 +52,48 @@ pub(crate) fn leave_core() {
         // SAFETY: 0 is the calling thread; `set` is valid for reads of the size that is passed.
         unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
     }
+}
+
+/// Cores that reactors were pinned to, one a bit; not more than a `cpu_set_t` has.
+static PINNED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
+
+/// Notes that reactors are pinned to these cores.
+pub(crate) fn note_pinned(cores: impl Iterator<Item = usize>) {
+    for core in cores {
+        if let Some(word) = PINNED.get(core / 64) {
+            word.fetch_or(1 << (core % 64), Ordering::Relaxed);
+        }
+    }
+}
+
+fn is_pinned(core: usize) -> bool {
+    let word = PINNED.get(core / 64);
+    word.is_some_and(|word| word.load(Ordering::Relaxed) >> (core % 64) & 1 == 1)
+}
+
+/// How much less than others a thread gets that stands back: about a tenth of a core that somebody else wants all of.
+const STAND_BACK_NICE: libc::c_int = 10;
+
+/// Has the calling thread run where no reactor is pinned, as long as there is such a core, and behind others where it shares
+/// one.
+pub(crate) fn stand_back() {
+    leave_core();
+    if let Ok(cores) = affinity() {
+        // SAFETY: `cpu_set_t` is an array of integers, for which all zeroes is a value.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        let free = cores.iter().filter(|&&core| !is_pinned(core));
+        // SAFETY: `core` is one that the kernel has told, so it is below the number of bits of the set.
+        free.for_each(|&core| unsafe { libc::CPU_SET(core, &mut set) });
+        // The kernel refuses a set without a core that can be had, and leaves it as it was.
+        // SAFETY: 0 is the calling thread; `set` is valid for reads of the size that is passed.
+        unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    }
+    let none = libc::sched_param { sched_priority: 0 };
+    // Either may be refused, which leaves the thread like others.
+    // SAFETY: 0 is the calling thread; `none` is valid for reads.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const none) };
+    // SAFETY: the call takes integers; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, STAND_BACK_NICE) };
 }
 
 /// The core on which the calling thread runs at this moment; `None` if the system does not tell.
@@ -157,5 +200,35 @@ mod tests {
         // SAFETY: `cores` is a set that the kernel has filled in.
         let count = unsafe { libc::CPU_COUNT(cores) };
         assert!(ran.join().unwrap() <= usize::try_from(count).unwrap());
+    }
+
+    #[test]
+    fn who_stands_back_is_where_no_reactor_is_pinned() {
+        let cores = affinity().unwrap();
+        let here = |pinned: &[usize]| {
+            for word in &PINNED {
+                word.store(0, Ordering::Relaxed);
+            }
+            note_pinned(pinned.iter().copied());
+            let stood_back = || {
+                stand_back();
+                // SAFETY: both take integers; 0 is the calling thread.
+                let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+                // SAFETY: as above.
+                let policy = unsafe { libc::sched_getscheduler(0) };
+                (affinity().unwrap(), nice, policy)
+            };
+            let (cores, nice, policy) = std::thread::spawn(stood_back).join().unwrap();
+            assert!(nice >= STAND_BACK_NICE && policy == libc::SCHED_BATCH);
+            cores
+        };
+        assert_eq!(here(&[]), cores);
+        let (first, others) = cores.split_first().unwrap();
+        match others {
+            [] => assert_eq!(here(&[*first]), cores),
+            others => assert_eq!(here(&[*first]), others),
+        }
+        // Where there is no other core it has to share one.
+        assert_eq!(here(&cores), cores);
     }
 }
