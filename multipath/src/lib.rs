@@ -105,7 +105,7 @@ mod transport_id;
 pub const LOG_FLAG: &str = "bdev_nvme";
 
 pub use command::{Completion, Io, Op};
-pub use counters::{CounterReset, OpCounters, PathCounters};
+pub use counters::{CounterReset, IoCounters, OpCounters};
 pub use error::{EndedEarly, HostError, IoError, NoPath, SubmitError};
 pub use histogram::{HistogramLayout, LatencyHistogram};
 pub use host::{Host, HostBuilder, VolumeHandle};

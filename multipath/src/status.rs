@@ -10,7 +10,7 @@ use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
-use crate::counters::PathCounters;
+use crate::counters::IoCounters;
 use crate::ids::{ControllerId, VolumeId};
 use crate::options::AttachOptions;
 use crate::policy::Policy;
@@ -65,7 +65,7 @@ pub struct PathView {
     /// connected, to an eighth of the silence timeout (rule B9.4).
     pub longest_silence: Duration,
     /// Counters.
-    pub counters: PathCounters,
+    pub counters: IoCounters,
 }
 
 /// One path as a reactor sees it, with what only control knows. What the reactor computed can be read as if it stood here.
@@ -118,7 +118,7 @@ pub struct ReactorVolumeStatus<P = PathStatus> {
     /// What is fenced, if anything is.
     pub fenced: Option<FenceStatus>,
     /// Counters of paths that were removed since.
-    pub removed: PathCounters,
+    pub removed: IoCounters,
     /// How often I/O came back with which error, also where it was retried.
     pub errors: Vec<(Status, u64)>,
     /// The paths, in attach order.

@@ -29,6 +29,7 @@
 #![deny(missing_docs)]
 
 pub mod auth;
+pub mod counters;
 pub mod host;
 pub mod pdu;
 pub mod sockets;

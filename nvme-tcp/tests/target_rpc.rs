@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use pollux_nvme_tcp::auth::{KeyText, Secret};
-use pollux_nvme_tcp::testing::{ManagedTarget, NQN};
+use pollux_nvme_tcp::testing::{Initiator, ManagedTarget, NQN, Options, nqn, pattern};
 use pollux_nvme_tcp::tls::ConfiguredPsk;
 use pollux_reactor::Idle;
 use pollux_reactor::rpc::Config;
@@ -478,6 +478,74 @@ fn the_configuration_makes_the_same_target_again() {
     assert_eq!(after, before);
     let referrals = again.call("nvmf_discovery_get_referrals", json!({}));
     assert_eq!(referrals[0]["address"]["traddr"], "192.0.2.1");
+}
+
+#[test]
+fn what_a_disk_does_is_counted_by_kinds_and_can_be_begun_anew() {
+    let mut t = start();
+    prepare(&mut t);
+    let path = std::env::temp_dir().join(format!("pollux-iostat-{}", std::process::id()));
+    std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+    let create = json!({"name": "Aio0", "filename": path, "block_size": 512});
+    t.call("bdev_aio_create", create);
+    assert_eq!([t.add_ns("Malloc0"), t.add_ns("Aio0")], [1, 2]);
+    let (addr, nqn) = (t.listen(), nqn());
+    let admin = Initiator::admin(addr, &nqn, Options::default());
+    let mut io = Initiator::io(addr, &nqn, admin.cntlid, 1, Options::default());
+    for nsid in [1, 2] {
+        let data = pattern(4096, 1);
+        assert!(io.write(nsid, 0, &data).is_success());
+        assert!(io.write(nsid, 8, &pattern(65536, 2)).is_success());
+        assert_eq!(io.read(nsid, 0, 8).unwrap(), data);
+    }
+    let stat = |t: &mut ManagedTarget, params| t.call("bdev_get_iostat", params)["bdevs"].clone();
+    let all = stat(&mut t, json!({}));
+    for (at, name) in [(0, "Malloc0"), (1, "Aio0")] {
+        let stat = &all[at];
+        assert_eq!(stat["name"], name);
+        let reads = (&stat["num_read_ops"], &stat["bytes_read"]);
+        assert_eq!(reads, (&json!(1), &json!(4096)), "{stat}");
+        let writes = (&stat["num_write_ops"], &stat["bytes_written"]);
+        assert_eq!(writes, (&json!(2), &json!(4096 + 65536)), "{stat}");
+        assert_eq!(stat["pollux"]["errors"], 0);
+    }
+    assert!(
+        all[1]["max_write_latency_ticks"].as_u64() >= all[1]["min_write_latency_ticks"].as_u64()
+    );
+    let by_reactor = json!({"names": ["Aio0"], "per_channel": true});
+    let channels = t.call("bdev_get_iostat", by_reactor);
+    assert_eq!(channels["channels"][0]["num_read_ops"], 1, "{channels}");
+    // It is kept while nobody uses the disk, and forgotten on demand.
+    drop((admin, io));
+    let reset = json!({"names": ["Aio0"], "reset_mode": "all"});
+    assert_eq!(stat(&mut t, reset)[0]["num_write_ops"], 2);
+    assert_eq!(stat(&mut t, json!({"name": "Aio0"}))[0]["num_write_ops"], 0);
+    assert_eq!(
+        stat(&mut t, json!({"name": "Malloc0"}))[0]["num_write_ops"],
+        2
+    );
+    assert_eq!(t.call("bdev_reset_iostat", json!({})), true);
+    assert_eq!(
+        stat(&mut t, json!({"name": "Malloc0"}))[0]["num_write_ops"],
+        0
+    );
+    for (params, code) in [
+        (json!({"names": ["none"]}), -19),
+        (json!({"per_channel": true}), -22),
+        (
+            json!({"names": ["Aio0"], "per_channel": true, "reset_mode": "all"}),
+            -22,
+        ),
+        (json!({"reset_mode": "some"}), -32602),
+    ] {
+        assert_eq!(
+            t.error("bdev_get_iostat", params.clone()).0,
+            code,
+            "{params}"
+        );
+    }
+    assert_eq!(t.error("bdev_reset_iostat", json!({"name": "none"})).0, -19);
+    std::fs::remove_file(&path).unwrap();
 }
 
 /// Where this process has no `io_uring` the disk is refused with the reason, and nothing of it is left.

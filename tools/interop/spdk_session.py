@@ -78,6 +78,8 @@ def disks(target: Managed, directory: Path) -> None:
     sizes = {disk["name"]: disk["num_blocks"] for disk in target.call("bdev_get_bdevs")}
     equal("blocks", [sizes[name] for name in ("Malloc0", "Null0", "Aio0")], [32768, 32768, 4096])
     equal("one", len(target.call("bdev_get_bdevs", "-b", "Aio0", "-t", "1000")), 1)
+    equal("iostat", target.call("bdev_get_iostat", "--names", "Malloc0")["bdevs"][0]["name"], "Malloc0")
+    target.call("bdev_reset_iostat", "-b", "Malloc0", "-m", "all")
     check("bdev_resize" in target.call("notify_get_types"), "bdev_resize is a type")
     told = target.call("notify_get_notifications", "-i", "0", "-n", "100")
     check({"bdev_register", "bdev_resize"} <= {one["type"] for one in told}, f"told: {told}")

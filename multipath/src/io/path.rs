@@ -4,7 +4,7 @@ use pollux_nvme_tcp::spec::log::AnaState;
 
 use super::link::Link;
 use super::select::{Candidate, PathSet};
-use crate::counters::PathCounters;
+use crate::counters::IoCounters;
 use crate::error::NoPath;
 use crate::ids::ControllerId;
 use crate::path_state::PathState;
@@ -28,7 +28,7 @@ pub(crate) struct Path {
     pub state: PathState,
     pub pending: Pending,
     pub anatt_expired: bool,
-    pub counters: PathCounters,
+    pub counters: IoCounters,
 }
 
 impl Path {
@@ -39,7 +39,7 @@ impl Path {
             state,
             pending: Pending::No,
             anatt_expired: false,
-            counters: PathCounters::default(),
+            counters: IoCounters::default(),
         }
     }
 

@@ -13,7 +13,7 @@ use super::link::Link;
 use super::path::{Path, Pending, link_of};
 use super::select::{Candidate, PathSet, Selection};
 use crate::command::Op;
-use crate::counters::{CounterReset, PathCounters};
+use crate::counters::{CounterReset, IoCounters};
 use crate::error::NoPath;
 use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::ids::{ControllerId, VolumeInfo};
@@ -41,7 +41,7 @@ pub(crate) struct Volume {
     /// The name that a path was given last.
     last_name: PathSet,
     /// Counters of paths that were removed.
-    removed: PathCounters,
+    removed: IoCounters,
     /// How often I/O came back with which error, also where it was retried.
     errors: Vec<(Status, u64)>,
     /// I/Os without a path or without room in its queue, in submission order.
@@ -63,7 +63,7 @@ impl Volume {
             selection: Selection::new(policy),
             paths: Vec::new(),
             last_name: PathSet::EMPTY,
-            removed: PathCounters::default(),
+            removed: IoCounters::default(),
             errors: Vec::new(),
             waiting: VecDeque::with_capacity(1024),
             fence: Fence::default(),

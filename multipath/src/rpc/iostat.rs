@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::paths::chosen;
 use super::{EINVAL, Module, State, TICKS_PER_SEC, address, forward, no_volume};
-use crate::counters::{CounterReset, OpCounters, PathCounters};
+use crate::counters::{CounterReset, IoCounters};
 use crate::ids::ControllerId;
 use crate::request::{HostRequest, Reply};
 use crate::status::{ReactorVolumeStatus, VolumeStatus};
@@ -99,11 +99,11 @@ fn reset(state: &mut State, call: &mut Call<State>) -> MethodResult {
 }
 
 fn volume_stat(volume: &VolumeStatus) -> Value {
-    let mut total = PathCounters::default();
+    let mut total = IoCounters::default();
     for part in &volume.reactors {
         total.add(&sum(part));
     }
-    let mut members = counters(&total);
+    let mut members = total.show();
     members.insert("name".into(), volume.name.clone().into());
     let errors = json!({"nvme_error": errors(volume)});
     members.insert("driver_specific".into(), errors);
@@ -111,12 +111,12 @@ fn volume_stat(volume: &VolumeStatus) -> Value {
 }
 
 fn channel(part: &ReactorVolumeStatus) -> Value {
-    let mut members = counters(&sum(part));
+    let mut members = sum(part).show();
     members.insert("thread_id".into(), part.reactor.into());
     members.into()
 }
 
-fn sum(part: &ReactorVolumeStatus) -> PathCounters {
+fn sum(part: &ReactorVolumeStatus) -> IoCounters {
     let mut sum = part.removed;
     part.paths.iter().for_each(|path| sum.add(&path.counters));
     sum
@@ -128,7 +128,7 @@ fn paths(state: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     forward(state, call, HostRequest::Volumes, move |volumes| {
         let volumes = chosen(volumes, Some(&name))?;
-        let mut sums: Vec<(ControllerId, Arc<TransportId>, PathCounters)> = Vec::new();
+        let mut sums: Vec<(ControllerId, Arc<TransportId>, IoCounters)> = Vec::new();
         let paths = volumes.iter().flat_map(|v| &v.reactors);
         for path in paths.flat_map(|part| &part.paths) {
             match sums.iter_mut().find(|(id, ..)| *id == path.controller) {
@@ -138,42 +138,12 @@ fn paths(state: &mut State, call: &mut Call<State>) -> MethodResult {
         }
         let stats: Vec<Value> = sums
             .iter()
-            .map(|(_, transport, sum)| json!({"trid": address::show(transport), "stat": counters(sum)}))
+            .map(
+                |(_, transport, sum)| json!({"trid": address::show(transport), "stat": sum.show()}),
+            )
             .collect();
         Ok(json!({"name": name, "stats": stats}))
     })
-}
-
-/// Counters as clients read them.
-fn counters(sum: &PathCounters) -> Map<String, Value> {
-    let kinds = [
-        ("read", "read", sum.reads),
-        ("write", "written", sum.writes),
-        ("unmap", "unmapped", sum.deallocations),
-        // There are no copies.
-        ("copy", "copied", OpCounters::default()),
-    ];
-    let mut members = Map::new();
-    for (name, past, kind) in kinds {
-        members.insert(format!("bytes_{past}"), kind.bytes.into());
-        members.insert(format!("num_{name}_ops"), kind.count.into());
-    }
-    for (name, _, kind) in kinds {
-        let min = match kind.latency_min_ns {
-            // None yet, or none since the extremes were reset.
-            u64::MAX => 0,
-            min => min,
-        };
-        for (what, ticks) in [
-            ("", kind.latency_ns),
-            ("max_", kind.latency_max_ns),
-            ("min_", min),
-        ] {
-            members.insert(format!("{what}{name}_latency_ticks"), ticks.into());
-        }
-    }
-    members.insert("pollux".into(), json!({"errors": sum.errors}));
-    members
 }
 
 /// Errors of the volume's I/O by type and by code, under the names that SPDK forms from the specification's.

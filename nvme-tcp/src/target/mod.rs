@@ -65,8 +65,8 @@ pub use self::disk::{Backend, Disk, DiskRef, FileEngine};
 pub use self::error::TargetError;
 pub use self::service::install;
 pub use self::status::{
-    AdmissionCounters, ControllerStatus, Fault, ListenerStatus, NamespaceStatus, QpairCounters,
-    QpairStatus, ReactorStatus, SubsystemStatus, TargetStatus,
+    AdmissionCounters, ControllerStatus, DiskStatus, Fault, ListenerStatus, NamespaceStatus,
+    QpairCounters, QpairStatus, ReactorStatus, SubsystemStatus, TargetStatus,
 };
 pub use self::subsystem::NAMESPACES_MAX;
 pub use self::subsystem::ana::{ANA_GROUP_MAX, ANATT_SECS};

@@ -8,10 +8,11 @@ use pollux_reactor::Time;
 use uuid::Uuid;
 
 use crate::auth::{Agreed, KeyNames};
+use crate::counters::IoCounters;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::config::Referral;
-use crate::target::disk::Backend;
+use crate::target::disk::{Backend, DiskRef};
 
 /// Everything about a target at one moment. Counters of the reactors are read one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,8 +26,12 @@ pub struct TargetStatus {
     pub referrals: Vec<Referral>,
     /// Generation counter of the discovery log.
     pub discovery_generation: u64,
+    /// When the home reactor was asked.
+    pub at: Time,
     /// One entry per reactor, the home reactor first.
     pub reactors: Vec<ReactorStatus>,
+    /// What each reactor has of each disk that it has open, or had and that is still there.
+    pub disks: Vec<DiskStatus>,
     /// The latest faults of peers, the oldest first.
     pub faults: Vec<Fault>,
     /// Faults of peers since the start, also those that are not listed any more.
@@ -39,6 +44,21 @@ pub struct TargetStatus {
     pub cqt_ms: u16,
     /// Whether a host may have several controllers of a subsystem by one listener.
     pub duplicate_hosts: bool,
+}
+
+/// A disk as one reactor has used it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskStatus {
+    /// The disk.
+    pub disk: DiskRef,
+    /// The reactor, by its place among those of the target.
+    pub reactor: usize,
+    /// I/Os that the disk has of it at present.
+    pub in_flight: usize,
+    /// What the disk has done. Latencies are from the time at which it was handed an I/O, and zero of what it does in
+    /// place.
+    pub counters: IoCounters,
 }
 
 /// One subsystem.

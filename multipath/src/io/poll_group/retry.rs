@@ -7,6 +7,7 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
 use super::{PollGroup, volume_mut};
+use crate::counters;
 use crate::error::IoError;
 use crate::ids::ControllerId;
 use crate::io::in_flight::{InFlight, IoRequest, Unwanted};
@@ -67,8 +68,8 @@ impl PollGroup {
         };
         if let Some(path) = volume.path_mut(controller) {
             let latency = self.now - request.user.submitted;
-            path.counters
-                .count(request.user.op, request.length, latency);
+            let (op, length) = (request.user.op, request.length);
+            counters::count(&mut path.counters, op, length, latency);
         }
         self.finish(request, Some(controller), Ok(()));
     }

@@ -4,6 +4,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use pollux_reactor::Time;
+
+use crate::counters::CounterReset;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::admin::controller::Controller;
@@ -19,7 +22,8 @@ use crate::target::io::TRANSFER_MAX;
 use crate::target::io::channels::Scope;
 use crate::target::io::message::{IoMessage, ReactorReport};
 use crate::target::status::{
-    ControllerStatus, QpairCounters, QpairStatus, ReactorStatus, SubsystemStatus, TargetStatus,
+    ControllerStatus, DiskStatus, QpairCounters, QpairStatus, ReactorStatus, SubsystemStatus,
+    TargetStatus,
 };
 use crate::target::subsystem::ana::{ANA_GROUP_MAX, AnaGroups};
 use crate::target::subsystem::visibility::Visibility;
@@ -454,9 +458,15 @@ impl Home {
     pub(in crate::target) fn status(&self, reports: Vec<ReactorReport>) -> TargetStatus {
         let mut qpairs: BTreeMap<ControllerKey, Vec<QpairStatus>> = BTreeMap::new();
         let mut reactors: Vec<ReactorStatus> = Vec::new();
-        let mut in_flight: Vec<(DiskRef, usize)> = Vec::new();
-        for report in reports {
-            in_flight.extend(report.disks);
+        let at = reports.first().map(|report| report.at);
+        let mut disks: Vec<DiskStatus> = Vec::new();
+        for (reactor, report) in reports.into_iter().enumerate() {
+            disks.extend(report.disks.into_iter().map(|report| DiskStatus {
+                disk: report.disk,
+                reactor,
+                in_flight: report.in_flight,
+                counters: report.counters,
+            }));
             for (key, qpair) in report.qpairs {
                 qpairs.entry(key).or_default().push(qpair);
             }
@@ -471,7 +481,9 @@ impl Home {
             discovery_controllers: Vec::new(),
             referrals: self.config.discovery.referrals.clone(),
             discovery_generation: self.config.discovery.generation,
+            at: at.unwrap_or(Time::ZERO),
             reactors,
+            disks: Vec::new(),
             faults: self.faults.iter().copied().collect(),
             faults_total: self.faults_total,
             refused_connects: self.refused_connects,
@@ -483,8 +495,8 @@ impl Home {
         for (subsystem, shown) in subsystems {
             let namespaces = subsystem.namespaces.values().zip(&mut shown.namespaces);
             for (namespace, shown) in namespaces {
-                let counts = in_flight.iter().filter(|(disk, _)| *disk == namespace.disk);
-                shown.in_flight = counts.map(|(_, count)| count).sum();
+                let parts = disks.iter().filter(|part| part.disk == namespace.disk);
+                shown.in_flight = parts.map(|part| part.in_flight).sum();
             }
         }
         for controller in self.controllers.values() {
@@ -500,7 +512,19 @@ impl Home {
                 subsystem.controllers.push(entry);
             }
         }
+        status.disks = disks;
         status
+    }
+
+    /// Has all reactors begin counters of these disks, or of all, anew.
+    pub(in crate::target) fn reset_counters(
+        &mut self,
+        (disks, what): (Option<Vec<DiskRef>>, CounterReset),
+        turn: &mut HomeTurn<'_, '_>,
+        then: impl FnOnce() + Send + 'static,
+    ) {
+        let message = |part| IoMessage::ResetCounters(disks.clone(), what, part);
+        self.ask(message, |_, _| then(), turn);
     }
 }
 

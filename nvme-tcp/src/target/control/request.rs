@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::Policy;
+use crate::counters::CounterReset;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::config::{HostAccess, HostKeys, NamespaceConfig, Referral, SubsystemConfig};
 use crate::target::control::{Home, HomeTurn};
+use crate::target::disk::DiskRef;
 use crate::target::error::TargetError;
 use crate::target::io::channels::Scope;
 use crate::target::status::{SubsystemStatus, TargetStatus};
@@ -262,6 +264,15 @@ impl TargetRequest<TargetStatus> {
     pub fn status() -> Self {
         Self::new("status", |home, turn, _, reply| {
             home.report(turn, move |home, reports| reply(Ok(home.status(reports))));
+        })
+    }
+}
+
+impl TargetRequest<()> {
+    /// Begins what is counted of these disks anew, or of all.
+    pub fn reset_counters(disks: Option<Vec<DiskRef>>, what: CounterReset) -> Self {
+        Self::new("reset_counters", move |home, turn, _, reply| {
+            home.reset_counters((disks.clone(), what), turn, move || reply(Ok(())));
         })
     }
 }

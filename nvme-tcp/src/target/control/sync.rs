@@ -21,7 +21,7 @@ pub(super) struct Removal {
 
 impl Home {
     /// Asks every reactor: `message` makes the message that brings it its part, `then` is done with the answers.
-    fn ask<A: Send + 'static>(
+    pub(super) fn ask<A: Send + 'static>(
         &mut self,
         message: impl Fn(Part<A>) -> IoMessage,
         then: impl FnOnce(&mut Home, Vec<A>) + Send + 'static,

@@ -55,7 +55,7 @@ use std::fmt;
 use std::io::{Error, ErrorKind, Result as IoResult};
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use pollux_reactor::{Rng, Time};
 use uuid::Uuid;
@@ -216,12 +216,26 @@ impl DiskRef {
         Self(disk)
     }
 
+    pub(super) fn downgrade(&self) -> WeakDisk {
+        WeakDisk(Arc::downgrade(&self.0))
+    }
+
     /// Opens `backend`; a file by blocking calls.
     ///
     /// # Errors
     /// There is not that much memory, or the file cannot be opened.
     pub fn open(backend: &Backend) -> IoResult<Self> {
         backend.open()
+    }
+}
+
+/// A disk that may be gone.
+#[derive(Debug, Clone)]
+pub(super) struct WeakDisk(Weak<dyn Disk>);
+
+impl WeakDisk {
+    pub(super) fn get(&self) -> Option<DiskRef> {
+        self.0.upgrade().map(DiskRef)
     }
 }
 

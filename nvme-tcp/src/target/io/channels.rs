@@ -10,14 +10,17 @@ use std::time::Duration;
 
 use pollux_reactor::{Context, Part, Time, WatchedDescriptor};
 
+use crate::counters::{CounterReset, IoCounters};
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::spec::status::Status;
 use crate::target::LOG_FLAG;
 use crate::target::disk;
+use crate::target::disk::WeakDisk;
 use crate::target::disk::{
     Buffer, DiskChannel, DiskContext, DiskRef, Done, Doorbell, Io, IoId, IoName, Op, Opening,
 };
 use crate::target::io::ControllerKey;
+use crate::target::io::message::DiskReport;
 use crate::target::io::staging::StagingPool;
 use crate::target::token;
 
@@ -79,6 +82,9 @@ struct Open {
     /// Bytes of its buffer, and of the data in it.
     capacity: usize,
     len: usize,
+    kind: Kind,
+    /// Bytes that it moves, or deallocates.
+    bytes: u64,
     since: Time,
     /// The disk was asked to end it.
     cancelled: bool,
@@ -96,6 +102,27 @@ pub(in crate::target) struct HandedBack {
     pub(in crate::target) removed: bool,
 }
 
+/// What an I/O is counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::target) enum Kind {
+    Read,
+    Write,
+    Deallocate,
+}
+
+impl Kind {
+    fn of(op: &Op, len: usize) -> (Self, u64) {
+        match op {
+            Op::Read { .. } => (Self::Read, len as u64),
+            Op::Deallocate { ranges } => {
+                let bytes = ranges.iter().map(|range| range.len).sum();
+                (Self::Deallocate, bytes)
+            }
+            _ => (Self::Write, len as u64),
+        }
+    }
+}
+
 /// A disk that is open.
 #[derive(Debug)]
 struct Seat {
@@ -109,6 +136,7 @@ struct Seat {
     open: Vec<Option<Open>>,
     free: Vec<u32>,
     in_flight: usize,
+    counters: IoCounters,
     /// Size and failure as home knows them.
     known: (u64, bool),
     lies: u64,
@@ -136,6 +164,39 @@ struct Removal {
     serials: BTreeSet<u64>,
 }
 
+/// Counters of disks that are not open, for as long as the disks are there.
+#[derive(Debug, Default)]
+struct Past(Vec<(WeakDisk, IoCounters)>);
+
+impl Past {
+    fn keep(&mut self, disk: &DiskRef, counters: IoCounters) {
+        self.0.retain(|(disk, _)| disk.get().is_some());
+        self.0.push((disk.downgrade(), counters));
+    }
+
+    fn take(&mut self, disk: &DiskRef) -> IoCounters {
+        let found = self
+            .0
+            .iter()
+            .position(|(kept, _)| kept.get().is_some_and(|kept| kept == *disk));
+        found.map(|at| self.0.swap_remove(at).1).unwrap_or_default()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (DiskRef, IoCounters)> {
+        self.0
+            .iter()
+            .filter_map(|(disk, counters)| Some((disk.get()?, *counters)))
+    }
+
+    fn reset(&mut self, is_meant: impl Fn(&DiskRef) -> bool, what: CounterReset) {
+        for (disk, counters) in &mut self.0 {
+            if disk.get().is_some_and(|disk| is_meant(&disk)) {
+                counters.reset(what);
+            }
+        }
+    }
+}
+
 /// All disks of one reactor.
 #[derive(Debug)]
 pub(in crate::target) struct Channels {
@@ -151,6 +212,8 @@ pub(in crate::target) struct Channels {
     gone: BTreeSet<ControllerKey>,
     removals: Vec<Removal>,
     done: Vec<Done>,
+    /// What was counted of disks that are not open at present.
+    past: Past,
     last_serial: u64,
     /// A disk has another size than home knows, or has failed.
     pub(in crate::target) changed: bool,
@@ -168,6 +231,7 @@ impl Channels {
             gone: BTreeSet::new(),
             removals: Vec::new(),
             done: Vec::new(),
+            past: Past::default(),
             last_serial: 0,
             changed: false,
         }
@@ -215,6 +279,7 @@ impl Channels {
                 open: Vec::new(),
                 free: Vec::new(),
                 in_flight: 0,
+                counters: self.past.take(disk),
                 known: (disk.bytes(), disk.failure().is_some()),
                 lies: 0,
                 look_at: Time::ZERO,
@@ -241,8 +306,11 @@ impl Channels {
     fn close_unused(&mut self, at: usize) {
         let unused = |seat: &mut Seat| seat.users == 0 && seat.in_flight == 0;
         let closed = self.seats.get_mut(at).and_then(|seat| seat.take_if(unused));
-        if closed.is_some_and(|seat| seat.is_active) {
-            self.active.retain(|&active| active != at);
+        if let Some(seat) = closed {
+            if seat.is_active {
+                self.active.retain(|&active| active != at);
+            }
+            self.past.keep(&seat.disk, seat.counters);
         }
     }
 
@@ -282,10 +350,37 @@ impl Channels {
         }
     }
 
-    /// What disks have of this reactor.
-    pub(in crate::target) fn in_flight(&self) -> impl Iterator<Item = (DiskRef, usize)> {
+    /// What disks have of this reactor, and have done for it.
+    pub(in crate::target) fn disks(&self) -> impl Iterator<Item = DiskReport> {
         let seats = self.seats.iter().flatten();
-        seats.map(|seat| (seat.disk.clone(), seat.in_flight))
+        let open = seats.map(|seat| DiskReport {
+            disk: seat.disk.clone(),
+            in_flight: seat.in_flight,
+            counters: seat.counters,
+        });
+        let past = self.past.iter().map(|(disk, counters)| DiskReport {
+            disk,
+            in_flight: 0,
+            counters,
+        });
+        open.chain(past)
+    }
+
+    /// Begins counters of these disks anew, or of all.
+    pub(in crate::target) fn reset(&mut self, disks: Option<&[DiskRef]>, what: CounterReset) {
+        let is_meant = |disk: &DiskRef| disks.is_none_or(|disks| disks.contains(disk));
+        for seat in self.seats.iter_mut().flatten() {
+            if is_meant(&seat.disk) {
+                seat.counters.reset(what);
+            }
+        }
+        self.past.reset(is_meant, what);
+    }
+
+    /// Counts what the disk at this place has done in place, in the turn in which it came.
+    #[inline]
+    pub(in crate::target) fn count(&mut self, at: usize, kind: Kind, result: Result<u64, Status>) {
+        self.seat(at).count(kind, result, Duration::ZERO);
     }
 
     /// Hands an I/O to a disk. Returns its answer if the disk has one already.
@@ -304,9 +399,12 @@ impl Channels {
         if seat.in_flight == 0 {
             seat.look_at = now + OVERDUE;
         }
+        let (kind, bytes) = Kind::of(&op, data.len());
         let open = Open {
             serial,
             command,
+            kind,
+            bytes,
             capacity: data.capacity(),
             len: data.len(),
             since: now,
@@ -364,6 +462,9 @@ impl Channels {
             capacity,
             len,
             removed,
+            kind,
+            bytes,
+            since,
             ..
         } = open;
         let (result, data) = if (io.data.capacity(), io.data.len()) == (capacity, len) {
@@ -376,6 +477,7 @@ impl Channels {
         if result.is_err() {
             self.changed |= seat.has_changed();
         }
+        seat.count(kind, result.map(|()| bytes), now.saturating_since(since));
         self.in_flight -= 1;
         // The disk is closed before anybody hears that a removal is over.
         self.close_unused(at);
@@ -539,6 +641,22 @@ fn watch(
 }
 
 impl Seat {
+    /// Counts an I/O that moved so many bytes.
+    #[inline]
+    fn count(&mut self, kind: Kind, result: Result<u64, Status>, latency: Duration) {
+        let counters = &mut self.counters;
+        let Ok(bytes) = result else {
+            counters.errors += 1;
+            return;
+        };
+        let kind = match kind {
+            Kind::Read => &mut counters.reads,
+            Kind::Write => &mut counters.writes,
+            Kind::Deallocate => &mut counters.deallocations,
+        };
+        kind.count(bytes, latency);
+    }
+
     /// Whether the disk is another than home knows.
     fn has_changed(&mut self) -> bool {
         let now = (self.disk.bytes(), self.disk.failure().is_some());

@@ -2,6 +2,7 @@
 
 use pollux_reactor::{Part, Time};
 
+use crate::counters::{CounterReset, IoCounters};
 use crate::spec::log::AnaState;
 use crate::spec::status::Status;
 use crate::target::disk::DiskRef;
@@ -95,6 +96,8 @@ pub(in crate::target) enum IoMessage {
     AwaitEnd(ControllerKey, Part<()>),
     /// Answer with what this reactor has to tell.
     Report(Part<ReactorReport>),
+    /// Begins counters of these disks, or of all, anew.
+    ResetCounters(Option<Vec<DiskRef>>, CounterReset, Part<()>),
 }
 
 /// How the authentication of an I/O queue goes on.
@@ -109,11 +112,19 @@ pub(in crate::target) struct Authenticated {
     pub(in crate::target) end: Option<&'static str>,
 }
 
+/// A disk as one reactor has used it.
+#[derive(Debug, Clone)]
+pub(in crate::target) struct DiskReport {
+    pub(in crate::target) disk: DiskRef,
+    pub(in crate::target) in_flight: usize,
+    pub(in crate::target) counters: IoCounters,
+}
+
 /// What one reactor has to tell.
 #[derive(Debug, Default)]
 pub(in crate::target) struct ReactorReport {
-    /// How much disks have in flight for it.
-    pub(in crate::target) disks: Vec<(DiskRef, usize)>,
+    pub(in crate::target) at: Time,
+    pub(in crate::target) disks: Vec<DiskReport>,
     pub(in crate::target) status: ReactorStatus,
     pub(in crate::target) qpairs: Vec<(ControllerKey, QpairStatus)>,
     /// Sums over all queues that a controller has or had on this reactor.

@@ -160,6 +160,10 @@ impl IoPart {
             IoMessage::AwaitRemoval(scope, part) => self.channels.await_removal(&scope, part),
             IoMessage::AwaitEnd(key, part) => self.channels.await_end(key, part),
             IoMessage::Report(part) => part.answer(self.report(turn.cx.now())),
+            IoMessage::ResetCounters(disks, what, part) => {
+                self.channels.reset(disks.as_deref(), what);
+                part.answer(());
+            }
         }
         self.tell_home();
     }
@@ -517,7 +521,8 @@ impl IoPart {
 
     fn report(&self, now: Time) -> ReactorReport {
         let mut report = ReactorReport {
-            disks: self.channels.in_flight().collect(),
+            at: now,
+            disks: self.channels.disks().collect(),
             status: ReactorStatus {
                 io_qpairs: self.qpairs,
                 io: self.closed,

@@ -8,6 +8,7 @@ mod config;
 mod disks;
 mod flags;
 mod hosts;
+mod iostat;
 mod listeners;
 mod listing;
 mod namespaces;
@@ -88,11 +89,12 @@ impl State {
 type Module<'a> = ModuleMethods<'a, State>;
 
 /// The rooms that have methods.
-const ROOMS: [fn(Module<'_>) -> Module<'_>; 11] = [
+const ROOMS: [fn(Module<'_>) -> Module<'_>; 12] = [
     disks::methods,
     resize::methods,
     stacked::methods,
     hosts::methods,
+    iostat::methods,
     listeners::methods,
     listing::methods,
     namespaces::methods,

@@ -9,7 +9,7 @@ use crate::spec::status::Status;
 use crate::target::conn::connection::wire_len;
 use crate::target::disk::{Buffer, Op};
 use crate::target::io::ControllerKey;
-use crate::target::io::channels::{Channels, CommandRef, HandedBack};
+use crate::target::io::channels::{Channels, CommandRef, HandedBack, Kind};
 use crate::target::io::command::{Namespaces, namespace, op};
 use crate::target::io::queue::IoQueue;
 use crate::target::io::queue::table::{InFlight, Stage};
@@ -45,7 +45,9 @@ impl IoQueue {
         serving: &mut Serving<'_>,
     ) -> bool {
         let cqe = self.cqe(cursor.cid, Status::SUCCESS);
-        let result = match namespace(serving.namespaces, cursor.nsid) {
+        let found = namespace(serving.namespaces, cursor.nsid);
+        let channel = found.map(|view| view.channel);
+        let result = match found {
             Ok(view) => {
                 let channels = &mut *serving.channels;
                 let read = |offset, len, out: &mut Vec<u8>| {
@@ -63,12 +65,19 @@ impl IoQueue {
         };
         match result {
             Ok(true) => {
+                if let Ok(channel) = channel {
+                    let channels = &mut *serving.channels;
+                    channels.count(channel, Kind::Read, Ok(cursor.len()));
+                }
                 self.counters.reads += 1;
                 self.counters.bytes_read += cursor.len();
                 true
             }
             Ok(false) => false,
             Err(status) => {
+                if let Ok(channel) = channel {
+                    serving.channels.count(channel, Kind::Read, Err(status));
+                }
                 self.complete(cursor.cid, Err(status), 0);
                 true
             }
@@ -125,8 +134,11 @@ impl IoQueue {
             Err(status) => Err(status),
             Ok((_, None)) => Ok(()),
             Ok((view, Some(Op::Write { offset, fua }))) if view.capabilities.in_place => {
-                let channel = serving.channels.channel(view.channel);
-                channel.write_in_place(offset, &command.data, fua)
+                let data = &command.data;
+                let (at, channels) = (view.channel, &mut *serving.channels);
+                let result = channels.channel(at).write_in_place(offset, data, fua);
+                channels.count(at, Kind::Write, result.map(|()| data.len() as u64));
+                result
             }
             Ok((view, Some(op))) => {
                 command.stage = Stage::OnDisk {

@@ -22,6 +22,7 @@ use crate::spec::{Cqe, SglDescriptor, Sqe};
 use crate::target::conn::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
 use crate::target::disk::Buffer;
 use crate::target::io::ControllerKey;
+use crate::target::io::channels::Kind;
 use crate::target::io::command::{InPlace, Plan, plan};
 use crate::target::io::queue::data::{Incoming, Oldest};
 use crate::target::io::queue::execute::{Authenticate, Serving};
@@ -369,8 +370,10 @@ impl IoQueue {
                 in_place: Some(InPlace { channel, offset }),
                 ..
             }) if in_capsule => {
-                let channel = serving.channels.channel(channel);
-                let result = channel.write_in_place(offset, data, sqe.nvm_cdw12().fua());
+                let channels = &mut *serving.channels;
+                let fua = sqe.nvm_cdw12().fua();
+                let result = channels.channel(channel).write_in_place(offset, data, fua);
+                channels.count(channel, Kind::Write, result.map(|()| data.len() as u64));
                 self.count_write(&sqe, result);
                 self.complete(cid, result, 0);
             }
