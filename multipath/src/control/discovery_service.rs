@@ -134,12 +134,16 @@ impl DiscoveryService {
             host.nqn = nqn.clone();
         }
         let options = &request.options;
+        let mut auth = options.auth.clone();
+        if let Some(auth) = &mut auth {
+            auth.concatenate = false;
+        }
         let connect = ConnectOptions {
             keep_alive_ms: options.keep_alive_ms,
             timeout: options.connect_timeout,
             digests: options.digests,
             local: options.local,
-            auth: options.auth.clone(),
+            auth,
             ..ConnectOptions::admin(self.addr, Nqn::discovery(), host)
         };
         let options = ControllerOptions {

@@ -78,19 +78,7 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
             "'subnqn' of an NVM subsystem is needed",
         ));
     };
-    let auth = key_names.as_ref().map(|names| keys::auth(state, names));
-    let mut auth = auth.transpose()?;
-    if concatenate == Some(true) {
-        if psk.is_some() {
-            let text = "'secure_concatenation' makes a key of its own: it does not go with 'psk'";
-            return Err(RpcError::invalid_params(text));
-        }
-        let Some(auth) = &mut auth else {
-            let text = "'secure_concatenation' needs a 'dhchap_key'";
-            return Err(RpcError::invalid_params(text));
-        };
-        auth.concatenate = true;
-    }
+    let auth = keys::auth_of(state, key_names.as_ref(), concatenate, psk.as_ref())?;
     let tls = psk
         .as_ref()
         .map(|name| keys::tls(state, name))

@@ -40,9 +40,10 @@ fn start(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let wait_for_attach = params.optional("wait_for_attach")?.unwrap_or(false);
     let key_names = KeyNames::take(params)?;
     let psk: Option<String> = params.optional("psk")?;
+    // Of what is attached: the service itself has no keys.
+    let concatenate: Option<bool> = params.optional("secure_concatenation")?;
     params.finish()?;
-    let auth = key_names.as_ref().map(|names| keys::auth(state, names));
-    let auth = auth.transpose()?;
+    let auth = keys::auth_of(state, key_names.as_ref(), concatenate, psk.as_ref())?;
     // For what the service lists as secure; the service itself is asked without it.
     let tls = psk.as_ref().map(|name| keys::tls(state, name));
     let tls = tls.transpose()?;
@@ -141,6 +142,10 @@ pub(super) fn config(discovery: &DiscoveryStatus) -> Value {
     }
     if let Some(names) = &discovery.options.key_names {
         names.put(&mut params);
+    }
+    let auth = discovery.options.auth.as_ref();
+    if auth.is_some_and(|auth| auth.concatenate) {
+        params.insert("secure_concatenation".into(), true.into());
     }
     options::show_recovery(discovery.options.recovery, &mut params);
     json!({"method": "bdev_nvme_start_discovery", "params": params})

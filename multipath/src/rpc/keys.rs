@@ -40,6 +40,28 @@ pub(super) fn auth(state: &State, names: &KeyNames) -> Result<HostAuth, RpcError
     })
 }
 
+/// With what to authenticate at an attach: `secure_concatenation` wants a key of it, and no other key for TLS.
+pub(super) fn auth_of(
+    state: &State,
+    names: Option<&KeyNames>,
+    concatenate: Option<bool>,
+    psk: Option<&String>,
+) -> Result<Option<HostAuth>, RpcError> {
+    let mut auth = names.map(|names| auth(state, names)).transpose()?;
+    if concatenate == Some(true) {
+        if psk.is_some() {
+            let text = "'secure_concatenation' makes a key of its own: it does not go with 'psk'";
+            return Err(RpcError::invalid_params(text));
+        }
+        let Some(auth) = &mut auth else {
+            let text = "'secure_concatenation' needs a 'dhchap_key'";
+            return Err(RpcError::invalid_params(text));
+        };
+        auth.concatenate = true;
+    }
+    Ok(auth)
+}
+
 /// Without a keyring there are no keys.
 #[cfg(not(feature = "auth"))]
 pub(super) fn auth(_: &State, names: &KeyNames) -> Result<HostAuth, RpcError> {

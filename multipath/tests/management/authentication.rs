@@ -408,16 +408,31 @@ fn discovery_with_keys() {
         "dhchap_key": "key1",
         "dhchap_ctrlr_key": "key2",
     });
-    w.call("bdev_nvme_start_discovery", params);
-    let agreed = agreed(&w);
-    assert!(
-        agreed.len() >= 3 && agreed.iter().all(|a| a.2),
-        "{agreed:?}"
-    );
-    let saved = w.call("framework_get_config", json!({"name": "bdev"}));
-    let calls = saved.as_array().unwrap().iter();
-    let mut calls = calls.filter(|c| c["method"] == "bdev_nvme_start_discovery");
-    assert_eq!(calls.next().unwrap()["params"]["dhchap_ctrlr_key"], "key2");
+    for concatenate in [false, true] {
+        let mut params = params.clone();
+        params["secure_concatenation"] = concatenate.into();
+        w.call("bdev_nvme_start_discovery", params);
+        let agreed = agreed(&w);
+        assert!(
+            agreed.len() >= 3 && agreed.iter().all(|a| a.2),
+            "{agreed:?}"
+        );
+        let status = w.target.status();
+        let controllers = status.subsystems[0].controllers.iter();
+        let mut qpairs = controllers.flat_map(|c| &c.qpairs);
+        assert!(qpairs.all(|qpair| qpair.secure == concatenate));
+        let saved = w.call("framework_get_config", json!({"name": "bdev"}));
+        let calls = saved.as_array().unwrap().iter();
+        let mut calls = calls.filter(|c| c["method"] == "bdev_nvme_start_discovery");
+        let saved = &calls.next().unwrap()["params"];
+        assert_eq!(saved["dhchap_ctrlr_key"], "key2");
+        assert_eq!(saved.get("secure_concatenation").is_some(), concatenate);
+        w.call("bdev_nvme_stop_discovery", json!({"name": "Found"}));
+    }
+    let mut both = params;
+    both["secure_concatenation"] = true.into();
+    both["psk"] = "key1".into();
+    assert_eq!(w.fail("bdev_nvme_start_discovery", both).0, -32602);
 }
 
 #[test]
