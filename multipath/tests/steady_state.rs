@@ -5,10 +5,14 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use pollux_multipath::{
-    Application, AttachRequest, Host, Io, Op, Policy, PollGroup, Selector, TransportId,
+    Application, AttachRequest, Host, Io, Op, Policy, PollGroup, QueueMessage, Queues, Selector,
+    TransportId,
 };
 use pollux_nvme_tcp::host::Digests;
 use pollux_nvme_tcp::target::{self, Backend};
@@ -160,6 +164,69 @@ fn run(paths: usize, mixed: bool, digests: Digests) -> Counted {
     counted.recv().unwrap()
 }
 
+/// Serves queues, and tells what its thread has allocated.
+struct Watched(Queues, Arc<AtomicU64>);
+
+impl Application for Watched {
+    type Message = QueueMessage;
+
+    fn on_message(&mut self, message: QueueMessage, group: &mut PollGroup, cx: &mut Context<'_>) {
+        self.0.on_message(message, group, cx);
+    }
+
+    fn poll(&mut self, group: &mut PollGroup, cx: &mut Context<'_>) -> Progress {
+        let progress = self.0.poll(group, cx);
+        self.1.store(ALLOCATIONS.get(), Ordering::Relaxed);
+        progress
+    }
+}
+
+/// Of I/O that another thread submits, half of it with futures: what the reactor allocates for it, once it goes.
+fn by_queue() -> u64 {
+    let mut group = Group::new();
+    let other = group.add_reactor(None, Idle::Yield);
+    let handle = target::install(&mut group, &[other]);
+    let reactor = group.add_reactor(None, Idle::Yield);
+    let allocations = Arc::new(AtomicU64::new(0));
+    let told = Arc::clone(&allocations);
+    let host = Host::builder()
+        .control(other)
+        .io(&[reactor])
+        .install(&mut group, move |n| Watched(Queues::new(n), told.clone()));
+    let memory = Backend::Memory { bytes: 4 << 20 };
+    let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
+    let path = TransportId::new(target.addr, nqn());
+    host.attach(AttachRequest::new("disk", path)).unwrap();
+    let volume = host.volume("diskn1").info().unwrap().id;
+    let (queue, mut completions) = host.queue(0, 32).unwrap();
+    let read = |buffer| Io::new(Op::Read, 64, 8, buffer);
+    let mut buffers: Vec<_> = (0..32).map(|_| vec![0; 8 * 512]).collect();
+    let mut rounds = |rounds: u64| {
+        for _ in 0..rounds {
+            let (mut pending, mut submitted) = (Vec::new(), 0);
+            while let Some(buffer) = buffers.pop() {
+                if buffers.len() % 2 == 0 {
+                    pending.push(queue.start(volume, read(buffer)).unwrap());
+                } else {
+                    queue.submit(volume, read(buffer)).unwrap();
+                    submitted += 1;
+                }
+            }
+            for pending in pending {
+                buffers.push(pending.wait().io.buffer);
+            }
+            for _ in 0..submitted {
+                let done = completions.wait(Duration::from_secs(60)).unwrap();
+                buffers.push(done.io.buffer);
+            }
+        }
+    };
+    rounds(200);
+    let before = allocations.load(Ordering::Relaxed);
+    rounds(1000);
+    allocations.load(Ordering::Relaxed) - before
+}
+
 /// One test after the other: each needs the cores for itself.
 #[test]
 fn an_io_allocates_nothing_and_shares_its_system_calls() {
@@ -170,6 +237,7 @@ fn an_io_allocates_nothing_and_shares_its_system_calls() {
         };
         assert_eq!(run(2, true, digests).allocations, 0, "{digests:?}");
     }
+    assert_eq!(by_queue(), 0, "by a queue");
     // Other work on the machine can only add receives that find nothing, while the target stands still: the
     // best of some runs tells what the host itself needs.
     let best = (0..20)
