@@ -100,6 +100,7 @@ mod request;
 pub mod rpc;
 mod status;
 mod transport_id;
+mod volume_disk;
 
 /// The flag of this crate's lines in the log.
 pub const LOG_FLAG: &str = "bdev_nvme";
@@ -130,3 +131,4 @@ pub use status::{
     ReactorVolumeStatus, VolumeStatus,
 };
 pub use transport_id::{TransportId, TransportIdError};
+pub use volume_disk::VolumeDisk;

@@ -19,12 +19,12 @@ pub(super) struct Bench {
 impl Bench {
     /// Opens a disk as in a simulation.
     pub(super) fn new(disk: &DiskRef) -> Self {
-        Self::opened(disk, Opening::new(0, None))
+        Self::opened(disk, Opening::new(0, 0, None))
     }
 
     /// Opens a disk as a reactor does that never sleeps.
     fn awake(disk: &DiskRef) -> Self {
-        Self::opened(disk, Opening::new(0, Some(Doorbell::new(|_| true))))
+        Self::opened(disk, Opening::new(0, 0, Some(Doorbell::new(|_| true))))
     }
 
     fn opened(disk: &DiskRef, opening: Opening) -> Self {
@@ -213,7 +213,7 @@ fn threads_change_nothing_for_a_reactor_that_stands_still() {
         ring.store(true, Ordering::Release);
         true
     });
-    let opening = Opening::new(0, Some(doorbell));
+    let opening = Opening::new(0, 0, Some(doorbell));
     let waker = opening.waker();
     let mut bench = Bench::opened(&disk.unwrap(), opening);
     // The reactor's clock stands still.

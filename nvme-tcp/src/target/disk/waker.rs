@@ -57,14 +57,20 @@ impl Waker {
 #[derive(Debug, Clone)]
 pub struct Opening {
     waker: Waker,
+    reactor: usize,
     simulated: bool,
 }
 
 impl Opening {
-    /// For the channel at this place of the reactor with this doorbell; in a simulation there is no way from threads to
-    /// reactors.
-    pub(in crate::target) fn new(channel: usize, doorbell: Option<Doorbell>) -> Self {
+    /// For the channel at this place of the reactor of this number, with this doorbell; in a simulation there is no way
+    /// from threads to reactors.
+    pub(in crate::target) fn new(
+        reactor: usize,
+        channel: usize,
+        doorbell: Option<Doorbell>,
+    ) -> Self {
         Self {
+            reactor,
             simulated: doorbell.is_none(),
             waker: Waker {
                 doorbell,
@@ -77,6 +83,11 @@ impl Opening {
     /// Has the channel polled.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    /// The number of the reactor in its group.
+    pub fn reactor(&self) -> usize {
+        self.reactor
     }
 
     /// Nothing may depend on how threads run: what takes long is done in [`submit`](super::DiskChannel::submit).

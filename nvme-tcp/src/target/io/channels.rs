@@ -267,7 +267,7 @@ impl Channels {
         let at = self.seats.iter().position(is_it).unwrap_or_else(|| {
             let free = self.seats.iter().position(Option::is_none);
             let at = free.unwrap_or(self.seats.len());
-            let opening = Opening::new(at, self.doorbell.clone());
+            let opening = Opening::new(cx.reactor_index(), at, self.doorbell.clone());
             let waker = opening.waker();
             let channel = disk.open(opening);
             let seat = Seat {
