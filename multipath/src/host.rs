@@ -295,15 +295,7 @@ impl VolumeHandle {
     /// # Errors
     /// [`HostError::NotFound`].
     pub fn info(&self) -> Result<VolumeInfo, HostError> {
-        let status = self.status()?;
-        Ok(VolumeInfo {
-            id: status.volume,
-            name: status.name,
-            nsid: status.nsid,
-            blocks: status.blocks,
-            // A block size is a power of two.
-            block_shift: u8::try_from(status.block_size.trailing_zeros()).unwrap_or(u8::MAX),
-        })
+        Ok(self.status()?.info())
     }
 
     /// Waits until it is there.

@@ -11,7 +11,7 @@ use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
 use crate::counters::IoCounters;
-use crate::ids::{ControllerId, VolumeId};
+use crate::ids::{ControllerId, VolumeId, VolumeInfo};
 use crate::options::AttachOptions;
 use crate::policy::Policy;
 use crate::transport_id::TransportId;
@@ -149,6 +149,20 @@ pub struct VolumeStatus {
     pub reactors: Vec<ReactorVolumeStatus>,
     /// The last path events, oldest first (rule B13.3).
     pub events: Vec<PathEvent>,
+}
+
+impl VolumeStatus {
+    /// What the volume is: its identity, by which I/O is submitted to it, and its size.
+    pub fn info(&self) -> VolumeInfo {
+        VolumeInfo {
+            id: self.volume,
+            name: self.name.clone(),
+            nsid: self.nsid,
+            blocks: self.blocks,
+            // A block size is a power of two.
+            block_shift: u8::try_from(self.block_size.trailing_zeros()).unwrap_or(u8::MAX),
+        }
+    }
 }
 
 /// What a controller says that it is, in Identify Controller, without padding.

@@ -242,10 +242,7 @@ impl DiskChannel for VolumeChannel {
     }
 
     fn poll(&mut self, done: &mut Vec<Done>, cx: &mut DiskContext<'_>) {
-        loop {
-            let Some((_, completions)) = &mut self.queue else {
-                break;
-            };
+        while let Some((_, completions)) = &mut self.queue {
             let polled = completions.poll_completion(&mut Context::from_waker(&self.waker));
             let Poll::Ready(completion) = polled else {
                 break;

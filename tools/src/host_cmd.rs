@@ -8,7 +8,7 @@ use pollux_multipath::{self as multipath, Application, Host, PollGroup};
 use pollux_nvme_tcp::host::{self, HostIdentity};
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_reactor::rpc::{self, Methods};
-use pollux_reactor::{Context, Group, Progress, StartError};
+use pollux_reactor::{Context, Group, Progress};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -17,7 +17,7 @@ use crate::manage::{self, ManageArgs};
 use crate::target_args::{Cores, IdlePolicy};
 
 /// The longest that controllers may take to be told good-bye.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 
 const EXAMPLES: &str = "\
 Example:
@@ -70,16 +70,8 @@ pub fn run(args: &HostArgs) -> anyhow::Result<()> {
     let flags = [multipath::LOG_FLAG, host::LOG_FLAG, rpc::LOG_FLAG];
     let log = args.manage.start_log(&flags)?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
-    let cores: Vec<Option<usize>> = match &args.cores {
-        Some(cores) => cores.0.iter().copied().map(Some).collect(),
-        None => vec![None],
-    };
-    let idle = IdlePolicy::choose(args.idle, args.cores.is_some());
     let mut group = Group::new();
-    let reactors: Vec<usize> = cores
-        .into_iter()
-        .map(|core| group.add_reactor(core, idle))
-        .collect();
+    let reactors = IdlePolicy::add_reactors(&mut group, args.cores.as_ref(), args.idle);
     let mut identity = HostIdentity::random();
     if let Some(nqn) = &args.hostnqn {
         identity.nqn = nqn.clone();
@@ -93,10 +85,7 @@ pub fn run(args: &HostArgs) -> anyhow::Result<()> {
     multipath::rpc::register(&mut methods, host.clone());
     let stop = signals.handle();
     let failure = args.manage.add_server(methods, &log, &mut group, 0, stop)?;
-    let running = group.start().map_err(|error| match error {
-        StartError::NoSuchCore { .. } => UsageError(format!("--cores: {error}")).into(),
-        error => anyhow::Error::new(error),
-    })?;
+    let running = group.start().map_err(manage::start_error)?;
 
     signals.forever().next();
     host.shut_down_within(SHUTDOWN_MAX);

@@ -10,6 +10,7 @@ mod manage;
 mod paths_cmd;
 mod probe;
 mod rpc_cmd;
+mod run_cmd;
 mod sim;
 mod target_args;
 mod target_cmd;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Target(Box<target_args::TargetArgs>),
     Host(Box<host_cmd::HostArgs>),
+    Run(Box<run_cmd::RunArgs>),
     Rpc(rpc_cmd::RpcArgs),
     Paths(paths_cmd::PathsArgs),
     Identify(Box<identify_cmd::IdentifyArgs>),
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Target(args) => target_cmd::run(*args),
         Command::Host(args) => host_cmd::run(&args),
+        Command::Run(args) => run_cmd::run(&args),
         Command::Rpc(args) => rpc_cmd::run(&args),
         Command::Paths(args) => paths_cmd::run(&args),
         Command::Identify(args) => identify_cmd::run(&args),

@@ -10,7 +10,7 @@ use pollux_multipath::TransportId;
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::target::{Backend, FileEngine};
-use pollux_reactor::Idle;
+use pollux_reactor::{Group, Idle};
 
 use crate::manage::ManageArgs;
 use crate::target_hosts::AllowArgs;
@@ -130,8 +130,24 @@ pub enum IdlePolicy {
 const PARK_AFTER: Duration = Duration::from_micros(100);
 
 impl IdlePolicy {
+    /// Adds a reactor for each of these cores, or one wherever the system puts it.
+    pub fn add_reactors(
+        group: &mut Group,
+        cores: Option<&Cores>,
+        asked: Option<Self>,
+    ) -> Vec<usize> {
+        let idle = Self::choose(asked, cores.is_some());
+        match cores {
+            None => vec![group.add_reactor(None, idle)],
+            Some(Cores(cores)) => {
+                let cores = cores.iter().map(|&core| Some(core));
+                cores.map(|core| group.add_reactor(core, idle)).collect()
+            }
+        }
+    }
+
     /// What was asked for; else to spin on cores that were chosen, and to park on others.
-    pub fn choose(asked: Option<Self>, on_chosen_cores: bool) -> Idle {
+    fn choose(asked: Option<Self>, on_chosen_cores: bool) -> Idle {
         match (asked, on_chosen_cores) {
             (Some(Self::Spin), _) | (None, true) => Idle::Spin,
             (Some(Self::Yield), _) => Idle::Yield,

@@ -11,8 +11,8 @@ use pollux_nvme_tcp::target::{
     TargetRequest,
     rpc::{register, register_with},
 };
+use pollux_reactor::Group;
 use pollux_reactor::rpc::{self, Methods};
-use pollux_reactor::{Group, StartError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -38,14 +38,8 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
     // Before anything is ready, so that no signal is lost.
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
 
-    let cores: Vec<Option<usize>> = match &args.cores {
-        Some(cores) => cores.0.iter().copied().map(Some).collect(),
-        None => vec![None],
-    };
-    let idle = IdlePolicy::choose(args.idle, args.cores.is_some());
     let mut group = Group::new();
-    let cores = cores.into_iter();
-    let reactors: Vec<_> = cores.map(|core| group.add_reactor(core, idle)).collect();
+    let reactors = IdlePolicy::add_reactors(&mut group, args.cores.as_ref(), args.idle);
     let handle = target::install(&mut group, &reactors);
     let namespaces = args.namespace.iter();
     let mut namespaces: Vec<_> = namespaces
@@ -68,10 +62,7 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
     };
     // Asked before anything runs: the calls of a configuration file come after and find it.
     let asked = ask(&handle, args, access.hosts, namespaces);
-    let running = group.start().map_err(|error| match error {
-        StartError::NoSuchCore { .. } => UsageError(format!("--cores: {error}")).into(),
-        error => anyhow::Error::new(error),
-    })?;
+    let running = group.start().map_err(manage::start_error)?;
 
     configured(&handle, args, &asked)?;
     signals.forever().next();

@@ -23,6 +23,8 @@ mod paths;
 mod policy;
 mod volumes;
 
+pub use self::volumes::find_disk;
+
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::rpc::{Answer, Call, MethodResult, Methods, ModuleMethods, RpcError};
 use serde_json::Value;

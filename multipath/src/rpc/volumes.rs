@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use pollux_nvme_tcp::target::DiskRef;
+use pollux_nvme_tcp::target::rpc::{FindDisk, ForeignDisk};
 use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::paths::chosen;
 use super::{Module, State, address, ana_name, error, forward, no_volume, policy};
-use crate::request::HostRequest;
+use crate::host::Host;
+use crate::queue::QueueMessage;
+use crate::request::{HostRequest, Reply};
 use crate::status::{NotificationKind, VolumeStatus};
+use crate::volume_disk::VolumeDisk;
 
 /// The methods of this room.
 pub(super) fn methods(module: Module<'_>) -> Module<'_> {
@@ -184,4 +189,26 @@ fn type_of(kind: NotificationKind) -> &'static str {
         NotificationKind::Removed => "bdev_unregister",
         NotificationKind::Resized => "bdev_resize",
     }
+}
+
+/// Finds the volumes of `host` as disks, for [`target::rpc::register_beside`](pollux_nvme_tcp::target::rpc::register_beside):
+/// a namespace made of one is served here, and its blocks are behind the paths of the volume. Its UUID is the volume's, or
+/// one that follows from its name.
+pub fn find_disk(host: Host<QueueMessage>) -> FindDisk {
+    Box::new(move |name, found| {
+        let (name, host) = (name.to_owned(), host.clone());
+        let volumes = host.clone();
+        let reply: Reply<Vec<VolumeStatus>> = Box::new(move |answer| {
+            let volume = answer
+                .ok()
+                .and_then(|list| list.into_iter().find(|volume| volume.name == name));
+            found(volume.map(|volume| ForeignDisk {
+                block_size: volume.block_size,
+                uuid: volume.ids.uuid.or(volume.ids.nguid).map(Uuid::from_bytes),
+                disk: DiskRef::new(VolumeDisk::new(&host, volume.info())),
+            }));
+        });
+        // One that has stopped drops it, and with it the call that waits.
+        drop(volumes.request(HostRequest::Volumes(reply)));
+    })
 }

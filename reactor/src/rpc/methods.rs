@@ -197,7 +197,9 @@ struct Method {
 #[derive(Default)]
 pub struct Methods {
     states: Vec<Box<dyn Any + Send>>,
-    methods: BTreeMap<&'static str, Method>,
+    /// Of each name the methods of the modules that have it: one, unless they are joined.
+    methods: BTreeMap<&'static str, Vec<Method>>,
+    is_joined: bool,
     /// Subsystems in the order in which their configuration is to be loaded, with the method that gives it.
     subsystems: Vec<(&'static str, Method)>,
     files: Option<FilesUnder>,
@@ -207,6 +209,33 @@ impl Methods {
     /// No methods but those that every server has.
     pub fn new() -> Methods {
         Methods::default()
+    }
+
+    /// The same, for modules that have methods of the same names, such as those of a host and of a target: a call goes to
+    /// all that have the method, and their answers are joined. Lists become one list; what one module does not know
+    /// (ENODEV) another one may; any other error of one is the answer. So are the subsystems of the configuration.
+    pub fn joined() -> Methods {
+        Methods {
+            is_joined: true,
+            ..Methods::default()
+        }
+    }
+
+    /// Leaves a method that several modules have to the last of them that was added.
+    pub fn leave_to_last(&mut self, name: &str) {
+        if let Some(methods) = self.methods.get_mut(name) {
+            methods.drain(..methods.len() - 1);
+        }
+    }
+
+    fn add(&mut self, name: &'static str, method: Method) {
+        let methods = self.methods.entry(name).or_default();
+        let is_other = |m: &Method| m.module != method.module;
+        match self.is_joined {
+            true => methods.retain(is_other),
+            false => methods.clear(),
+        }
+        methods.push(method);
     }
 
     /// Adds a module with `state`; its methods are added to what is returned.
@@ -235,15 +264,20 @@ impl Methods {
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = (&'static str, Phase)> {
-        self.methods.iter().map(|(&name, m)| (name, m.phase))
+        self.methods
+            .iter()
+            .filter_map(|(&name, m)| Some((name, m.first()?.phase)))
     }
 
     pub(super) fn subsystems(&self) -> impl Iterator<Item = &'static str> {
-        self.subsystems.iter().map(|&(name, _)| name)
+        let all = self.subsystems.iter().enumerate();
+        let first = all
+            .filter(|(n, (name, _))| self.subsystems[..*n].iter().all(|(other, _)| other != name));
+        first.map(|(_, &(name, _))| name)
     }
 
     pub(super) fn phase(&self, name: &str) -> Option<Phase> {
-        self.methods.get(name).map(|m| m.phase)
+        self.methods.get(name)?.first().map(|m| m.phase)
     }
 
     /// Methods open no files but these.
@@ -251,27 +285,37 @@ impl Methods {
         self.files = Some(files);
     }
 
-    /// Calls a method; false if there is none of that name.
+    /// How many modules have a method of this name.
+    pub(super) fn having(&self, name: &str) -> usize {
+        self.methods.get(name).map_or(0, Vec::len)
+    }
+
+    /// How many modules have part of the configuration of a subsystem.
+    pub(super) fn configuring(&self, name: &str) -> usize {
+        self.subsystems.iter().filter(|(n, _)| *n == name).count()
+    }
+
+    /// Calls a method of the nth module that has one of that name.
     pub(super) fn call(
         &mut self,
-        name: &str,
+        (name, nth): (&str, usize),
         mut params: Params,
         request: u64,
         post: &Post,
-    ) -> bool {
+    ) {
         params.confine_files(self.files.clone());
-        let method = self.methods.get(name);
-        method
-            .map(|m| m.call(&mut self.states, params, request, post))
-            .is_some()
+        let method = self.methods.get(name).and_then(|methods| methods.get(nth));
+        if let Some(method) = method {
+            method.call(&mut self.states, params, request, post);
+        }
     }
 
-    /// Asks for the configuration of a subsystem; false if there is none of that name.
-    pub(super) fn configuration(&mut self, name: &str, request: u64, post: &Post) -> bool {
-        let subsystem = self.subsystems.iter().find(|(n, _)| *n == name);
-        subsystem
-            .map(|(_, m)| m.call(&mut self.states, Params::default(), request, post))
-            .is_some()
+    /// Asks the nth module that has part of it for the configuration of a subsystem.
+    pub(super) fn configuration(&mut self, (name, nth): (&str, usize), request: u64, post: &Post) {
+        let mut subsystems = self.subsystems.iter().filter(|(n, _)| *n == name);
+        if let Some((_, method)) = subsystems.nth(nth) {
+            method.call(&mut self.states, Params::default(), request, post);
+        }
     }
 
     pub(super) fn run(&mut self, module: usize, job: Job) {
@@ -317,10 +361,11 @@ pub struct ModuleMethods<'a, S> {
 }
 
 impl<S: Send + 'static> ModuleMethods<'_, S> {
-    /// Adds a method. A later one of the same name takes its place.
+    /// Adds a method. A later one of the same name takes its place, unless it is of another module and the methods are
+    /// [joined](Methods::joined).
     pub fn method(self, name: &'static str, phase: Phase, handler: Handler<S>) -> Self {
         let method = self.bind(phase, handler);
-        self.methods.methods.insert(name, method);
+        self.methods.add(name, method);
         self
     }
 
@@ -335,7 +380,7 @@ impl<S: Send + 'static> ModuleMethods<'_, S> {
     ) -> Self {
         let mut method = self.bind(phase, handler);
         method.address = Some(Place::new(object));
-        self.methods.methods.insert(name, method);
+        self.methods.add(name, method);
         self
     }
 

@@ -53,6 +53,7 @@ mod connection;
 mod endpoint;
 mod error;
 mod files;
+mod join;
 mod methods;
 mod names;
 mod params;

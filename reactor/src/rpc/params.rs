@@ -9,7 +9,7 @@ use super::error::RpcError;
 use super::files::FilesUnder;
 
 /// The named parameters of a request.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Params {
     /// Where they stand, for errors: empty, or the path of an object with a dot at its end.
     place: String,

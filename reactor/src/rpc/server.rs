@@ -14,6 +14,7 @@ use super::connection::{Connection, Filled, Next};
 use super::endpoint::{self, EndpointError, SocketFile};
 use super::error::RpcError;
 use super::files::FilesUnder;
+use super::join::Join;
 use super::methods::{Event, Methods, Phase, Post, RpcMessage};
 use super::params::Params;
 use super::request::{self, Entry, Request, Requests};
@@ -78,6 +79,7 @@ impl Server {
                 listeners: Vec::new(),
                 clients: BTreeMap::new(),
                 pending: BTreeMap::new(),
+                joins: BTreeMap::new(),
                 batches: BTreeMap::new(),
                 last_id: 0,
                 accept_again: None,
@@ -204,6 +206,11 @@ enum Origin {
         batch: Option<u64>,
     },
     Config(Box<ConfigCall>),
+    /// The answer of one of several modules to this request.
+    Part {
+        of: u64,
+        nth: usize,
+    },
 }
 
 /// A batch that is not answered yet.
@@ -240,6 +247,8 @@ pub(super) struct RpcService {
     listeners: Vec<(Listener, Option<Arc<Token>>)>,
     clients: BTreeMap<u64, Connection>,
     pending: BTreeMap<u64, Origin>,
+    /// Requests that several modules answer together.
+    joins: BTreeMap<u64, Join>,
     batches: BTreeMap<u64, Batch>,
     last_id: u64,
     /// Nobody is accepted before.
@@ -466,9 +475,32 @@ impl RpcService {
             }
             Some(_) => {}
         }
-        self.rung = true;
-        self.methods.call(method, params, key, &self.post);
+        self.call_all(method, &params, key);
         Ok(None)
+    }
+
+    /// Calls the method of every module that has it; the answer comes by an event.
+    fn call_all(&mut self, method: &str, params: &Params, key: u64) {
+        self.rung = true;
+        let modules = self.methods.having(method);
+        for (nth, key) in self.parts(modules, key) {
+            let params = params.clone();
+            self.methods.call((method, nth), params, key, &self.post);
+        }
+    }
+
+    /// The request under which each of several modules is asked, of which the answers are that of `key`.
+    fn parts(&mut self, modules: usize, key: u64) -> Vec<(usize, u64)> {
+        if modules == 1 {
+            return vec![(0, key)];
+        }
+        self.joins.insert(key, Join::new(modules));
+        let parts = (0..modules).map(|nth| {
+            let part = self.new_id();
+            self.pending.insert(part, Origin::Part { of: key, nth });
+            (nth, part)
+        });
+        parts.collect()
     }
 
     /// The methods that every server has; `None`: it is none of them.
@@ -526,13 +558,17 @@ impl RpcService {
         let name: String = params.required("name")?;
         params.unused::<bool>(&["with_batches"])?;
         params.finish()?;
-        self.rung = true;
-        if self.methods.configuration(&name, key, &self.post) {
-            return Ok(None);
+        let modules = self.methods.configuring(&name);
+        if modules == 0 {
+            return Err(RpcError::invalid_params(format!(
+                "subsystem '{name}' not found"
+            )));
         }
-        Err(RpcError::invalid_params(format!(
-            "subsystem '{name}' not found"
-        )))
+        self.rung = true;
+        for (nth, key) in self.parts(modules, key) {
+            self.methods.configuration((&name, nth), key, &self.post);
+        }
+        Ok(None)
     }
 
     fn start_init(&mut self, key: u64) -> Result<Option<Value>, RpcError> {
@@ -557,10 +593,12 @@ impl RpcService {
         let params = Params::new(call.params.clone());
         let method = call.method.clone();
         self.pending.insert(key, Origin::Config(Box::new(call)));
-        self.rung = true;
         // Its name was looked up when the configuration was given.
-        let is_there = self.methods.call(&method, params, key, &self.post);
-        assert!(is_there, "there is no method '{method}' any more");
+        assert!(
+            self.methods.contains(&method),
+            "there is no method '{method}' any more"
+        );
+        self.call_all(&method, &params, key);
     }
 
     fn finish_start(&mut self, result: Result<(), ConfigError>) {
@@ -589,6 +627,7 @@ impl RpcService {
         let (client, id, batch) = match self.pending.remove(&key) {
             None => unreachable!("request {key} is answered twice"),
             Some(Origin::Config(call)) => return self.on_config_answer(&call, result),
+            Some(Origin::Part { of, nth }) => return self.answer_part(of, nth, result),
             Some(Origin::Client { client, id, batch }) => (client, id, batch),
         };
         let text = id.map(|id| answer_text(&id, &result));
@@ -609,6 +648,17 @@ impl RpcService {
             }
         };
         self.post_answer(client, text);
+    }
+
+    /// One of several modules has answered.
+    fn answer_part(&mut self, key: u64, nth: usize, result: Result<Value, RpcError>) {
+        let Some(join) = self.joins.get_mut(&key) else {
+            unreachable!("request {key} is answered by more modules than were asked");
+        };
+        if let Some(answer) = join.put(nth, result) {
+            self.joins.remove(&key);
+            self.answer(key, answer);
+        }
     }
 
     /// The client may have gone meanwhile: then nobody reads the answer.

@@ -8,13 +8,14 @@ use std::sync::mpsc;
 
 use anyhow::Context;
 use clap::Args;
-use pollux_reactor::Group;
 use pollux_reactor::logging::{self, Level, Logging};
 use pollux_reactor::rpc::{Config, ConfigError, FilesUnder, Methods, Server, observe};
+use pollux_reactor::{self as reactor, Group};
 use signal_hook::iterator::Handle;
 
 pub use self::client::ClientArgs;
 use self::client::read_token;
+use crate::UsageError;
 
 /// Options of management.
 #[derive(Debug, Args)]
@@ -124,6 +125,14 @@ impl ManageArgs {
         });
         server.install(group, reactor);
         Ok(failure)
+    }
+}
+
+/// Why reactors do not start, and whether the command line is to blame.
+pub fn start_error(error: reactor::StartError) -> anyhow::Error {
+    match error {
+        reactor::StartError::NoSuchCore { .. } => UsageError(format!("--cores: {error}")).into(),
+        error => anyhow::Error::new(error),
     }
 }
 

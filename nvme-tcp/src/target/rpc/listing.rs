@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
 use super::disks::stacked;
-use super::disks::{Disks, Kind, NamedDisk};
+use super::disks::{Disks, ENODEV, Kind, NamedDisk};
 use super::{Module, State};
 
 /// The methods of this room.
@@ -29,6 +29,7 @@ fn calls(disk: &NamedDisk) -> Vec<Value> {
     let method = match &disk.kind {
         Kind::Malloc => "bdev_malloc_create",
         Kind::Null => "bdev_null_create",
+        Kind::Foreign => return Vec::new(),
         Kind::Aio { path, shared } => {
             put_file(&mut params, path, *shared);
             "bdev_aio_create"
@@ -63,9 +64,14 @@ fn get_bdevs(state: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.finish()?;
     if let Some(name) = name {
         let disk = state.disks.find(&name)?;
+        if matches!(disk.kind, Kind::Foreign) {
+            return Err(RpcError::errno(ENODEV));
+        }
         return Ok(Answer::Now(vec![show(disk)].into()));
     }
-    Ok(Answer::Now(state.disks.list.iter().map(show).collect()))
+    let own = |disk: &&NamedDisk| !matches!(disk.kind, Kind::Foreign);
+    let disks = state.disks.list.iter().filter(own);
+    Ok(Answer::Now(disks.map(show).collect()))
 }
 
 fn show_file(disk: &NamedDisk, path: &Path, shared: bool) -> Value {
@@ -82,7 +88,7 @@ fn show(disk: &NamedDisk) -> Value {
         Kind::Uring { path, shared } => json!({"uring": show_file(disk, path, *shared)}),
         Kind::Delay { base, latencies } => stacked::show_delay(&disk.name, base, latencies),
         Kind::Error { base, .. } => json!({"error_disk": {"base_bdev": base}}),
-        Kind::Malloc | Kind::Null => json!({}),
+        Kind::Malloc | Kind::Null | Kind::Foreign => json!({}),
     };
     json!({
         "name": disk.name,

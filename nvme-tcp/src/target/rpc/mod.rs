@@ -7,6 +7,7 @@ mod address;
 mod config;
 mod disks;
 mod flags;
+mod foreign;
 mod hosts;
 mod iostat;
 mod listeners;
@@ -17,7 +18,9 @@ mod status;
 mod subsystems;
 mod transport;
 
-use pollux_reactor::rpc::{Answer, Call, MethodResult, Methods, ModuleMethods, Params, RpcError};
+use pollux_reactor::rpc::{
+    Answer, Call, Mail, MethodResult, Methods, ModuleMethods, Params, Responder, RpcError,
+};
 use serde_json::{Map, Value};
 
 use std::net::SocketAddr;
@@ -26,6 +29,7 @@ use std::time::Duration;
 use self::disks::Disks;
 use self::disks::{resize, stacked};
 pub use self::flags::register_with;
+pub use self::foreign::{FindDisk, ForeignDisk, register_beside};
 use crate::auth::{Keyring, PolicyNames};
 use crate::spec::nqn::Nqn;
 use crate::target::control::handle::TargetHandle;
@@ -51,6 +55,8 @@ struct State {
     /// What hosts that authenticate may choose from.
     auth: PolicyNames,
     disks: Disks,
+    /// Finds disks that have no method here.
+    foreign: Option<FindDisk>,
     #[cfg(feature = "auth")]
     keyring: Keyring,
 }
@@ -79,6 +85,7 @@ impl State {
             retry_delays: [0; 3],
             auth: PolicyNames::default(),
             disks: Disks::default(),
+            foreign: None,
             #[cfg(feature = "auth")]
             keyring,
         }
@@ -136,13 +143,22 @@ fn forward_then<A: Send + 'static>(
     request: TargetRequest<A>,
     then: impl FnOnce(&mut State, Result<A, RpcError>) -> Result<Value, RpcError> + Send + 'static,
 ) -> MethodResult {
-    let responder = call.responder()?;
-    let mail = call.mail.clone();
+    let way = (call.responder()?, call.mail.clone());
+    send_then(state, way, request, then);
+    Ok(Answer::Later)
+}
+
+/// As [`forward_then`], for a call whose method has returned.
+fn send_then<A: Send + 'static>(
+    state: &State,
+    (responder, mail): (Responder, Mail<State>),
+    request: TargetRequest<A>,
+    then: impl FnOnce(&mut State, Result<A, RpcError>) -> Result<Value, RpcError> + Send + 'static,
+) {
     state.target.request(request, move |answer| {
         let answer = answer.map_err(error);
         mail.run(move |state| responder.answer(then(state, answer)));
     });
-    Ok(Answer::Later)
 }
 
 /// Takes the time that a removal may take: 0 or none is no limit.

@@ -1,10 +1,11 @@
 //! Namespaces of subsystems.
 
-use pollux_reactor::rpc::{Call, MethodResult, Params, Phase, RpcError};
+use pollux_reactor::rpc::{Answer, Call, Mail, MethodResult, Params, Phase, Responder, RpcError};
 use uuid::Uuid;
 
+use super::disks::NamedDisk;
 use super::hosts::host;
-use super::{Module, State, done, forward, forward_removal, forward_then, subsystem, take_limit};
+use super::{Module, State, done, forward, forward_removal, send_then, subsystem, take_limit};
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::config::NamespaceConfig;
 use crate::target::control::request::TargetRequest;
@@ -41,26 +42,68 @@ fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
     namespace.finish()?;
     params.finish()?;
 
-    let disk = state.disks.claim(&name, &nqn)?;
-    let config = NamespaceConfig {
-        uuid: Some(uuid.unwrap_or(disk.uuid)),
-        nguid,
-        eui64,
-        ana_group,
-        auto_visible,
-        ..NamespaceConfig::new(disk.backend(), disk.block_size)
+    let wanted = Wanted {
+        nqn,
+        nsid,
+        name,
+        of_disk: move |disk: &NamedDisk| NamespaceConfig {
+            uuid: Some(uuid.unwrap_or(disk.uuid)),
+            nguid,
+            eui64,
+            ana_group,
+            auto_visible,
+            ..NamespaceConfig::new(disk.backend(), disk.block_size)
+        },
     };
-    let request = TargetRequest::add_namespace(nqn, nsid, config);
-    forward_then(state, call, request, move |state, answer| match answer {
-        Ok(nsid) => {
-            state.disks.confirm(&name, nsid);
-            Ok(nsid.into())
-        }
-        Err(error) => {
-            state.disks.release(|user| user.disk == name);
-            Err(error)
-        }
-    })
+    let way = (call.responder()?, call.mail.clone());
+    if !state.is_foreign(&wanted.name) {
+        add_wanted(state, way, wanted);
+        return Ok(Answer::Later);
+    }
+    let mail = call.mail.clone();
+    let name = wanted.name.clone();
+    state.find_foreign(name, way, move |state, responder, found| match found {
+        Ok(()) => add_wanted(state, (responder, mail), wanted),
+        Err(error) => responder.answer(Err(error)),
+    });
+    Ok(Answer::Later)
+}
+
+/// A namespace that is to be made of the disk of this name.
+struct Wanted<F> {
+    nqn: Nqn,
+    nsid: Option<u32>,
+    name: String,
+    of_disk: F,
+}
+
+/// Makes it.
+fn add_wanted(
+    state: &mut State,
+    (responder, mail): (Responder, Mail<State>),
+    wanted: Wanted<impl FnOnce(&NamedDisk) -> NamespaceConfig>,
+) {
+    let name = wanted.name;
+    let config = match state.disks.claim(&name, &wanted.nqn) {
+        Ok(disk) => (wanted.of_disk)(disk),
+        Err(error) => return responder.answer(Err(error)),
+    };
+    let request = TargetRequest::add_namespace(wanted.nqn, wanted.nsid, config);
+    send_then(
+        state,
+        (responder, mail),
+        request,
+        move |state, answer| match answer {
+            Ok(nsid) => {
+                state.disks.confirm(&name, nsid);
+                Ok(nsid.into())
+            }
+            Err(error) => {
+                state.disks.release(|user| user.disk == name);
+                Err(error)
+            }
+        },
+    );
 }
 
 pub(super) fn take_uuid(params: &mut Params) -> Result<Option<Uuid>, RpcError> {

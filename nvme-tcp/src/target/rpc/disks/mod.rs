@@ -63,6 +63,8 @@ pub(super) enum Kind {
         base: String,
         latencies: Arc<Latencies>,
     },
+    /// Somebody else has it, who lists and saves it; it is here while a namespace is made of it.
+    Foreign,
     /// Another disk, with errors.
     Error {
         base: String,
@@ -78,6 +80,7 @@ impl Kind {
             Kind::Aio { .. } => "AIO disk",
             Kind::Uring { .. } => "URING bdev",
             Kind::Delay { .. } => "delay",
+            Kind::Foreign => "disk of another module",
             Kind::Error { .. } => "Error Injection Disk",
         }
     }
@@ -174,6 +177,9 @@ impl Disks {
         for disk in &mut self.list {
             disk.user.take_if(|user| of(user));
         }
+        let is_left = |disk: &NamedDisk| disk.user.is_some() || disk.over.is_some();
+        self.list
+            .retain(|disk| !matches!(disk.kind, Kind::Foreign) || is_left(disk));
     }
 
     /// Name of the disk that a namespace is made of.
@@ -277,7 +283,7 @@ fn open(backend: &Backend) -> Result<DiskRef, RpcError> {
 
 /// A host takes a disk that comes back for the same only if its UUID is the same. That of a file or a null disk
 /// follows from its name, so that it outlives a restart; memory does not outlive one.
-fn default_uuid(kind: &Kind, name: &str) -> Uuid {
+pub(super) fn default_uuid(kind: &Kind, name: &str) -> Uuid {
     if matches!(kind, Kind::Malloc) {
         return Uuid::new_v4();
     }
