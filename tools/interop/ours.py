@@ -427,6 +427,27 @@ class OurShell:
         pairs = (one.split("=") for one in self.run("volumes").split())
         return {name: int(size) for name, size in pairs}
 
+    def gateway(self, addresses: list[tuple[str, int]], behind: "OurTarget") -> "OurTarget":
+        """Starts `pollux run`: namespace 1 of `behind`, by all of its paths, is namespace 1 here."""
+        path = self.socket_path()
+        process = self.start("pollux", "run", "-r", str(path))
+        gateway = OurTarget(process, Rpc(path), addresses)
+        gateway.rpc.wait_ready(process)
+        for traddr, port in behind.addresses:
+            gateway.rpc.call(
+                "bdev_nvme_attach_controller",
+                name="Behind",
+                trtype="tcp",
+                adrfam="ipv4",
+                traddr=traddr,
+                trsvcid=str(port),
+                subnqn=NQN,
+                multipath="multipath",
+            )
+        gateway.create()
+        gateway.add_namespace(1, "Behindn1")
+        return gateway
+
 
 class OurHost:
     """A host of ours that is managed by RPC."""
@@ -490,9 +511,10 @@ class OurTarget:
             method = {"memory": "bdev_malloc_create", "null": "bdev_null_create"}[kind]
             self.rpc.call(method, name=name, num_blocks=blocks, block_size=512)
 
-    def add_namespace(self, nsid: int) -> None:
-        """Adds `bdevN` as namespace N."""
-        namespace = {"bdev_name": f"bdev{nsid}", "nsid": nsid, "uuid": namespace_uuid(nsid)}
+    def add_namespace(self, nsid: int, bdev: str | None = None) -> None:
+        """Adds `bdevN`, or another one, as namespace N."""
+        name = bdev or f"bdev{nsid}"
+        namespace = {"bdev_name": name, "nsid": nsid, "uuid": namespace_uuid(nsid)}
         added = self.rpc.call("nvmf_subsystem_add_ns", nqn=NQN, namespace=namespace)
         if added != nsid:
             raise ProgramFailed(f"namespace {nsid} was added as {added}")

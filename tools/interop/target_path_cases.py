@@ -3,7 +3,7 @@
 import time
 
 import ours
-from bench import Bench
+from bench import Bench, free_port
 from guest import wait_until
 from kernel_host import HOST_NQN, Fio, FioRun, KernelHost
 from ours import MIB, NAMESPACE_MIB
@@ -94,6 +94,30 @@ def ana_all_paths(bench: Bench) -> None:
     equal("I/Os done without a path", bench.initiator.ios(disk) - before, 0)
     for path in (1, 0):
         target.set_ana(path, "optimized")
+    finish(run)
+
+
+@case("target", "gateway")
+def gateway(bench: Bench) -> None:
+    """Between the kernel's host and a target is a gateway. The paths behind it come and go, those in front stay, and at the
+    end one in front goes as well: no I/O fails."""
+    ports = [("127.0.0.1", free_port("127.0.0.1")) for _ in range(2)]
+    behind = bench.programs.target(ports, "memory", managed=True)
+    front = bench.programs.gateway(bench.our_ports, behind)
+    for address in bench.our_ports:
+        bench.initiator.connect(address, "")
+    device = bench.initiator.device(1)
+    bench.initiator.wait_paths(device, 2)
+    run = load(bench, device, 6)
+    for turn in range(10):
+        behind.set_ana(turn % 2, "inaccessible")
+        time.sleep(0.1)
+        behind.set_ana(turn % 2, "optimized")
+    behind.remove_listener(0)
+    time.sleep(0.5)
+    behind.add_listener(0)
+    front.set_ana(0, "inaccessible")
+    wait_ana(bench, device, 0, "inaccessible")
     finish(run)
 
 

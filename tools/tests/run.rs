@@ -108,6 +108,9 @@ fn a_gateway_comes_back_from_its_configuration() {
     let malloc = json!({"name": "Malloc0", "num_blocks": 2048, "block_size": 512});
     one.call("bdev_malloc_create", malloc);
     assert_eq!(one.names(), ["Malloc0", "Nvme0n1"]);
+    // So are their counters.
+    let iostat = one.call("bdev_get_iostat", json!({}));
+    assert_eq!(iostat["bdevs"].as_array().map(Vec::len), Some(2));
     // What one half does not know the other one may, and what neither knows is an error.
     for name in ["Malloc0", "Nvme0n1"] {
         let found = one.call("bdev_get_bdevs", json!({"name": name}));

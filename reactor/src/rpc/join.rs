@@ -34,38 +34,52 @@ impl Join {
     }
 }
 
-/// Lists become one list, with what is in several of them once; of other results the first stands for all. What one module
-/// does not know another one may. Any other error is the answer.
+/// What one module does not know another one may. Any other error is the answer.
 fn joined(answers: Vec<Result<Value, RpcError>>) -> Result<Value, RpcError> {
-    let mut results = Vec::new();
+    let mut all = None;
     let mut unknown = None;
     for answer in answers {
         match answer {
-            Ok(result) => results.push(result),
+            Ok(result) => {
+                all = Some(match all {
+                    None => result,
+                    Some(before) => merged(before, result),
+                });
+            }
             Err(error) if error.code == ENODEV => unknown = unknown.or(Some(error)),
             Err(error) => return Err(error),
         }
     }
-    let mut results = results.into_iter();
-    let first = match (results.next(), unknown) {
-        (Some(Value::Array(mut list)), _) => {
-            for result in results {
-                let Value::Array(more) = result else {
-                    continue;
-                };
-                for one in more {
-                    if !list.contains(&one) {
-                        list.push(one);
-                    }
+    match (all, unknown) {
+        (None, Some(error)) => Err(error),
+        (all, _) => Ok(all.unwrap_or_default()),
+    }
+}
+
+/// Lists become one list, with what is in both of them once; objects have the members of both. Of anything else the first
+/// stands for both.
+fn merged(first: Value, second: Value) -> Value {
+    match (first, second) {
+        (Value::Array(mut list), Value::Array(more)) => {
+            for one in more {
+                if !list.contains(&one) {
+                    list.push(one);
                 }
             }
-            Value::Array(list)
+            list.into()
         }
-        (Some(first), _) => first,
-        (None, Some(error)) => return Err(error),
-        (None, None) => Value::Null,
-    };
-    Ok(first)
+        (Value::Object(mut object), Value::Object(more)) => {
+            for (name, value) in more {
+                let value = match object.get_mut(&name) {
+                    None => value,
+                    Some(before) => merged(before.take(), value),
+                };
+                object.insert(name, value);
+            }
+            object.into()
+        }
+        (first, _) => first,
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +98,13 @@ mod tests {
                 Ok(json!([1, 2, 3])),
             ),
             (vec![Ok(json!(true)), Ok(json!(true))], Ok(json!(true))),
+            (
+                vec![
+                    Ok(json!({"tick_rate": 1, "bdevs": ["disk"]})),
+                    Ok(json!({"tick_rate": 2, "bdevs": ["volume"], "more": true})),
+                ],
+                Ok(json!({"tick_rate": 1, "bdevs": ["disk", "volume"], "more": true})),
+            ),
             (vec![unknown(), Ok(json!(["disk"]))], Ok(json!(["disk"]))),
             (vec![Ok(json!(["disk"])), unknown()], Ok(json!(["disk"]))),
             (vec![unknown(), unknown()], unknown()),

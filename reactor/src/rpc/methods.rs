@@ -212,7 +212,7 @@ impl Methods {
     }
 
     /// The same, for modules that have methods of the same names, such as those of a host and of a target: a call goes to
-    /// all that have the method, and their answers are joined. Lists become one list; what one module does not know
+    /// all that have the method, and their answers are joined. Lists and objects become one; what one module does not know
     /// (ENODEV) another one may; any other error of one is the answer. So are the subsystems of the configuration.
     pub fn joined() -> Methods {
         Methods {
