@@ -481,3 +481,21 @@ fn the_queues_of_a_reactor_have_a_depth_together() {
         thread::yield_now();
     }
 }
+
+/// A queue that is busy for long does without edges, and a reactor that sleeps needs them.
+#[test]
+fn a_queue_that_was_busy_wakes_a_reactor_that_sleeps() {
+    let world = World::new(Idle::Park {
+        after: Duration::from_millis(1),
+    });
+    let (queue, mut completions) = world.queue(1);
+    for _ in 0..3 {
+        for lba in 0..1500 {
+            queue.submit(world.volume, read(lba)).unwrap();
+            let done = completions.wait(PATIENCE).unwrap();
+            done.result.unwrap();
+        }
+        // Both sides are asleep when this is over.
+        assert!(completions.wait(Duration::from_millis(10)).is_none());
+    }
+}

@@ -28,6 +28,7 @@ const EVENT_POLL_INTERVAL: Duration = Duration::from_micros(20);
 trait Seat {
     fn start(&mut self, now: Time, core: &mut Core);
     fn turn(&mut self, now: Time, messages: usize, core: &mut Core) -> Progress;
+    fn before_sleep(&mut self);
     fn stop(&mut self, now: Time, core: &mut Core);
     fn in_flight(&self, out: &mut String);
     fn has_messages(&self) -> bool;
@@ -70,6 +71,10 @@ impl<S: Service> Seat for SeatOf<S> {
         }
         let mut cx = Context::new(now, core, &mut self.timers, self.place);
         progress.or(self.service.poll(&mut cx))
+    }
+
+    fn before_sleep(&mut self) {
+        self.service.before_sleep();
     }
 
     fn stop(&mut self, now: Time, core: &mut Core) {
@@ -223,6 +228,9 @@ impl Reactor {
 
     /// Blocks until a socket event, a ring of `bell`, or `timeout`. Returns at once if a message is there already.
     pub(crate) fn park(&mut self, bell: &Bell, timeout: Option<Duration>) {
+        for seat in &mut self.seats {
+            seat.before_sleep();
+        }
         let (seats, net) = (&self.seats, &mut self.core.net);
         let mut has_slept = false;
         bell.sleep_unless(

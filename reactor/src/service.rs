@@ -71,6 +71,10 @@ pub trait Service: 'static {
         None
     }
 
+    /// The reactor is about to sleep until an edge, a message or a deadline comes: streams that were
+    /// [muted](crate::Stream::mute) are to be unmuted.
+    fn before_sleep(&mut self) {}
+
     /// The reactor stops: the last call. Messages and timers that are left are dropped.
     fn on_stop(&mut self, cx: &mut Context<'_>) {
         let _ = cx;

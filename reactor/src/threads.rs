@@ -321,13 +321,11 @@ impl Thread {
 
         // Nothing has to be reproduced on a real reactor, so any seed will do.
         let rng = Rng::seeded(RandomState::new().hash_one(self.index));
-        let parks = matches!(self.setup.idle, Idle::Park { .. });
-        let net = Net::tcp(self.net, &self.bell, self.wraps, parks);
-        let mut reactor = Reactor::new(self.index, net, rng);
+        let mut reactor = Reactor::new(self.index, Net::tcp(self.net, &self.bell, self.wraps), rng);
         reactor.set_place(Place {
             id: sys::thread_id(),
             cores: sys::affinity().unwrap_or_default(),
-            parks,
+            parks: matches!(self.setup.idle, Idle::Park { .. }),
         });
         for build in self.setup.builds {
             build(&mut reactor, &self.bell);

@@ -41,9 +41,9 @@ pub struct HostArgs {
     #[arg(long, value_name = "LIST|MASK")]
     pub cores: Option<Cores>,
 
-    /// What a reactor does when it finds nothing to do. Default: spin with --cores, else park.
-    #[arg(long)]
-    pub idle: Option<IdlePolicy>,
+    /// What a reactor does when it finds nothing to do.
+    #[arg(long, default_value = "auto")]
+    pub idle: IdlePolicy,
 
     #[command(flatten)]
     pub manage: ManageArgs,
@@ -71,7 +71,7 @@ pub fn run(args: &HostArgs) -> anyhow::Result<()> {
     let log = args.manage.start_log(&flags)?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
     let mut group = Group::new();
-    let reactors = IdlePolicy::add_reactors(&mut group, args.cores.as_ref(), args.idle);
+    let reactors = args.idle.add_reactors(&mut group, args.cores.as_ref());
     let mut identity = HostIdentity::random();
     if let Some(nqn) = &args.hostnqn {
         identity.nqn = nqn.clone();

@@ -45,9 +45,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "LIST|MASK")]
     pub cores: Option<Cores>,
 
-    /// What a reactor does when it finds nothing to do. Default: spin with --cores, else park.
-    #[arg(long)]
-    pub idle: Option<IdlePolicy>,
+    /// What a reactor does when it finds nothing to do.
+    #[arg(long, default_value = "auto")]
+    pub idle: IdlePolicy,
 
     #[command(flatten)]
     pub manage: ManageArgs,
@@ -67,7 +67,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let log = args.manage.start_log(&flags)?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
     let mut group = Group::new();
-    let reactors = IdlePolicy::add_reactors(&mut group, args.cores.as_ref(), args.idle);
+    let reactors = args.idle.add_reactors(&mut group, args.cores.as_ref());
     let target = target::install(&mut group, &reactors);
     let mut identity = HostIdentity::random();
     if let Some(nqn) = &args.hostnqn {

@@ -79,9 +79,9 @@ pub struct TargetArgs {
     #[arg(long, value_name = "LIST|MASK")]
     pub cores: Option<Cores>,
 
-    /// What a reactor does when it finds nothing to do. Default: spin with --cores, else park.
-    #[arg(long)]
-    pub idle: Option<IdlePolicy>,
+    /// What a reactor does when it finds nothing to do.
+    #[arg(long, default_value = "auto")]
+    pub idle: IdlePolicy,
 
     #[command(flatten)]
     pub hosts: AllowArgs,
@@ -118,12 +118,13 @@ impl TargetArgs {
 /// An idle policy.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum IdlePolicy {
-    /// Look again at once; best latency, a core at 100 %.
+    /// Look again at once while there is work, and sleep after 100 microseconds without any until something arrives.
+    #[value(alias = "park")]
+    Auto,
+    /// Look again at once, always; a core at 100 %.
     Spin,
     /// Let other threads run in between.
     Yield,
-    /// Sleep after 100 microseconds without work until something arrives.
-    Park,
 }
 
 /// Idle time after which a parking reactor sleeps.
@@ -131,27 +132,18 @@ const PARK_AFTER: Duration = Duration::from_micros(100);
 
 impl IdlePolicy {
     /// Adds a reactor for each of these cores, or one wherever the system puts it.
-    pub fn add_reactors(
-        group: &mut Group,
-        cores: Option<&Cores>,
-        asked: Option<Self>,
-    ) -> Vec<usize> {
-        let idle = Self::choose(asked, cores.is_some());
+    pub fn add_reactors(self, group: &mut Group, cores: Option<&Cores>) -> Vec<usize> {
+        let idle = match self {
+            Self::Auto => Idle::Park { after: PARK_AFTER },
+            Self::Spin => Idle::Spin,
+            Self::Yield => Idle::Yield,
+        };
         match cores {
             None => vec![group.add_reactor(None, idle)],
             Some(Cores(cores)) => {
                 let cores = cores.iter().map(|&core| Some(core));
                 cores.map(|core| group.add_reactor(core, idle)).collect()
             }
-        }
-    }
-
-    /// What was asked for; else to spin on cores that were chosen, and to park on others.
-    fn choose(asked: Option<Self>, on_chosen_cores: bool) -> Idle {
-        match (asked, on_chosen_cores) {
-            (Some(Self::Spin), _) | (None, true) => Idle::Spin,
-            (Some(Self::Yield), _) => Idle::Yield,
-            (Some(Self::Park), _) | (None, false) => Idle::Park { after: PARK_AFTER },
         }
     }
 }

@@ -18,7 +18,7 @@ use signal_hook::iterator::Signals;
 
 use crate::UsageError;
 use crate::manage;
-use crate::target_args::{IdlePolicy, TargetArgs};
+use crate::target_args::TargetArgs;
 
 /// Runs a target until SIGINT or SIGTERM.
 pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
@@ -39,7 +39,7 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
 
     let mut group = Group::new();
-    let reactors = IdlePolicy::add_reactors(&mut group, args.cores.as_ref(), args.idle);
+    let reactors = args.idle.add_reactors(&mut group, args.cores.as_ref());
     let handle = target::install(&mut group, &reactors);
     let namespaces = args.namespace.iter();
     let mut namespaces: Vec<_> = namespaces

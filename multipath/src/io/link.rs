@@ -231,6 +231,13 @@ impl Link {
         self.faults.take_if(|faults| faults.is_spent());
     }
 
+    /// As [`QueuePair::want_edges`].
+    pub fn want_edges(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.want_edges();
+        }
+    }
+
     /// Receives; what has completed goes to `inbox`, which is empty. `among_others`: other links are polled in this turn.
     #[inline]
     pub fn receive(

@@ -105,6 +105,10 @@ impl<A: Application> Service for IoService<A> {
         }
     }
 
+    fn before_sleep(&mut self) {
+        self.poll_group.before_sleep();
+    }
+
     fn in_flight(&self, out: &mut String) {
         self.poll_group.write_in_flight(out);
     }

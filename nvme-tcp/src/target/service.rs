@@ -179,6 +179,10 @@ impl Service for TargetService {
         progress
     }
 
+    fn before_sleep(&mut self) {
+        self.io.before_sleep();
+    }
+
     fn deadline(&self) -> Option<Time> {
         let home = self.home.as_ref().and_then(|home| home.deadline());
         let times = [self.io.deadline(), home, self.lingering.deadline()];

@@ -72,10 +72,9 @@ enum NetKind {
 }
 
 impl Net {
-    /// Streams over TCP; `bell` wakes the reactor when a wrapper has something. `parks`: it sleeps until an edge comes.
-    pub(crate) fn tcp(mut net: TcpNet, bell: &Arc<Bell>, wraps: Vec<Wrap>, parks: bool) -> Net {
+    /// Streams over TCP; `bell` wakes the reactor when a wrapper has something.
+    pub(crate) fn tcp(mut net: TcpNet, bell: &Arc<Bell>, wraps: Vec<Wrap>) -> Net {
         net.set_bell(bell);
-        net.set_parks(parks);
         Net::new(NetKind::Tcp(net), wraps)
     }
 
@@ -409,7 +408,8 @@ impl Stream {
 
     /// Does without edges until [`Stream::unmute`], where that saves the system work: whoever asks a stream in every turn
     /// need not be told that bytes have come. Both kinds of edges are taken for seen meanwhile, so nothing is missed by
-    /// who asks for them. No other stream than TCP's on a reactor that never sleeps is muted; of others this does nothing.
+    /// who asks for them. Before its reactor sleeps ([`Service::before_sleep`](crate::Service::before_sleep)) it has to be
+    /// unmuted. Only TCP is ever muted; for another stream this does nothing.
     pub fn mute(&mut self) {
         if let StreamKind::Tcp(link) = &mut self.kind {
             link.mute();

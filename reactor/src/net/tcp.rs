@@ -50,8 +50,6 @@ pub(crate) struct TcpNet {
     lists: ReadyLists,
     /// Edges that wrappers tell of, from whatever thread.
     raised: Arc<Raised>,
-    /// The reactor sleeps until an edge comes: no stream can do without.
-    parks: bool,
     free: Vec<usize>,
     /// Table size at which to look for entries whose stream is gone. Streams are dropped on any thread, so they cannot
     /// free their entry themselves.
@@ -71,7 +69,6 @@ impl TcpNet {
             table: Vec::new(),
             lists: ReadyLists::default(),
             raised: Arc::default(),
-            parks: true,
             free: Vec::new(),
             sweep_at: SWEEP_MIN,
         };
@@ -80,10 +77,6 @@ impl TcpNet {
 
     pub(super) fn set_bell(&mut self, bell: &Arc<Bell>) {
         self.raised.set_bell(bell);
-    }
-
-    pub(super) fn set_parks(&mut self, parks: bool) {
-        self.parks = parks;
     }
 
     pub(super) fn raised(&self) -> Arc<Raised> {
@@ -175,7 +168,6 @@ impl TcpNet {
         let (token, ready) = self.flag(true);
         self.registry.register(&mut link.io, token, STREAM_EVENTS)?;
         link.muted = false;
-        link.can_mute = !self.parks;
         link.registry = Arc::clone(&self.registry);
         link.ready = ready;
         link.token = token;
@@ -224,7 +216,6 @@ impl TcpNet {
             registry: Arc::clone(&self.registry),
             state,
             muted: false,
-            can_mute: !self.parks,
         })
     }
 
@@ -290,7 +281,6 @@ pub(super) struct TcpLink {
     state: State,
     /// It is not registered.
     muted: bool,
-    can_mute: bool,
 }
 
 impl TcpLink {
@@ -343,7 +333,7 @@ impl TcpLink {
     }
 
     pub(super) fn mute(&mut self) {
-        if self.can_mute && !self.muted && matches!(self.state, State::Open) {
+        if !self.muted && matches!(self.state, State::Open) {
             self.muted = self.registry.deregister(&mut self.io).is_ok();
         }
     }
@@ -420,10 +410,9 @@ mod tests {
 
     use super::*;
 
-    /// A stream of a reactor that sleeps or not, and its peer.
-    fn pair(parks: bool) -> (TcpNet, TcpLink, StdStream) {
+    /// A stream and its peer.
+    fn pair() -> (TcpNet, TcpLink, StdStream) {
         let (mut net, _waker) = TcpNet::new().unwrap();
-        net.set_parks(parks);
         let mut listener = net.listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let peer = StdStream::connect(listener.local_addr().unwrap()).unwrap();
         let link = loop {
@@ -444,7 +433,7 @@ mod tests {
 
     #[test]
     fn what_comes_to_a_muted_stream_is_not_missed() {
-        let (mut net, mut link, mut peer) = pair(false);
+        let (mut net, mut link, mut peer) = pair();
         settle(&mut net, &mut link);
         assert!(!link.take_ready() && !link.take_room());
 
@@ -476,25 +465,13 @@ mod tests {
 
     #[test]
     fn a_muted_stream_moves_to_another_reactor() {
-        let (_net, mut link, mut peer) = pair(false);
+        let (_net, mut link, mut peer) = pair();
         link.mute();
         let (mut net, _waker) = TcpNet::new().unwrap();
         net.adopt(&mut link).unwrap();
         settle(&mut net, &mut link);
         assert!(!link.take_ready());
         peer.write_all(b"to the new one").unwrap();
-        while !link.take_ready() {
-            net.poll(None);
-        }
-    }
-
-    #[test]
-    fn a_stream_of_a_reactor_that_sleeps_is_not_muted() {
-        let (mut net, mut link, mut peer) = pair(true);
-        settle(&mut net, &mut link);
-        link.mute();
-        assert!(!link.take_ready());
-        peer.write_all(b"wake up").unwrap();
         while !link.take_ready() {
             net.poll(None);
         }

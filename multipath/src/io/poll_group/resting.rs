@@ -65,6 +65,15 @@ impl PollGroup {
         self.links_due = next;
     }
 
+    /// The reactor is about to sleep: what is polled in every turn is not polled any more until there is an edge.
+    pub(crate) fn before_sleep(&mut self) {
+        for &slot in &self.polled {
+            if let Some(Some(link)) = self.links.get_mut(slot) {
+                link.want_edges();
+            }
+        }
+    }
+
     /// Leaves out of the next turns what has nothing to do.
     #[inline]
     pub(super) fn let_rest(&mut self) {

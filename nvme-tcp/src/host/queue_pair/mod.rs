@@ -431,7 +431,10 @@ impl<T> QueuePair<T> {
         if self.state == State::Ready && !self.may_receive() {
             return Ok(Progress::Idle);
         }
-        self.receive(now, true, sink)
+        let result = self.receive(now, true, sink);
+        // It goes by edges.
+        self.found = 0;
+        result
     }
 
     /// Whether asking the socket now would most likely be a wasted system call.
@@ -480,8 +483,9 @@ impl<T> QueuePair<T> {
         }
     }
 
+    /// Has its stream tell of edges again: its reactor is about to sleep, or it has nothing to be asked for in every turn.
     #[inline]
-    fn want_edges(&mut self) {
+    pub fn want_edges(&mut self) {
         if self.found >= FOUND_MIN {
             self.stream.unmute();
         }

@@ -416,6 +416,15 @@ impl IoPart {
         }
     }
 
+    /// The reactor is about to sleep: what is polled in every turn is not polled any more until there is an edge.
+    pub(in crate::target) fn before_sleep(&mut self) {
+        for &place in &self.polled {
+            if let Some(Some(seat)) = self.seats.get_mut(place) {
+                seat.queue.want_edges();
+            }
+        }
+    }
+
     #[inline]
     fn poll_queues(&mut self, turn: &mut Turn<'_, '_>) -> Progress {
         let mut progress = Progress::Idle;

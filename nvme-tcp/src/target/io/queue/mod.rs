@@ -207,7 +207,8 @@ impl IoQueue {
         !self.conn.stream.take_ready()
     }
 
-    fn want_edges(&mut self) {
+    /// Has its stream tell of edges again.
+    pub(in crate::target) fn want_edges(&mut self) {
         if self.busy_polls >= BUSY_POLLS_MIN {
             self.conn.stream.unmute();
         }
