@@ -73,7 +73,7 @@ def disks(target: Managed, directory: Path) -> None:
     with uring.open("ab") as opened:
         opened.truncate(2 << 20)
     equal("rescan", target.call("bdev_uring_rescan", "Uring0"), True)
-    equal("delete", target.call("bdev_uring_delete", "Uring0"), True)
+    target.call("bdev_uring_delete", "Uring0")
     target.call("bdev_wait_for_examine")
     sizes = {disk["name"]: disk["num_blocks"] for disk in target.call("bdev_get_bdevs")}
     equal("blocks", [sizes[name] for name in ("Malloc0", "Null0", "Aio0")], [32768, 32768, 4096])

@@ -21,7 +21,7 @@ Example:
 Without -f the first I/O that fails ends the run: perform_tests is answered with
 an error, and the program ends by itself.
 
-Exit code: 0 after SIGTERM; 1 an I/O failed (without -f) or data was wrong, or it
+Exit code: 0 after SIGTERM; 1 an I/O failed (without -f), data was wrong, or it
 could not start; 2 usage.";
 
 /// Options of `serve`, checked.
@@ -88,7 +88,7 @@ pub struct ServeArgs {
     )]
     pub socket: Option<PathBuf>,
 
-    /// Folder that files have to be in which methods open, such as those with keys. Without it they may be anywhere
+    /// Folder that files which methods open have to be in. Default: any
     #[arg(long, value_name = "DIR")]
     pub files_under: Option<PathBuf>,
 
