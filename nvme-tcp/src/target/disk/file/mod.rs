@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pollux_reactor::Time;
 
 use self::open_file::OpenFile;
-use self::uring::{Ended, Ring};
+use self::uring::{Ended, Ring, say_once};
 use self::workers::{Answers, Cancelled, Job, Workers};
 use super::backend::FileEngine;
 use super::{Capabilities, Disk, DiskChannel, DiskContext, Done, Io, IoId, Op, Opening, sys};
@@ -48,6 +48,9 @@ impl FileDisk {
         engine: FileEngine,
     ) -> io::Result<Self> {
         let (file, bytes) = OpenFile::open(path, bytes, shared, engine)?;
+        if engine != FileEngine::Threads {
+            say_once();
+        }
         Ok(Self {
             file: Arc::new(file),
             bytes: bytes.into(),

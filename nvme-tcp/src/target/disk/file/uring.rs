@@ -14,7 +14,7 @@ use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 use std::thread;
 
 use io_uring::{IoUring, Probe, opcode, types};
@@ -35,20 +35,20 @@ const PIECE: usize = 128 * 1024;
 /// Most pieces of one I/O.
 const PIECES_MAX: usize = crate::target::io::TRANSFER_MAX as usize / PIECE;
 
-/// Whether this process can have rings, or why not. Found out once, and said in the log.
+/// Whether this process can have rings, or why not. Found out once.
 pub(super) fn availability() -> Result<(), &'static str> {
     static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| {
-        let found = try_out();
-        match &found {
-            Ok(()) => log::info!(target: LOG_FLAG, "files are read and written by io_uring"),
-            Err(why) => {
-                log::info!(target: LOG_FLAG, "files are read and written by threads: {why}");
-            }
-        }
-        found
-    });
+    let found = FOUND.get_or_init(try_out);
     found.as_ref().map(|&()| ()).map_err(String::as_str)
+}
+
+/// Says in the log what reads and writes files, when the first one is open.
+pub(super) fn say_once() {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| match availability() {
+        Ok(()) => log::info!(target: LOG_FLAG, "files are read and written by io_uring"),
+        Err(why) => log::info!(target: LOG_FLAG, "files are read and written by threads: {why}"),
+    });
 }
 
 fn try_out() -> Result<(), String> {
