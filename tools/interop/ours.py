@@ -377,6 +377,27 @@ class Programs:
         wait_until("the target to listen", 10, listening, 0.02)
         return OurTarget(process, Rpc(self.socket_path()), addresses)
 
+    def gateway(self, addresses: list[tuple[str, int]], behind: "OurTarget") -> "OurTarget":
+        """Starts `pollux run`: namespace 1 of `behind`, by all of its paths, is namespace 1 here."""
+        path = self.socket_path()
+        process = self.start("pollux", "run", "-r", str(path))
+        gateway = OurTarget(process, Rpc(path), addresses)
+        gateway.rpc.wait_ready(process)
+        for traddr, port in behind.addresses:
+            gateway.rpc.call(
+                "bdev_nvme_attach_controller",
+                name="Behind",
+                trtype="tcp",
+                adrfam="ipv4",
+                traddr=traddr,
+                trsvcid=str(port),
+                subnqn=NQN,
+                multipath="multipath",
+            )
+        gateway.create()
+        gateway.add_namespace(1, "Behindn1")
+        return gateway
+
 
 class OurShell:
     """`multipath/examples/shell.rs`: single I/Os on the volumes of a host of ours."""
@@ -426,27 +447,6 @@ class OurShell:
         """Bytes by volume name."""
         pairs = (one.split("=") for one in self.run("volumes").split())
         return {name: int(size) for name, size in pairs}
-
-    def gateway(self, addresses: list[tuple[str, int]], behind: "OurTarget") -> "OurTarget":
-        """Starts `pollux run`: namespace 1 of `behind`, by all of its paths, is namespace 1 here."""
-        path = self.socket_path()
-        process = self.start("pollux", "run", "-r", str(path))
-        gateway = OurTarget(process, Rpc(path), addresses)
-        gateway.rpc.wait_ready(process)
-        for traddr, port in behind.addresses:
-            gateway.rpc.call(
-                "bdev_nvme_attach_controller",
-                name="Behind",
-                trtype="tcp",
-                adrfam="ipv4",
-                traddr=traddr,
-                trsvcid=str(port),
-                subnqn=NQN,
-                multipath="multipath",
-            )
-        gateway.create()
-        gateway.add_namespace(1, "Behindn1")
-        return gateway
 
 
 class OurHost:
