@@ -133,6 +133,8 @@ fn a_gateway_comes_back_from_its_configuration() {
     let (code, _) = one.client.error("nvmf_subsystem_add_ns", ns("Nvme0n1"));
     assert_eq!(code, -1);
     assert_eq!(one.names(), ["Malloc0", "Nvme0n1"]);
+    let iostat = one.call("bdev_get_iostat", json!({}));
+    assert_eq!(iostat["bdevs"].as_array().map(Vec::len), Some(2));
     let listener = json!({"nqn": GATEWAY, "listen_address":
         {"trtype": "tcp", "adrfam": "ipv4", "traddr": "127.0.0.1", "trsvcid": "0"}});
     one.call("nvmf_subsystem_add_listener", listener);

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use pollux_nvme_tcp::counters::IostatParams;
 use pollux_nvme_tcp::spec::status::Status;
-use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
+use pollux_reactor::rpc::{Call, MethodResult, Phase};
 use serde_json::{Map, Value, json};
 
 use super::paths::chosen;
-use super::{EINVAL, Module, State, TICKS_PER_SEC, address, forward, no_volume};
+use super::{Module, State, TICKS_PER_SEC, address, forward, no_volume};
 use crate::counters::{CounterReset, IoCounters};
 use crate::ids::ControllerId;
 use crate::request::{HostRequest, Reply};
@@ -22,28 +23,14 @@ pub(super) fn methods(module: Module<'_>) -> Module<'_> {
         .method("bdev_reset_iostat", Phase::Runtime, reset)
 }
 
-const RESET_MODES: [(&str, Option<CounterReset>); 4] = [
-    ("none", None),
-    ("all", Some(CounterReset::All)),
-    ("maxmin", Some(CounterReset::Extremes)),
-    ("error", Some(CounterReset::Errors)),
-];
-
 /// `bdev_get_iostat`: counters of volumes, all paths and reactors together, or of one volume by reactor.
 fn get(state: &mut State, call: &mut Call<State>) -> MethodResult {
-    let mut names: Vec<String> = call.params.optional("names")?.unwrap_or_default();
-    names.extend(call.params.optional::<String>("name")?);
-    let per_channel = call.params.optional("per_channel")?.unwrap_or(false);
-    let reset = call.params.one_of("reset_mode", &RESET_MODES)?.flatten();
-    call.params.finish()?;
-    if per_channel && names.len() != 1 {
-        let text = "'per_channel' is for one volume, named in 'names'";
-        return Err(RpcError::errno_of(EINVAL, text));
-    }
-    if per_channel && reset.is_some() {
-        let text = "'per_channel' goes with the reset_mode 'none' only";
-        return Err(RpcError::errno_of(EINVAL, text));
-    }
+    let IostatParams {
+        names,
+        per_channel,
+        reset,
+        ..
+    } = IostatParams::take(&mut call.params, "volume")?;
     let volumes = names.clone();
     let request = move |reply: Reply<Vec<VolumeStatus>>| match reset {
         None => HostRequest::Volumes(reply),
@@ -82,9 +69,9 @@ fn get(state: &mut State, call: &mut Call<State>) -> MethodResult {
 /// `bdev_reset_iostat`: of one volume or of all.
 fn reset(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: Option<String> = call.params.optional("name")?;
-    let mode = call.params.one_of("mode", &RESET_MODES)?;
+    let mode = CounterReset::take(&mut call.params, "mode")?;
     call.params.finish()?;
-    let what = mode.flatten().unwrap_or(CounterReset::All);
+    let what = mode.unwrap_or(CounterReset::All);
     let volumes = Vec::from_iter(name.clone());
     forward(
         state,

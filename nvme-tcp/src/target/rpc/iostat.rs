@@ -3,9 +3,9 @@
 use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::disks::{EINVAL, ENODEV, NamedDisk};
+use super::disks::{ENODEV, NamedDisk};
 use super::{Module, State, error, forward_then};
-use crate::counters::{CounterReset, IoCounters};
+use crate::counters::{CounterReset, IoCounters, IostatParams};
 use crate::target::control::request::TargetRequest;
 use crate::target::disk::DiskRef;
 use crate::target::status::TargetStatus;
@@ -17,29 +17,15 @@ pub(super) fn methods(module: Module<'_>) -> Module<'_> {
         .method("bdev_reset_iostat", Phase::Runtime, reset)
 }
 
-const RESET_MODES: [(&str, Option<CounterReset>); 4] = [
-    ("none", None),
-    ("all", Some(CounterReset::All)),
-    ("maxmin", Some(CounterReset::Extremes)),
-    ("error", Some(CounterReset::Errors)),
-];
-
 /// `bdev_get_iostat`: counters of disks, all reactors together, or of one disk by reactor. What a disk below another one
 /// does is counted of the upper one.
 fn get(state: &mut State, call: &mut Call<State>) -> MethodResult {
-    let mut names: Vec<String> = call.params.optional("names")?.unwrap_or_default();
-    names.extend(call.params.optional::<String>("name")?);
-    let per_channel = call.params.optional("per_channel")?.unwrap_or(false);
-    let reset = call.params.one_of("reset_mode", &RESET_MODES)?.flatten();
-    call.params.finish()?;
-    if per_channel && names.len() != 1 {
-        let text = "'per_channel' is for one disk, named in 'names'";
-        return Err(RpcError::errno_of(EINVAL, text));
-    }
-    if per_channel && reset.is_some() {
-        let text = "'per_channel' goes with the reset_mode 'none' only";
-        return Err(RpcError::errno_of(EINVAL, text));
-    }
+    let IostatParams {
+        names,
+        per_channel,
+        reset,
+        ..
+    } = IostatParams::take(&mut call.params, "disk")?;
     chosen(state, &names)?;
     forward_then(
         state,
@@ -73,12 +59,12 @@ fn get(state: &mut State, call: &mut Call<State>) -> MethodResult {
 /// `bdev_reset_iostat`: of one disk or of all.
 fn reset(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let name: Option<String> = call.params.optional("name")?;
-    let mode = call.params.one_of("mode", &RESET_MODES)?;
+    let mode = CounterReset::take(&mut call.params, "mode")?;
     call.params.finish()?;
-    let what = mode.flatten().unwrap_or(CounterReset::All);
+    let what = mode.unwrap_or(CounterReset::All);
     let disks = match name {
         None => None,
-        Some(name) => Some(vec![state.disks.find(&name)?.disk.clone()]),
+        Some(name) => Some(vec![state.disks.find_own(&name)?.disk.clone()]),
     };
     let responder = call.responder()?;
     let request = TargetRequest::reset_counters(disks, what);
@@ -90,13 +76,13 @@ fn reset(state: &mut State, call: &mut Call<State>) -> MethodResult {
 
 /// The disks of these names, or all.
 fn chosen<'a>(state: &'a State, names: &[String]) -> Result<Vec<&'a NamedDisk>, RpcError> {
-    let list = &state.disks.list;
-    let is_there = |name: &String| list.iter().any(|disk| disk.name == *name);
+    let own: Vec<_> = state.disks.own().collect();
+    let is_there = |name: &String| own.iter().any(|disk| disk.name == *name);
     if !names.iter().all(is_there) {
         return Err(RpcError::errno(ENODEV));
     }
     let is_chosen = |disk: &&NamedDisk| names.is_empty() || names.contains(&disk.name);
-    Ok(list.iter().filter(is_chosen).collect())
+    Ok(own.into_iter().filter(is_chosen).collect())
 }
 
 fn show(status: &TargetStatus, disk: &NamedDisk) -> Value {

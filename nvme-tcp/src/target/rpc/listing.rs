@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase};
 use serde_json::{Map, Value, json};
 
 use super::disks::stacked;
-use super::disks::{Disks, ENODEV, Kind, NamedDisk};
+use super::disks::{Disks, Kind, NamedDisk};
 use super::{Module, State};
 
 /// The methods of this room.
@@ -21,7 +21,7 @@ pub(super) fn methods(module: Module<'_>) -> Module<'_> {
 /// The calls that make the disks again; what was in memory is empty then, and no error is injected any more. A disk comes
 /// after the one that it lies on, since it could only be made then.
 pub(super) fn saved(disks: &Disks) -> Value {
-    disks.list.iter().flat_map(calls).collect()
+    disks.own().flat_map(calls).collect()
 }
 
 fn calls(disk: &NamedDisk) -> Vec<Value> {
@@ -63,15 +63,10 @@ fn get_bdevs(state: &mut State, call: &mut Call<State>) -> MethodResult {
     call.params.unused::<u64>(&["timeout"])?;
     call.params.finish()?;
     if let Some(name) = name {
-        let disk = state.disks.find(&name)?;
-        if matches!(disk.kind, Kind::Foreign) {
-            return Err(RpcError::errno(ENODEV));
-        }
+        let disk = state.disks.find_own(&name)?;
         return Ok(Answer::Now(vec![show(disk)].into()));
     }
-    let own = |disk: &&NamedDisk| !matches!(disk.kind, Kind::Foreign);
-    let disks = state.disks.list.iter().filter(own);
-    Ok(Answer::Now(disks.map(show).collect()))
+    Ok(Answer::Now(state.disks.own().map(show).collect()))
 }
 
 fn show_file(disk: &NamedDisk, path: &Path, shared: bool) -> Value {

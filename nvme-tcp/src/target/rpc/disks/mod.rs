@@ -132,6 +132,17 @@ impl Disks {
         found.ok_or_else(|| RpcError::errno(ENODEV))
     }
 
+    /// The disks that are listed, saved and counted here: those that nobody else has.
+    pub(super) fn own(&self) -> impl Iterator<Item = &NamedDisk> {
+        let is_own = |disk: &&NamedDisk| !matches!(disk.kind, Kind::Foreign);
+        self.list.iter().filter(is_own)
+    }
+
+    pub(super) fn find_own(&self, name: &str) -> Result<&NamedDisk, RpcError> {
+        let found = self.own().find(|disk| disk.name == name);
+        found.ok_or_else(|| RpcError::errno(ENODEV))
+    }
+
     pub(super) fn notify(&mut self, kind: &'static str, name: &str) {
         if self.notifications.len() == NOTIFICATIONS_MAX {
             self.notifications.pop_front();
