@@ -97,7 +97,7 @@ pub use idle::Idle;
 pub use mailbox::{Outbox, Receiver, Sender, mailbox};
 pub use net::sim::SimNetwork;
 pub use net::wrap::{Edges, Opened, StreamWrapper};
-pub use net::{Listener, Net, Stream, WatchedDescriptor};
+pub use net::{Heat, Listener, Net, Stream, WatchedDescriptor};
 pub use observer::{NotAsked, Observers};
 pub use rng::Rng;
 pub use service::{Progress, Service};

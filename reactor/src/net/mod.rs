@@ -17,6 +17,7 @@
 //! A [`StreamWrapper`] keeps the same promises to whoever uses it, and can rely on them for what it wraps. Sends that lend
 //! the buffers to the kernel until a later notice would be a further method of both, which a wrapper does not have to offer.
 
+mod heat;
 mod inbox;
 mod ready;
 pub(crate) mod sim;
@@ -32,6 +33,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use heat::Heat;
 use ready::{Ready, Watch};
 use sim::{SimLink, SimListener, SimNetwork};
 use tcp::{TcpLink, TcpListener, TcpNet};

@@ -11,7 +11,7 @@ mod table;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pollux_reactor::{Context, Progress, Time};
+use pollux_reactor::{Context, Heat, Progress, Time};
 use zerocopy::FromBytes;
 
 use crate::pdu::{DataDigest, Frame, ProtocolError};
@@ -45,9 +45,6 @@ const DIRECT_MIN: usize = 4096;
 /// latency low. After that it costs nothing until there is one.
 const HOT: Duration = Duration::from_millis(2);
 
-/// Polls that found something before a hot queue does without edges: see [`mute`](pollux_reactor::Stream::mute).
-const BUSY_POLLS_MIN: u32 = 1000;
-
 /// An I/O queue pair.
 #[derive(Debug)]
 pub(in crate::target) struct IoQueue {
@@ -76,8 +73,7 @@ pub(in crate::target) struct IoQueue {
     pub(in crate::target) reading: Option<ReadCursor>,
     /// When a poll last found something to do.
     busy_at: Time,
-    /// Polls that found something to do since it last wanted edges.
-    busy_polls: u32,
+    heat: Heat,
     /// Token of its stream's edges on the reactor that serves it.
     pub(in crate::target) token: u64,
     /// The place of the queue on that reactor.
@@ -113,7 +109,7 @@ impl IoQueue {
             incoming: None,
             reading: None,
             busy_at: Time::ZERO,
-            busy_polls: 0,
+            heat: Heat::default(),
             token: 0,
             place: usize::MAX,
             staging_waits: 0,
@@ -183,10 +179,7 @@ impl IoQueue {
         let progress = progress.or(self.conn.flush()?);
         if progress == Progress::Busy {
             self.busy_at = cx.now();
-            self.busy_polls = self.busy_polls.saturating_add(1);
-            if self.busy_polls >= BUSY_POLLS_MIN {
-                self.conn.stream.mute();
-            }
+            self.heat.found(&mut self.conn.stream);
         }
         Ok(progress)
     }
@@ -209,10 +202,7 @@ impl IoQueue {
 
     /// Has its stream tell of edges again.
     pub(in crate::target) fn want_edges(&mut self) {
-        if self.busy_polls >= BUSY_POLLS_MIN {
-            self.conn.stream.unmute();
-        }
-        self.busy_polls = 0;
+        self.heat.cool(&mut self.conn.stream);
     }
 
     /// One receive. Returns how many bytes came, and whether more may be there.
