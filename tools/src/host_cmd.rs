@@ -13,11 +13,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::UsageError;
-use crate::manage::{self, ManageArgs};
-use crate::target_args::{Cores, IdlePolicy};
+use crate::manage::{self, Log, ManageArgs};
+use crate::reactor_args::ReactorArgs;
 
 /// The longest that controllers may take to be told good-bye.
-pub const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
+const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 
 const EXAMPLES: &str = "\
 Example:
@@ -32,21 +32,72 @@ Stop it with Ctrl-C or SIGTERM. Exit code: 0, 1 (could not start), 2 (wrong usag
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct HostArgs {
+    #[command(flatten)]
+    pub options: HostOptions,
+}
+
+/// Options of a program with a host that is set up by management alone.
+#[derive(Debug, Args)]
+pub struct HostOptions {
     /// Name of this host. Default: a random one.
     #[arg(long)]
     pub hostnqn: Option<Nqn>,
 
-    /// Cores to run on, one reactor each: a list (0,2-3) or a mask (0x3). Without it one reactor runs
-    /// wherever the system puts it.
-    #[arg(long, value_name = "LIST|MASK")]
-    pub cores: Option<Cores>,
-
-    /// What a reactor does when it finds nothing to do.
-    #[arg(long, default_value = "auto")]
-    pub idle: IdlePolicy,
+    #[command(flatten)]
+    pub reactors: ReactorArgs,
 
     #[command(flatten)]
     pub manage: ManageArgs,
+}
+
+impl HostOptions {
+    /// Starts the log of a program whose parts have these flags. Nobody could reach one that is not managed.
+    pub fn start_log(&self, flags: &[&'static str]) -> anyhow::Result<Log> {
+        match self.manage.is_used() {
+            true => self.manage.start_log(flags),
+            false => {
+                let needed = "--rpc-socket, --rpc-listen or --config is needed";
+                Err(UsageError(needed.into()).into())
+            }
+        }
+    }
+
+    /// Adds the host to these reactors, control to the first of them.
+    pub fn install<A: Application>(
+        &self,
+        group: &mut Group,
+        reactors: &[usize],
+        application: impl Fn(usize) -> A + Clone + Send + 'static,
+    ) -> Host<A::Message> {
+        let mut identity = HostIdentity::random();
+        if let Some(nqn) = &self.hostnqn {
+            identity.nqn = nqn.clone();
+        }
+        Host::builder()
+            .identity(identity)
+            .control(0)
+            .io(reactors)
+            .install(group, application)
+    }
+
+    /// Serves these methods until a signal comes, or until the configuration fails.
+    pub fn serve<M: Send + 'static>(
+        &self,
+        methods: Methods,
+        log: &Log,
+        (mut group, mut signals): (Group, Signals),
+        host: &Host<M>,
+    ) -> anyhow::Result<()> {
+        let stop = signals.handle();
+        let failure = self.manage.add_server(methods, log, &mut group, 0, stop)?;
+        let running = group.start().map_err(manage::start_error)?;
+
+        signals.forever().next();
+        host.shut_down_within(SHUTDOWN_MAX);
+        running.stop();
+        running.join();
+        manage::outcome(Some(failure))
+    }
 }
 
 /// Does no I/O.
@@ -63,33 +114,13 @@ impl Application for Onlooker {
 }
 
 /// Runs a host until SIGINT or SIGTERM.
-pub fn run(args: &HostArgs) -> anyhow::Result<()> {
-    if !args.manage.is_used() {
-        return Err(UsageError("--rpc-socket, --rpc-listen or --config is needed".into()).into());
-    }
-    let flags = [multipath::LOG_FLAG, host::LOG_FLAG, rpc::LOG_FLAG];
-    let log = args.manage.start_log(&flags)?;
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
+pub fn run(HostArgs { options }: &HostArgs) -> anyhow::Result<()> {
+    let log = options.start_log(&[multipath::LOG_FLAG, host::LOG_FLAG, rpc::LOG_FLAG])?;
+    let signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
     let mut group = Group::new();
-    let reactors = args.idle.add_reactors(&mut group, args.cores.as_ref());
-    let mut identity = HostIdentity::random();
-    if let Some(nqn) = &args.hostnqn {
-        identity.nqn = nqn.clone();
-    }
-    let host = Host::builder()
-        .identity(identity)
-        .control(0)
-        .io(&reactors)
-        .install(&mut group, |_| Onlooker);
+    let reactors = options.reactors.add_to(&mut group);
+    let host = options.install(&mut group, &reactors, |_| Onlooker);
     let mut methods = Methods::new();
     multipath::rpc::register(&mut methods, host.clone());
-    let stop = signals.handle();
-    let failure = args.manage.add_server(methods, &log, &mut group, 0, stop)?;
-    let running = group.start().map_err(manage::start_error)?;
-
-    signals.forever().next();
-    host.shut_down_within(SHUTDOWN_MAX);
-    running.stop();
-    running.join();
-    manage::outcome(Some(failure))
+    options.serve(methods, &log, (group, signals), &host)
 }

@@ -9,6 +9,7 @@ mod key_cmd;
 mod manage;
 mod paths_cmd;
 mod probe;
+mod reactor_args;
 mod rpc_cmd;
 mod run_cmd;
 mod sim;

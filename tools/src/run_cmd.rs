@@ -2,19 +2,15 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use pollux_multipath::{self as multipath, Host, Queues};
-use pollux_nvme_tcp::host::{self, HostIdentity};
-use pollux_nvme_tcp::spec::Nqn;
+use pollux_multipath::{self as multipath, Queues};
+use pollux_nvme_tcp::host;
 use pollux_nvme_tcp::target::{self, rpc::register_beside};
 use pollux_reactor::Group;
 use pollux_reactor::rpc::{self, Methods};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::UsageError;
-use crate::host_cmd::SHUTDOWN_MAX;
-use crate::manage::{self, ManageArgs};
-use crate::target_args::{Cores, IdlePolicy};
+use crate::host_cmd::HostOptions;
 
 const EXAMPLES: &str = "\
 Example, a gateway: a volume over two paths is a namespace again
@@ -36,48 +32,23 @@ Stop it with Ctrl-C or SIGTERM. Exit code: 0, 1 (could not start), 2 (wrong usag
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RunArgs {
-    /// Name of the host. Default: a random one.
-    #[arg(long)]
-    pub hostnqn: Option<Nqn>,
-
-    /// Cores to run on, one reactor each: a list (0,2-3) or a mask (0x3). Without it one reactor runs
-    /// wherever the system puts it.
-    #[arg(long, value_name = "LIST|MASK")]
-    pub cores: Option<Cores>,
-
-    /// What a reactor does when it finds nothing to do.
-    #[arg(long, default_value = "auto")]
-    pub idle: IdlePolicy,
-
     #[command(flatten)]
-    pub manage: ManageArgs,
+    pub options: HostOptions,
 }
 
 /// Runs both until SIGINT or SIGTERM.
-pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    if !args.manage.is_used() {
-        return Err(UsageError("--rpc-socket, --rpc-listen or --config is needed".into()).into());
-    }
-    let flags = [
+pub fn run(RunArgs { options }: &RunArgs) -> anyhow::Result<()> {
+    let log = options.start_log(&[
         target::LOG_FLAG,
         multipath::LOG_FLAG,
         host::LOG_FLAG,
         rpc::LOG_FLAG,
-    ];
-    let log = args.manage.start_log(&flags)?;
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
+    ])?;
+    let signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
     let mut group = Group::new();
-    let reactors = args.idle.add_reactors(&mut group, args.cores.as_ref());
+    let reactors = options.reactors.add_to(&mut group);
     let target = target::install(&mut group, &reactors);
-    let mut identity = HostIdentity::random();
-    if let Some(nqn) = &args.hostnqn {
-        identity.nqn = nqn.clone();
-    }
-    let host = Host::builder()
-        .identity(identity)
-        .control(0)
-        .io(&reactors)
-        .install(&mut group, Queues::new);
+    let host = options.install(&mut group, &reactors, Queues::new);
 
     // What stands in both is asked of both, and so are the calls that are saved: disks and volumes come before namespaces.
     let mut methods = Methods::joined();
@@ -89,13 +60,5 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     multipath::rpc::register(&mut methods, host.clone());
     // Each numbers what it tells by itself: volumes come and go unasked, the target's disks do not.
     methods.leave_to_last("notify_get_notifications");
-    let stop = signals.handle();
-    let failure = args.manage.add_server(methods, &log, &mut group, 0, stop)?;
-    let running = group.start().map_err(manage::start_error)?;
-
-    signals.forever().next();
-    host.shut_down_within(SHUTDOWN_MAX);
-    running.stop();
-    running.join();
-    manage::outcome(Some(failure))
+    options.serve(methods, &log, (group, signals), &host)
 }

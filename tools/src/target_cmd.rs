@@ -39,7 +39,7 @@ pub fn run(mut args: TargetArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
 
     let mut group = Group::new();
-    let reactors = args.idle.add_reactors(&mut group, args.cores.as_ref());
+    let reactors = args.reactors.add_to(&mut group);
     let handle = target::install(&mut group, &reactors);
     let namespaces = args.namespace.iter();
     let mut namespaces: Vec<_> = namespaces
