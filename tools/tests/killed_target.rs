@@ -2,10 +2,9 @@
 //! I/O ends once, and what was acknowledged is there (rules B6, B7, B8).
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::io::{BufRead, BufReader};
+mod process;
+
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -15,47 +14,25 @@ use pollux_multipath::{
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::{Context, Group, Idle, Progress};
 
+use self::process::{Disk, Target};
+
 const NQN: &str = "nqn.2014-08.org.example:disk1";
 const DEPTH: u64 = 32;
 const BLOCK: usize = 4096;
 const KILLS: usize = 3;
 
-/// `pollux target`, killed with SIGKILL when dropped.
-struct Target(Child);
-
-impl Target {
-    fn start(ports: &[SocketAddr], namespace: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pollux"));
-        command.args(["target", "--nqn", NQN, "--block-size", "4096"]);
-        command.args(["--idle", "park", "--namespace", namespace]);
-        for port in ports {
-            command.args(["--listen", &port.to_string()]);
-        }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut target = Self(child.unwrap());
-        let lines = BufReader::new(target.0.stdout.take().unwrap()).lines();
-        for line in lines.take(ports.len()) {
-            assert!(line.unwrap().starts_with("listening on"));
-        }
-        target
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-/// Removes the file when dropped.
-struct Disk(PathBuf);
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Left behind only if the target never made it.
-        let _ = std::fs::remove_file(&self.0);
-    }
+fn start(ports: &[SocketAddr], namespace: &str) -> Target {
+    let options = [
+        "--nqn",
+        NQN,
+        "--block-size",
+        "4096",
+        "--namespace",
+        namespace,
+    ];
+    let target = Target::start(&options, ports);
+    assert_eq!(target.addrs, ports);
+    target
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -170,7 +147,7 @@ fn kill_under_load(namespace: &str) -> Seen {
         .collect();
     let ports: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
     drop(listeners);
-    let mut target = Some(Target::start(&ports, namespace));
+    let mut target = Some(start(&ports, namespace));
 
     let mut group = Group::new();
     let reactor = group.add_reactor(None, Idle::Yield);
@@ -220,7 +197,7 @@ fn kill_under_load(namespace: &str) -> Seen {
     progress(2000);
     for _ in 0..KILLS {
         drop(target.take());
-        target = Some(Target::start(&ports, namespace));
+        target = Some(start(&ports, namespace));
         progress(2000);
     }
     assert!(host.tell(0, Ask::Finish).is_ok());

@@ -3,10 +3,11 @@
 //! first copy arrives.
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+mod process;
+
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -20,71 +21,35 @@ use pollux_multipath::{
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_reactor::{Context, Group, Idle, Progress, Running, Time};
 
+use self::process::{Disk, Target};
+
 const NQN: &str = "nqn.2014-08.org.example:disk1";
 const BLOCK: usize = 512;
 const LBA: u64 = 7;
 const PATIENCE: Duration = Duration::from_secs(30);
 const CQT_MS: u32 = 200;
 
-/// `pollux target`, killed when dropped.
-struct Target(Child, Vec<SocketAddr>);
-
-impl Target {
-    fn start(number: usize, listeners: usize, disk: &Disk) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pollux"));
-        command.args(["target", "--nqn", NQN, "--idle", "park", "--shared"]);
-        command.args(["--cqt", &CQT_MS.to_string()]);
-        command.args(["--min-cntlid", &(1 + number * 1000).to_string()]);
-        command.args(["--namespace", &format!("file:{}:1M", disk.0.display())]);
-        for _ in 0..listeners {
-            command.args(["--listen", "127.0.0.1:0"]);
-        }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut child = child.unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let addrs = lines.take(listeners).map(|line| {
-            let line = line.unwrap();
-            let rest = line.strip_prefix("listening on ").unwrap();
-            rest.split_once(',').unwrap().0.parse().unwrap()
-        });
-        let addrs = addrs.collect();
-        Self(child, addrs)
-    }
+fn start(number: usize, listeners: usize, disk: &Disk) -> Target {
+    let cqt = CQT_MS.to_string();
+    let min_cntlid = (1 + number * 1000).to_string();
+    let namespace = format!("file:{}:1M", disk.0.display());
+    let mut options = vec!["--nqn", NQN, "--shared", "--cqt", &cqt];
+    options.extend(["--min-cntlid", &min_cntlid, "--namespace", &namespace]);
+    Target::start(&options, &vec!["127.0.0.1:0".parse().unwrap(); listeners])
 }
 
-impl Target {
-    /// Has the process stand still, or go on.
-    fn signal(&self, signal: &str) {
-        let pid = self.0.id().to_string();
-        let done = Command::new("kill").args([signal, &pid]).status();
-        assert!(done.unwrap().success());
-    }
+/// Has the process stand still, or go on.
+fn signal(target: &Target, signal: &str) {
+    let pid = target.child.id().to_string();
+    let done = Command::new("kill").args([signal, &pid]).status();
+    assert!(done.unwrap().success());
 }
 
-impl Drop for Target {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-/// Removes the file when dropped.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn new() -> Self {
-        static DISKS: AtomicU64 = AtomicU64::new(0);
-        let number = DISKS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("pollux-stale-write-{}-{number}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Left behind only if no target ever made it.
-        let _ = std::fs::remove_file(&self.0);
-    }
+fn new_disk() -> Disk {
+    static DISKS: AtomicU64 = AtomicU64::new(0);
+    let number = DISKS.fetch_add(1, Ordering::Relaxed);
+    let name = format!("pollux-stale-write-{}-{number}", std::process::id());
+    Disk(std::env::temp_dir().join(name))
 }
 
 /// What became of bytes that were delivered late.
@@ -284,11 +249,11 @@ struct Aftermath {
 /// Writes A on the first path, which is lost, then B; delivers the first copy of A then. Two processes serve the same file,
 /// or one of them both paths.
 fn run(mode: FencingMode, processes: usize, kato_ms: u32) -> Aftermath {
-    let disk = Disk::new();
+    let disk = new_disk();
     let targets: Vec<_> = (0..processes)
-        .map(|number| Target::start(number, 2 / processes, &disk))
+        .map(|number| start(number, 2 / processes, &disk))
         .collect();
-    let addrs: Vec<_> = targets.iter().flat_map(|t| t.1.clone()).collect();
+    let addrs: Vec<_> = targets.iter().flat_map(|t| t.addrs.clone()).collect();
     let network = Network::to(addrs[0]);
 
     let paths = Paths::to(&[network.addr, addrs[1]], mode, kato_ms);
@@ -348,15 +313,15 @@ fn by_default_a_lost_controller_is_reset_by_way_of_another_one() {
 /// B14.3: a process that stood still for longer than KATO, with a write in its socket, does not execute it when it goes on.
 #[test]
 fn a_process_that_stood_still_brings_no_write_back() {
-    let disk = Disk::new();
-    let targets = [0, 1].map(|number| Target::start(number, 1, &disk));
-    let [stopped, other] = [0, 1].map(|at| targets[at].1[0]);
+    let disk = new_disk();
+    let targets = [0, 1].map(|number| start(number, 1, &disk));
+    let [stopped, other] = [0, 1].map(|at| targets[at].addrs[0]);
     let paths = Paths::to(&[stopped, other], FencingMode::Auto, 1000);
     Paths::end(paths.begin(Op::Write, b'0'));
-    targets[0].signal("-STOP");
+    signal(&targets[0], "-STOP");
     Paths::end(paths.begin(Op::Write, b'A'));
     Paths::end(paths.begin(Op::Write, b'B'));
-    targets[0].signal("-CONT");
+    signal(&targets[0], "-CONT");
     // What it has to say of the old connections comes before it takes part in a new one.
     for _ in 0..3 {
         let mut stream = TcpStream::connect(stopped).unwrap();
