@@ -820,3 +820,87 @@ fn sockets_and_the_kernels_keyring() {
         );
     }
 }
+
+#[test]
+fn limits_of_a_disk_are_shown_saved_and_taken_back() {
+    let mut t = start();
+    prepare(&mut t);
+    let disk = json!({"name": "Null0", "num_blocks": 2048, "block_size": 512});
+    t.call("bdev_null_create", disk);
+    let assigned = |t: &mut ManagedTarget, name: &str| {
+        let disk = t.call("bdev_get_bdevs", json!({"name": name}));
+        disk[0]["assigned_rate_limits"].clone()
+    };
+    let none = json!({"rw_ios_per_sec": 0, "rw_mbytes_per_sec": 0, "r_mbytes_per_sec": 0, "w_mbytes_per_sec": 0});
+    assert_eq!(assigned(&mut t, "Null0"), none);
+    for (params, code, words) in [
+        (
+            json!({"name": "x", "rw_ios_per_sec": 1}),
+            -19,
+            "No such device",
+        ),
+        (json!({"rw_ios_per_sec": 1}), -32602, "'name'"),
+        (json!({"name": "Null0"}), -22, "No rate limits specified"),
+        (
+            json!({"name": "Null0", "rw_ios_per_sec": -5}),
+            -32602,
+            "'rw_ios_per_sec'",
+        ),
+        (
+            json!({"name": "Null0", "rw_mbytes_per_sec": 1u64 << 50}),
+            -32602,
+            "at most",
+        ),
+        (json!({"name": "Null0", "rw_ios": 5}), -32602, "'rw_ios'"),
+    ] {
+        let (got, text) = t.error("bdev_set_qos_limit", params.clone());
+        assert!(
+            got == code && text.contains(words),
+            "{params}: {got} {text}"
+        );
+    }
+    assert_eq!(
+        assigned(&mut t, "Null0"),
+        none,
+        "a failed call leaves nothing"
+    );
+
+    t.call(
+        "bdev_set_qos_limit",
+        json!({"name": "Null0", "rw_ios_per_sec": 150, "r_mbytes_per_sec": 3}),
+    );
+    // What is not given stays as it is.
+    t.call(
+        "bdev_set_qos_limit",
+        json!({"name": "Null0", "r_mbytes_per_sec": 0, "w_mbytes_per_sec": 9}),
+    );
+    let limits = json!({"rw_ios_per_sec": 150, "rw_mbytes_per_sec": 0, "r_mbytes_per_sec": 0, "w_mbytes_per_sec": 9});
+    assert_eq!(assigned(&mut t, "Null0"), limits);
+    let saved = t.client.config();
+    let mut again = configured(Config::parse(&saved.to_string()).unwrap());
+    assert_eq!(assigned(&mut again, "Null0"), limits);
+    assert_eq!(assigned(&mut again, "Malloc0"), none);
+    assert_eq!(again.client.config(), saved);
+
+    // A file, while a host uses it: what it writes is there, limited or not.
+    let path = std::env::temp_dir().join(format!("pollux-qos-{}", std::process::id()));
+    std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+    let create = json!({"name": "Aio0", "filename": path, "block_size": 512});
+    t.call("bdev_aio_create", create);
+    assert_eq!(t.add_ns("Aio0"), 1);
+    let (addr, nqn) = (t.listen(), nqn());
+    let admin = Initiator::admin(addr, &nqn, Options::default());
+    let mut io = Initiator::io(addr, &nqn, admin.cntlid, 1, Options::default());
+    for (round, ios) in [0, 200, 1_000_000, 0].into_iter().enumerate() {
+        t.call(
+            "bdev_set_qos_limit",
+            json!({"name": "Aio0", "rw_ios_per_sec": ios}),
+        );
+        for n in 0..20 {
+            let data = pattern(65536, n + 100 * round as u64);
+            assert!(io.write(1, 0, &data).is_success());
+            assert_eq!(io.read(1, 0, 128).unwrap(), data);
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
+}

@@ -80,6 +80,10 @@ def disks(target: Managed, directory: Path) -> None:
     equal("one", len(target.call("bdev_get_bdevs", "-b", "Aio0", "-t", "1000")), 1)
     equal("iostat", target.call("bdev_get_iostat", "--names", "Malloc0")["bdevs"][0]["name"], "Malloc0")
     target.call("bdev_reset_iostat", "-b", "Malloc0", "-m", "all")
+    target.call("bdev_set_qos_limit", "Malloc0", "--rw-ios-per-sec", "1000", "--w-mbytes-per-sec", "10")
+    limits = target.call("bdev_get_bdevs", "-b", "Malloc0")[0]["assigned_rate_limits"]
+    equal("limits", [limits["rw_ios_per_sec"], limits["w_mbytes_per_sec"]], [1000, 10])
+    target.call("bdev_set_qos_limit", "Malloc0", "--rw-ios-per-sec", "0", "--w-mbytes-per-sec", "0")
     check("bdev_resize" in target.call("notify_get_types"), "bdev_resize is a type")
     told = target.call("notify_get_notifications", "-i", "0", "-n", "100")
     check({"bdev_register", "bdev_resize"} <= {one["type"] for one in told}, f"told: {told}")

@@ -12,6 +12,7 @@ mod concatenation;
 mod delay;
 mod errors;
 mod management;
+mod rate_limits;
 mod resets;
 mod stacked;
 mod staging;

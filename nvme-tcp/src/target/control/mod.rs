@@ -29,6 +29,7 @@ pub(in crate::target) mod keep_alive;
 pub(in crate::target) mod links;
 pub(in crate::target) mod message;
 mod quiesce;
+mod rate_limits;
 pub(in crate::target) mod request;
 mod sync;
 mod visibility;
@@ -50,6 +51,7 @@ use crate::target::control::connection::{Again, HomeConnection, Place, Role};
 use crate::target::control::links::Links;
 use crate::target::control::message::HomeMessage;
 use crate::target::control::quiesce::{Ends, Of};
+use crate::target::control::rate_limits::Limited;
 use crate::target::control::sync::Removal;
 use crate::target::io::ControllerKey;
 use crate::target::io::message::{IoEvent, IoMessage};
@@ -90,6 +92,8 @@ pub(in crate::target) struct Home {
     removals: BTreeMap<u64, Removal>,
     /// The ends of controllers, as far as somebody may ask for them.
     ends: Ends,
+    /// Disks with limits.
+    limited: Vec<Limited>,
     /// Authentications for which something is computed by another thread, and when to look at them again.
     computing: BTreeSet<Place>,
     /// Keys for TLS that have come out of authentications, and that nobody has come with yet.
@@ -120,6 +124,7 @@ impl Home {
             gather: Gather::new(wake),
             removals: BTreeMap::new(),
             ends: Ends::default(),
+            limited: Vec::new(),
             computing: BTreeSet::new(),
             unclaimed: Vec::new(),
             again: BTreeMap::new(),
@@ -183,6 +188,7 @@ impl Home {
             }
             IoEvent::Authenticate(asked) => self.authenticate_again(&asked, turn),
             IoEvent::DiskChanged => self.disks_changed(turn),
+            IoEvent::AskSlice { reactor, id, ask } => self.ask_slice(reactor, (id, ask), turn),
         }
     }
 
@@ -206,6 +212,9 @@ impl Home {
         }
         if !self.computing.is_empty() {
             progress = progress.or(self.take_computed(turn));
+        }
+        if !self.limited.is_empty() {
+            self.grant_slices(turn);
         }
         if self.due.is_empty() {
             return progress;
@@ -234,6 +243,7 @@ impl Home {
         let times = removals.chain(self.admission.deadline());
         times
             .chain(self.ends.deadline())
+            .chain(self.slices_deadline())
             .chain(self.look_again_at)
             .min()
     }

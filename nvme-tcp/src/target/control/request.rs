@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::auth::Policy;
 use crate::counters::CounterReset;
+use crate::rate_limit::RateLimits;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::config::{HostAccess, HostKeys, NamespaceConfig, Referral, SubsystemConfig};
@@ -273,6 +274,17 @@ impl TargetRequest<()> {
     pub fn reset_counters(disks: Option<Vec<DiskRef>>, what: CounterReset) -> Self {
         Self::new("reset_counters", move |home, turn, _, reply| {
             home.reset_counters((disks.clone(), what), turn, move || reply(Ok(())));
+        })
+    }
+}
+
+impl TargetRequest<()> {
+    /// Limits what all hosts together do with a disk that namespaces are made of, in place of the limits that it had. Not for
+    /// a disk that another one lies on: that one is asked for what hosts do.
+    pub fn set_rate_limits(disk: DiskRef, limits: RateLimits) -> Self {
+        Self::change("set_rate_limits", move |home, turn| {
+            home.set_rate_limits(&disk, limits, turn);
+            Ok(())
         })
     }
 }

@@ -8,16 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pollux_reactor::{Context, Part, Time, WatchedDescriptor};
+use pollux_reactor::{Context, Part, Rng, Time, WatchedDescriptor};
 
 use crate::counters::{CounterReset, IoCounters};
+use crate::rate_limit::{Ask, Cost, RateLimits, Throttle};
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::spec::status::Status;
 use crate::target::LOG_FLAG;
 use crate::target::disk;
 use crate::target::disk::WeakDisk;
 use crate::target::disk::{
-    Buffer, DiskChannel, DiskContext, DiskRef, Done, Doorbell, Io, IoId, IoName, Op, Opening,
+    Buffer, Capabilities, DiskChannel, DiskContext, DiskRef, Done, Doorbell, Io, IoId, IoName, Op,
+    Opening,
 };
 use crate::target::io::ControllerKey;
 use crate::target::io::message::DiskReport;
@@ -26,6 +28,9 @@ use crate::target::token;
 
 /// After this time without an answer the log names the disk.
 const OVERDUE: Duration = Duration::from_secs(30);
+
+/// I/Os of one disk that had to wait for its limit and go on in one poll, at most.
+const RELEASED_MAX: usize = 256;
 
 /// What of all that hosts do a removal is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,11 +128,36 @@ impl Kind {
     }
 }
 
+/// What an I/O costs of a limit.
+fn cost(op: &Op, len: usize) -> Cost {
+    match op {
+        Op::Read { .. } => Cost::Read(len as u64),
+        Op::Write { .. } | Op::Compare { .. } => Cost::Write(len as u64),
+        Op::Zero { .. } | Op::Deallocate { .. } | Op::Flush => Cost::Free,
+    }
+}
+
+/// The limits of a disk, by the number that home has given them.
+#[derive(Debug, Clone)]
+struct Limited {
+    disk: WeakDisk,
+    id: u64,
+    limits: RateLimits,
+}
+
+impl Limited {
+    fn is_of(&self, disk: &DiskRef) -> bool {
+        self.disk.get().is_some_and(|limited| limited == *disk)
+    }
+}
+
 /// A disk that is open.
 #[derive(Debug)]
 struct Seat {
     disk: DiskRef,
     channel: Box<dyn DiskChannel>,
+    /// While the disk has a limit, or something still waits for one that it had.
+    throttle: Option<Box<Throttle<Io>>>,
     waker: disk::Waker,
     /// The channel's descriptor, if it has one.
     watched: Option<WatchedDescriptor>,
@@ -214,6 +244,9 @@ pub(in crate::target) struct Channels {
     done: Vec<Done>,
     /// What was counted of disks that are not open at present.
     past: Past,
+    limits: Vec<Limited>,
+    /// What home is to be asked for, with the number of the limit.
+    pub(in crate::target) asks: Vec<(u64, Ask)>,
     last_serial: u64,
     /// A disk has another size than home knows, or has failed.
     pub(in crate::target) changed: bool,
@@ -232,6 +265,8 @@ impl Channels {
             removals: Vec::new(),
             done: Vec::new(),
             past: Past::default(),
+            limits: Vec::new(),
+            asks: Vec::new(),
             last_serial: 0,
             changed: false,
         }
@@ -270,7 +305,10 @@ impl Channels {
             let opening = Opening::new(cx.reactor_index(), at, self.doorbell.clone());
             let waker = opening.waker();
             let channel = disk.open(opening);
+            let limited = self.limits.iter().find(|limited| limited.is_of(disk));
+            let throttle = limited.map(|limited| Throttle::new(limited.id, limited.limits));
             let seat = Seat {
+                throttle: throttle.map(Box::new),
                 watched: watch(disk, &*channel, at, cx),
                 disk: disk.clone(),
                 waker,
@@ -333,6 +371,114 @@ impl Channels {
     fn seat(&mut self, at: usize) -> &mut Seat {
         let seat = self.seats.get_mut(at).and_then(Option::as_mut);
         seat.expect("a disk that is open")
+    }
+
+    /// What the disk at this place can do. Nothing is done in place that has to wait for a limit.
+    pub(in crate::target) fn capabilities(&mut self, at: usize) -> Capabilities {
+        let seat = self.seat(at);
+        let capabilities = seat.disk.capabilities();
+        let is_limited = seat
+            .throttle
+            .as_ref()
+            .is_some_and(|t| t.limits().is_limited());
+        Capabilities {
+            in_place: capabilities.in_place && !is_limited,
+            ..capabilities
+        }
+    }
+
+    /// The limits of a disk are these from now on, under this number. What waits waits for them, or goes on. Returns the
+    /// place of the disk if it is open.
+    pub(in crate::target) fn set_limits(
+        &mut self,
+        disk: &DiskRef,
+        (id, limits): (u64, RateLimits),
+    ) -> Option<usize> {
+        self.limits
+            .retain(|limited| limited.disk.get().is_some() && !limited.is_of(disk));
+        if limits.is_limited() {
+            let disk = disk.downgrade();
+            self.limits.push(Limited { disk, id, limits });
+        }
+        let is_it = |seat: &Option<Seat>| seat.as_ref().is_some_and(|seat| seat.disk == *disk);
+        let at = self.seats.iter().position(is_it)?;
+        let seat = self.seat(at);
+        if !limits.is_limited() {
+            seat.throttle.take_if(|throttle| throttle.waiting() == 0);
+        }
+        match &mut seat.throttle {
+            Some(throttle) => throttle.set(id, limits),
+            none if limits.is_limited() => *none = Some(Box::new(Throttle::new(id, limits))),
+            _ => {}
+        }
+        self.wake(at);
+        Some(at)
+    }
+
+    /// Home grants a slice of the limit of this number; the disk may have another one by now.
+    pub(in crate::target) fn granted(&mut self, id: u64, slice: Ask) {
+        let throttled = |seat: &mut Option<Seat>| {
+            let throttle = seat.as_mut()?.throttle.as_mut()?;
+            (throttle.id() == id).then(|| throttle.granted(id, slice))
+        };
+        if let Some(at) = self
+            .seats
+            .iter_mut()
+            .position(|seat| throttled(seat).is_some())
+        {
+            self.wake(at);
+        }
+    }
+
+    /// Hands an I/O to a disk with a limit, or keeps it until there is a slice for it.
+    #[cold]
+    fn submit_limited(&mut self, at: usize, io: Io, cx: &mut Context<'_>) -> Option<Done> {
+        let mut asks = std::mem::take(&mut self.asks);
+        let now = cx.now();
+        let seat = self.seat(at);
+        let cost = cost(&io.op, io.data.len());
+        let admitted = match &mut seat.throttle {
+            Some(throttle) => {
+                let admitted = throttle.offer(cost, io);
+                let id = throttle.id();
+                asks.extend(throttle.asks().map(|ask| (id, ask)));
+                admitted
+            }
+            None => Some(io),
+        };
+        let mut turn = DiskContext { now, rng: cx.rng() };
+        let done = admitted.and_then(|io| seat.channel.submit(io, &mut turn));
+        self.asks = asks;
+        done
+    }
+
+    /// Hands what need not wait any longer to the disk at this place. Returns whether there was anything.
+    #[cold]
+    fn release_waiting(&mut self, at: usize, now: Time, rng: &mut Rng) -> bool {
+        let mut asks = std::mem::take(&mut self.asks);
+        let mut done = std::mem::take(&mut self.done);
+        let mut released = 0;
+        let seat = self.seat(at);
+        if let Some(throttle) = &mut seat.throttle {
+            while released < RELEASED_MAX
+                && let Some(io) = throttle.next_admitted()
+            {
+                let mut turn = DiskContext {
+                    now,
+                    rng: &mut *rng,
+                };
+                done.extend(seat.channel.submit(io, &mut turn));
+                released += 1;
+            }
+            let id = throttle.id();
+            asks.extend(throttle.asks().map(|ask| (id, ask)));
+            if throttle.waiting() == 0 && !throttle.limits().is_limited() {
+                seat.throttle = None;
+            }
+        }
+        self.asks = asks;
+        self.done = done;
+        released > 0
     }
 
     /// The channel of a view.
@@ -423,8 +569,13 @@ impl Channels {
             reactor,
             place,
         });
-        let mut turn = DiskContext { now, rng: cx.rng() };
-        let done = seat.channel.submit(Io::new(id, op, data), &mut turn);
+        let io = Io::new(id, op, data);
+        let done = if seat.throttle.is_some() {
+            self.submit_limited(at, io, cx)
+        } else {
+            let mut turn = DiskContext { now, rng: cx.rng() };
+            seat.channel.submit(io, &mut turn)
+        };
         self.in_flight += 1;
         let Some(done) = done else {
             self.activate(at);
@@ -513,6 +664,7 @@ impl Channels {
         cx: &mut Context<'_>,
     ) -> bool {
         let before = answers.len();
+        let mut released = false;
         let mut next = 0;
         while let Some(&at) = self.active.get(next) {
             let seat = self.seat(at);
@@ -530,6 +682,9 @@ impl Channels {
             }
             let now = cx.now();
             seat.look(now);
+            if seat.throttle.is_some() {
+                released |= self.release_waiting(at, now, cx.rng());
+            }
             let mut done = std::mem::take(&mut self.done);
             let rng = cx.rng();
             let channel = self.channel(at);
@@ -540,7 +695,7 @@ impl Channels {
             }
             self.done = done;
         }
-        answers.len() > before
+        released || answers.len() > before
     }
 
     /// When a disk is to be polled even if nothing wakes it.
@@ -548,7 +703,15 @@ impl Channels {
         let active = self.active.iter();
         let active = active.filter_map(|&at| self.seats.get(at)?.as_ref());
         let busy = active.filter(|seat| seat.in_flight > 0);
-        let times = busy.flat_map(|seat| [Some(seat.look_at), seat.channel.deadline()]);
+        let times = busy.flat_map(|seat| {
+            // What home has told last may be known since the last poll.
+            let look_at = if seat.is_awake {
+                Time::ZERO
+            } else {
+                seat.look_at
+            };
+            [Some(look_at), seat.channel.deadline()]
+        });
         times.flatten().min()
     }
 
@@ -584,7 +747,13 @@ impl Channels {
                     reactor: self.reactor,
                     place: count(place),
                 });
-                if let Some(done) = seat.channel.cancel(id) {
+                let waiting = seat.throttle.as_mut();
+                let waiting = waiting.and_then(|t| t.remove(|io| io.id() == id));
+                let done = match waiting {
+                    Some(io) => Some(io.done(Err(Status::ABORTED_BY_REQUEST))),
+                    None => seat.channel.cancel(id),
+                };
+                if let Some(done) = done {
                     answers.extend(self.take_back(at, done, pool, now));
                 }
             }
@@ -677,6 +846,11 @@ impl Seat {
     #[inline]
     fn look(&mut self, now: Time) {
         if now < self.look_at || self.in_flight == 0 {
+            return;
+        }
+        if self.throttle.as_ref().is_some_and(|t| t.waiting() > 0) {
+            // The oldest may not be with the disk yet.
+            self.look_at = now + OVERDUE;
             return;
         }
         let oldest = self.open.iter().flatten().map(|open| open.since).min();

@@ -81,6 +81,18 @@ impl Namespaces {
         views.filter_map(|(nsid, view)| Some((nsid, view.as_ref()?)))
     }
 
+    /// The disk of this channel can do something else from now on.
+    pub(in crate::target) fn set_capabilities(
+        &mut self,
+        channel: usize,
+        capabilities: Capabilities,
+    ) {
+        let views = self.views.iter_mut().flatten();
+        for view in views.filter(|view| view.channel == channel) {
+            view.capabilities = capabilities;
+        }
+    }
+
     /// Returns what was there before.
     pub(in crate::target) fn set(&mut self, nsid: u32, view: Option<View>) -> Option<View> {
         let at = (nsid as usize).checked_sub(1)?;

@@ -3,6 +3,7 @@
 use pollux_reactor::{Part, Time};
 
 use crate::counters::{CounterReset, IoCounters};
+use crate::rate_limit::{Ask, RateLimits};
 use crate::spec::log::AnaState;
 use crate::spec::status::Status;
 use crate::target::disk::DiskRef;
@@ -49,6 +50,8 @@ pub(in crate::target) enum IoEvent {
     Authenticate(Authenticate),
     /// A disk has another size, or takes no more writes.
     DiskChanged,
+    /// A reactor asks for a slice of the limit of this number.
+    AskSlice { reactor: usize, id: u64, ask: Ask },
 }
 
 /// To the I/O part of a service.
@@ -98,6 +101,14 @@ pub(in crate::target) enum IoMessage {
     Report(Part<ReactorReport>),
     /// Begins counters of these disks, or of all, anew.
     ResetCounters(Option<Vec<DiskRef>>, CounterReset, Part<()>),
+    /// The limits of a disk are these from now on, under this number.
+    SetRateLimits {
+        disk: DiskRef,
+        id: u64,
+        limits: RateLimits,
+    },
+    /// A slice of the limit of this number.
+    Grant { id: u64, slice: Ask },
 }
 
 /// How the authentication of an I/O queue goes on.

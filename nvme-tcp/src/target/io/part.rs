@@ -164,6 +164,15 @@ impl IoPart {
                 self.channels.reset(disks.as_deref(), what);
                 part.answer(());
             }
+            IoMessage::SetRateLimits { disk, id, limits } => {
+                if let Some(at) = self.channels.set_limits(&disk, (id, limits)) {
+                    let capabilities = self.channels.capabilities(at);
+                    for controller in self.controllers.values_mut() {
+                        controller.namespaces.set_capabilities(at, capabilities);
+                    }
+                }
+            }
+            IoMessage::Grant { id, slice } => self.channels.granted(id, slice),
         }
         self.tell_home();
     }
@@ -216,6 +225,12 @@ impl IoPart {
         if std::mem::take(&mut self.channels.changed) {
             self.told.push(IoEvent::DiskChanged);
         }
+        if !self.channels.asks.is_empty() {
+            let reactor = self.reactor;
+            let asked = self.channels.asks.drain(..);
+            let asked = asked.map(|(id, ask)| IoEvent::AskSlice { reactor, id, ask });
+            self.told.extend(asked);
+        }
     }
 
     /// A controller's view of a namespace is now this one, or gone: then what disks do for its commands comes to an end,
@@ -231,13 +246,16 @@ impl IoPart {
             return;
         };
         let has_gone = view.is_none();
-        let view = view.map(|view| View {
-            channel: self.channels.acquire(&view.disk, turn.cx),
-            capabilities: view.disk.capabilities(),
-            block_shift: view.block_shift,
-            blocks: view.blocks,
-            transfer_max: view.transfer_max,
-            ana: view.ana,
+        let view = view.map(|view| {
+            let channel = self.channels.acquire(&view.disk, turn.cx);
+            View {
+                channel,
+                capabilities: self.channels.capabilities(channel),
+                block_shift: view.block_shift,
+                blocks: view.blocks,
+                transfer_max: view.transfer_max,
+                ana: view.ana,
+            }
         });
         let before = controller.namespaces.set(nsid, view);
         if has_gone {

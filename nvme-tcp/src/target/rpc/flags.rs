@@ -6,6 +6,7 @@ use serde_json::Map;
 use super::disks::{Kind, NamedDisk, User};
 use super::{State, register_state};
 use crate::auth::Keyring;
+use crate::rate_limit::RateLimits;
 use crate::spec::nqn::Nqn;
 use crate::target::config::NamespaceConfig;
 use crate::target::control::handle::TargetHandle;
@@ -73,6 +74,7 @@ pub fn register_with(
             block_size: config.block_size,
             uuid: opened.uuid,
             over: None,
+            limits: RateLimits::default(),
         });
         made.push(NamespaceConfig {
             backend: Backend::Disk(disk),

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::disks::{ENODEV, Kind, NamedDisk, default_uuid};
 use super::{State, register_state};
 use crate::auth::Keyring;
+use crate::rate_limit::RateLimits;
 use crate::target::control::handle::TargetHandle;
 use crate::target::disk::DiskRef;
 
@@ -80,6 +81,7 @@ impl State {
                 uuid,
                 user: None,
                 over: None,
+                limits: RateLimits::default(),
             });
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::disks::stacked;
 use super::disks::{Disks, Kind, NamedDisk};
-use super::{Module, State};
+use super::{Module, State, rate_limits};
 
 /// The methods of this room.
 pub(super) fn methods(module: Module<'_>) -> Module<'_> {
@@ -21,7 +21,8 @@ pub(super) fn methods(module: Module<'_>) -> Module<'_> {
 /// The calls that make the disks again; what was in memory is empty then, and no error is injected any more. A disk comes
 /// after the one that it lies on, since it could only be made then.
 pub(super) fn saved(disks: &Disks) -> Value {
-    disks.own().flat_map(calls).collect()
+    let limits = disks.own().filter_map(rate_limits::saved);
+    disks.own().flat_map(calls).chain(limits).collect()
 }
 
 fn calls(disk: &NamedDisk) -> Vec<Value> {
@@ -92,6 +93,7 @@ fn show(disk: &NamedDisk) -> Value {
         "block_size": disk.block_size,
         "num_blocks": disk.blocks(),
         "uuid": disk.uuid.to_string(),
+        "assigned_rate_limits": disk.limits.show(true),
         "claimed": disk.user.is_some() || disk.over.is_some(),
         "zoned": false,
         "supported_io_types": {

@@ -13,6 +13,7 @@ mod iostat;
 mod listeners;
 mod listing;
 mod namespaces;
+mod rate_limits;
 mod settings;
 mod status;
 mod subsystems;
@@ -96,7 +97,7 @@ impl State {
 type Module<'a> = ModuleMethods<'a, State>;
 
 /// The rooms that have methods.
-const ROOMS: [fn(Module<'_>) -> Module<'_>; 12] = [
+const ROOMS: [fn(Module<'_>) -> Module<'_>; 13] = [
     disks::methods,
     resize::methods,
     stacked::methods,
@@ -105,6 +106,7 @@ const ROOMS: [fn(Module<'_>) -> Module<'_>; 12] = [
     listeners::methods,
     listing::methods,
     namespaces::methods,
+    rate_limits::methods,
     settings::methods,
     status::methods,
     subsystems::methods,

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::namespaces::take_uuid;
 use super::{Module, State, forward_removal, take_limit};
+use crate::rate_limit::RateLimits;
 use crate::spec::nqn::Nqn;
 use crate::target::control::request::TargetRequest;
 use crate::target::disk::{Backend, DiskRef, Faults, FileEngine, Latencies};
@@ -105,6 +106,8 @@ pub(super) struct NamedDisk {
     pub(super) user: Option<User>,
     /// The disk that lies on this one. It and a user exclude each other.
     pub(super) over: Option<String>,
+    /// What hosts may do with it. None of what lies under another disk.
+    pub(super) limits: RateLimits,
 }
 
 impl NamedDisk {
@@ -221,6 +224,7 @@ impl Disks {
             block_size,
             user: None,
             over: None,
+            limits: RateLimits::default(),
         });
         Ok(Answer::Now(name.into()))
     }

@@ -8,7 +8,7 @@ use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{EINVAL, ENODEV, Kind, NamedDisk, uuid_of};
+use super::{EBUSY, EINVAL, ENODEV, Kind, NamedDisk, uuid_of};
 use crate::spec::status::Status;
 use crate::target::control::request::TargetRequest;
 use crate::target::disk::{
@@ -54,6 +54,10 @@ fn add(
 ) -> Result<(), RpcError> {
     let disks = &mut state.disks;
     let found = disks.find_free(&base)?;
+    if found.limits.is_limited() {
+        let text = format!("bdev '{base}' has a rate limit, which is for what lies on top");
+        return Err(RpcError::errno_of(EBUSY, text));
+    }
     let (disk, block_size, base_uuid) = (found.disk.clone(), found.block_size, found.uuid);
     disks.check_new(&name)?;
     disks.find(&base)?.over = Some(name.clone());
