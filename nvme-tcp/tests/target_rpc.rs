@@ -768,7 +768,7 @@ fn the_configuration_makes_the_same_access_again() {
 
 /// There is little to choose about sockets; what is not there is refused, not taken.
 #[test]
-fn sockets_and_the_kernels_keyring() {
+fn what_can_be_said_of_sockets() {
     let mut t = start();
     let default = t.call("sock_get_default_impl", json!({}));
     assert_eq!(default["impl_name"], "posix");
@@ -780,7 +780,6 @@ fn sockets_and_the_kernels_keyring() {
         assert_eq!(t.call("sock_impl_set_options", same), true);
     }
     t.call("sock_set_default_impl", json!({"impl_name": "posix"}));
-    t.call("keyring_linux_set_options", json!({"enable": false}));
     for (method, params, code, words) in [
         (
             "sock_set_default_impl",
@@ -805,12 +804,6 @@ fn sockets_and_the_kernels_keyring() {
             json!({"impl_name": "ssl", "speed": 1}),
             -32602,
             "speed",
-        ),
-        (
-            "keyring_linux_set_options",
-            json!({"enable": true}),
-            -95,
-            "keyring_file_add_key",
         ),
     ] {
         let (found, text) = t.error(method, params);

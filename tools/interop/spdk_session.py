@@ -122,12 +122,12 @@ def keyring(managed: Managed, pollux: str, directory: Path) -> str:
 
 
 def sockets(managed: Managed) -> None:
-    """What can be said of sockets and of the kernel's keyring, which is little."""
+    """What can be said of sockets, which is little, and that keys may be the kernel's."""
     equal("default", managed.call("sock_get_default_impl")["impl_name"], "posix")
     managed.call("sock_set_default_impl", "-i", "posix")
     equal("version", managed.call("sock_impl_get_options", "-i", "ssl")["tls_version"], 13)
     managed.call("sock_impl_set_options", "-i", "ssl", "--tls-version", "13", "-r", "65536")
-    managed.call("keyring_linux_set_options")
+    managed.call("keyring_linux_set_options", "--enable")
 
 
 def authentication(target: Managed, key: str) -> None:

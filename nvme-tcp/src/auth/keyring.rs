@@ -1,4 +1,5 @@
-//! Keys by name, as methods and command lines name them: files, and what was in them when they were added.
+//! Keys by name, as methods and command lines name them: files, and what was in them when they were added; and keys that the
+//! Linux kernel keeps, if that is asked for.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,11 +7,11 @@ use std::path::{Path, PathBuf};
 use pollux_reactor::rpc::{Answer, Call, MethodResult, ModuleMethods, Phase, RpcError};
 use serde_json::{Value, json};
 
+use super::kernel_keyring::{self, KernelKeyError};
 use super::{KeyFileError, KeyNames, KeyText, Keys, Secret, SecretError};
 use crate::tls::{ConfiguredPsk, PskError};
 
-/// EEXIST, ENOENT, ENOKEY, EOPNOTSUPP.
-const EOPNOTSUPP: i32 = 95;
+/// EEXIST, ENOENT, ENOKEY.
 const EEXIST: i32 = 17;
 const ENOENT: i32 = 2;
 const ENOKEY: i32 = 126;
@@ -19,6 +20,8 @@ const ENOKEY: i32 = 126;
 #[derive(Debug, Default)]
 pub struct Keyring {
     keys: BTreeMap<String, Entry>,
+    /// Names that begin with a colon are also looked for in the kernel's keyring.
+    with_kernel: bool,
 }
 
 #[derive(Debug)]
@@ -45,6 +48,14 @@ pub enum KeyringError {
         path: PathBuf,
         /// What is wrong.
         error: KeyFileError,
+    },
+    /// The kernel's keyring does not give it.
+    #[error("key '{name}': {error}")]
+    Kernel {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: KernelKeyError,
     },
     /// It is not a secret for DH-HMAC-CHAP.
     #[error("key '{name}': {error}")]
@@ -122,9 +133,21 @@ impl Keyring {
             })
     }
 
-    fn text(&self, name: &str) -> Result<&KeyText, KeyringError> {
+    /// From now on names that begin with a colon and are those of no file are looked for in the kernel's keyring, each time
+    /// that they are used; or no more.
+    pub fn set_with_kernel(&mut self, with_kernel: bool) {
+        self.with_kernel = with_kernel;
+    }
+
+    fn text(&self, name: &str) -> Result<KeyText, KeyringError> {
         match self.keys.get(name) {
-            Some(entry) => Ok(&entry.text),
+            Some(entry) => Ok(entry.text.clone()),
+            None if self.with_kernel && name.starts_with(kernel_keyring::PREFIX) => {
+                kernel_keyring::read(name).map_err(|error| KeyringError::Kernel {
+                    name: name.into(),
+                    error,
+                })
+            }
             None => Err(KeyringError::Unknown(name.into())),
         }
     }
@@ -148,7 +171,11 @@ impl From<KeyringError> for RpcError {
         match error {
             KeyringError::Exists(_) => Self::new(-EEXIST, text),
             KeyringError::Unknown(name) => Self::errno_of(ENOKEY, format!("key '{name}'")),
-            KeyringError::File { .. } => Self::new(-1, text),
+            KeyringError::Kernel {
+                error: KernelKeyError::Absent,
+                ..
+            } => Self::new(-ENOKEY, text),
+            KeyringError::File { .. } | KeyringError::Kernel { .. } => Self::new(-1, text),
             KeyringError::Secret { .. } | KeyringError::Psk { .. } => Self::invalid_params(text),
         }
     }
@@ -185,17 +212,11 @@ fn remove<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult 
     Ok(Answer::Now(Value::Bool(true)))
 }
 
-/// Keys come from files: the kernel's keyring, where there is one, is not looked into.
-fn set_linux<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
+fn set_linux<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult {
     let enable = call.params.optional("enable")?.unwrap_or(false);
     call.params.finish()?;
-    match enable {
-        false => Ok(Answer::Now(Value::Bool(true))),
-        true => Err(RpcError::errno_of(
-            EOPNOTSUPP,
-            "the kernel's keyring is no source of keys here: keyring_file_add_key adds one from a file",
-        )),
-    }
+    state.as_mut().set_with_kernel(enable);
+    Ok(Answer::Now(Value::Bool(true)))
 }
 
 fn list<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult {
@@ -214,9 +235,13 @@ fn list<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult {
 
 fn saved<S: AsMut<Keyring>>(state: &mut S, call: &mut Call<S>) -> MethodResult {
     call.params.finish()?;
-    let keys = state.as_mut().keys.iter().map(|(name, entry)| {
+    let keyring = state.as_mut();
+    let kernel = keyring
+        .with_kernel
+        .then(|| json!({"method": "keyring_linux_set_options", "params": {"enable": true}}));
+    let files = keyring.keys.iter().map(|(name, entry)| {
         let params = json!({"name": name, "path": entry.path.display().to_string()});
         json!({"method": "keyring_file_add_key", "params": params})
     });
-    Ok(Answer::Now(keys.collect()))
+    Ok(Answer::Now(kernel.into_iter().chain(files).collect()))
 }

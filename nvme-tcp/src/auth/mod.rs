@@ -27,6 +27,8 @@ mod host;
 #[cfg(feature = "auth")]
 pub(crate) mod interchange;
 #[cfg(feature = "auth")]
+mod kernel_keyring;
+#[cfg(feature = "auth")]
 mod key_file;
 #[cfg(feature = "auth")]
 pub mod keyring;
@@ -100,6 +102,7 @@ pub use self::{
     dh::{DhGroup, Job, Powers},
     hash::Hash,
     host::{HostStep, HostTransaction},
+    kernel_keyring::KernelKeyError,
     key_file::{KeyFileError, KeyText},
     keyring::{Keyring, KeyringError},
     pool::{Computation, LOOK_AGAIN},
