@@ -199,6 +199,8 @@ pub struct ControllerStatus {
     pub last_error: Option<String>,
     /// Digests in use; `None` while it is not connected.
     pub digests: Option<Digests>,
+    /// Whether its admin queue comes by TLS, and then whether the kernel encrypts it (kTLS).
+    pub ktls: Option<bool>,
     /// What it says that it is, once it has been asked.
     pub identity: Option<ControllerIdentity>,
     /// Commands that each of its I/O queue pairs takes at a time, once that is known.

@@ -19,7 +19,7 @@ use pollux_nvme_tcp::spec::HostNqn;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{self, Backend, HostAccess, TargetRequest};
 use pollux_nvme_tcp::testing::{TestTarget, nqn};
-use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk, HostTls};
+use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk, HostTls, set_ktls};
 use pollux_reactor::{Context, Edges, Group, Idle, Opened, Progress, Stream, StreamWrapper};
 
 const BLOCK: usize = 512;
@@ -205,6 +205,24 @@ fn tls_carries_a_host_and_a_target() {
     carry(IDLE[1], true, 1, Some(&psk));
 }
 
+/// Where the kernel has TLS it encrypts, but for streams that are not its own; where it has not, nothing is missed.
+#[test]
+fn tls_by_the_kernel_where_it_can() {
+    for (idle, len) in IDLE.into_iter().zip([32, 48]) {
+        let psk = ConfiguredPsk::generate(len, None).unwrap();
+        for blocks in [1, 256] {
+            set_ktls(true);
+            let ktls = carry(idle, false, blocks, Some(&psk));
+            let ulps = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp");
+            let has_tls = ulps.unwrap().split_whitespace().any(|ulp| ulp == "tls");
+            assert_eq!(ktls, [has_tls; 3], "an admin queue and two I/O queues");
+        }
+    }
+    let psk = ConfiguredPsk::generate(32, None).unwrap();
+    assert_eq!(carry(IDLE[1], true, 1, Some(&psk)), [false; 3]);
+    set_ktls(false);
+}
+
 const HOST: &str = "nqn.2014-08.org.example:host";
 
 /// Lets the host in by TLS only.
@@ -223,7 +241,8 @@ fn secure(target: &TestTarget, psk: &ConfiguredPsk) -> SocketAddr {
     target.handle.call(request).unwrap()
 }
 
-fn carry(idle: Idle, dribble: bool, blocks: u32, psk: Option<&ConfiguredPsk>) {
+/// I/O from both reactors, and then whether the kernel encrypts each queue, as the target says.
+fn carry(idle: Idle, dribble: bool, blocks: u32, psk: Option<&ConfiguredPsk>) -> Vec<bool> {
     let made = Arc::new(Made::default());
     let mut group = Group::new();
     let counted = Arc::clone(&made);
@@ -273,9 +292,13 @@ fn carry(idle: Idle, dribble: bool, blocks: u32, psk: Option<&ConfiguredPsk>) {
         let end = ended.recv_timeout(PATIENCE);
         assert_eq!(end, Ok(Ok(())), "reactor {reactor}, {idle:?}");
     }
+    let controllers = target.status().subsystems.remove(0).controllers;
+    let ktls = controllers.iter().flat_map(|c| &c.qpairs);
+    let ktls = ktls.map(|qpair| qpair.ktls).collect();
     host.shut_down().unwrap();
     drop(target);
     let made = [&made.connected, &made.accepted].map(|made| made.load(Ordering::Relaxed));
     let all = if dribble { 3 } else { 0 };
     assert_eq!(made, [all; 2], "an admin queue and two I/O queues");
+    ktls
 }

@@ -5,6 +5,8 @@
 use pollux_reactor::rpc::{Answer, Call, MethodResult, ModuleMethods, Params, Phase, RpcError};
 use serde_json::json;
 
+use crate::tls::{ktls, set_ktls};
+
 const EINVAL: i32 = 22;
 
 /// TLS 1.3, as `tls_version` says it; 0 is whatever both sides have, which is the same.
@@ -24,6 +26,11 @@ pub fn register<S: Send + 'static>(module: ModuleMethods<'_, S>) -> ModuleMethod
         .method("sock_impl_get_options", Phase::Any, options)
         .method("sock_impl_set_options", Phase::Any, set_options)
         .method("sock_set_default_impl", Phase::Any, set_default)
+}
+
+/// Parameters of `sock_impl_set_options` that make the present state again, if it is another one than at first.
+pub fn saved() -> Option<serde_json::Value> {
+    ktls().then(|| json!({"impl_name": "ssl", "enable_ktls": true}))
 }
 
 fn implementation(params: &mut Params) -> Result<Implementation, RpcError> {
@@ -61,9 +68,9 @@ fn set_default<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
 fn options<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
     let implementation = implementation(&mut call.params)?;
     call.params.finish()?;
-    let tls_version = match implementation {
-        Implementation::Posix => 0,
-        Implementation::Ssl => 13,
+    let (tls_version, enable_ktls) = match implementation {
+        Implementation::Posix => (0, false),
+        Implementation::Ssl => (13, ktls()),
     };
     // Sizes of 0 are the system's.
     Ok(Answer::Now(json!({
@@ -76,14 +83,15 @@ fn options<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
         "enable_zerocopy_send_client": false,
         "zerocopy_threshold": 0,
         "tls_version": tls_version,
-        "enable_ktls": false,
+        "enable_ktls": enable_ktls,
     })))
 }
 
-/// What only makes SPDK's sockets faster is taken and changes nothing.
+/// What only makes SPDK's sockets faster is taken and changes nothing. `enable_ktls` is for the connections that are made
+/// from then on.
 fn set_options<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
     let params = &mut call.params;
-    implementation(params)?;
+    let implementation = implementation(params)?;
     params.unused::<u32>(&[
         "recv_buf_size",
         "send_buf_size",
@@ -103,7 +111,16 @@ fn set_options<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
             "13 is the only version of TLS for NVMe/TCP, 0 stands for it",
         ));
     }
-    params.off(&["enable_ktls"])?;
+    let enable_ktls: Option<bool> = match implementation {
+        Implementation::Posix => {
+            params.off(&["enable_ktls"])?;
+            None
+        }
+        Implementation::Ssl => params.optional("enable_ktls")?,
+    };
     params.finish()?;
+    if let Some(wanted) = enable_ktls {
+        set_ktls(wanted);
+    }
     Ok(Answer::Now(true.into()))
 }

@@ -20,6 +20,7 @@ import auth_cases  # noqa: E402
 import host_cases  # noqa: E402
 import host_path_cases  # noqa: E402
 import image  # noqa: E402
+import ktls_cases  # noqa: E402
 import self_cases  # noqa: E402
 import suite  # noqa: E402
 import target_cases  # noqa: E402
@@ -38,6 +39,7 @@ CASE_MODULES = (
     target_path_cases,
     auth_cases,
     tls_cases,
+    ktls_cases,
 )
 DIRECTIONS = ("self", "host", "target")
 PROGRAMS = ("pollux", "pollux-perf", SHELL, CONTROLLER)

@@ -47,6 +47,11 @@ pub struct AllowArgs {
     #[cfg(feature = "tls")]
     #[arg(long, value_name = "FILE", requires = "allow_host")]
     tls_psk: Option<PathBuf>,
+
+    /// Have the kernel encrypt (kTLS) where it can; otherwise it is done here.
+    #[cfg(feature = "tls")]
+    #[arg(long, requires = "tls_psk")]
+    ktls: bool,
 }
 
 /// What was in the files of keys.
@@ -77,6 +82,8 @@ impl AllowArgs {
     /// [`UsageError`]: a file cannot be used, in one line that shows nothing of what is in it.
     #[cfg(feature = "auth")]
     pub fn read(&self, subsystem: &Nqn) -> Result<Access, UsageError> {
+        #[cfg(feature = "tls")]
+        pollux_nvme_tcp::tls::set_ktls(self.ktls);
         let mut keyring = Keyring::default();
         let keys = self.keys(&mut keyring)?;
         let psks = self.psks(&mut keyring, subsystem)?;

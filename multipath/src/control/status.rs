@@ -137,6 +137,7 @@ impl Control {
                 state: m.state_name(),
                 last_error: m.last_error.clone(),
                 digests: m.controller.as_ref().map(|c| c.digests()),
+                ktls: m.controller.as_ref().and_then(|c| c.ktls()),
                 identity: m.controller.as_ref().and_then(|c| {
                     let known = c.identify()?;
                     Some(ControllerIdentity {

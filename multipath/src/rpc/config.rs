@@ -44,7 +44,9 @@ fn with_controllers(
     controllers: Vec<ControllerStatus>,
     responder: Responder,
 ) {
-    let mut calls: Vec<Value> = state.options.config().into_iter().collect();
+    let sockets = pollux_nvme_tcp::sockets::saved()
+        .map(|params| json!({"method": "sock_impl_set_options", "params": params}));
+    let mut calls: Vec<Value> = sockets.into_iter().chain(state.options.config()).collect();
     calls.extend(discoveries.iter().map(discovery::config));
     // What a discovery has found it finds again.
     let is_found = |c: &&ControllerStatus| {

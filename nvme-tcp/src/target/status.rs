@@ -173,6 +173,8 @@ pub struct QpairStatus {
     pub digests: (bool, bool),
     /// Nobody listens: it comes by TLS.
     pub secure: bool,
+    /// The kernel encrypts it (kTLS).
+    pub ktls: bool,
     /// What its host has authenticated with, if it had to.
     pub auth: Option<Agreed>,
     /// Commands and bytes.

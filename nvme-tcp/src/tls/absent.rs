@@ -4,6 +4,14 @@ use pollux_reactor::{Net, Stream};
 
 use crate::spec::nqn::Nqn;
 
+/// Changes nothing: no connection is secure.
+pub fn set_ktls(_: bool) {}
+
+/// Never.
+pub fn ktls() -> bool {
+    false
+}
+
 /// With what a host makes its connections secure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostTls {}
@@ -18,7 +26,13 @@ pub(crate) enum Session {}
 
 impl HostTls {
     /// Never.
-    pub(crate) fn wrap(&self, _: &mut Net, _: Stream, _: &Nqn, _: &Nqn) -> Stream {
+    pub(crate) fn wrap(
+        &self,
+        _: &mut Net,
+        _: Stream,
+        _: &Nqn,
+        _: &Nqn,
+    ) -> (Stream, Option<Session>) {
         match *self {}
     }
 }
@@ -50,6 +64,11 @@ impl Session {
 
     /// Never.
     pub(crate) fn is_open(&self) -> bool {
+        match *self {}
+    }
+
+    /// Never.
+    pub(crate) fn is_ktls(&self) -> bool {
         match *self {}
     }
 

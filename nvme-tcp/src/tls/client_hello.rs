@@ -91,7 +91,7 @@ mod tests {
 
     fn hello() -> (Vec<u8>, BTreeSet<Vec<u8>>) {
         let psk = ConfiguredPsk::new(&[7; 32], None).unwrap();
-        let mut engine = Engine::new(Side::Host).unwrap();
+        let mut engine = Engine::new(Side::Host, false).unwrap();
         let mut offered = BTreeSet::new();
         for version in IdentityVersion::ALL {
             let key = psk.tls_psk(version, "host", "subsystem").unwrap();
@@ -153,7 +153,7 @@ mod tests {
             let begun = std::time::Instant::now();
             for _ in 0..10 {
                 let offered = filter.then(|| identities(&bytes).unwrap());
-                let mut engine = Engine::new(Side::Target).unwrap();
+                let mut engine = Engine::new(Side::Target, false).unwrap();
                 for key in &keys {
                     if offered
                         .as_ref()

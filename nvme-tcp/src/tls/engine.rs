@@ -2,7 +2,9 @@
 //! sent. So it never waits, and runs on any thread.
 #![expect(unsafe_code, reason = "the library calls back with pointers")]
 
+use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
+use std::mem::take;
 use std::sync::OnceLock;
 use std::task::Poll;
 
@@ -11,14 +13,27 @@ use s2n_tls::connection::Connection;
 use s2n_tls::enums::{Blinding, Mode, PskHmac, Version};
 use s2n_tls::psk::Psk;
 use s2n_tls::security::Policy;
+use zeroize::Zeroizing;
 
 use super::TlsError;
+use super::kernel::Secrets;
 use super::psk::{CipherSuite, TlsPsk};
 
 /// TLS 1.3 with the two cipher suites of NVMe/TCP before another one, which [`Engine::identity`] does not take, and X25519
 /// before the curves of NIST: the library's answer to a client that guesses another group (HelloRetryRequest) does not go
 /// together with pre-shared keys, and X25519 is what OpenSSL guesses.
 const POLICY: &str = "CloudFront-TLS-1-3-2025-no-pq";
+
+/// What the library calls the first traffic secrets of both sides, in the format of key logs.
+const TRAFFIC_SECRETS: [&str; 2] = ["CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"];
+
+thread_local! {
+    /// The traffic secrets that the library has told during the call that this thread makes.
+    static TOLD: RefCell<TrafficSecrets> = RefCell::default();
+}
+
+/// The traffic secrets of client and server.
+type TrafficSecrets = [Option<Zeroizing<Vec<u8>>>; 2];
 
 /// Which side of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +47,18 @@ pub(super) enum Side {
 pub(super) struct Engine {
     connection: Connection,
     side: Side,
+    /// The traffic secrets, if somebody wants them.
+    secrets: Option<Told>,
+}
+
+/// Traffic secrets, as far as they were told. Shows nothing of them.
+#[derive(Default)]
+struct Told(TrafficSecrets);
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Told")
+    }
 }
 
 /// What one call reads from and writes to.
@@ -44,12 +71,13 @@ pub(super) struct Wire<'a> {
 }
 
 impl Engine {
-    pub(super) fn new(side: Side) -> Result<Self, TlsError> {
+    /// An end that has done nothing yet. With `secrets` it can be asked for those of its connection.
+    pub(super) fn new(side: Side, secrets: bool) -> Result<Self, TlsError> {
         let mut connection = Connection::new(match side {
             Side::Host => Mode::Client,
             Side::Target => Mode::Server,
         });
-        connection.set_config(config()?).map_err(failed)?;
+        connection.set_config(config(secrets)?).map_err(failed)?;
         // Otherwise it would sleep after an error, and its reactor with it.
         connection
             .set_blinding(Blinding::SelfService)
@@ -59,7 +87,11 @@ impl Engine {
             .set_receive_callback(Some(receive))
             .map_err(failed)?;
         connection.set_send_callback(Some(send)).map_err(failed)?;
-        Ok(Self { connection, side })
+        Ok(Self {
+            connection,
+            side,
+            secrets: secrets.then(Told::default),
+        })
     }
 
     /// One more key that may be used.
@@ -111,6 +143,22 @@ impl Engine {
             .negotiated_psk_identity(&mut identity)
             .map_err(failed)?;
         String::from_utf8(identity).map_err(|_| TlsError::NoKey)
+    }
+
+    /// Takes the secrets of the connection, once its handshake is over; only before the first record of data either way.
+    pub(super) fn take_secrets(&mut self) -> Option<Secrets> {
+        let [client, server] = take(&mut self.secrets.as_mut()?.0);
+        let suite = self.connection.cipher_suite().ok()?;
+        let suite = CipherSuite::ALL.into_iter().find(|s| s.name() == suite)?;
+        let (sending, receiving) = match self.side {
+            Side::Host => (client?, server?),
+            Side::Target => (server?, client?),
+        };
+        Some(Secrets {
+            suite,
+            sending,
+            receiving,
+        })
     }
 
     /// Encrypts `data` into records; all of it.
@@ -168,6 +216,12 @@ impl Engine {
         };
         assert!(set, "a connection takes a context");
         let result = f(&mut self.connection);
+        if let Some(secrets) = &mut self.secrets {
+            let told = TOLD.with_borrow_mut(take);
+            for (secret, told) in secrets.0.iter_mut().zip(told) {
+                *secret = secret.take().or(told);
+            }
+        }
         // SAFETY: the callbacks refuse to work with a null pointer.
         let unset = unsafe {
             let null = std::ptr::null_mut();
@@ -203,17 +257,56 @@ fn failed(error: impl std::borrow::Borrow<s2n_tls::error::Error>) -> TlsError {
     }
 }
 
-/// The same for all connections. Nobody is trusted for a certificate.
-fn config() -> Result<Config, TlsError> {
-    static CONFIG: OnceLock<Result<Config, TlsError>> = OnceLock::new();
+/// The same for all connections, and another one for those whose `secrets` are wanted. Nobody is trusted for a certificate.
+fn config(secrets: bool) -> Result<Config, TlsError> {
+    static CONFIGS: [OnceLock<Result<Config, TlsError>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let [plain, telling] = &CONFIGS;
     let make = || {
         let mut builder = Config::builder();
         let policy = Policy::from_version(POLICY).map_err(failed)?;
         builder.set_security_policy(&policy).map_err(failed)?;
         builder.with_system_certs(false).map_err(failed)?;
+        if secrets {
+            // SAFETY: it takes no context (`the_secrets_of_both_sides_are_the_same`).
+            unsafe { builder.set_key_log_callback(Some(note_secret), std::ptr::null_mut()) }
+                .map_err(failed)?;
+        }
         builder.build().map_err(failed)
     };
-    CONFIG.get_or_init(make).clone()
+    match secrets {
+        false => plain,
+        true => telling,
+    }
+    .get_or_init(make)
+    .clone()
+}
+
+/// Takes a line of the key log: a name, the client's random bytes and the secret, in hexadecimal digits.
+unsafe extern "C" fn note_secret<C>(_: *mut c_void, _: *mut C, line: *mut u8, len: usize) -> c_int {
+    // SAFETY: the library has as many bytes there.
+    let line = unsafe { std::slice::from_raw_parts(line, len) };
+    let mut fields = line.split(|byte| *byte == b' ');
+    let name = fields.next().unwrap_or_default();
+    let secret = fields.nth(1).unwrap_or_default();
+    if let Some(at) = TRAFFIC_SECRETS.iter().position(|n| n.as_bytes() == name) {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => 0,
+        };
+        let bytes = secret.chunks_exact(2).map(|pair| match *pair {
+            [high, low] => digit(high) << 4 | digit(low),
+            _ => 0,
+        });
+        let mut secret = Zeroizing::new(Vec::with_capacity(64));
+        secret.extend(bytes.take(64));
+        TOLD.with_borrow_mut(|told| {
+            if let Some(place) = told.get_mut(at) {
+                *place = Some(secret);
+            }
+        });
+    }
+    0
 }
 
 /// Gives the library what has arrived.
@@ -269,7 +362,7 @@ mod tests {
     /// What the sides make of it, and what has gone over the wire to the target and to the host.
     fn shake(host: &[TlsPsk], target: &[TlsPsk]) -> [Result<Engine, TlsError>; 2] {
         let with = |side, keys: &[TlsPsk]| {
-            let mut engine = Engine::new(side).unwrap();
+            let mut engine = Engine::new(side, true).unwrap();
             for key in keys {
                 engine.add(key).unwrap();
             }
@@ -404,6 +497,29 @@ mod tests {
             outgoing: &mut Vec::new(),
         };
         assert!(target.decrypt(&mut [0; 100], &mut wire).is_err());
+    }
+
+    #[test]
+    fn the_secrets_of_both_sides_are_the_same() {
+        for (len, size) in [(32, 32), (48, 48)] {
+            let key = psk(7, len, IdentityVersion::V0);
+            let shaken = || {
+                let [host, target] = shake(std::slice::from_ref(&key), std::slice::from_ref(&key));
+                [host, target].map(|engine| engine.unwrap().take_secrets().unwrap())
+            };
+            let [host, target] = shaken();
+            assert_eq!(*host.sending, *target.receiving);
+            assert_eq!(*host.receiving, *target.sending);
+            assert_ne!(*host.sending, *host.receiving);
+            assert_eq!((host.sending.len(), host.receiving.len()), (size, size));
+            assert_eq!((host.suite, target.suite), (key.suite, key.suite));
+            assert_ne!(*shaken()[0].sending, *host.sending, "of one connection");
+            assert!(!format!("{host:?}").contains(", "), "{host:?}");
+        }
+        let key = psk(7, 32, IdentityVersion::V0);
+        let mut engine = Engine::new(Side::Host, true).unwrap();
+        engine.add(&key).unwrap();
+        assert!(engine.take_secrets().is_none(), "before its handshake");
     }
 
     #[test]

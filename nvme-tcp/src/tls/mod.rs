@@ -11,6 +11,8 @@ use std::io;
 mod client_hello;
 #[cfg(feature = "tls")]
 mod engine;
+#[cfg(feature = "tls")]
+mod kernel;
 #[cfg(feature = "auth")]
 mod psk;
 #[cfg(feature = "tls")]
@@ -18,6 +20,10 @@ mod secure;
 #[cfg(feature = "tls")]
 mod stream;
 
+#[cfg(not(feature = "tls"))]
+pub use self::absent::{ktls, set_ktls};
+#[cfg(feature = "tls")]
+pub use self::kernel::{ktls, set_ktls};
 #[cfg(feature = "auth")]
 pub use self::psk::{CipherSuite, ConfiguredPsk, IdentityVersion, PskError, TlsPsk};
 #[cfg(feature = "tls")]
@@ -59,6 +65,11 @@ pub enum TlsError {
     /// The peer sends and sends, and does not come to the end of its handshake.
     #[error("the peer sends too much for a handshake")]
     TooLong,
+    /// The peer changes its keys, and the kernel encrypts: before Linux 6.14 it has one key for each direction.
+    #[error(
+        "the peer changes its keys (KeyUpdate), which the kernel that encrypts does not follow"
+    )]
+    KeyUpdate,
     /// What the peer sends is no TLS, or not this TLS: the library's name for it.
     #[error("what the peer sends is not what TLS 1.3 wants ({0})")]
     Failed(&'static str),

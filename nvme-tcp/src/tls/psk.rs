@@ -258,18 +258,31 @@ impl TlsPsk {
     }
 }
 
-/// HKDF-Extract without salt, and HKDF-Expand-Label to as many bytes as the hash function gives (RFC 5869; RFC 8446, 7.1). No
-/// context is longer than 255 bytes, whoever calls sees to that.
+/// HKDF-Extract without salt, and HKDF-Expand-Label to as many bytes as the hash function gives (RFC 5869; RFC 8446, 7.1).
+/// Whoever calls sees to the length of the context.
 fn derive(hash: Hash, key: &[u8], label: &str, context: &str) -> Zeroizing<Vec<u8>> {
+    let zeroes = [0; 64];
+    let extracted = hash.hmac(zeroes.get(..hash.size()).unwrap_or(&zeroes), &[key]);
+    expand_label(hash, &extracted, label, context, hash.size())
+}
+
+/// HKDF-Expand-Label to `len` bytes, which are no more than the hash function gives (RFC 8446, 7.1). No context is longer than
+/// 255 bytes.
+pub(super) fn expand_label(
+    hash: Hash,
+    secret: &[u8],
+    label: &str,
+    context: &str,
+    len: usize,
+) -> Zeroizing<Vec<u8>> {
     let byte = |len: usize| {
         #[expect(clippy::expect_used, reason = "names and labels have been measured")]
         u8::try_from(len).expect("a label and a context of at most 255 bytes")
     };
-    let zeroes = [0; 64];
-    let extracted = hash.hmac(zeroes.get(..hash.size()).unwrap_or(&zeroes), &[key]);
-    let length = [0, byte(hash.size())];
+    assert!(len <= hash.size(), "{len} bytes in one round");
+    let length = [0, byte(len)];
     let label = format!("tls13 {label}");
-    // The output is as long as the hash function's: one round of HKDF-Expand, whose number is the last byte.
+    // One round of HKDF-Expand, whose number is the last byte.
     let parts: [&[u8]; 6] = [
         &length,
         &[byte(label.len())],
@@ -278,7 +291,9 @@ fn derive(hash: Hash, key: &[u8], label: &str, context: &str) -> Zeroizing<Vec<u
         context.as_bytes(),
         &[1],
     ];
-    hash.hmac(&extracted, &parts)
+    let mut output = hash.hmac(secret, &parts);
+    output.truncate(len);
+    output
 }
 
 impl FromStr for ConfiguredPsk {

@@ -42,7 +42,7 @@ impl HostTls {
         stream: Stream,
         hostnqn: &Nqn,
         subnqn: &Nqn,
-    ) -> Stream {
+    ) -> (Stream, Option<Session>) {
         let keys = match &self.psk {
             HostKey::Configured(psk) => {
                 let derive = |version| psk.tls_psk(version, hostnqn.as_str(), subnqn.as_str());
@@ -50,7 +50,9 @@ impl HostTls {
             }
             HostKey::Generated(key) => [key.clone()].into(),
         };
-        TlsStream::wrap(net, stream, Side::Host, vec![keys], self.threads, false).0
+        let (stream, session) =
+            TlsStream::wrap(net, stream, Side::Host, vec![keys], self.threads, false);
+        (stream, Some(session))
     }
 }
 
@@ -109,9 +111,18 @@ impl fmt::Debug for HostPsk {
     }
 }
 
-/// The identity that the handshake of one connection of a target has used, once its stream has told it.
+/// How one connection is secure, once its stream has told it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Session(Arc<OnceLock<String>>);
+pub(crate) struct Session(Arc<OnceLock<Secured>>);
+
+/// How a connection is secure.
+#[derive(Debug)]
+pub(super) struct Secured {
+    /// The identity that its handshake has used.
+    pub(super) identity: String,
+    /// The kernel encrypts.
+    pub(super) ktls: bool,
+}
 
 impl Session {
     /// Puts TLS around a connection that was accepted; any of these keys will do. If it is `optional`, the peer may do
@@ -134,8 +145,13 @@ impl Session {
         self.0.get().is_some()
     }
 
-    pub(super) fn set(&self, identity: String) {
-        let is_first = self.0.set(identity).is_ok();
+    /// Whether the kernel encrypts it.
+    pub(crate) fn is_ktls(&self) -> bool {
+        self.0.get().is_some_and(|secured| secured.ktls)
+    }
+
+    pub(super) fn set(&self, secured: Secured) {
+        let is_first = self.0.set(secured).is_ok();
         debug_assert!(is_first, "a connection has one handshake");
     }
 
@@ -150,7 +166,7 @@ impl Session {
     }
 
     fn is_of(&self, keys: &[TlsPsk]) -> bool {
-        let is_it = |identity: &String| keys.iter().any(|key| key.identity == *identity);
+        let is_it = |secured: &Secured| keys.iter().any(|key| key.identity == secured.identity);
         self.0.get().is_some_and(is_it)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The handshake is carried out by the threads for cryptography, and looks like a connection that is not up yet (the host) or
 //! on which nothing has arrived yet (the target). Afterwards all that has arrived is decrypted straight into its user's buffers,
-//! and what its user sends in one call goes out in one call, in records as large as there are (16 KiB).
+//! and what its user sends in one call goes out in one call, in records as large as there are (16 KiB). Where the
+//! kernel is asked for, and can, it does both from then on.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
@@ -12,7 +13,9 @@ use std::sync::Arc;
 use pollux_reactor::{Edges, Net, Stream, StreamWrapper};
 
 use super::engine::{Engine, Side, Wire};
+use super::kernel::{Control, Kernel, NoKtls, Secrets, ktls, module};
 use super::psk::TlsPsk;
+use super::secure::Secured;
 use super::{Session, TlsError, client_hello};
 use crate::auth::Computation;
 
@@ -59,6 +62,8 @@ pub(crate) struct TlsStream {
     session: Session,
     /// Whether the peer may do without TLS.
     optional: bool,
+    /// Whether the kernel is to encrypt. Then nothing is received that comes behind the handshake.
+    ktls: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +74,11 @@ enum State {
     Shaking(Box<Engine>),
     /// It goes on elsewhere.
     Away(Computation<Shaken>),
+    /// It is over, and its last bytes are on their way.
+    Over(Box<Engine>, Finished),
     Open(Box<Engine>),
+    /// The kernel encrypts and decrypts.
+    Kernel(Box<Kernel>),
     /// The peer does without.
     Plain,
     Broken(TlsError),
@@ -82,8 +91,17 @@ struct Shaken {
     /// What it has left.
     received: Vec<u8>,
     unsent: Vec<u8>,
-    /// The identity that was used, once it is over.
-    identity: Option<String>,
+    /// Once it is over.
+    finished: Option<Finished>,
+}
+
+/// How a handshake has ended.
+#[derive(Debug)]
+struct Finished {
+    /// The identity that was used.
+    identity: String,
+    /// What the kernel needs, if it was asked for.
+    secrets: Option<Result<Secrets, NoKtls>>,
 }
 
 impl TlsStream {
@@ -107,6 +125,7 @@ impl TlsStream {
             threads,
             session: session.clone(),
             optional,
+            ktls: ktls(),
         };
         (net.wrap(Box::new(wrapper)), session)
     }
@@ -118,7 +137,9 @@ impl TlsStream {
                 self.push()?;
             }
             match &mut self.state {
-                State::Open(_) | State::Plain => return Ok(true),
+                State::Open(_) | State::Kernel(_) | State::Plain => return Ok(true),
+                State::Over(..) if !self.unsent.is_empty() => return Ok(false),
+                State::Over(..) => self.hand_over()?,
                 State::Broken(error) => return Err((*error).into()),
                 State::Away(computation) => match computation.take() {
                     None => return Ok(false),
@@ -144,7 +165,15 @@ impl TlsStream {
         let mut buf = [0; 2048];
         let before = self.shaken;
         loop {
-            let len = match self.stream.read(&mut buf) {
+            // What is behind the handshake is for the kernel: one record, and nothing of the next one.
+            let room = match self.ktls {
+                false => buf.len(),
+                true => match missing(&self.received) {
+                    0 => return Ok(()),
+                    missing => missing.min(buf.len()),
+                },
+            };
+            let len = match self.stream.read(buf.get_mut(..room).unwrap_or_default()) {
                 // What has come before is looked at first: it may say why.
                 Ok(0) | Err(_) if self.shaken > before => return Ok(()),
                 Ok(0) => return Err(TlsError::Closed.into()),
@@ -176,7 +205,8 @@ impl TlsStream {
         let tail = self.received.split_off(whole_records(&self.received));
         let received = std::mem::replace(&mut self.received, tail);
         let edges = self.edges.clone();
-        let job = move || step(state, received);
+        let ktls = self.ktls;
+        let job = move || step(state, received, ktls);
         let done = move || {
             if let Some(edges) = edges {
                 edges.raise();
@@ -191,11 +221,8 @@ impl TlsStream {
         self.unsent.extend_from_slice(&shaken.unsent);
         match shaken.engine {
             Ok(engine) => {
-                self.state = match shaken.identity {
-                    Some(identity) => {
-                        self.session.set(identity);
-                        State::Open(engine)
-                    }
+                self.state = match shaken.finished {
+                    Some(finished) => State::Over(engine, finished),
                     None => State::Shaking(engine),
                 };
                 self.push().map(|_| ())
@@ -207,6 +234,95 @@ impl TlsStream {
                 Err(error.into())
             }
         }
+    }
+
+    /// Ends the handshake, all of which is sent: the kernel goes on if it was asked for and can, or the library.
+    fn hand_over(&mut self) -> io::Result<()> {
+        let state = std::mem::replace(&mut self.state, State::Broken(TlsError::Closed));
+        let State::Over(engine, finished) = state else {
+            unreachable!("a handshake that is over");
+        };
+        let kernel = match finished.secrets {
+            None => None,
+            Some(secrets) => {
+                let installed = match secrets {
+                    Ok(secrets) => self.install(secrets),
+                    Err(why) => Ok(Err(why)),
+                };
+                match installed {
+                    Ok(Ok(kernel)) => Some(kernel),
+                    Ok(Err(why)) => {
+                        why.tell();
+                        None
+                    }
+                    Err(error) => {
+                        self.state = State::Broken(error);
+                        return Err(error.into());
+                    }
+                }
+            }
+        };
+        self.session.set(Secured {
+            identity: finished.identity,
+            ktls: kernel.is_some(),
+        });
+        self.state = match kernel {
+            Some(kernel) => State::Kernel(Box::new(kernel)),
+            None => State::Open(engine),
+        };
+        Ok(())
+    }
+
+    fn install(&self, secrets: Secrets) -> Result<Result<Kernel, NoKtls>, TlsError> {
+        match self.stream.socket() {
+            _ if !self.received.is_empty() => Ok(Err(NoKtls::Data)),
+            None => Ok(Err(NoKtls::NoSocket)),
+            Some(socket) => Kernel::install(socket, secrets),
+        }
+    }
+
+    /// Reads what the kernel has decrypted, and follows the records that are not data.
+    fn read_kernel(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let State::Kernel(kernel) = &mut self.state else {
+            return Ok(0);
+        };
+        for _ in 0..ROUNDS_MAX {
+            let error = match self.stream.read_vectored(bufs) {
+                Ok(len) => {
+                    // A record that is not data may be next, and of one that the kernel has looked at no edge tells.
+                    if len > 0
+                        && len < bufs.iter().map(|buf| buf.len()).sum()
+                        && let Some(edges) = &self.edges
+                    {
+                        edges.raise();
+                    }
+                    return Ok(len);
+                }
+                Err(error) => error,
+            };
+            match (error.raw_os_error(), self.stream.socket()) {
+                (Some(libc::EIO), Some(socket)) => match kernel.receive_control(socket)? {
+                    Control::Done => {}
+                    Control::End => return Ok(0),
+                },
+                (Some(libc::EBADMSG), _) => {
+                    return Err(TlsError::Failed("a record that cannot be decrypted").into());
+                }
+                _ => return Err(error),
+            }
+        }
+        // Others have their turn first.
+        if let Some(edges) = &self.edges {
+            edges.raise();
+        }
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn write_kernel(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let (State::Kernel(kernel), Some(socket)) = (&mut self.state, self.stream.socket()) {
+            kernel.answer(socket)?;
+        }
+        self.stream.write_vectored(bufs)
     }
 
     /// Sends records that are left. Whether none are.
@@ -352,7 +468,7 @@ impl TlsStream {
     fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result
             && error.kind() != ErrorKind::WouldBlock
-            && let State::Open(_) = self.state
+            && let State::Open(_) | State::Kernel(_) = self.state
         {
             let tls = TlsError::of(error).unwrap_or(TlsError::Closed);
             self.state = State::Broken(tls);
@@ -376,10 +492,19 @@ fn whole_records(bytes: &[u8]) -> usize {
     whole
 }
 
-/// One step of a handshake.
-fn step(state: State, received: Vec<u8>) -> Shaken {
+/// The bytes that the first record in `received` wants, or its header: none if it is there as a whole.
+fn missing(received: &[u8]) -> usize {
+    let whole = match received.first_chunk() {
+        None => 5,
+        Some(&[_, _, _, high, low]) => 5 + usize::from(u16::from_be_bytes([high, low])),
+    };
+    whole.saturating_sub(received.len())
+}
+
+/// One step of a handshake, after which the kernel is to encrypt if `ktls` is said.
+fn step(state: State, received: Vec<u8>, ktls: bool) -> Shaken {
     let begun = match state {
-        State::New(side, keys) => Engine::new(side).and_then(|mut engine| {
+        State::New(side, keys) => Engine::new(side, ktls).and_then(|mut engine| {
             // A target may have thousands.
             let offered = match side {
                 Side::Target => client_hello::identities(&received),
@@ -397,7 +522,9 @@ fn step(state: State, received: Vec<u8>) -> Shaken {
             Ok(Box::new(engine))
         }),
         State::Shaking(engine) => Ok(engine),
-        State::Away(_) | State::Open(_) | State::Plain => Err(TlsError::Closed),
+        State::Away(_) | State::Over(..) | State::Open(_) | State::Kernel(_) | State::Plain => {
+            Err(TlsError::Closed)
+        }
         State::Broken(error) => Err(error),
     };
     let mut unsent = Vec::new();
@@ -406,15 +533,21 @@ fn step(state: State, received: Vec<u8>) -> Shaken {
         outgoing: &mut unsent,
     };
     let shaken = begun.and_then(|mut engine| {
-        let identity = match engine.negotiate(&mut wire)? {
-            true => Some(engine.identity()?),
+        let finished = match engine.negotiate(&mut wire)? {
+            true => Some(Finished {
+                identity: engine.identity()?,
+                secrets: ktls.then(|| {
+                    module()?;
+                    engine.take_secrets().ok_or(NoKtls::NoSecrets)
+                }),
+            }),
             false => None,
         };
-        Ok((engine, identity))
+        Ok((engine, finished))
     });
     let left = wire.incoming.to_vec();
-    let (engine, identity) = match shaken {
-        Ok((engine, identity)) => (Ok(engine), identity),
+    let (engine, finished) = match shaken {
+        Ok((engine, finished)) => (Ok(engine), finished),
         Err(error) => {
             // Whoever has no keys yet can tell in the clear; an alert is not answered with another one.
             if unsent.is_empty() && !matches!(error, TlsError::Alert(_)) {
@@ -427,7 +560,7 @@ fn step(state: State, received: Vec<u8>) -> Shaken {
         engine,
         received: left,
         unsent,
-        identity,
+        finished,
     }
 }
 
@@ -488,8 +621,13 @@ impl StreamWrapper for TlsStream {
         if !self.shake()? {
             return Err(ErrorKind::WouldBlock.into());
         }
-        if matches!(self.state, State::Plain) {
-            return self.read_plain(bufs);
+        match self.state {
+            State::Plain => return self.read_plain(bufs),
+            State::Kernel(_) => {
+                let read = self.read_kernel(bufs);
+                return self.note(read);
+            }
+            _ => {}
         }
         // Whoever has nothing more to send does not come to ask for it.
         if !self.unsent.is_empty() {
@@ -511,8 +649,13 @@ impl StreamWrapper for TlsStream {
         if !self.shake()? {
             return Err(ErrorKind::WouldBlock.into());
         }
-        if matches!(self.state, State::Plain) {
-            return self.stream.write_vectored(bufs);
+        match self.state {
+            State::Plain => return self.stream.write_vectored(bufs),
+            State::Kernel(_) => {
+                let written = self.write_kernel(bufs);
+                return self.note(written);
+            }
+            _ => {}
         }
         if !self.unsent.is_empty() {
             let pushed = self.push();
@@ -527,10 +670,14 @@ impl StreamWrapper for TlsStream {
 
 impl Drop for TlsStream {
     fn drop(&mut self) {
-        if let State::Open(engine) = &mut self.state {
-            engine.close(&mut self.unsent);
-            // The peer sees the end in any case.
-            let _ = self.push();
+        // The peer sees the end in any case.
+        match (&mut self.state, self.stream.socket()) {
+            (State::Open(engine), _) => {
+                engine.close(&mut self.unsent);
+                let _ = self.push();
+            }
+            (State::Kernel(kernel), Some(socket)) => kernel.close(socket),
+            _ => {}
         }
     }
 }

@@ -15,7 +15,7 @@ use pollux_nvme_tcp::target::HostAccess;
 use pollux_nvme_tcp::target::HostKeys;
 use pollux_nvme_tcp::tls::HostTls;
 #[cfg(feature = "tls")]
-use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk};
+use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk, set_ktls};
 
 use super::choice::Choice;
 use super::steady::{Criterion, POINTS_MIN, Steady};
@@ -99,6 +99,11 @@ pub struct RunArgs {
     #[cfg(feature = "tls")]
     #[arg(long, value_name = "FILE", value_parser = parse_psk, help_heading = "Paths")]
     pub tls_psk: Option<ConfiguredPsk>,
+
+    /// Have the kernel encrypt (kTLS) where it can; otherwise it is done here
+    #[cfg(feature = "tls")]
+    #[arg(long, requires = "tls_psk", help_heading = "Paths")]
+    pub ktls: bool,
 
     /// Keep SQ flow control: every read has a completion of its own
     #[arg(long, help_heading = "Paths")]
@@ -339,6 +344,7 @@ impl RunArgs {
     /// With what connections are made secure.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<HostTls> {
+        set_ktls(self.ktls);
         Some(HostTls {
             psk: self.tls_psk.clone()?.into(),
             threads: true,

@@ -425,6 +425,15 @@ impl Stream {
         }
     }
 
+    /// The socket, of TCP without a wrapper around it: to have the system do something to its bytes, as a wrapper of its own
+    /// would. Nobody reads or writes data here but the stream.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.kind {
+            StreamKind::Tcp(link) => Some(link.socket()),
+            StreamKind::Unix(_) | StreamKind::Sim(_) | StreamKind::Wrapped(_) => None,
+        }
+    }
+
     /// This side's address.
     ///
     /// # Errors

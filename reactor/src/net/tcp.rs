@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -361,6 +361,10 @@ impl TcpLink {
 
     pub(super) fn take_room(&mut self) -> bool {
         self.ready.take_room() | self.muted
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {

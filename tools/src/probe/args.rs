@@ -10,9 +10,9 @@ use pollux_nvme_tcp::auth::HostAuth;
 use pollux_nvme_tcp::auth::{KeyFileError, Keys, Policy, Secret};
 use pollux_nvme_tcp::host::{ConnectOptions, Digests, HostIdentity};
 use pollux_nvme_tcp::spec::Nqn;
-#[cfg(feature = "tls")]
-use pollux_nvme_tcp::tls::ConfiguredPsk;
 use pollux_nvme_tcp::tls::HostTls;
+#[cfg(feature = "tls")]
+use pollux_nvme_tcp::tls::{ConfiguredPsk, set_ktls};
 use uuid::Uuid;
 
 use crate::UsageError;
@@ -89,6 +89,11 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "FILE", value_parser = parse_psk)]
     tls_psk: Option<ConfiguredPsk>,
 
+    /// Have the kernel encrypt (kTLS) where it can; otherwise it is done here.
+    #[cfg(feature = "tls")]
+    #[arg(long, requires = "tls_psk")]
+    ktls: bool,
+
     /// Time until the controller must be ready, and for each answer after that.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_timeout)]
     connect_timeout: Duration,
@@ -162,6 +167,7 @@ impl ConnectArgs {
     /// With what connections are made secure.
     #[cfg(feature = "tls")]
     fn tls(&self) -> Option<HostTls> {
+        set_ktls(self.ktls);
         Some(HostTls {
             psk: self.tls_psk.clone()?.into(),
             threads: true,

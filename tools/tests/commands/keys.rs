@@ -149,6 +149,47 @@ fn a_target_with_a_key_for_tls_speaks_nothing_else() {
     }
 }
 
+/// The kernel encrypts where it can; where it cannot, that is said once, and the answer is the same.
+#[test]
+fn the_kernel_is_asked_to_encrypt() {
+    let folder = Folder::new("ktls");
+    let key = folder.key("key", &["--tls"]);
+    let socket = folder.path("target.sock");
+    let log = folder.path("target.log");
+    let options = ["--allow-host", HOST, "--tls-psk", &key, "--ktls"];
+    let target = Target::start_logging(
+        &[&options[..], &["-r", &socket]].concat(),
+        fs::File::create(&log).unwrap().into(),
+    );
+    let rpc = |method: &str, params: Value| -> Value {
+        let text = pollux(&["rpc", method, &params.to_string(), "-r", &socket]).succeeded();
+        serde_json::from_str(&text).unwrap()
+    };
+    let set = |wanted: bool| json!({"impl_name": "ssl", "enable_ktls": wanted});
+    let shown = || rpc("sock_impl_get_options", json!({"impl_name": "ssl"}))["enable_ktls"].clone();
+    let saved = || rpc("framework_get_config", json!({"name": "nvmf"}))[0].clone();
+    assert_eq!(shown(), true);
+    let call = json!({"method": "sock_impl_set_options", "params": set(true)});
+    assert_eq!(saved(), call);
+    for _ in 0..2 {
+        ask(&target, "identify", HOST, &["--tls-psk", &key, "--ktls"]).unwrap();
+    }
+    let ulps = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").unwrap();
+    let has_tls = ulps.split_whitespace().any(|ulp| ulp == "tls");
+    let told = "kTLS: the kernel has no module 'tls': connections are encrypted in user space";
+    let log = fs::read_to_string(&log).unwrap();
+    assert_eq!(log.matches(told).count(), usize::from(!has_tls), "{log}");
+    assert_eq!(rpc("sock_impl_set_options", set(false)), true);
+    assert_eq!(shown(), false);
+    assert_ne!(saved(), call);
+    let trid = trid(target.listeners[0], NQN);
+    let ran = pollux(&["identify", "-r", &trid, "--ktls"]);
+    assert!(
+        ran.code == Some(2) && ran.stderr.contains("--tls-psk"),
+        "{ran:?}"
+    );
+}
+
 /// What the options have set up is saved with the names of keys and of their files, and loaded by another target.
 #[test]
 fn what_is_saved_of_keys_are_names() {

@@ -23,6 +23,11 @@ impl Target {
 
     /// The same with more options.
     pub fn start_with(more: &[&str]) -> Self {
+        Self::start_logging(more, Stdio::inherit())
+    }
+
+    /// The same with another place for its log.
+    pub fn start_logging(more: &[&str], log: Stdio) -> Self {
         let mut child = Command::new(POLLUX)
             .args(["target", "--nqn", NQN, "--block-size", "4096"])
             .args(["--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0"])
@@ -31,6 +36,7 @@ impl Target {
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let stdout = child.stdout.take().unwrap();

@@ -172,6 +172,11 @@ impl<U> Controller<U> {
         self.admin.digests()
     }
 
+    /// Whether its admin queue comes by TLS, and then whether the kernel encrypts it.
+    pub fn ktls(&self) -> Option<bool> {
+        self.admin.ktls()
+    }
+
     /// Version (VS).
     pub fn version(&self) -> Vs {
         self.known.version

@@ -43,7 +43,7 @@ use crate::spec::fabrics::CNTLID_DYNAMIC;
 use crate::spec::opcode::nvm;
 use crate::spec::pdu::PduType;
 use crate::stream::RxBuffer;
-use crate::tls::HostTls;
+use crate::tls::{HostTls, Session};
 
 /// A request that was not accepted, with the reason.
 #[derive(Debug)]
@@ -116,6 +116,8 @@ enum State {
 #[derive(Debug)]
 pub struct QueuePair<T = ()> {
     stream: Stream,
+    /// Its TLS.
+    session: Option<Session>,
     rx: RxBuffer,
     framing: RxFraming,
     before: Before,
@@ -156,13 +158,16 @@ impl<T> QueuePair<T> {
     /// The operating system's refusal to start a connection (no route, no descriptor).
     pub fn connect(net: &mut Net, now: Time, options: ConnectOptions) -> io::Result<Self> {
         let mut stream = net.connect(options.remote, options.local)?;
+        let mut session = None;
         if let Some(tls) = &options.tls {
-            stream = tls.wrap(net, stream, &options.host.nqn, &options.subnqn);
+            let (host, subsystem) = (&options.host.nqn, &options.subnqn);
+            (stream, session) = tls.wrap(net, stream, host, subsystem);
         }
         let commands = (options.queue_size.max(2) - 1).min(COMMANDS_MAX);
         let keeps_probe_slot = options.keep_probe_slot && commands > 1;
         Ok(Self {
             stream,
+            session,
             rx: RxBuffer::new(options.receive_buffer.max(16 * 1024)),
             framing: RxFraming {
                 receiver: crate::pdu::Receiver::Host,
@@ -250,6 +255,12 @@ impl<T> QueuePair<T> {
             header: self.framing.hdgst,
             data: self.framing.ddgst,
         }
+    }
+
+    /// Whether it comes by TLS, and then whether the kernel encrypts it.
+    pub fn ktls(&self) -> Option<bool> {
+        let session = self.session.as_ref().filter(|s| s.is_open())?;
+        Some(session.is_ktls())
     }
 
     /// Commands that have not been answered.

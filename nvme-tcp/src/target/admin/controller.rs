@@ -69,6 +69,8 @@ pub(in crate::target) struct AdminQueue {
     pub(in crate::target) digests: (bool, bool),
     /// It comes by TLS.
     pub(in crate::target) secure: bool,
+    /// The kernel encrypts it.
+    pub(in crate::target) ktls: bool,
     /// What the host has authenticated with.
     pub(in crate::target) auth: Option<Agreed>,
     pub(in crate::target) entries: u16,

@@ -59,6 +59,9 @@ impl End {
                 TlsError::NotTls => "the host does no TLS, and this listener is secure",
                 TlsError::NoKey => "TLS: no pre-shared key was used",
                 TlsError::TooLong => "TLS: more bytes than a handshake takes",
+                TlsError::KeyUpdate => {
+                    "TLS: the host changes its keys (KeyUpdate), which the kernel that encrypts does not follow"
+                }
                 TlsError::Failed(_) => "TLS: what the host sends is not what TLS 1.3 wants",
             }),
             Self::Terminated => Some("host sent H2CTermReq"),
@@ -147,6 +150,11 @@ impl Connection {
     /// Whether it is a connection by TLS.
     pub(in crate::target) fn is_secure(&self) -> bool {
         self.session.as_ref().is_some_and(Session::is_open)
+    }
+
+    /// Whether the kernel encrypts it.
+    pub(in crate::target) fn is_ktls(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_ktls)
     }
 
     pub(in crate::target) fn new(

@@ -543,6 +543,7 @@ fn controller_status(controller: &Controller, mut io: Vec<QpairStatus>) -> Contr
         local: controller.local,
         digests: admin.digests,
         secure: admin.secure,
+        ktls: admin.ktls,
         auth: admin.auth,
         counters: QpairCounters {
             commands: admin.commands,

@@ -368,6 +368,7 @@ impl Home {
                 peer: wanted.conn.peer,
                 digests: (wanted.conn.rx_framing.hdgst, wanted.conn.rx_framing.ddgst),
                 secure: wanted.conn.is_secure(),
+                ktls: wanted.conn.is_ktls(),
                 auth: agreed,
                 entries: wanted.entries,
                 flow_control: wanted.flow_control,

@@ -110,7 +110,7 @@ fn qpairs(state: &mut State, call: &mut Call<State>) -> MethodResult {
                 "peer_address": address::show(q.peer),
             });
             if q.secure {
-                shown["pollux"] = json!({"tls": true});
+                shown["pollux"] = json!({"tls": true, "ktls": q.ktls});
             }
             if let Some(agreed) = q.auth {
                 let (digest, dhgroup) = agreed.names();

@@ -126,6 +126,7 @@ impl IoQueue {
             local: self.conn.local,
             digests: (self.conn.rx_framing.hdgst, self.conn.rx_framing.ddgst),
             secure: self.conn.is_secure(),
+            ktls: self.conn.is_ktls(),
             // Home knows.
             auth: None,
             counters: self.counters,
