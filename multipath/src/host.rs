@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::HostIdentity;
+use pollux_nvme_tcp::rate_limit::RateLimits;
 use pollux_reactor::{Executor, Sender, mailbox};
 
 use crate::control::Control;
@@ -333,6 +334,20 @@ impl VolumeHandle {
         self.control.call(|reply| HostRequest::SetPreferredPath {
             volume,
             cntlid,
+            reply,
+        })
+    }
+
+    /// Limits how fast it may be used, by all I/O reactors and over all paths together, in place of the limits that it had.
+    /// They are gone with the volume.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub fn set_rate_limits(&self, limits: RateLimits) -> Result<(), HostError> {
+        let volume = self.name.clone();
+        self.control.call(|reply| HostRequest::SetRateLimits {
+            volume,
+            change: limits.into(),
             reply,
         })
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::QueueError;
+use pollux_nvme_tcp::rate_limit::Ask;
 use pollux_reactor::Time;
 
 use crate::ids::{ControllerId, VolumeId};
@@ -53,6 +54,12 @@ pub(crate) enum FromIo {
     FenceOver {
         volume: VolumeId,
         controller: ControllerId,
+    },
+    /// I/O waits for a slice of the volume's limit, the one of this number.
+    AskSlice {
+        volume: VolumeId,
+        number: u64,
+        ask: Ask,
     },
     /// There were answers on the controller's queue pair since the last time.
     Traffic {

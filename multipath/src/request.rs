@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pollux_nvme_tcp::auth::{HostAuth, KeyNames};
 use pollux_nvme_tcp::host::{Completed, FaultChange, Request};
+use pollux_nvme_tcp::rate_limit::RateChange;
 
 use crate::counters::CounterReset;
 use crate::error::HostError;
@@ -153,6 +154,15 @@ pub enum HostRequest {
     /// Whether `active_passive` goes back to a better path of the same class by itself (rule B5.2); on at
     /// first.
     SetFailback(bool),
+    /// Change how fast a volume may be used, by all I/O reactors together; answered when they all keep to it.
+    SetRateLimits {
+        /// Name of the volume.
+        volume: String,
+        /// Which limits.
+        change: RateChange,
+        /// Answer.
+        reply: Reply<()>,
+    },
     /// Status of all volumes.
     Volumes(Reply<Vec<VolumeStatus>>),
     /// Answer once there is a volume of this name, or [`HostError::NotFound`] after a time without.

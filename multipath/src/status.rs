@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::{Digests, NamespaceIds};
+use pollux_nvme_tcp::rate_limit::RateLimits;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
@@ -143,6 +144,8 @@ pub struct VolumeStatus {
     pub block_size: u32,
     /// How it selects paths.
     pub policy: Policy,
+    /// How fast it may be used.
+    pub limits: RateLimits,
     /// When control put this together, by the reactor's clock.
     pub at: Time,
     /// A snapshot from each I/O reactor.

@@ -91,6 +91,11 @@ impl Control {
                     member.record(volume, PathEventKind::FenceOver { reactor }, shared);
                 });
             }
+            FromIo::AskSlice {
+                volume,
+                number,
+                ask,
+            } => self.ask_slice(reactor, volume, (number, ask)),
             FromIo::Traffic {
                 controller,
                 incarnation,

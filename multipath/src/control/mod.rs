@@ -35,6 +35,7 @@ mod lifecycle;
 mod member;
 mod members;
 mod paths;
+mod rate_limits;
 mod reactors;
 mod recovery;
 mod requests;
@@ -242,6 +243,7 @@ impl Control {
             progress = Progress::Busy;
         }
         if is_due {
+            self.grant_slices();
             for id in self.members.ids(|_| true).into_iter().rev() {
                 self.with(id, |member, shared| member.do_what_is_due(shared, cx));
             }
@@ -269,6 +271,7 @@ impl Control {
             .chain(self.discovery_deadline())
             .chain(awaited)
             .chain(self.shared.resets.deadline())
+            .chain(self.slices_deadline())
             .min();
         deadline.unwrap_or(Time::MAX)
     }

@@ -42,6 +42,11 @@ impl Control {
                 policy,
                 reply,
             } => reply(self.set_policy(&volume, policy)),
+            HostRequest::SetRateLimits {
+                volume,
+                change,
+                reply,
+            } => self.set_rate_limits(&volume, change, reply),
             HostRequest::SetPreferredPath {
                 volume,
                 cntlid,

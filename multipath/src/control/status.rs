@@ -85,6 +85,7 @@ impl Control {
                 blocks: volume.info.blocks,
                 block_size: volume.info.block_size(),
                 policy: volume.policy,
+                limits: volume.limits,
                 at: now,
                 reactors: parts
                     .extract_if(.., |part| part.volume == volume.info.id)

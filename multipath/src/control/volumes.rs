@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use pollux_nvme_tcp::host::{Namespace, NamespaceIds};
+use pollux_nvme_tcp::rate_limit::{Budget, RateLimits};
 use pollux_reactor::Time;
 
 use super::journal;
@@ -29,6 +30,9 @@ pub(super) struct Volume {
     pub group: String,
     pub ids: NamespaceIds,
     pub policy: Policy,
+    pub limits: RateLimits,
+    /// While there are limits, with the number of these: the I/O reactors may still ask for slices of others.
+    pub budget: Option<(u64, Budget)>,
     /// Its paths, in the order in which they were added.
     paths: Vec<VolumePath>,
     /// I/O reactors on which I/O waits and no path is available.
@@ -156,6 +160,10 @@ impl Volumes {
         self.list.iter()
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Volume> {
+        self.list.iter_mut()
+    }
+
     /// The volume of a path, which is there as long as that is.
     #[expect(clippy::expect_used, reason = "a volume goes with its last path")]
     pub fn of_path(&mut self, id: VolumeId) -> &mut Volume {
@@ -204,6 +212,8 @@ impl Volumes {
             group: group.into(),
             ids: namespace.ids,
             policy,
+            limits: RateLimits::default(),
+            budget: None,
             paths: Vec::new(),
             stalled: Vec::new(),
             events: VecDeque::new(),

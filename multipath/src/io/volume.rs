@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use pollux_nvme_tcp::rate_limit::Throttle;
 use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
@@ -46,6 +47,8 @@ pub(crate) struct Volume {
     errors: Vec<(Status, u64)>,
     /// I/Os without a path or without room in its queue, in submission order.
     pub waiting: VecDeque<IoRequest>,
+    /// While the volume has a limit, or something still waits for one that it had.
+    pub throttle: Option<Box<Throttle<IoRequest>>>,
     /// What a lost controller may still execute, and what stays behind it (rule B14).
     pub fence: Fence,
     /// While I/O waits because no path is available.
@@ -66,6 +69,7 @@ impl Volume {
             removed: IoCounters::default(),
             errors: Vec::new(),
             waiting: VecDeque::with_capacity(1024),
+            throttle: None,
             fence: Fence::default(),
             stalled: None,
             outstanding: 0,
@@ -290,7 +294,9 @@ impl Volume {
         ReactorVolumeStatus {
             volume: self.info.id,
             reactor,
-            waiting: self.waiting.len() + self.fence.requests().count(),
+            waiting: self.waiting.len()
+                + self.fence.requests().count()
+                + self.throttle.as_ref().map_or(0, |t| t.waiting()),
             fenced: self.fence.status(now),
             no_path_since: self.stalled.map(|stalled| stalled.since),
             removed: self.removed,

@@ -3,7 +3,7 @@
 use pollux_reactor::rpc::{Answer, Call, Mail, MethodResult, Responder};
 use serde_json::{Map, Value, json};
 
-use super::{State, discovery, error, fencing, options, policy};
+use super::{State, discovery, error, fencing, options, policy, rate_limits};
 use crate::options::{AttachOptions, Fencing, Mode};
 use crate::request::HostRequest;
 use crate::status::{ControllerStatus, DiscoveryStatus, VolumeStatus};
@@ -61,6 +61,7 @@ fn with_controllers(
             Err(e) => Err(error(&e)),
             Ok(volumes) => {
                 calls.extend(volumes.iter().filter_map(|v| policy_call(v, &controllers)));
+                calls.extend(volumes.iter().filter_map(rate_limits::saved));
                 Ok(calls.into())
             }
         });

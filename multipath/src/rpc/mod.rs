@@ -21,6 +21,7 @@ mod keys;
 mod options;
 mod paths;
 mod policy;
+mod rate_limits;
 mod volumes;
 
 pub use self::volumes::find_disk;
@@ -75,7 +76,7 @@ impl State {
 type Module<'a> = ModuleMethods<'a, State>;
 
 /// The rooms that have methods.
-const ROOMS: [fn(Module<'_>) -> Module<'_>; 11] = [
+const ROOMS: [fn(Module<'_>) -> Module<'_>; 12] = [
     admin::methods,
     attach::methods,
     controllers::methods,
@@ -86,6 +87,7 @@ const ROOMS: [fn(Module<'_>) -> Module<'_>; 11] = [
     keys::methods,
     options::methods,
     paths::methods,
+    rate_limits::methods,
     volumes::methods,
 ];
 

@@ -92,12 +92,7 @@ fn show(volume: &VolumeStatus) -> Value {
         "uuid": uuid.unwrap_or_default(),
         "nguid": ids.nguid.map(hex),
         "eui64": ids.eui64.map(hex),
-        "assigned_rate_limits": {
-            "rw_ios_per_sec": 0,
-            "rw_mbytes_per_sec": 0,
-            "r_mbytes_per_sec": 0,
-            "w_mbytes_per_sec": 0,
-        },
+        "assigned_rate_limits": volume.limits.show(true),
         "claimed": false,
         "zoned": false,
         "supported_io_types": {

@@ -24,6 +24,7 @@ mod leaks;
 mod many;
 mod namespaces;
 mod path_state;
+mod rate_limits;
 mod recovery;
 mod resets;
 mod selection;

@@ -138,5 +138,12 @@ impl RateChange {
     }
 }
 
+impl From<RateLimits> for RateChange {
+    /// These and no others.
+    fn from(limits: RateLimits) -> Self {
+        Self(limits.0.map(Some))
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -174,6 +174,25 @@ impl<T> Throttle<T> {
         None
     }
 
+    /// Takes all out that are of this kind.
+    pub fn extract(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut out = Vec::new();
+        for queue in [&mut self.reads, &mut self.others] {
+            let (found, left) = std::mem::take(queue)
+                .into_iter()
+                .partition(|w| is_it(&w.io));
+            *queue = left;
+            let found: VecDeque<Waiting<T>> = found;
+            out.extend(found.into_iter().map(|waiting| waiting.io));
+        }
+        out
+    }
+
+    /// What waits.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.reads.iter().chain(&self.others).map(|w| &w.io)
+    }
+
     /// The owner grants a slice of the limit that it calls `id`.
     pub fn granted(&mut self, id: u64, Ask { resource, amount }: Ask) {
         if id == self.id {

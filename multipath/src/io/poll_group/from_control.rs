@@ -211,7 +211,10 @@ impl PollGroup {
             let fence = std::mem::take(&mut volume.fence);
             self.leave_doubts(subnqn, volume.info.nsid, fence);
         }
-        for request in volume.waiting.into_iter().chain(fenced).chain(delayed) {
+        let limited = volume.throttle.iter_mut();
+        let limited: Vec<_> = limited.flat_map(|t| t.extract(|_| true)).collect();
+        let waiting = volume.waiting.into_iter().chain(limited);
+        for request in waiting.chain(fenced).chain(delayed) {
             self.end(request, IoError::Removed);
         }
     }

@@ -3,6 +3,7 @@
 mod fencing;
 mod from_control;
 mod overdue;
+mod rate_limits;
 mod resting;
 mod retry;
 
@@ -212,7 +213,9 @@ impl PollGroup {
         self.sequence += 1;
         let request = request_of(io, &volume.info, self.sequence, self.now, deadline);
         volume.outstanding += 1;
-        if volume.waiting.is_empty() {
+        if volume.throttle.is_some() {
+            self.submit_limited(request);
+        } else if volume.waiting.is_empty() {
             self.dispatch(request);
         } else {
             // Behind those that wait for the same thing.

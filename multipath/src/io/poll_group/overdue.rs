@@ -101,7 +101,12 @@ impl PollGroup {
             let one = |io: &InFlight| wanted(io) && std::mem::take(&mut first);
             volume.fence.take(one).pop()
         };
-        let mut found = waiting.or_else(delayed).or_else(fenced);
+        let found = waiting.or_else(delayed).or_else(fenced);
+        let limited = || {
+            let throttle = volume_mut(&mut self.volumes, volume)?.throttle.as_mut()?;
+            throttle.remove(|request| wanted(&request.user))
+        };
+        let mut found = found.or_else(limited);
         let give_back_by = self.now + GIVE_BACK;
         for link in self.links.iter_mut().flatten() {
             if found.is_some() {
@@ -145,7 +150,7 @@ impl PollGroup {
     pub(super) fn expire(&mut self) {
         let now = self.now;
         let mut next = Time::MAX;
-        let mut fenced_next = Time::MAX;
+        let mut kept_next = Time::MAX;
         let mut passed = Vec::new();
         let mut sort_out = |request: IoRequest| {
             let deadline = request.user.deadline;
@@ -160,11 +165,16 @@ impl PollGroup {
             let waiting = std::mem::take(&mut volume.waiting);
             volume.waiting = waiting.into_iter().filter_map(&mut sort_out).collect();
         }
-        let mut fenced = Vec::new();
+        let mut kept = Vec::new();
         for volume in self.volumes.iter_mut().flatten() {
-            fenced.extend(volume.fence.take(|io| io.deadline <= now));
+            kept.extend(volume.fence.take(|io| io.deadline <= now));
             let deadlines = volume.fence.requests().map(|r| r.user.deadline);
-            fenced_next = deadlines.fold(fenced_next, Time::min);
+            kept_next = deadlines.fold(kept_next, Time::min);
+            if let Some(throttle) = &mut volume.throttle {
+                kept.extend(throttle.extract(|request| request.user.deadline <= now));
+                let deadlines = throttle.iter().map(|request| request.user.deadline);
+                kept_next = deadlines.fold(kept_next, Time::min);
+            }
         }
         let delayed = std::mem::take(&mut self.delayed).into_iter();
         self.delayed = delayed
@@ -176,8 +186,8 @@ impl PollGroup {
         for id in ids {
             next = next.min(self.expire_on(id, &mut passed));
         }
-        passed.extend(fenced);
-        next = next.min(fenced_next);
+        passed.extend(kept);
+        next = next.min(kept_next);
         for request in passed {
             self.end(request, IoError::Deadline);
         }
