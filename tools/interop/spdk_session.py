@@ -296,6 +296,10 @@ def volumes(host: Managed) -> None:
     size = 8 * ranges << counted["granularity"]
     equal("histogram", len(base64.b64decode(counted["histogram"])), size)
     host.call("bdev_enable_histogram", "diskn1", "--no-histogram")
+    host.call("bdev_set_qos_limit", "diskn1", "--rw-ios-per-sec", "1000")
+    limits = host.call("bdev_get_bdevs", "-b", "diskn1")[0]["assigned_rate_limits"]
+    equal("limit", limits["rw_ios_per_sec"], 1000)
+    host.call("bdev_set_qos_limit", "diskn1", "--rw-ios-per-sec", "0")
     host.call("bdev_examine", "-b", "diskn1")
     equal("waited for", host.call("bdev_get_bdevs", "-b", "diskn1", "-t", "1000")[0], volume)
     fault = ("-n", "disk", "-t", "admin", "-o", "2")
