@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::TlsError;
 use super::psk::{CipherSuite, expand_label};
@@ -294,6 +294,18 @@ union ControlRoom {
     bytes: [u8; 32],
 }
 
+/// What `recvmsg` and `sendmsg` take: one buffer, and room for one control message. It points to both.
+fn message(part: &mut libc::iovec, room: &mut ControlRoom) -> libc::msghdr {
+    // SAFETY: all fields are numbers and pointers, for which zeroes are good
+    // (`a_record_has_a_kind_only_if_the_kernel_tells`).
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = part;
+    message.msg_iovlen = 1;
+    message.msg_controllen = size_of_val(room);
+    message.msg_control = std::ptr::from_mut(room).cast();
+    message
+}
+
 /// Takes one record, whatever its kind; its kind and its length.
 fn receive_record(socket: BorrowedFd<'_>, record: &mut [u8]) -> io::Result<(u8, usize)> {
     let mut room = ControlRoom { bytes: [0; 32] };
@@ -301,12 +313,7 @@ fn receive_record(socket: BorrowedFd<'_>, record: &mut [u8]) -> io::Result<(u8, 
         iov_base: record.as_mut_ptr().cast(),
         iov_len: record.len(),
     };
-    // SAFETY: all fields are numbers and pointers, for which zeroes are good.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = (&raw mut room).cast();
-    message.msg_controllen = size_of_val(&room);
+    let mut message = message(&mut part, &mut room);
     // SAFETY: the buffers are there for as long as the call takes, and are as long as is said; the kernel's answer is read
     // only where the header says that it is there (`a_record_has_a_kind_only_if_the_kernel_tells`).
     unsafe {
@@ -326,16 +333,12 @@ fn receive_record(socket: BorrowedFd<'_>, record: &mut [u8]) -> io::Result<(u8, 
 /// Sends one record of a kind that is not data.
 fn send_record(socket: BorrowedFd<'_>, kind: u8, content: &[u8]) -> io::Result<()> {
     let mut room = ControlRoom { bytes: [0; 32] };
-    let mut content = content.to_vec();
     let mut part = libc::iovec {
-        iov_base: content.as_mut_ptr().cast(),
+        // It is only read.
+        iov_base: content.as_ptr().cast_mut().cast(),
         iov_len: content.len(),
     };
-    // SAFETY: all fields are numbers and pointers, for which zeroes are good.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = (&raw mut room).cast();
+    let mut message = message(&mut part, &mut room);
     // SAFETY: a constant that is computed; the room has 32 bytes, and a header with one byte takes 24.
     let (space, len) = unsafe { (libc::CMSG_SPACE(1), libc::CMSG_LEN(1)) };
     message.msg_controllen = space as usize;
@@ -354,7 +357,6 @@ fn send_record(socket: BorrowedFd<'_>, kind: u8, content: &[u8]) -> io::Result<(
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         libc::sendmsg(socket.as_raw_fd(), &raw const message, flags)
     };
-    content.zeroize();
     match usize::try_from(sent) {
         Ok(sent) if sent == content.len() => Ok(()),
         Ok(_) => Err(ErrorKind::WriteZero.into()),
@@ -449,6 +451,16 @@ mod tests {
             let end = at_target.receive_control(target.as_fd()).unwrap();
             assert_eq!(end, Control::End);
         }
+    }
+
+    /// What is sent is told as sent. Without TLS the socket takes the record for data, and leaves out its kind.
+    #[test]
+    fn a_record_that_was_sent_is_no_error() {
+        let [host, mut target] = pair();
+        send_record(host.as_fd(), HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0]).unwrap();
+        let mut read = [0; 5];
+        target.read_exact(&mut read).unwrap();
+        assert_eq!(read, [KEY_UPDATE, 0, 0, 1, 0]);
     }
 
     /// Of a socket without TLS no record comes, and what is left of a handshake is followed or refused.
