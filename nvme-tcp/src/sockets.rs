@@ -28,9 +28,10 @@ pub fn register<S: Send + 'static>(module: ModuleMethods<'_, S>) -> ModuleMethod
         .method("sock_set_default_impl", Phase::Any, set_default)
 }
 
-/// Parameters of `sock_impl_set_options` that make the present state again, if it is another one than at first.
+/// The call that makes the present state again, if it is another one than at first.
 pub fn saved() -> Option<serde_json::Value> {
-    ktls().then(|| json!({"impl_name": "ssl", "enable_ktls": true}))
+    let params = json!({"impl_name": "ssl", "enable_ktls": true});
+    ktls().then(|| json!({"method": "sock_impl_set_options", "params": params}))
 }
 
 fn implementation(params: &mut Params) -> Result<Implementation, RpcError> {

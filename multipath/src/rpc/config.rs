@@ -3,7 +3,7 @@
 use pollux_reactor::rpc::{Answer, Call, Mail, MethodResult, Responder};
 use serde_json::{Map, Value, json};
 
-use super::{State, discovery, error, fencing, options, policy, rate_limits};
+use super::{State, discovery, error, fencing, options, policy};
 use crate::options::{AttachOptions, Fencing, Mode};
 use crate::request::HostRequest;
 use crate::status::{ControllerStatus, DiscoveryStatus, VolumeStatus};
@@ -44,8 +44,7 @@ fn with_controllers(
     controllers: Vec<ControllerStatus>,
     responder: Responder,
 ) {
-    let sockets = pollux_nvme_tcp::sockets::saved()
-        .map(|params| json!({"method": "sock_impl_set_options", "params": params}));
+    let sockets = pollux_nvme_tcp::sockets::saved();
     let mut calls: Vec<Value> = sockets.into_iter().chain(state.options.config()).collect();
     calls.extend(discoveries.iter().map(discovery::config));
     // What a discovery has found it finds again.
@@ -61,7 +60,7 @@ fn with_controllers(
             Err(e) => Err(error(&e)),
             Ok(volumes) => {
                 calls.extend(volumes.iter().filter_map(|v| policy_call(v, &controllers)));
-                calls.extend(volumes.iter().filter_map(rate_limits::saved));
+                calls.extend(volumes.iter().filter_map(|v| v.limits.call(&v.name)));
                 Ok(calls.into())
             }
         });

@@ -86,11 +86,11 @@ fn show(controller: &ControllerStatus) -> Value {
         .map(|(nsid, why)| json!({"nsid": nsid, "reason": why}))
         .collect();
     let mut more = json!({
-            "last_error": controller.last_error,
-            "hdgst": controller.digests.map(|d| d.header),
-            "ddgst": controller.digests.map(|d| d.data),
-            "bad_ana_logs": controller.bad_ana_logs,
-            "namespaces_left_out": left_out,
+        "last_error": controller.last_error,
+        "hdgst": controller.digests.map(|d| d.header),
+        "ddgst": controller.digests.map(|d| d.data),
+        "bad_ana_logs": controller.bad_ana_logs,
+        "namespaces_left_out": left_out,
     });
     if let Some(ktls) = controller.ktls {
         more["tls"] = true.into();

@@ -2,11 +2,9 @@
 
 use pollux_nvme_tcp::rate_limit::RateChange;
 use pollux_reactor::rpc::{Call, MethodResult, Phase};
-use serde_json::{Value, json};
 
 use super::{Module, State, done, forward};
 use crate::request::HostRequest;
-use crate::status::VolumeStatus;
 
 /// The methods of this room.
 pub(super) fn methods(module: Module<'_>) -> Module<'_> {
@@ -23,14 +21,4 @@ fn set(state: &mut State, call: &mut Call<State>) -> MethodResult {
         reply,
     };
     forward(state, call, request, done)
-}
-
-/// The call that limits a volume as it is limited now.
-pub(super) fn saved(volume: &VolumeStatus) -> Option<Value> {
-    let mut params = volume.limits.show(false);
-    if params.is_empty() {
-        return None;
-    }
-    params.insert("name".into(), volume.name.as_str().into());
-    Some(json!({"method": "bdev_set_qos_limit", "params": params}))
 }

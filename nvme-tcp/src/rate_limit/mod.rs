@@ -17,7 +17,7 @@ mod throttle;
 use std::time::Duration;
 
 use pollux_reactor::rpc::{Params, RpcError};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub use self::budget::{Budget, Granted};
 pub use self::throttle::{Ask, Cost, Throttle};
@@ -98,6 +98,16 @@ impl RateLimits {
         let shown = limits.filter(|(_, value)| all || *value > 0);
         let shown = shown.map(|(resource, value)| (resource.parameter().0.into(), value.into()));
         shown.collect()
+    }
+
+    /// The call that limits the disk or volume of this name so; none if there is no limit.
+    pub fn call(self, name: &str) -> Option<Value> {
+        let mut params = self.show(false);
+        if params.is_empty() {
+            return None;
+        }
+        params.insert("name".into(), name.into());
+        Some(json!({"method": "bdev_set_qos_limit", "params": params}))
     }
 }
 

@@ -276,9 +276,7 @@ impl TargetRequest<()> {
             home.reset_counters((disks.clone(), what), turn, move || reply(Ok(())));
         })
     }
-}
 
-impl TargetRequest<()> {
     /// Limits what all hosts together do with a disk that namespaces are made of, in place of the limits that it had. Not for
     /// a disk that another one lies on: that one is asked for what hosts do.
     pub fn set_rate_limits(disk: DiskRef, limits: RateLimits) -> Self {

@@ -28,7 +28,7 @@ fn entry(method: &str, params: Value) -> Value {
 fn saved(state: &State, status: &TargetStatus) -> Vec<Value> {
     // First, since it holds for all that comes after.
     let settings = settings::saved(state, status).map(|params| entry("nvmf_set_config", params));
-    let sockets = crate::sockets::saved().map(|params| entry("sock_impl_set_options", params));
+    let sockets = crate::sockets::saved();
     let mut calls: Vec<Value> = sockets.into_iter().chain(settings).collect();
     calls.extend(transport::saved(state));
     let [crdt1, crdt2, crdt3] = state.retry_delays;

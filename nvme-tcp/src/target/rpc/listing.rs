@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::disks::stacked;
 use super::disks::{Disks, Kind, NamedDisk};
-use super::{Module, State, rate_limits};
+use super::{Module, State};
 
 /// The methods of this room.
 pub(super) fn methods(module: Module<'_>) -> Module<'_> {
@@ -21,7 +21,7 @@ pub(super) fn methods(module: Module<'_>) -> Module<'_> {
 /// The calls that make the disks again; what was in memory is empty then, and no error is injected any more. A disk comes
 /// after the one that it lies on, since it could only be made then.
 pub(super) fn saved(disks: &Disks) -> Value {
-    let limits = disks.own().filter_map(rate_limits::saved);
+    let limits = disks.own().filter_map(|disk| disk.limits.call(&disk.name));
     disks.own().flat_map(calls).chain(limits).collect()
 }
 

@@ -1,9 +1,8 @@
 //! How fast hosts may use disks.
 
 use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
-use serde_json::{Value, json};
 
-use super::disks::{EBUSY, NamedDisk};
+use super::disks::EBUSY;
 use super::{Module, State, done, forward};
 use crate::rate_limit::RateChange;
 use crate::target::control::request::TargetRequest;
@@ -27,14 +26,4 @@ fn set(state: &mut State, call: &mut Call<State>) -> MethodResult {
     disk.limits = limits;
     let request = TargetRequest::set_rate_limits(disk.disk.clone(), limits);
     forward(state, call, request, done)
-}
-
-/// The call that limits a disk as it is limited now.
-pub(super) fn saved(disk: &NamedDisk) -> Option<Value> {
-    let mut params = disk.limits.show(false);
-    if params.is_empty() {
-        return None;
-    }
-    params.insert("name".into(), disk.name.as_str().into());
-    Some(json!({"method": "bdev_set_qos_limit", "params": params}))
 }
