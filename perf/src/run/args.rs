@@ -100,12 +100,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", value_parser = parse_psk, help_heading = "Paths")]
     pub tls_psk: Option<ConfiguredPsk>,
 
-    /// Have the kernel encrypt (kTLS) where it can; otherwise it is done here
+    /// Have the kernel encrypt where it can (kTLS)
     #[cfg(feature = "tls")]
     #[arg(long, requires = "tls_psk", help_heading = "Paths")]
     pub ktls: bool,
 
-    /// Keep SQ flow control: every read has a completion of its own
+    /// Keep SQ flow control: each read has a completion
     #[arg(long, help_heading = "Paths")]
     pub sq_flow_control: bool,
 
