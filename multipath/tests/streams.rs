@@ -281,10 +281,7 @@ fn carry(idle: Idle, dribble: bool, blocks: u32, psk: Option<&ConfiguredPsk>) ->
         hostnqn: psk.map(|_| Nqn::new(HOST).unwrap()),
     };
     let mut request = AttachRequest::new("Nvme0", transport);
-    request.options.tls = psk.map(|psk| HostTls {
-        psk: psk.clone().into(),
-        threads: true,
-    });
+    request.options.tls = psk.cloned().map(HostTls::new);
     host.attach(request).unwrap();
     // One after the other: they use the same blocks.
     for reactor in 0..2 {

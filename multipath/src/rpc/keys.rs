@@ -72,10 +72,7 @@ pub(super) fn auth(_: &State, names: &KeyNames) -> Result<HostAuth, RpcError> {
 /// With what to make connections secure.
 #[cfg(feature = "tls")]
 pub(super) fn tls(state: &State, name: &str) -> Result<HostTls, RpcError> {
-    Ok(HostTls {
-        psk: state.keyring.psk(name)?.into(),
-        threads: true,
-    })
+    Ok(HostTls::new(state.keyring.psk(name)?))
 }
 
 /// Without TLS there are no keys for it.

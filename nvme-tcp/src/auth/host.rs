@@ -107,8 +107,10 @@ impl HostTransaction {
     #[cfg(feature = "tls")]
     pub(crate) fn host_tls(&self, threads: bool) -> Option<HostTls> {
         let key = self.generated()?.clone();
-        let psk = crate::tls::HostKey::Generated(key);
-        Some(HostTls { psk, threads })
+        Some(HostTls {
+            threads,
+            ..HostTls::new(key)
+        })
     }
 
     /// Nothing: there is no TLS.

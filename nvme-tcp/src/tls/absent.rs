@@ -26,6 +26,11 @@ pub(crate) enum Session {}
 
 impl HostTls {
     /// Never.
+    pub(crate) fn turned(&self, _: &Nqn, _: &Nqn) -> Option<Self> {
+        match *self {}
+    }
+
+    /// Never.
     pub(crate) fn wrap(
         &self,
         _: &mut Net,

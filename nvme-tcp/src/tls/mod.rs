@@ -93,6 +93,13 @@ fn alert(code: u8) -> String {
 }
 
 impl TlsError {
+    /// Whether a peer ends a handshake like this that looks no further than the first PSK identity that it does not know: without
+    /// a word, or as one that has no key (handshake_failure, unknown_psk_identity; OpenSSL: internal_error), or takes its only
+    /// one, with which the first binder is wrong (illegal_parameter, decrypt_error).
+    pub(crate) const fn may_be_of_order(self) -> bool {
+        matches!(self, Self::Closed | Self::Alert(40 | 47 | 51 | 80 | 115))
+    }
+
     /// The one that an error of a stream is about.
     pub(crate) fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()

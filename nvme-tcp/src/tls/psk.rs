@@ -114,6 +114,15 @@ impl CipherSuite {
 impl IdentityVersion {
     /// Both, as they are offered: the one that everybody knows first.
     pub const ALL: [Self; 2] = [Self::V0, Self::V1];
+
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::V0 => Self::V1,
+            Self::V1 => Self::V0,
+        }
+    }
 }
 
 impl ConfiguredPsk {

@@ -17,6 +17,10 @@ pub struct HostTls {
     pub psk: HostKey,
     /// Another thread may do what takes long; in a simulation there is none.
     pub threads: bool,
+    /// The version of the identity that is offered first, before the other one. There are peers that look no further than the
+    /// first one that they do not know: to such a one a [`Controller`](crate::host::Controller) connects once more, the other
+    /// way round.
+    pub first: IdentityVersion,
 }
 
 /// The key of a host.
@@ -28,6 +32,12 @@ pub enum HostKey {
     Generated(TlsPsk),
 }
 
+impl From<TlsPsk> for HostKey {
+    fn from(key: TlsPsk) -> Self {
+        Self::Generated(key)
+    }
+}
+
 impl From<ConfiguredPsk> for HostKey {
     fn from(psk: ConfiguredPsk) -> Self {
         Self::Configured(psk)
@@ -35,7 +45,37 @@ impl From<ConfiguredPsk> for HostKey {
 }
 
 impl HostTls {
-    /// Puts TLS around a connection that was begun. Both versions of identities are offered, where the names allow both.
+    /// With this key, which other threads make handshakes with; the identity that everybody knows is offered first.
+    pub fn new(psk: impl Into<HostKey>) -> Self {
+        Self {
+            psk: psk.into(),
+            threads: true,
+            first: IdentityVersion::V0,
+        }
+    }
+
+    /// What is offered, in that order: both versions of identities, where the names allow both.
+    fn keys(&self, hostnqn: &Nqn, subnqn: &Nqn) -> Vec<TlsPsk> {
+        match &self.psk {
+            HostKey::Configured(psk) => {
+                let derive = |version| psk.tls_psk(version, hostnqn.as_str(), subnqn.as_str());
+                let versions = [self.first, self.first.other()];
+                versions.into_iter().flat_map(derive).collect()
+            }
+            HostKey::Generated(key) => [key.clone()].into(),
+        }
+    }
+
+    /// The same with the other identity first, if there is another one.
+    pub(crate) fn turned(&self, hostnqn: &Nqn, subnqn: &Nqn) -> Option<Self> {
+        let turned = Self {
+            first: self.first.other(),
+            ..self.clone()
+        };
+        (turned.keys(hostnqn, subnqn).len() > 1).then_some(turned)
+    }
+
+    /// Puts TLS around a connection that was begun.
     pub(crate) fn wrap(
         &self,
         net: &mut Net,
@@ -43,15 +83,8 @@ impl HostTls {
         hostnqn: &Nqn,
         subnqn: &Nqn,
     ) -> (Stream, Option<Session>) {
-        let keys = match &self.psk {
-            HostKey::Configured(psk) => {
-                let derive = |version| psk.tls_psk(version, hostnqn.as_str(), subnqn.as_str());
-                IdentityVersion::ALL.into_iter().flat_map(derive).collect()
-            }
-            HostKey::Generated(key) => [key.clone()].into(),
-        };
-        let (stream, session) =
-            TlsStream::wrap(net, stream, Side::Host, vec![keys], self.threads, false);
+        let keys = vec![self.keys(hostnqn, subnqn).into()];
+        let (stream, session) = TlsStream::wrap(net, stream, Side::Host, keys, self.threads, false);
         (stream, Some(session))
     }
 }

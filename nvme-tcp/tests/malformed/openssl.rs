@@ -10,7 +10,7 @@ use std::sync::mpsc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use pollux_nvme_tcp::host::{ConnectOptions, QueueError};
+use pollux_nvme_tcp::host::{ConnectOptions, ControllerError, QueueError};
 use pollux_nvme_tcp::pdu::TxFraming;
 use pollux_nvme_tcp::spec::Cqe;
 use pollux_nvme_tcp::spec::fabrics::CNTLID_DYNAMIC;
@@ -42,6 +42,7 @@ struct OpenSsl {
     output: mpsc::Receiver<Vec<u8>>,
     /// What it says of itself.
     said: BufReader<ChildStderr>,
+    /// A file that holds its key, if there is one.
     session: PathBuf,
 }
 
@@ -50,16 +51,37 @@ impl OpenSsl {
         let name = format!("pollux-openssl-{program}-{}.pem", std::process::id());
         let session = std::env::temp_dir().join(name);
         std::fs::write(&session, session_of(key)).unwrap();
+        let mut command = Self::command(program, place, key);
+        command.arg("-psk_session").arg(&session);
+        match program {
+            "s_server" => command.args(["-naccept", "1"]),
+            // Like this it takes orders as well.
+            _ => command.arg("-brief"),
+        };
+        Self::spawn(command, session)
+    }
+
+    /// A server that takes its key for whatever identity comes first, so that it ends a handshake which begins with another one;
+    /// two of them. Keys for SHA-256 only.
+    fn single_minded(place: [&str; 2], key: &TlsPsk) -> Self {
+        let digits: String = key.key().iter().map(|b| format!("{b:02x}")).collect();
+        let mut command = Self::command("s_server", place, key);
+        command.args(["-psk", &digits, "-naccept", "2"]);
+        Self::spawn(command, PathBuf::new())
+    }
+
+    fn command(program: &str, place: [&str; 2], key: &TlsPsk) -> Command {
         let mut command = Command::new("openssl");
         command.arg(program).args(place).args(["-tls1_3"]);
         command.args(["-ciphersuites", key.suite.name()]);
         command.args(["-psk_identity", &key.identity]);
-        command.arg("-psk_session").arg(&session);
-        match program {
-            "s_server" => command.args(["-quiet", "-nocert", "-naccept", "1"]),
-            // Like this it takes orders as well.
-            _ => command.arg("-brief"),
-        };
+        if program == "s_server" {
+            command.args(["-quiet", "-nocert"]);
+        }
+        command
+    }
+
+    fn spawn(mut command: Command, session: PathBuf) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let (stdin, mut stdout) = (
@@ -283,4 +305,45 @@ fn its_server_and_our_host() {
         pair.host.order(Order::Close);
         pair.stop();
     });
+}
+
+/// A server that knows one identity, and ends a handshake in which another one comes first.
+#[test]
+fn its_server_that_looks_at_the_first_identity_only() {
+    if !is_installed() {
+        return;
+    }
+    let psk = ConfiguredPsk::new(&[7; 32], None).unwrap();
+    for known in IdentityVersion::ALL {
+        for first in IdentityVersion::ALL {
+            let pair = Pair::with(&psk);
+            let key = psk.tls_psk(known, hostnqn().as_str(), nqn().as_str());
+            let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let remote = free.local_addr().unwrap();
+            drop(free);
+            let place = ["-accept", &remote.to_string()];
+            let server = OpenSsl::single_minded(place, &key.unwrap());
+            let mut options = pair.controller();
+            options.connect.remote = remote;
+            options.connect.tls.as_mut().unwrap().first = first;
+            let mut events = pair.host.connect_controller(options.clone());
+            let mut said = Vec::new();
+            wait_for("openssl to be connected", || {
+                match events.poll() {
+                    // It does not listen yet.
+                    Some(Event::ControllerError(ControllerError::Queue(
+                        QueueError::TcpConnect(_),
+                    ))) => events = pair.host.connect_controller(options.clone()),
+                    Some(other) => panic!("{known:?} is known, {first:?} first: {other:?}"),
+                    None => {}
+                }
+                said.extend(server.output.try_iter().flatten());
+                // What it says of an identity that it did not expect comes before what its peer sends.
+                let icreq = said.last_chunk::<{ size_of::<Icreq>() }>();
+                icreq.is_some_and(|icreq| icreq[..3] == [PduType::ICREQ.0, 0, 128])
+            });
+            pair.host.order(Order::Close);
+            pair.stop();
+        }
+    }
 }

@@ -139,11 +139,15 @@ impl Host {
         }
     }
 
-    fn poll_controller(&mut self, cx: &Context<'_>) {
+    fn poll_controller(&mut self, cx: &mut Context<'_>) {
         let Some((controller, reply)) = &mut self.controller else {
             return;
         };
-        let _ = controller.poll(cx.now());
+        let now = cx.now();
+        let _ = controller.poll(now);
+        if controller.is_to_connect_again() {
+            controller.connect_again(cx.net(), now);
+        }
         let mut over = false;
         while let Some(event) = controller.next_event() {
             match event {
@@ -291,9 +295,15 @@ impl TestHost {
 
     /// Makes the host connect to a controller, and takes the connection.
     pub fn controller(&self, options: ControllerOptions) -> Checked<(Peer, Events)> {
+        let events = self.connect_controller(options);
+        Ok((Peer::accept(&self.listener)?, events))
+    }
+
+    /// Makes the host connect to a controller.
+    pub fn connect_controller(&self, options: ControllerOptions) -> Events {
         let (sender, events) = mpsc::channel();
         self.order(Order::Controller(Box::new(options), sender));
-        Ok((Peer::accept(&self.listener)?, Events(events)))
+        Events(events)
     }
 
     /// Writes and reads over the connection that is in order.

@@ -6,12 +6,14 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{ConnectOptions, HostIdentity, QueueError};
+use pollux_nvme_tcp::host::{
+    ConnectOptions, ControllerError, ControllerOptions, HostIdentity, QueueError,
+};
 use pollux_nvme_tcp::spec::{HostNqn, Nqn};
 use pollux_nvme_tcp::target::{HostAccess, TargetRequest};
 use pollux_nvme_tcp::testing::wire::PATIENCE;
 use pollux_nvme_tcp::testing::{TestTarget, host_nqn, nqn, pattern, wait_for};
-use pollux_nvme_tcp::tls::{ConfiguredPsk, HostKey, HostPsk, HostTls};
+use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk, HostTls, TlsError};
 use uuid::Uuid;
 
 use crate::client::{Healthy, start};
@@ -191,11 +193,18 @@ impl Pair {
         let addr = self.between.local_addr().unwrap();
         ConnectOptions {
             timeout: PATIENCE,
-            tls: Some(HostTls {
-                psk: HostKey::Configured(self.psk.clone()),
-                threads: true,
-            }),
+            tls: Some(HostTls::new(self.psk.clone())),
             ..ConnectOptions::admin(addr, nqn(), identity)
+        }
+    }
+
+    /// The same for the admin queue of a controller.
+    pub fn controller(&self) -> ControllerOptions {
+        ControllerOptions {
+            connect: self.options(),
+            io_queues: 1,
+            io_queue_size: 32,
+            command_timeout: None,
         }
     }
 
@@ -313,6 +322,58 @@ fn records_to_a_target() {
 #[test]
 fn records_to_a_host() {
     each_record(Victim::Host, 6);
+}
+
+/// What the host's controller has come to at a listener that ends each handshake with these bytes, and how often it was there.
+fn refuse_each(pair: &Pair, last: &[u8]) -> (ControllerError, usize) {
+    let events = pair.host.connect_controller(pair.controller());
+    let mut connections = 0;
+    let mut refuse = || {
+        while let Ok((mut stream, _)) = pair.between.accept() {
+            connections += 1;
+            stream.set_nonblocking(false).unwrap();
+            // The ClientHello, which comes in one piece: a reset would take the answer away.
+            let len = stream.read(&mut [0; 4096]).unwrap();
+            assert!(len > 0, "a ClientHello");
+            stream.write_all(last).unwrap();
+        }
+    };
+    pair.between.set_nonblocking(true).unwrap();
+    let mut end = None;
+    wait_for("the controller to end", || {
+        refuse();
+        end = events.poll();
+        end.is_some()
+    });
+    // Nobody comes once it is over.
+    refuse();
+    match end {
+        Some(Event::ControllerError(error)) => (error, connections),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A peer that ends the handshake may know the identity that it was not offered first: it is asked once more, and that is all.
+#[test]
+fn a_host_turns_its_identities_once() {
+    let pair = Pair::start();
+    let alert = |code| [21, 3, 3, 0, 2, 2, code];
+    for code in [40, 47, 51, 80, 115] {
+        let (error, connections) = refuse_each(&pair, &alert(code));
+        let of = QueueError::Tls(TlsError::Alert(code));
+        assert_eq!((error, connections), (ControllerError::Queue(of), 2));
+    }
+    let (error, connections) = refuse_each(&pair, &[]);
+    let of = QueueError::Tls(TlsError::Closed);
+    assert_eq!((error, connections), (ControllerError::Queue(of), 2));
+    // Another version of TLS, or none, is no matter of order.
+    let (error, connections) = refuse_each(&pair, &alert(70));
+    let of = QueueError::Tls(TlsError::Alert(70));
+    assert_eq!((error, connections), (ControllerError::Queue(of), 1));
+    let (error, connections) = refuse_each(&pair, b"220 mail");
+    let of = QueueError::Tls(TlsError::NotTls);
+    assert_eq!((error, connections), (ControllerError::Queue(of), 1));
+    pair.stop();
 }
 
 /// Bytes that are no TLS, some of which look like records for a while.

@@ -345,10 +345,7 @@ impl RunArgs {
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<HostTls> {
         set_ktls(self.ktls);
-        Some(HostTls {
-            psk: self.tls_psk.clone()?.into(),
-            threads: true,
-        })
+        Some(HostTls::new(self.tls_psk.clone()?))
     }
 
     /// Without the feature, with nothing.

@@ -168,10 +168,7 @@ impl ConnectArgs {
     #[cfg(feature = "tls")]
     fn tls(&self) -> Option<HostTls> {
         set_ktls(self.ktls);
-        Some(HostTls {
-            psk: self.tls_psk.clone()?.into(),
-            threads: true,
-        })
+        Some(HostTls::new(self.tls_psk.clone()?))
     }
 
     /// Without the feature, with nothing.

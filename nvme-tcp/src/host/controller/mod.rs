@@ -31,6 +31,7 @@ use super::namespaces::Namespace;
 use super::queue_pair::{ConnectOptions, Digests, QueueError, QueuePair, Rejected, RejectedReason};
 use super::request::{Completed, Request};
 use crate::auth::HostAuth;
+use crate::host::LOG_FLAG;
 use crate::spec::cross_controller_reset::Impacted;
 use crate::spec::identify::IdentifyController;
 use crate::spec::registers::{Cap, Vs};
@@ -92,6 +93,8 @@ pub struct Controller<U = ()> {
     authenticate_at: Option<Time>,
     /// The connection is of no further use: another one takes its place.
     is_to_connect_again: bool,
+    /// PSK identities were offered in both orders.
+    has_turned: bool,
     /// When the admin commands are next looked through for some that are overdue.
     age_at: Option<Time>,
     /// Nothing is due before this time.
@@ -137,6 +140,7 @@ impl<U> Controller<U> {
             aborts: Aborts::default(),
             authenticate_at: None,
             is_to_connect_again: false,
+            has_turned: false,
             age_at: None,
             due: Time::ZERO,
         })
@@ -372,14 +376,15 @@ impl<U> Controller<U> {
         self.events.pop_front()
     }
 
-    /// Whether the controller is to be connected to anew, by TLS with the key that its authentication has brought: whoever
-    /// wants that ([`HostAuth::concatenate`]) then calls [`connect_again`](Self::connect_again).
+    /// Whether the controller is to be connected to anew: by TLS with the key that its authentication has brought
+    /// ([`HostAuth::concatenate`]), or with the other PSK identity first ([`HostTls::first`](crate::tls::HostTls)). Whoever
+    /// polls it then calls [`connect_again`](Self::connect_again).
     #[inline]
     pub fn is_to_connect_again(&self) -> bool {
         self.is_to_connect_again
     }
 
-    /// Takes a new connection in place of the one that has brought a key.
+    /// Takes a new connection in place of the one that is of no further use.
     ///
     /// That the operating system refuses to start one ends the controller.
     pub fn connect_again(&mut self, net: &mut Net, now: Time) {
@@ -427,7 +432,9 @@ impl<U> Controller<U> {
         let progress = match received {
             Ok(progress) => progress,
             Err(error) => {
-                self.end(error.into());
+                if !self.turns_identities(error) {
+                    self.end(error.into());
+                }
                 return Progress::Busy;
             }
         };
@@ -436,9 +443,7 @@ impl<U> Controller<U> {
                 let connect = &mut self.known.options.connect;
                 // Both have proved what they had to.
                 (connect.tls, connect.auth) = (Some(tls), None);
-                self.is_to_connect_again = true;
-                // Until then there is nothing to do, and its owner is at it.
-                self.due = Time::MAX;
+                self.want_to_connect_again();
                 return Progress::Busy;
             }
             self.known.cntlid = self.admin.controller_id();
@@ -468,6 +473,36 @@ impl<U> Controller<U> {
             false => self.deadline().unwrap_or(Time::ZERO),
         };
         progress
+    }
+
+    /// After a handshake that the peer has ended as one may that does not know the first PSK identity: has the controller be
+    /// connected to once more with the other one first, which its I/O queues then keep to. Whether that is so.
+    fn turns_identities(&mut self, error: QueueError) -> bool {
+        let connect = &mut self.known.options.connect;
+        let (Some(tls), QueueError::Tls(refusal)) = (&connect.tls, error) else {
+            return false;
+        };
+        if self.has_turned || self.admin.ktls().is_some() || !refusal.may_be_of_order() {
+            return false;
+        }
+        let Some(turned) = tls.turned(&connect.host.nqn, &connect.subnqn) else {
+            return false;
+        };
+        let remote = connect.remote;
+        log::info!(
+            target: LOG_FLAG,
+            "{remote}: {error}; once more, with the other PSK identity first"
+        );
+        connect.tls = Some(turned);
+        self.has_turned = true;
+        self.want_to_connect_again();
+        true
+    }
+
+    /// Until it is connected to again there is nothing to do, and its owner is at it.
+    fn want_to_connect_again(&mut self) {
+        self.is_to_connect_again = true;
+        self.due = Time::MAX;
     }
 
     /// Injects faults into what has completed, and ends what was held back for long enough.
