@@ -11,7 +11,6 @@ use pollux_reactor::{Executor, Sender, mailbox};
 use crate::control::Control;
 use crate::counters::CounterReset;
 use crate::error::HostError;
-use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::ids::VolumeInfo;
 use crate::io::{Application, IoMessage, IoService};
 use crate::messages::ControlMessage;
@@ -20,6 +19,7 @@ use crate::queue::{self, Completions, Queue, QueueMessage};
 use crate::request::{AttachRequest, Attached, HostRequest, Reply};
 use crate::status::{ControllerStatus, VolumeStatus};
 use crate::transport_id::TransportId;
+use pollux_nvme_tcp::histogram::{HistogramLayout, LatencyHistogram};
 
 /// Messages that may wait in a mailbox of the host; what exceeds it waits with the sender.
 const MAILBOX_CAPACITY: usize = 2 * queue::DEPTH_MAX;

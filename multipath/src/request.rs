@@ -8,7 +8,6 @@ use pollux_nvme_tcp::rate_limit::RateChange;
 
 use crate::counters::CounterReset;
 use crate::error::HostError;
-use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::ids::VolumeInfo;
 use crate::options::AttachOptions;
 use crate::policy::Policy;
@@ -16,6 +15,7 @@ use crate::status::{
     ControllerStatus, DiscoveryStatus, Notification, ReactorCounters, VolumeStatus,
 };
 use crate::transport_id::TransportId;
+use pollux_nvme_tcp::histogram::{HistogramLayout, LatencyHistogram};
 
 /// How the answer to a request comes back. It runs on the control reactor and must not block.
 pub type Reply<T> = Box<dyn FnOnce(Result<T, HostError>) + Send>;

@@ -30,6 +30,7 @@
 
 pub mod auth;
 pub mod counters;
+pub mod histogram;
 pub mod host;
 pub mod pdu;
 pub mod rate_limit;

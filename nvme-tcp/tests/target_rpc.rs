@@ -548,6 +548,74 @@ fn what_a_disk_does_is_counted_by_kinds_and_can_be_begun_anew() {
     std::fs::remove_file(&path).unwrap();
 }
 
+/// A disk that is late by 5 ms is counted as late by that, on whichever reactor; one that answers in place takes no time.
+#[test]
+fn latencies_of_a_disk_are_counted_while_that_is_asked_for() {
+    let mut t = start();
+    prepare(&mut t);
+    let base = json!({"name": "Malloc1", "num_blocks": 2048, "block_size": 512});
+    t.call("bdev_malloc_create", base);
+    let late = json!({"base_bdev_name": "Malloc1", "name": "Late0", "avg_read_latency": 5000,
+        "p99_read_latency": 5000, "avg_write_latency": 0, "p99_write_latency": 0});
+    t.call("bdev_delay_create", late);
+    let get = "bdev_get_histogram";
+    assert_eq!(t.error(get, json!({"name": "Late0"})).0, -14);
+    // Also before a namespace is made of a disk, and only reads of this one.
+    let enable = |name, opc: Option<&str>| json!({"name": name, "enable": true, "opc": opc});
+    t.call("bdev_enable_histogram", enable("Late0", Some("read")));
+    t.call("bdev_enable_histogram", enable("Malloc0", None));
+    assert_eq!([t.add_ns("Malloc0"), t.add_ns("Late0")], [1, 2]);
+    let (addr, nqn) = (t.listen(), nqn());
+    let admin = Initiator::admin(addr, &nqn, Options::default());
+    for qid in [1, 2] {
+        let mut io = Initiator::io(addr, &nqn, admin.cntlid, qid, Options::default());
+        for nsid in [1, 2] {
+            assert!(io.write(nsid, 0, &pattern(4096, 1)).is_success());
+            assert_eq!(io.read(nsid, 0, 8).unwrap(), pattern(4096, 1));
+        }
+    }
+    let within = |t: &mut ManagedTarget, name, borders: Value| {
+        let params = json!({"name": name, "borders": borders});
+        t.call("bdev_get_histogram_borders", params)["borders_count"].clone()
+    };
+    assert_eq!(
+        within(&mut t, "Late0", json!([4900, 60_000_000])),
+        json!([0, 2, 2])
+    );
+    assert_eq!(within(&mut t, "Malloc0", json!([0])), json!([4, 4]));
+    let shown = t.call(get, json!({"name": "Late0"}));
+    assert_eq!(
+        (&shown["granularity"], &shown["min_range"]),
+        (&json!(7), &json!(0))
+    );
+
+    // What was counted stays while nobody uses the disk, and is forgotten with the next beginning.
+    drop(admin);
+    t.call("nvmf_subsystem_remove_ns", json!({"nqn": NQN, "nsid": 2}));
+    assert_eq!(within(&mut t, "Late0", json!([1])), json!([0, 2]));
+    t.call("bdev_enable_histogram", enable("Late0", None));
+    assert_eq!(within(&mut t, "Late0", json!([1])), json!([0, 0]));
+    t.call(
+        "bdev_enable_histogram",
+        json!({"name": "Late0", "enable": false}),
+    );
+    assert_eq!(t.error(get, json!({"name": "Late0"})).0, -14);
+    for (params, code) in [
+        (json!({"name": "Malloc0", "borders": []}), -22),
+        (json!({"name": "Malloc0", "borders": [2, 1]}), -22),
+        (json!({"name": "Malloc0", "borders": vec![1; 257]}), -22),
+        (json!({"name": "Malloc0", "borders": ["1"]}), -32602),
+        (json!({"name": "Malloc0"}), -32602),
+        (json!({"name": "Late0", "borders": [1]}), -14),
+        (json!({"name": "none", "borders": [1]}), -19),
+    ] {
+        let (found, text) = t.error("bdev_get_histogram_borders", params.clone());
+        assert_eq!(found, code, "{params}: {text}");
+    }
+    let none = enable("none", None);
+    assert_eq!(t.error("bdev_enable_histogram", none).0, -19);
+}
+
 /// Where this process has no `io_uring` the disk is refused with the reason, and nothing of it is left.
 #[test]
 fn a_disk_of_io_uring_is_one_or_is_refused_with_the_reason() {

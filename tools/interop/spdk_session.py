@@ -84,9 +84,22 @@ def disks(target: Managed, directory: Path) -> None:
     limits = target.call("bdev_get_bdevs", "-b", "Malloc0")[0]["assigned_rate_limits"]
     equal("limits", [limits["rw_ios_per_sec"], limits["w_mbytes_per_sec"]], [1000, 10])
     target.call("bdev_set_qos_limit", "Malloc0", "--rw-ios-per-sec", "0", "--w-mbytes-per-sec", "0")
+    latencies(target, "Malloc0")
     check("bdev_resize" in target.call("notify_get_types"), "bdev_resize is a type")
     told = target.call("notify_get_notifications", "-i", "0", "-n", "100")
     check({"bdev_register", "bdev_resize"} <= {one["type"] for one in told}, f"told: {told}")
+
+
+def latencies(managed: Managed, disk: str) -> None:
+    """A histogram is counted, shown in both ways, and given up."""
+    managed.call("bdev_enable_histogram", disk, "--histogram", "-o", "read")
+    counted = managed.call("bdev_get_histogram", disk)
+    ranges = counted["max_range"] - counted["min_range"]
+    size = 8 * ranges << counted["granularity"]
+    equal("histogram", len(base64.b64decode(counted["histogram"])), size)
+    within = managed.call("bdev_get_histogram_borders", disk, "--borders", "100,1000")
+    equal("borders", len(within["borders_count"]), 3)
+    managed.call("bdev_enable_histogram", disk, "--no-histogram")
 
 
 def layers(target: Managed) -> None:
@@ -290,12 +303,7 @@ def volumes(host: Managed) -> None:
     host.call("bdev_reset_iostat", "-b", "diskn1", "-m", "all")
     groups = host.call("bdev_nvme_get_transport_statistics")["poll_groups"]
     equal("reactors", len(groups), len(channels))
-    host.call("bdev_enable_histogram", "diskn1", "--histogram", "-o", "read")
-    counted = host.call("bdev_get_histogram", "diskn1")
-    ranges = counted["max_range"] - counted["min_range"]
-    size = 8 * ranges << counted["granularity"]
-    equal("histogram", len(base64.b64decode(counted["histogram"])), size)
-    host.call("bdev_enable_histogram", "diskn1", "--no-histogram")
+    latencies(host, "diskn1")
     host.call("bdev_set_qos_limit", "diskn1", "--rw-ios-per-sec", "1000")
     limits = host.call("bdev_get_bdevs", "-b", "diskn1")[0]["assigned_rate_limits"]
     equal("limit", limits["rw_ios_per_sec"], 1000)

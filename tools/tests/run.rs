@@ -140,7 +140,23 @@ fn a_gateway_comes_back_from_its_configuration() {
     one.call("nvmf_subsystem_add_listener", listener);
 
     let (_admin, mut io) = one.connect();
+    // Whose latencies are counted is found in either half.
+    for name in ["Malloc0", "Nvme0n1"] {
+        one.call(
+            "bdev_enable_histogram",
+            json!({"name": name, "enable": true}),
+        );
+    }
     assert_eq!(io.write(2, 0, &pattern(512, 7)), Status::SUCCESS);
+    assert_eq!(io.write(1, 0, &pattern(512, 7)), Status::SUCCESS);
+    for name in ["Malloc0", "Nvme0n1"] {
+        let within = json!({"name": name, "borders": [60_000_000]});
+        let counted = one.call("bdev_get_histogram_borders", within);
+        assert_eq!(counted, json!({"borders_count": [1, 1]}), "{name}");
+        one.call("bdev_get_histogram", json!({"name": name}));
+    }
+    let none = json!({"name": "none", "enable": true});
+    assert_eq!(one.client.error("bdev_enable_histogram", none).0, -19);
     fail_over(&behind, paths, &mut io);
     let data = pattern(4096, 99);
     assert_eq!(io.write(1, 64, &data), Status::SUCCESS);

@@ -6,7 +6,6 @@ use super::Control;
 use super::discovery::Discovery;
 use crate::counters::CounterReset;
 use crate::error::HostError;
-use crate::histogram::LatencyHistogram;
 use crate::ids::VolumeId;
 use crate::io::{Call, PollGroup, ToIo};
 use crate::request::Reply;
@@ -15,6 +14,7 @@ use crate::status::{
     ReactorVolumeStatus, VolumeStatus,
 };
 use crate::transport_id::TransportId;
+use pollux_nvme_tcp::histogram::LatencyHistogram;
 
 impl Control {
     /// Asks every I/O reactor, after all that was sent to it before; `then` is done with the answers.

@@ -16,11 +16,11 @@ use super::select::{Candidate, PathSet, Selection};
 use crate::command::Op;
 use crate::counters::{CounterReset, IoCounters};
 use crate::error::NoPath;
-use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::ids::{ControllerId, VolumeInfo};
 use crate::path_state::PathState;
 use crate::policy::Policy;
 use crate::status::{PathView, ReactorVolumeStatus};
+use pollux_nvme_tcp::histogram::{HistogramLayout, LatencyHistogram};
 
 /// How long I/O of a volume waits for a path before control is told, which says so in the log.
 pub(crate) const STALL_TOLD_AFTER: Duration = Duration::from_secs(1);
@@ -84,11 +84,8 @@ impl Volume {
 
     #[inline]
     pub fn record_latency(&mut self, op: Op, latency: Duration) {
-        if let Some(histogram) = &mut self.histogram
-            && histogram.layout().only.is_none_or(|only| only == op)
-        {
-            // Longer than 584 years is the longest.
-            histogram.record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+        if let Some(histogram) = &mut self.histogram {
+            histogram.record(op.opcode(), latency);
         }
     }
 

@@ -130,8 +130,12 @@ fn what_is_counted_can_be_asked_and_begun_anew() {
     );
     let histogram = w.call("bdev_get_histogram", volume.clone());
     assert_eq!(histogram["granularity"], 4);
+    let borders = json!({"name": "Nvme0n1", "borders": [1, 10, 100]});
+    let within = w.call("bdev_get_histogram_borders", borders.clone());
+    assert_eq!(within, json!({"borders_count": [0, 0, 0, 0]}));
     w.call("bdev_enable_histogram", enable(json!({"enable": false})));
     assert_eq!(w.fail("bdev_get_histogram", volume.clone()).0, -14);
+    assert_eq!(w.fail("bdev_get_histogram_borders", borders).0, -14);
     for (params, code) in [
         (enable(json!({"granularity": 30})), -22),
         (enable(json!({"min_nsec": 9, "max_nsec": 5})), -22),

@@ -10,13 +10,13 @@ use super::retry::Delayed;
 use super::{PollGroup, known_link, link_mut, told_volume, volume_mut};
 use crate::counters::CounterReset;
 use crate::error::IoError;
-use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::ids::{ControllerId, VolumeId};
 use crate::io::link::{Link, News};
 use crate::io::to_io::ToIo;
 use crate::io::volume::Volume;
 use crate::messages::FromIo;
 use crate::policy::Policy;
+use pollux_nvme_tcp::histogram::{HistogramLayout, LatencyHistogram};
 
 impl PollGroup {
     /// Applies a message from control. What it frees or fails among the waiting I/Os happens in this same

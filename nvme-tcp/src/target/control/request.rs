@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::auth::Policy;
 use crate::counters::CounterReset;
+use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::rate_limit::RateLimits;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
@@ -16,6 +17,7 @@ use crate::target::control::{Home, HomeTurn};
 use crate::target::disk::DiskRef;
 use crate::target::error::TargetError;
 use crate::target::io::channels::Scope;
+use crate::target::io::message::IoMessage;
 use crate::target::status::{SubsystemStatus, TargetStatus};
 
 /// Runs once with the answer, on the home reactor.
@@ -283,6 +285,34 @@ impl TargetRequest<()> {
         Self::change("set_rate_limits", move |home, turn| {
             home.set_rate_limits(&disk, limits, turn);
             Ok(())
+        })
+    }
+
+    /// Begins to count the latencies of a disk in this way, or ends it; what was counted before is forgotten.
+    pub fn set_histogram(disk: DiskRef, layout: Option<HistogramLayout>) -> Self {
+        Self::change("set_histogram", move |_, turn| {
+            for reactor in 0..turn.links.reactors() {
+                let message = IoMessage::SetHistogram(disk.clone(), layout);
+                turn.links.send_io(reactor, message);
+            }
+            Ok(())
+        })
+    }
+}
+
+impl TargetRequest<Option<LatencyHistogram>> {
+    /// The latencies of a disk that were counted on all reactors; `None` if none are counted.
+    pub fn histogram(disk: DiskRef) -> Self {
+        Self::new("histogram", move |home, turn, _, reply| {
+            let message = |part| IoMessage::Histogram(disk.clone(), part);
+            let then = |_: &mut Home, parts: Vec<Option<LatencyHistogram>>| {
+                let sum = parts.into_iter().flatten().reduce(|mut sum, part| {
+                    sum.add(&part);
+                    sum
+                });
+                reply(Ok(sum));
+            };
+            home.ask(message, then, turn);
         })
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use pollux_reactor::{Context, Part, Rng, Time, WatchedDescriptor};
 
-use crate::counters::{CounterReset, IoCounters};
+use crate::counters::CounterReset;
+use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::rate_limit::{Ask, Cost, RateLimits, Throttle};
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::spec::status::Status;
@@ -22,6 +23,7 @@ use crate::target::disk::{
     Opening,
 };
 use crate::target::io::ControllerKey;
+use crate::target::io::counted::{Counted, Past, counted_as};
 use crate::target::io::message::DiskReport;
 use crate::target::io::staging::StagingPool;
 use crate::target::token;
@@ -87,7 +89,7 @@ struct Open {
     /// Bytes of its buffer, and of the data in it.
     capacity: usize,
     len: usize,
-    kind: Kind,
+    opcode: u8,
     /// Bytes that it moves, or deallocates.
     bytes: u64,
     since: Time,
@@ -105,27 +107,6 @@ pub(in crate::target) struct HandedBack {
     pub(in crate::target) data: Buffer,
     /// The namespace has gone meanwhile.
     pub(in crate::target) removed: bool,
-}
-
-/// What an I/O is counted as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::target) enum Kind {
-    Read,
-    Write,
-    Deallocate,
-}
-
-impl Kind {
-    fn of(op: &Op, len: usize) -> (Self, u64) {
-        match op {
-            Op::Read { .. } => (Self::Read, len as u64),
-            Op::Deallocate { ranges } => {
-                let bytes = ranges.iter().map(|range| range.len).sum();
-                (Self::Deallocate, bytes)
-            }
-            _ => (Self::Write, len as u64),
-        }
-    }
 }
 
 /// What an I/O costs of a limit.
@@ -166,7 +147,7 @@ struct Seat {
     open: Vec<Option<Open>>,
     free: Vec<u32>,
     in_flight: usize,
-    counters: IoCounters,
+    counted: Counted,
     /// Size and failure as home knows them.
     known: (u64, bool),
     lies: u64,
@@ -192,39 +173,6 @@ fn count(number: usize) -> u32 {
 struct Removal {
     part: Part<()>,
     serials: BTreeSet<u64>,
-}
-
-/// Counters of disks that are not open, for as long as the disks are there.
-#[derive(Debug, Default)]
-struct Past(Vec<(WeakDisk, IoCounters)>);
-
-impl Past {
-    fn keep(&mut self, disk: &DiskRef, counters: IoCounters) {
-        self.0.retain(|(disk, _)| disk.get().is_some());
-        self.0.push((disk.downgrade(), counters));
-    }
-
-    fn take(&mut self, disk: &DiskRef) -> IoCounters {
-        let found = self
-            .0
-            .iter()
-            .position(|(kept, _)| kept.get().is_some_and(|kept| kept == *disk));
-        found.map(|at| self.0.swap_remove(at).1).unwrap_or_default()
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (DiskRef, IoCounters)> {
-        self.0
-            .iter()
-            .filter_map(|(disk, counters)| Some((disk.get()?, *counters)))
-    }
-
-    fn reset(&mut self, is_meant: impl Fn(&DiskRef) -> bool, what: CounterReset) {
-        for (disk, counters) in &mut self.0 {
-            if disk.get().is_some_and(|disk| is_meant(&disk)) {
-                counters.reset(what);
-            }
-        }
-    }
 }
 
 /// All disks of one reactor.
@@ -317,7 +265,7 @@ impl Channels {
                 open: Vec::new(),
                 free: Vec::new(),
                 in_flight: 0,
-                counters: self.past.take(disk),
+                counted: self.past.take(disk),
                 known: (disk.bytes(), disk.failure().is_some()),
                 lies: 0,
                 look_at: Time::ZERO,
@@ -348,7 +296,7 @@ impl Channels {
             if seat.is_active {
                 self.active.retain(|&active| active != at);
             }
-            self.past.keep(&seat.disk, seat.counters);
+            self.past.keep(&seat.disk, seat.counted);
         }
     }
 
@@ -497,36 +445,65 @@ impl Channels {
     }
 
     /// What disks have of this reactor, and have done for it.
-    pub(in crate::target) fn disks(&self) -> impl Iterator<Item = DiskReport> {
+    pub(in crate::target) fn disks(&mut self) -> impl Iterator<Item = DiskReport> {
         let seats = self.seats.iter().flatten();
         let open = seats.map(|seat| DiskReport {
             disk: seat.disk.clone(),
             in_flight: seat.in_flight,
-            counters: seat.counters,
+            counters: seat.counted.counters,
         });
-        let past = self.past.iter().map(|(disk, counters)| DiskReport {
+        let past = self.past.iter_mut().map(|(disk, counted)| DiskReport {
             disk,
             in_flight: 0,
-            counters,
+            counters: counted.counters,
         });
         open.chain(past)
     }
 
+    /// What is counted of disks, whether they are open or not.
+    fn counted(&mut self) -> impl Iterator<Item = (DiskRef, &mut Counted)> {
+        let seats = self.seats.iter_mut().flatten();
+        let open = seats.map(|seat| (seat.disk.clone(), &mut seat.counted));
+        open.chain(self.past.iter_mut())
+    }
+
     /// Begins counters of these disks anew, or of all.
     pub(in crate::target) fn reset(&mut self, disks: Option<&[DiskRef]>, what: CounterReset) {
-        let is_meant = |disk: &DiskRef| disks.is_none_or(|disks| disks.contains(disk));
-        for seat in self.seats.iter_mut().flatten() {
-            if is_meant(&seat.disk) {
-                seat.counters.reset(what);
+        for (disk, counted) in self.counted() {
+            if disks.is_none_or(|disks| disks.contains(&disk)) {
+                counted.counters.reset(what);
             }
         }
-        self.past.reset(is_meant, what);
+    }
+
+    /// Begins to count latencies of a disk in this way, or ends it.
+    pub(in crate::target) fn set_histogram(
+        &mut self,
+        disk: &DiskRef,
+        layout: Option<HistogramLayout>,
+    ) {
+        let histogram = layout.map(|layout| Box::new(LatencyHistogram::new(layout)));
+        if let Some((_, counted)) = self.counted().find(|(known, _)| known == disk) {
+            counted.histogram = histogram;
+        } else {
+            let counted = Counted {
+                histogram,
+                ..Counted::default()
+            };
+            self.past.keep(disk, counted);
+        }
+    }
+
+    /// What was counted since, if anything is.
+    pub(in crate::target) fn histogram(&mut self, disk: &DiskRef) -> Option<LatencyHistogram> {
+        let (_, counted) = self.counted().find(|(known, _)| known == disk)?;
+        counted.histogram.as_deref().cloned()
     }
 
     /// Counts what the disk at this place has done in place, in the turn in which it came.
     #[inline]
-    pub(in crate::target) fn count(&mut self, at: usize, kind: Kind, result: Result<u64, Status>) {
-        self.seat(at).count(kind, result, Duration::ZERO);
+    pub(in crate::target) fn count(&mut self, at: usize, opcode: u8, result: Result<u64, Status>) {
+        self.seat(at).counted.count(opcode, result, Duration::ZERO);
     }
 
     /// Hands an I/O to a disk. Returns its answer if the disk has one already.
@@ -545,11 +522,11 @@ impl Channels {
         if seat.in_flight == 0 {
             seat.look_at = now + OVERDUE;
         }
-        let (kind, bytes) = Kind::of(&op, data.len());
+        let (opcode, bytes) = counted_as(&op, data.len());
         let open = Open {
             serial,
             command,
-            kind,
+            opcode,
             bytes,
             capacity: data.capacity(),
             len: data.len(),
@@ -613,7 +590,7 @@ impl Channels {
             capacity,
             len,
             removed,
-            kind,
+            opcode,
             bytes,
             since,
             ..
@@ -628,7 +605,8 @@ impl Channels {
         if result.is_err() {
             self.changed |= seat.has_changed();
         }
-        seat.count(kind, result.map(|()| bytes), now.saturating_since(since));
+        let latency = now.saturating_since(since);
+        seat.counted.count(opcode, result.map(|()| bytes), latency);
         self.in_flight -= 1;
         // The disk is closed before anybody hears that a removal is over.
         self.close_unused(at);
@@ -810,22 +788,6 @@ fn watch(
 }
 
 impl Seat {
-    /// Counts an I/O that moved so many bytes.
-    #[inline]
-    fn count(&mut self, kind: Kind, result: Result<u64, Status>, latency: Duration) {
-        let counters = &mut self.counters;
-        let Ok(bytes) = result else {
-            counters.errors += 1;
-            return;
-        };
-        let kind = match kind {
-            Kind::Read => &mut counters.reads,
-            Kind::Write => &mut counters.writes,
-            Kind::Deallocate => &mut counters.deallocations,
-        };
-        kind.count(bytes, latency);
-    }
-
     /// Whether the disk is another than home knows.
     fn has_changed(&mut self) -> bool {
         let now = (self.disk.bytes(), self.disk.failure().is_some());

@@ -3,6 +3,7 @@
 use pollux_reactor::{Part, Time};
 
 use crate::counters::{CounterReset, IoCounters};
+use crate::histogram::{HistogramLayout, LatencyHistogram};
 use crate::rate_limit::{Ask, RateLimits};
 use crate::spec::log::AnaState;
 use crate::spec::status::Status;
@@ -109,6 +110,10 @@ pub(in crate::target) enum IoMessage {
     },
     /// A slice of the limit of this number.
     Grant { id: u64, slice: Ask },
+    /// Begin to count the latencies of a disk in this way, or end it.
+    SetHistogram(DiskRef, Option<HistogramLayout>),
+    /// Answer with what was counted since, if anything is.
+    Histogram(DiskRef, Part<Option<LatencyHistogram>>),
 }
 
 /// How the authentication of an I/O queue goes on.

@@ -7,6 +7,7 @@
 
 pub(in crate::target) mod channels;
 pub(in crate::target) mod command;
+mod counted;
 pub(in crate::target) mod message;
 pub(in crate::target) mod part;
 pub(in crate::target) mod queue;

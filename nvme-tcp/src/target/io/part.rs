@@ -173,6 +173,8 @@ impl IoPart {
                 }
             }
             IoMessage::Grant { id, slice } => self.channels.granted(id, slice),
+            IoMessage::SetHistogram(disk, layout) => self.channels.set_histogram(&disk, layout),
+            IoMessage::Histogram(disk, part) => part.answer(self.channels.histogram(&disk)),
         }
         self.tell_home();
     }
@@ -546,7 +548,7 @@ impl IoPart {
         turn.lingering.add(queue.conn, end, turn.buffers, turn.cx);
     }
 
-    fn report(&self, now: Time) -> ReactorReport {
+    fn report(&mut self, now: Time) -> ReactorReport {
         let mut report = ReactorReport {
             at: now,
             disks: self.channels.disks().collect(),

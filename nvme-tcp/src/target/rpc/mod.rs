@@ -8,6 +8,7 @@ mod config;
 mod disks;
 mod flags;
 mod foreign;
+mod histogram;
 mod hosts;
 mod iostat;
 mod listeners;
@@ -97,10 +98,11 @@ impl State {
 type Module<'a> = ModuleMethods<'a, State>;
 
 /// The rooms that have methods.
-const ROOMS: [fn(Module<'_>) -> Module<'_>; 13] = [
+const ROOMS: [fn(Module<'_>) -> Module<'_>; 14] = [
     disks::methods,
     resize::methods,
     stacked::methods,
+    histogram::methods,
     hosts::methods,
     iostat::methods,
     listeners::methods,

@@ -9,7 +9,7 @@ use crate::spec::status::Status;
 use crate::target::conn::connection::wire_len;
 use crate::target::disk::{Buffer, Op};
 use crate::target::io::ControllerKey;
-use crate::target::io::channels::{Channels, CommandRef, HandedBack, Kind};
+use crate::target::io::channels::{Channels, CommandRef, HandedBack};
 use crate::target::io::command::{Namespaces, namespace, op};
 use crate::target::io::queue::IoQueue;
 use crate::target::io::queue::table::{InFlight, Stage};
@@ -67,7 +67,7 @@ impl IoQueue {
             Ok(true) => {
                 if let Ok(channel) = channel {
                     let channels = &mut *serving.channels;
-                    channels.count(channel, Kind::Read, Ok(cursor.len()));
+                    channels.count(channel, nvm::READ, Ok(cursor.len()));
                 }
                 self.counters.reads += 1;
                 self.counters.bytes_read += cursor.len();
@@ -76,7 +76,7 @@ impl IoQueue {
             Ok(false) => false,
             Err(status) => {
                 if let Ok(channel) = channel {
-                    serving.channels.count(channel, Kind::Read, Err(status));
+                    serving.channels.count(channel, nvm::READ, Err(status));
                 }
                 self.complete(cursor.cid, Err(status), 0);
                 true
@@ -137,7 +137,7 @@ impl IoQueue {
                 let data = &command.data;
                 let (at, channels) = (view.channel, &mut *serving.channels);
                 let result = channels.channel(at).write_in_place(offset, data, fua);
-                channels.count(at, Kind::Write, result.map(|()| data.len() as u64));
+                channels.count(at, nvm::WRITE, result.map(|()| data.len() as u64));
                 result
             }
             Ok((view, Some(op))) => {

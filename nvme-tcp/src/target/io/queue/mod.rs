@@ -22,7 +22,6 @@ use crate::spec::{Cqe, SglDescriptor, Sqe};
 use crate::target::conn::connection::{Connection, End, IN_CAPSULE_MAX, none_if_would_block};
 use crate::target::disk::Buffer;
 use crate::target::io::ControllerKey;
-use crate::target::io::channels::Kind;
 use crate::target::io::command::{InPlace, Plan, plan};
 use crate::target::io::queue::data::{Incoming, Oldest};
 use crate::target::io::queue::execute::{Authenticate, Serving};
@@ -365,7 +364,7 @@ impl IoQueue {
                 let channels = &mut *serving.channels;
                 let fua = sqe.nvm_cdw12().fua();
                 let result = channels.channel(channel).write_in_place(offset, data, fua);
-                channels.count(channel, Kind::Write, result.map(|()| data.len() as u64));
+                channels.count(channel, nvm::WRITE, result.map(|()| data.len() as u64));
                 self.count_write(&sqe, result);
                 self.complete(cid, result, 0);
             }
