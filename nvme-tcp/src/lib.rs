@@ -32,6 +32,7 @@ pub mod auth;
 pub mod counters;
 pub mod histogram;
 pub mod host;
+pub mod iobuf;
 pub mod pdu;
 pub mod rate_limit;
 pub mod sockets;

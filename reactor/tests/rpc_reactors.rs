@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use pollux_reactor::rpc::{Client, Methods, Server, observe};
+use pollux_reactor::rpc::{CallError, Client, Methods, Server, observe};
 use pollux_reactor::{
     Context, Group, Idle, NotAsked, Observers, Progress, Running, Sender, Service, available_cores,
     mailbox,
@@ -129,6 +129,28 @@ fn reactors_tell_where_they_run_and_what_they_do() {
     assert_eq!(stat["active_pollers_count"], 2);
     // The first question itself has made it busy.
     assert!(stat["busy"].as_u64() > first["busy"].as_u64(), "{stat}");
+
+    // It stays where it is, and says so.
+    let method = "thread_set_cpumask";
+    let stay = json!({"id": 1, "cpumask": format!("0x{mask}")});
+    assert_eq!(fixture.client.call(method, Some(stay)).unwrap(), true);
+    for (params, number, text) in [
+        (
+            json!({"id": 1, "cpumask": format!("0x{mask}0")}),
+            -95,
+            "--cores",
+        ),
+        (json!({"id": 1, "cpumask": "all"}), -32602, "hexadecimal"),
+        (json!({"id": 0, "cpumask": "1"}), -19, "thread 0"),
+        (json!({"id": 3, "cpumask": "1"}), -19, "thread 3"),
+    ] {
+        let Err(CallError::Refused { message, code, .. }) =
+            fixture.client.call(method, Some(params))
+        else {
+            panic!("{text}: not refused");
+        };
+        assert!(code == number && message.contains(text), "{code} {message}");
+    }
 
     let pollers = fixture.call("thread_get_pollers");
     let names = |thread: usize| -> Vec<&str> {

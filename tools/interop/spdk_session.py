@@ -141,6 +141,7 @@ def sockets(managed: Managed) -> None:
     equal("version", managed.call("sock_impl_get_options", "-i", "ssl")["tls_version"], 13)
     managed.call("sock_impl_set_options", "-i", "ssl", "--tls-version", "13", "-r", "65536")
     managed.call("keyring_linux_set_options", "--enable")
+    managed.call("iobuf_set_options", "--small-pool-count", "8192", "--large-bufsize", "135168")
 
 
 def authentication(target: Managed, key: str) -> None:
@@ -169,9 +170,11 @@ def tls(target: Managed, pollux: str, directory: Path) -> None:
 
 def subsystem(target: Managed) -> list[str]:
     """A subsystem with a disk behind two listeners; their ports."""
-    target.call("nvmf_create_transport", "-t", "tcp", "-c", "8192", "-o")
+    target.call("nvmf_set_max_subsystems", "-x", "1024")
+    target.call("nvmf_create_transport", "-t", "tcp", "-c", "8192", "-o", "--masked-oncs", "nvmcpys,reservs")
     equal("transport", target.call("nvmf_get_transports", "--trtype", "tcp")[0]["trtype"], "TCP")
-    target.call("nvmf_create_subsystem", NQN, "-s", "SESSION", "-d", "Pollux", "-r", "-m", "8")
+    sizes = ("--dmrsl", "2097152", "--wzsl", "12")
+    target.call("nvmf_create_subsystem", NQN, "-s", "SESSION", "-d", "Pollux", "-r", "-m", "8", *sizes)
     target.refuse(EXISTS, "nvmf_create_subsystem", NQN)
     target.call("nvmf_subsystem_add_ns", NQN, "Malloc0", "-n", "1", "-a", "1")
     target.call("nvmf_subsystem_add_ns", NQN, "Null0")
@@ -214,6 +217,8 @@ def program(managed: Managed) -> None:
     equal("pid", reactors["pid"], managed.process.child.pid)
     threads = managed.call("thread_get_stats")["threads"]
     equal("threads", len(threads), len(reactors["reactors"]))
+    managed.call("thread_set_cpumask", "-i", str(threads[0]["id"]), "-m", threads[0]["cpumask"])
+    managed.refuse(-95, "thread_set_cpumask", "-i", str(threads[0]["id"]), "-m", "0x4000000000000000")
     pollers = managed.call("thread_get_pollers")["threads"][0]["active_pollers"]
     check(any(poller["busy_count"] for poller in pollers), f"nothing was ever busy: {pollers}")
     flag = next(iter(managed.call("log_get_flags")))
@@ -232,6 +237,7 @@ def attach(host: Managed, ports: list[str]) -> None:
     recover = ("-l", "-1", "-o", "1", "-u", "5")
     first = ("-b", "disk", *LOCAL, "-s", ports[0], "-n", NQN)
     host.call("bdev_nvme_set_options", "-r", "3", "--io-path-stat", "-m", "-k", "10000")
+    host.call("bdev_nvme_set_hotplug", "--no-hotplug", "-r", "100000")
     equal("volumes", host.call("bdev_nvme_attach_controller", *first, *recover), "diskn1")
     host.refuse(BUSY, "bdev_nvme_attach_controller", *first, *recover)
     second = ("-b", "disk", *LOCAL, "-f", "ipv4", "-s", ports[1], "-n", NQN, "-x", "multipath")

@@ -39,10 +39,10 @@ use crate::request::{HostRequest, Reply};
 const TICKS_PER_SEC: u64 = 1_000_000_000;
 
 const EIO: i32 = 5;
-const EFAULT: i32 = 14;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
 const EALREADY: i32 = 114;
 #[cfg(not(all(feature = "auth", feature = "tls")))]
 const ENOKEY: i32 = 126;
@@ -103,6 +103,7 @@ pub fn register<M: Send + 'static>(methods: &mut Methods, host: Host<M>) {
     #[cfg(feature = "auth")]
     let module = pollux_nvme_tcp::auth::keyring::register(module);
     let module = pollux_nvme_tcp::sockets::register(module);
+    let module = pollux_nvme_tcp::iobuf::register(module);
     let module = module.subsystem("bdev", config::bdev);
     ROOMS.into_iter().fold(module, |module, room| room(module));
 }

@@ -1,4 +1,5 @@
-//! `bdev_nvme_set_options`: defaults of controllers that are attached later.
+//! `bdev_nvme_set_options`: defaults of controllers that are attached later. `bdev_nvme_set_hotplug` is about PCIe, which is
+//! not there: it can be off.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use pollux_nvme_tcp::host::{CommandTimeout, TimeoutAction};
 use pollux_reactor::rpc::{Answer, Call, MethodResult, Params, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
-use super::{EINVAL, Module, State, error, fencing, policy};
+use super::{EINVAL, EOPNOTSUPP, Module, State, error, fencing, policy};
 use crate::error::HostError;
 use crate::options::{AttachOptions, Fencing, Recovery};
 use crate::policy::Policy;
@@ -16,7 +17,20 @@ use crate::status::ControllerStatus;
 
 /// The methods of this room.
 pub(super) fn methods(module: Module<'_>) -> Module<'_> {
-    module.method("bdev_nvme_set_options", Phase::Any, set)
+    module
+        .method("bdev_nvme_set_hotplug", Phase::Any, set_hotplug)
+        .method("bdev_nvme_set_options", Phase::Any, set)
+}
+
+fn set_hotplug(_: &mut State, call: &mut Call<State>) -> MethodResult {
+    let enable: bool = call.params.required("enable")?;
+    call.params.unused::<u64>(&["period_us"])?;
+    call.params.finish()?;
+    if enable {
+        let text = "there are no PCIe drives here that come and go; bdev_nvme_start_discovery follows what comes and goes over TCP";
+        return Err(RpcError::errno_of(EOPNOTSUPP, text));
+    }
+    Ok(Answer::Now(true.into()))
 }
 
 /// What was set; `None`: never.

@@ -98,6 +98,19 @@ fn an_admin_command_that_takes_too_long_is_a_reset() {
     );
 }
 
+/// There are no drives that come and go but over TCP, and what asks for others is told so.
+#[test]
+fn what_is_of_other_transports_can_be_off() {
+    let mut w = World::new();
+    let hotplug = |enable: bool| json!({"enable": enable, "period_us": 100_000});
+    w.call("bdev_nvme_set_hotplug", hotplug(false));
+    let (code, text) = w.fail("bdev_nvme_set_hotplug", hotplug(true));
+    assert!(code == -95 && text.contains("PCIe"), "{code} {text}");
+    assert_eq!(w.fail("bdev_nvme_set_hotplug", json!({})).0, -32602);
+    let pools = json!({"small_pool_count": 8192, "large_pool_count": 1024});
+    w.call("iobuf_set_options", pools);
+}
+
 /// Histograms, counters and their resets have the shape that clients read, also before any I/O.
 #[test]
 fn what_is_counted_can_be_asked_and_begun_anew() {

@@ -174,6 +174,11 @@ macro_rules! statuses {
     };
 }
 
+impl Status {
+    /// Command Size Limit Exceeded: what that code means for I/O commands.
+    pub const COMMAND_SIZE_LIMIT_EXCEEDED: Self = Self::CONNECT_RESTART_DISCOVERY;
+}
+
 statuses! {
     SUCCESS = (0, 0x00), "Successful Completion";
     INVALID_OPCODE = (0, 0x01), "Invalid Command Opcode";

@@ -28,6 +28,10 @@ pub struct SubsystemConfig {
     pub min_cntlid: u16,
     /// Highest controller identifier given to a host, at most 65519 (FFEFh).
     pub max_cntlid: u16,
+    /// Most blocks of one range of Dataset Management, which Identify reports as DMRSL; 0: no limit.
+    pub dmrsl: u32,
+    /// Most that one Write Zeroes may zero, which Identify reports as WZSL: 2 to this power units of 4 KiB; 0: no limit.
+    pub wzsl: u8,
 }
 
 impl SubsystemConfig {
@@ -42,6 +46,8 @@ impl SubsystemConfig {
             allow_any_host: true,
             min_cntlid: 1,
             max_cntlid: 0xffef,
+            dmrsl: 0,
+            wzsl: 0,
         }
     }
 }

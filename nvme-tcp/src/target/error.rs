@@ -13,6 +13,8 @@ pub enum TargetError {
     NoSuchSubsystem(Nqn),
     /// The name is in use.
     SubsystemExists(Nqn),
+    /// There are as many subsystems as there may be.
+    TooManySubsystems(usize),
     /// The discovery subsystem cannot be changed in this way.
     Discovery,
     /// Serial or model number too long or not printable.
@@ -65,6 +67,7 @@ impl fmt::Display for TargetError {
         match self {
             Self::NoSuchSubsystem(nqn) => write!(f, "no subsystem '{nqn}'"),
             Self::SubsystemExists(nqn) => write!(f, "subsystem '{nqn}' exists already"),
+            Self::TooManySubsystems(max) => write!(f, "there may be {max} subsystems, and are"),
             Self::Discovery => write!(f, "not possible for the discovery subsystem"),
             Self::InvalidParameters(what) => write!(f, "Invalid parameters: {what}"),
             Self::InvalidCntlidRange { min, max } => write!(

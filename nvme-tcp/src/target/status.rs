@@ -79,6 +79,10 @@ pub struct SubsystemStatus {
     pub allow_any_host: bool,
     /// Lowest and highest controller identifier.
     pub cntlid_range: (u16, u16),
+    /// Most blocks of a range of Dataset Management; 0: no limit.
+    pub dmrsl: u32,
+    /// Most that a Write Zeroes may zero: 2 to this power units of 4 KiB; 0: no limit.
+    pub wzsl: u8,
     /// Hosts on the list.
     pub hosts: Vec<HostNqn>,
     /// What the keys of those are called that have to authenticate.

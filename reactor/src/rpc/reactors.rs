@@ -1,4 +1,5 @@
-//! `framework_get_reactors`, `thread_get_stats` and `thread_get_pollers`: how the reactors of the program are.
+//! `framework_get_reactors`, `thread_get_stats` and `thread_get_pollers`: how the reactors of the program are. With
+//! `thread_set_cpumask` one can be asked to be where it is; it stays where it was started.
 //!
 //! Each reactor is asked by message and the answer is sent when the last one has answered; one that has ended is
 //! left out. What SPDK's clients call a thread is a reactor here, since a reactor has one, and a poller is a
@@ -21,6 +22,8 @@ use crate::time::nanos;
 
 const TICKS_PER_SEC: u64 = 1_000_000_000;
 const EBUSY: i32 = 16;
+const ENODEV: i32 = 19;
+const EOPNOTSUPP: i32 = 95;
 
 /// What the methods keep.
 struct State {
@@ -44,7 +47,47 @@ pub fn observe(methods: &mut Methods, executor: &mut impl Executor) {
         .module(state)
         .method("framework_get_reactors", Phase::Any, get_reactors)
         .method("thread_get_pollers", Phase::Any, get_pollers)
-        .method("thread_get_stats", Phase::Any, get_stats);
+        .method("thread_get_stats", Phase::Any, get_stats)
+        .method("thread_set_cpumask", Phase::Any, set_cpumask);
+}
+
+/// A reactor has its core for as long as it runs, so that what it owns stays in that core's caches: a mask that asks for
+/// something else is refused.
+fn set_cpumask(state: &mut State, call: &mut Call<State>) -> MethodResult {
+    let thread: u32 = call.params.required("id")?;
+    let mask: String = call.params.required("cpumask")?;
+    call.params.finish()?;
+    let Some(wanted) = hexadecimal(&mask) else {
+        let text = format!("'{}', a hexadecimal mask such as 0x3", mask.escape_debug());
+        return Err(call.params.invalid("cpumask", text));
+    };
+    let unknown = || RpcError::errno_of(ENODEV, format!("thread {thread}"));
+    let reactor = thread.checked_sub(1).ok_or_else(unknown)? as usize;
+    if reactor >= state.observers.len() {
+        return Err(unknown());
+    }
+    let responder = call.responder()?;
+    let asked = state.observers.ask(reactor, move |status| {
+        let present = cpumask(&status);
+        responder.answer(match present == wanted {
+            true => Ok(true.into()),
+            false => Err(RpcError::errno_of(
+                EOPNOTSUPP,
+                format!("reactor {reactor} stays where it was started, which is mask {present}; --cores says where"),
+            )),
+        });
+    });
+    // One that was not taken was dropped with its responder, which has answered by itself.
+    let _ = asked;
+    Ok(Answer::Later)
+}
+
+/// A mask as [`cpumask`] writes it.
+fn hexadecimal(mask: &str) -> Option<String> {
+    let digits = mask.strip_prefix("0x").unwrap_or(mask);
+    let digits = digits.trim_start_matches('0').to_ascii_lowercase();
+    let is_mask = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_mask.then_some(digits)
 }
 
 fn get_reactors(state: &mut State, call: &mut Call<State>) -> MethodResult {
@@ -263,6 +306,21 @@ mod tests {
             (&[], "0"),
         ] {
             assert_eq!(cpumask(&on(cores)), mask);
+        }
+    }
+
+    #[test]
+    fn masks_are_read_as_they_are_written() {
+        for (text, mask) in [
+            ("0x1", Some("1")),
+            ("0X3", None),
+            ("00F0", Some("f0")),
+            ("0x400000000000000002", Some("400000000000000002")),
+            ("0", None),
+            ("", None),
+            ("[1]", None),
+        ] {
+            assert_eq!(hexadecimal(text).as_deref(), mask, "{text}");
         }
     }
 

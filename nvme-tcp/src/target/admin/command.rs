@@ -135,9 +135,7 @@ fn log_page(
             });
         }
         (lid::FIRMWARE_SLOT, Some(_)) => log_page::firmware(),
-        (lid::COMMAND_EFFECTS, Some(_)) => {
-            log_page::command_effects(controller.promised.resets_others())
-        }
+        (lid::COMMAND_EFFECTS, Some(_)) => log_page::command_effects(controller.promised),
         (lid::CHANGED_NAMESPACE_LIST, Some(_)) => {
             read = Some(Kind::Namespace);
             identify::namespace_list(controller.changed_namespaces.iter().copied())
@@ -254,7 +252,7 @@ fn identify_data(
         cns::NAMESPACE_CSI => namespace
             .map(|_| identify::nvm_namespace())
             .ok_or(invalid_namespace),
-        cns::CONTROLLER_CSI => Ok(identify::nvm_controller()),
+        cns::CONTROLLER_CSI => Ok(identify::nvm_controller(&subsystem.config)),
         cns::ACTIVE_NAMESPACE_LIST_CSI if nsid < 0xffff_fffe => {
             Ok(identify::active_list(subsystem, host, nsid))
         }

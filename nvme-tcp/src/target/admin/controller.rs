@@ -110,6 +110,8 @@ pub(in crate::target) struct KeepAlive {
 pub(in crate::target) struct Promised {
     /// MDTS: most data of one command in bytes.
     pub(in crate::target) transfer_max: u32,
+    /// Bits of ONCS of commands that it does without.
+    pub(in crate::target) masked_oncs: u16,
     /// CQT in ms. Zero: none, and the controller resets no other one.
     pub(in crate::target) cqt_ms: u16,
 }

@@ -16,6 +16,7 @@ use crate::target::admin::controller::{
 };
 use crate::target::admin::events::AERS_MAX;
 use crate::target::admin::reset_log::RESETS_MAX;
+use crate::target::config::SubsystemConfig;
 use crate::target::conn::connection::{IN_CAPSULE_MAX, wire_len};
 use crate::target::io::command::COMMANDS;
 use crate::target::subsystem::ana::{ANA_GROUP_MAX, ANATT_SECS};
@@ -74,7 +75,8 @@ pub(in crate::target) fn controller(
     id.cntrltype = ctrl::CNTRLTYPE_IO;
     id.nn = subsystem.config.max_namespaces.into();
     id.mnan = subsystem.config.max_namespaces.into();
-    id.oncs = COMMANDS.iter().fold(0, |oncs, c| oncs | c.oncs).into();
+    let oncs = COMMANDS.iter().fold(0, |oncs, c| oncs | c.oncs);
+    id.oncs = (oncs & !controller.promised.masked_oncs).into();
     id.vwc = ctrl::VWC_PRESENT | ctrl::VWC_FLUSH_ALL_SUPPORTED;
     let mut events = event::ENABLE_NAMESPACE;
     if controller.promised.resets_others() {
@@ -181,9 +183,15 @@ pub(in crate::target) fn nvm_namespace() -> Vec<u8> {
 }
 
 /// NVM command set specific controller data, CNS 06h. Zeroing and deallocation keep no reactor busy, so they need
-/// no limit.
-pub(in crate::target) fn nvm_controller() -> Vec<u8> {
-    let id: Box<IdentifyNvmController> = zeroed();
+/// no limit but that which was asked for.
+pub(in crate::target) fn nvm_controller(config: &SubsystemConfig) -> Vec<u8> {
+    let mut id: Box<IdentifyNvmController> = zeroed();
+    id.wzsl = config.wzsl;
+    if config.dmrsl != 0 {
+        id.dmrl = u8::MAX;
+        id.dmrsl = config.dmrsl.into();
+        id.dmsl = (u64::from(id.dmrl) * u64::from(config.dmrsl)).into();
+    }
     id.as_bytes().to_vec()
 }
 

@@ -10,9 +10,9 @@ use crate::spec::log::{
 };
 use crate::spec::nqn::HostNqn;
 use crate::spec::opcode::{FABRICS, admin};
-use crate::target::admin::controller::{Controller, ERROR_LOG_ENTRIES};
+use crate::target::admin::controller::{Controller, ERROR_LOG_ENTRIES, Promised};
 use crate::target::admin::identify::FIRMWARE;
-use crate::target::io::command::COMMANDS;
+use crate::target::io::command::{COMMANDS, IoCommand};
 use crate::target::status::QpairCounters;
 use crate::target::subsystem::Subsystem;
 use crate::target::zeroed;
@@ -117,7 +117,7 @@ pub(in crate::target) fn firmware() -> Vec<u8> {
 }
 
 /// Commands Supported and Effects, LID 05h. `resets`: controllers reset others.
-pub(in crate::target) fn command_effects(resets: bool) -> Vec<u8> {
+pub(in crate::target) fn command_effects(promised: Promised) -> Vec<u8> {
     const ADMIN: [u8; 8] = [
         admin::GET_LOG_PAGE,
         admin::IDENTIFY,
@@ -129,11 +129,14 @@ pub(in crate::target) fn command_effects(resets: bool) -> Vec<u8> {
         FABRICS,
     ];
     let mut log: Box<CommandEffectsLog> = zeroed();
-    let resets = resets.then_some(admin::CROSS_CONTROLLER_RESET);
+    let resets = promised
+        .resets_others()
+        .then_some(admin::CROSS_CONTROLLER_RESET);
     for opcode in ADMIN.into_iter().chain(resets) {
         log.acs[usize::from(opcode)] = effects::CSUPP.into();
     }
-    for command in COMMANDS {
+    let is_there = |command: &IoCommand| command.oncs & promised.masked_oncs == 0;
+    for command in COMMANDS.into_iter().filter(is_there) {
         let changes = if command.writes { effects::LBCC } else { 0 };
         log.iocs[usize::from(command.opcode)] = (effects::CSUPP | changes).into();
     }

@@ -34,6 +34,10 @@ impl Home {
         if config.nqn.is_discovery() || self.config.subsystems.contains_key(&config.nqn) {
             return Err(TargetError::SubsystemExists(config.nqn));
         }
+        if self.config.subsystems.len() >= self.config.subsystems_max {
+            let max = self.config.subsystems_max;
+            return Err(TargetError::TooManySubsystems(max));
+        }
         let subsystem = Subsystem::new(config)?;
         let nqn = subsystem.config.nqn.clone();
         self.config.subsystems.insert(nqn, subsystem);
@@ -173,6 +177,18 @@ impl Home {
             )));
         }
         self.config.promised.transfer_max = bytes;
+        Ok(())
+    }
+
+    /// Those that there are stay.
+    pub(super) fn set_max_subsystems(&mut self, max: usize) -> Result<(), TargetError> {
+        let present = self.config.subsystems.len();
+        if max < present.max(1) {
+            return Err(TargetError::InvalidValue(format!(
+                "'max_subsystems' {max}: {present} are there, and at least 1 is allowed"
+            )));
+        }
+        self.config.subsystems_max = max;
         Ok(())
     }
 

@@ -57,6 +57,22 @@ impl TargetRequest {
         })
     }
 
+    /// Sets which optional commands controllers do without that come to be from then on: bits of ONCS
+    /// ([`ctrl`](crate::spec::identify::ctrl)). A host is told so, and what it sends all the same is an invalid opcode.
+    pub fn set_masked_oncs(oncs: u16) -> Self {
+        Self::change("set_masked_oncs", move |home, _| {
+            home.config.promised.masked_oncs = oncs;
+            Ok(())
+        })
+    }
+
+    /// Sets how many subsystems there may be beside the discovery subsystem, at least as many as there are.
+    pub fn set_max_subsystems(max: usize) -> Self {
+        Self::change("set_max_subsystems", move |home, _| {
+            home.set_max_subsystems(max)
+        })
+    }
+
     /// Changes the size of a namespace to so many bytes, a multiple of the block size.
     pub fn resize_namespace(nqn: Nqn, nsid: u32, bytes: u64) -> Self {
         Self::change("resize_namespace", move |home, turn| {

@@ -45,6 +45,29 @@ const fn command(opcode: u8, writes: bool, oncs: u16) -> IoCommand {
     }
 }
 
+/// What a controller keeps commands to, as Identify Controller tells it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::target) struct Limits {
+    /// Most data of one command in bytes: what MDTS says.
+    pub(in crate::target) transfer_max: u32,
+    /// Bits of ONCS of commands that the controller does without.
+    pub(in crate::target) masked_oncs: u16,
+    /// Most blocks of a range of Dataset Management (DMRSL); 0: no limit.
+    pub(in crate::target) range_blocks_max: u32,
+    /// Most bytes of a Write Zeroes: what WZSL says.
+    pub(in crate::target) zeroed_max: u64,
+}
+
+impl Limits {
+    /// Refuses an optional command, named by its bit of ONCS, that the controller does without.
+    fn allow(&self, oncs: u16) -> Result<(), Status> {
+        match self.masked_oncs & oncs {
+            0 => Ok(()),
+            _ => Err(Status::INVALID_OPCODE.with_dnr()),
+        }
+    }
+}
+
 /// A namespace as one controller's queues on this reactor see it.
 #[derive(Debug, Clone)]
 pub(in crate::target) struct View {
@@ -55,8 +78,7 @@ pub(in crate::target) struct View {
     /// Log2 of the block size in bytes.
     pub(in crate::target) block_shift: u8,
     pub(in crate::target) blocks: u64,
-    /// Most data of one command in bytes: what MDTS says.
-    pub(in crate::target) transfer_max: u32,
+    pub(in crate::target) limits: Limits,
     /// State of its ANA group through the controller's listener.
     pub(in crate::target) ana: AnaState,
 }
@@ -165,20 +187,32 @@ pub(in crate::target) fn plan(sqe: &Sqe, namespaces: &Namespaces) -> Result<Plan
                 in_place: view.capabilities.in_place,
             })
         }
-        nvm::WRITE | nvm::COMPARE => {
+        nvm::WRITE => {
             let view = namespace(namespaces, nsid)?;
             let (offset, len) = blocks(sqe, view)?;
             let len = data_len(sqe, len, view)?;
             host_data(sqe)?;
             let channel = view.channel;
-            let writes_in_place = view.capabilities.in_place && sqe.opcode == nvm::WRITE;
+            let writes_in_place = view.capabilities.in_place;
             Ok(Plan::Receive {
                 len,
                 in_place: writes_in_place.then_some(InPlace { channel, offset }),
             })
         }
+        nvm::COMPARE => {
+            let view = namespace(namespaces, nsid)?;
+            view.limits.allow(ctrl::ONCS_COMPARE)?;
+            let (_, len) = blocks(sqe, view)?;
+            let len = data_len(sqe, len, view)?;
+            host_data(sqe)?;
+            Ok(Plan::Receive {
+                len,
+                in_place: None,
+            })
+        }
         nvm::DATASET_MANAGEMENT => {
-            namespace(namespaces, nsid)?;
+            let view = namespace(namespaces, nsid)?;
+            view.limits.allow(ctrl::ONCS_DATASET_MANAGEMENT)?;
             let ranges = range_count(sqe);
             let len = sqe.sgl.length.get();
             // Linux always sends 4,096 bytes, even for one range.
@@ -192,7 +226,12 @@ pub(in crate::target) fn plan(sqe: &Sqe, namespaces: &Namespaces) -> Result<Plan
             })
         }
         nvm::WRITE_ZEROES => {
-            blocks(sqe, namespace(namespaces, nsid)?)?;
+            let view = namespace(namespaces, nsid)?;
+            view.limits.allow(ctrl::ONCS_WRITE_ZEROES)?;
+            let (_, len) = blocks(sqe, view)?;
+            if len > view.limits.zeroed_max {
+                return Err(Status::INVALID_FIELD.with_dnr());
+            }
             Ok(Plan::Nothing)
         }
         nvm::FLUSH => {
@@ -230,7 +269,7 @@ fn in_range(lba: u64, count: u64, view: &View) -> Result<(u64, u64), Status> {
 fn data_len(sqe: &Sqe, len: u64, view: &View) -> Result<u32, Status> {
     let len = u32::try_from(len)
         .ok()
-        .filter(|&l| l <= view.transfer_max)
+        .filter(|&l| l <= view.limits.transfer_max)
         .ok_or(Status::INVALID_FIELD.with_dnr())?;
     if sqe.sgl.length.get() != len {
         return Err(Status::DATA_SGL_LENGTH_INVALID.with_dnr());
@@ -309,6 +348,10 @@ fn ranges(sqe: &Sqe, data: &[u8], view: &View) -> Result<Vec<Range>, Status> {
         .take(range_count(sqe))
     {
         let range: DatasetRange = transmute!(*range);
+        let blocks_max = view.limits.range_blocks_max;
+        if blocks_max != 0 && range.nlb.get() > blocks_max {
+            return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_dnr());
+        }
         let (offset, len) = in_range(range.slba.get(), u64::from(range.nlb.get()), view)?;
         if len > 0 {
             ranges.push(Range { offset, len });

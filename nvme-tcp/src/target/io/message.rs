@@ -10,6 +10,7 @@ use crate::spec::status::Status;
 use crate::target::disk::DiskRef;
 use crate::target::io::ControllerKey;
 use crate::target::io::channels::{Owner, Scope};
+use crate::target::io::command::Limits;
 use crate::target::io::queue::IoQueue;
 use crate::target::io::queue::execute::Authenticate;
 use crate::target::io::shares::HostName;
@@ -25,8 +26,7 @@ pub(in crate::target) struct NamespaceView {
     /// Log2 of the block size in bytes.
     pub(in crate::target) block_shift: u8,
     pub(in crate::target) blocks: u64,
-    /// Most data of one command in bytes: what MDTS says.
-    pub(in crate::target) transfer_max: u32,
+    pub(in crate::target) limits: Limits,
     /// State of its ANA group through the controller's listener.
     pub(in crate::target) ana: AnaState,
 }

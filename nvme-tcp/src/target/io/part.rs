@@ -255,7 +255,7 @@ impl IoPart {
                 capabilities: self.channels.capabilities(channel),
                 block_shift: view.block_shift,
                 blocks: view.blocks,
-                transfer_max: view.transfer_max,
+                limits: view.limits,
                 ana: view.ana,
             }
         });

@@ -30,6 +30,10 @@ fn saved(state: &State, status: &TargetStatus) -> Vec<Value> {
     let settings = settings::saved(state, status).map(|params| entry("nvmf_set_config", params));
     let sockets = crate::sockets::saved();
     let mut calls: Vec<Value> = sockets.into_iter().chain(settings).collect();
+    if let Some(max) = state.max_subsystems {
+        let params = json!({"max_subsystems": max});
+        calls.push(entry("nvmf_set_max_subsystems", params));
+    }
     calls.extend(transport::saved(state));
     let [crdt1, crdt2, crdt3] = state.retry_delays;
     if state.retry_delays != [0; 3] {
@@ -66,6 +70,8 @@ fn save_subsystem(state: &State, subsystem: &SubsystemStatus, calls: &mut Vec<Va
             "min_cntlid": min_cntlid,
             "max_cntlid": max_cntlid,
             "ana_reporting": subsystem.ana_reporting,
+            "dmrsl": subsystem.dmrsl,
+            "wzsl": subsystem.wzsl,
         }),
     ));
     for host in &subsystem.hosts {

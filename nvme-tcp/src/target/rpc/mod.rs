@@ -54,6 +54,8 @@ struct State {
     /// Listeners of the discovery subsystem.
     discovery_listeners: Vec<SocketAddr>,
     retry_delays: [u16; 3],
+    /// How many subsystems there may be, if that was set.
+    max_subsystems: Option<u32>,
     /// What hosts that authenticate may choose from.
     auth: PolicyNames,
     disks: Disks,
@@ -85,6 +87,7 @@ impl State {
             transport_is_default: false,
             discovery_listeners: Vec::new(),
             retry_delays: [0; 3],
+            max_subsystems: None,
             auth: PolicyNames::default(),
             disks: Disks::default(),
             foreign: None,
@@ -120,6 +123,7 @@ fn register_state(methods: &mut Methods, state: State) {
     #[cfg(feature = "auth")]
     let module = crate::auth::keyring::register(module);
     let module = crate::sockets::register(module);
+    let module = crate::iobuf::register(module);
     let module = module
         .subsystem("bdev", config::bdev)
         .subsystem("nvmf", config::nvmf);
@@ -234,6 +238,7 @@ fn error(error: TargetError) -> RpcError {
     const ENOENT: i32 = 2;
     const EBUSY: i32 = 16;
     const EEXIST: i32 = 17;
+    const ENOSPC: i32 = 28;
     let text = error.to_string();
     match error {
         TargetError::InvalidParameters(_) | TargetError::InvalidCntlidRange { .. } => {
@@ -251,6 +256,7 @@ fn error(error: TargetError) -> RpcError {
         | TargetError::ListenerExists(_)
         | TargetError::HostExists(_)
         | TargetError::ReferralExists => RpcError::new(-EEXIST, text),
+        TargetError::TooManySubsystems(_) => RpcError::new(-ENOSPC, text),
         TargetError::Busy => RpcError::new(-EBUSY, text),
         TargetError::Timeout => RpcError::internal("Timeout reached during removal"),
         TargetError::Io { .. } | TargetError::Stopped => RpcError::internal(text),

@@ -1,11 +1,11 @@
-//! `nvmf_set_config`: what holds for the target as a whole. `dup_host_policy` is as SPDK's target has it; `cqt_ms` is the
+//! `nvmf_set_config` and `nvmf_set_max_subsystems`: what holds for the target as a whole. `dup_host_policy` is as SPDK's target has it; `cqt_ms` is the
 //! Command Quiesce Time that controllers report. What tunes things that are not here is taken while it asks for what is
 //! done anyhow.
 
 use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value};
 
-use super::{Module, State, done, forward};
+use super::{Module, State, done, forward, forward_then};
 use crate::auth::PolicyNames;
 use crate::target::control::request::TargetRequest;
 use crate::target::status::TargetStatus;
@@ -13,7 +13,11 @@ use crate::target::subsystem::CQT_MS;
 
 /// The methods of this room.
 pub(super) fn methods(module: Module<'_>) -> Module<'_> {
-    module.method("nvmf_set_config", Phase::Any, set)
+    module.method("nvmf_set_config", Phase::Any, set).method(
+        "nvmf_set_max_subsystems",
+        Phase::Any,
+        set_max_subsystems,
+    )
 }
 
 /// Admin commands that SPDK's target can pass through to a device below.
@@ -46,6 +50,17 @@ pub(super) fn saved(state: &State, status: &TargetStatus) -> Option<Value> {
     }
     state.auth.put(&mut params);
     (!params.is_empty()).then(|| params.into())
+}
+
+fn set_max_subsystems(state: &mut State, call: &mut Call<State>) -> MethodResult {
+    let max: u32 = call.params.required("max_subsystems")?;
+    call.params.finish()?;
+    let request = TargetRequest::set_max_subsystems(max as usize);
+    forward_then(state, call, request, move |state, answer| {
+        answer?;
+        state.max_subsystems = Some(max);
+        Ok(true.into())
+    })
 }
 
 fn set(state: &mut State, call: &mut Call<State>) -> MethodResult {

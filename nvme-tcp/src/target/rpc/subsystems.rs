@@ -48,6 +48,8 @@ fn create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     if let Some(max) = params.optional("max_cntlid")? {
         config.max_cntlid = max;
     }
+    config.dmrsl = params.optional("dmrsl")?.unwrap_or(0);
+    config.wzsl = params.optional("wzsl")?.unwrap_or(0);
     params.off(&["passthrough", "enable_nssr"])?;
     params.finish()?;
     forward(state, call, TargetRequest::create_subsystem(config), done)

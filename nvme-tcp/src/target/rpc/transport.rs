@@ -1,13 +1,14 @@
-//! The transport. There is one, TCP. Of its settings only `max_io_size` has an effect: it is the MDTS that controllers
-//! report, and refuse larger commands by, which come to be from then on; 8 KiB is the least, as with SPDK's target, since
-//! MDTS cannot say 4 KiB. The others (those of `NUMBERS`,
+//! The transport. There is one, TCP. Of its settings two have an effect, on controllers that come to be from then on:
+//! `max_io_size` is the MDTS that they report, and refuse larger commands by (8 KiB is the least, as with SPDK's target, since
+//! MDTS cannot say 4 KiB), and `masked_oncs` names optional commands that they do without. The others (those of `NUMBERS`,
 //! `c2h_success`, `WITHOUT_MEANING` and `OF_RDMA`) are taken without effect; those of `NUMBERS` and `c2h_success` are
 //! given back as they were.
 
-use pollux_reactor::rpc::{Answer, Call, MethodResult, Phase, RpcError};
+use pollux_reactor::rpc::{Answer, Call, MethodResult, Params, Phase, RpcError};
 use serde_json::{Map, Value, json};
 
 use super::{Module, State, address, done, forward, forward_then, target_name};
+use crate::spec::identify::ctrl;
 use crate::target::control::request::TargetRequest;
 
 /// The methods of this room.
@@ -56,6 +57,36 @@ const WITHOUT_MEANING: [&str; 6] = [
 /// Numbers that only RDMA has.
 const OF_RDMA: [&str; 3] = ["num_cqe", "max_srq_depth", "data_wr_pool_size"];
 
+/// Optional commands that can be done without, by the names that SPDK's clients know. Those without a bit are never there.
+const ONCS: [(&str, u16); 5] = [
+    ("nvmcmps", ctrl::ONCS_COMPARE),
+    ("nvmdsmsv", ctrl::ONCS_DATASET_MANAGEMENT),
+    ("nvmwzsv", ctrl::ONCS_WRITE_ZEROES),
+    ("reservs", ctrl::ONCS_RESERVATIONS),
+    ("nvmcpys", ctrl::ONCS_COPY),
+];
+
+/// Takes a list of names, each of which stands for a bit.
+fn take_bits(
+    params: &mut Params,
+    name: &str,
+    bits: &[(&str, u16)],
+) -> Result<Option<u16>, RpcError> {
+    let Some(names) = params.optional::<Vec<String>>(name)? else {
+        return Ok(None);
+    };
+    let mut mask = 0;
+    for given in names {
+        let Some((_, bit)) = bits.iter().find(|(known, _)| *known == given) else {
+            let known: Vec<_> = bits.iter().map(|(known, _)| *known).collect();
+            let text = format!("'{given}', any of {}", known.join(", "));
+            return Err(params.invalid(name, text));
+        };
+        mask |= bit;
+    }
+    Ok(Some(mask))
+}
+
 fn create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let params = &mut call.params;
     target_name(params)?;
@@ -72,6 +103,13 @@ fn create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     if let Some(value) = params.optional::<bool>("c2h_success")? {
         given.insert("c2h_success".into(), value.into());
     }
+    let masked_oncs = take_bits(params, "masked_oncs", &ONCS)?;
+    if let Some(mask) = masked_oncs {
+        let names = ONCS.iter().filter(|(_, bit)| mask & bit != 0);
+        given.insert("masked_oncs".into(), names.map(|(name, _)| *name).collect());
+    }
+    // Fused commands are never there.
+    take_bits(params, "masked_fuses", &[("fcws", 0)])?;
     params.off(&OFF)?;
     params.unused::<bool>(&WITHOUT_MEANING)?;
     params.unused::<u32>(&OF_RDMA)?;
@@ -79,14 +117,12 @@ fn create(state: &mut State, call: &mut Call<State>) -> MethodResult {
     if state.transport.is_some() && !state.transport_is_default {
         return Err(RpcError::internal("Transport type 'TCP' already exists"));
     }
-    let Some(bytes) = max_io_size else {
-        state.transport = Some(given);
-        state.transport_is_default = false;
-        return Ok(Answer::Now(true.into()));
-    };
-    let request = TargetRequest::set_max_io_size(bytes);
+    let masked = TargetRequest::set_masked_oncs(masked_oncs.unwrap_or(0));
+    let request = max_io_size.map_or_else(TargetRequest::sync, TargetRequest::set_max_io_size);
     forward_then(state, call, request, move |state, answer| {
         answer?;
+        // It cannot be refused, and is taken in before whatever is asked for next.
+        state.target.request(masked, |_| {});
         state.transport = Some(given);
         state.transport_is_default = false;
         Ok(true.into())

@@ -14,9 +14,11 @@ use crate::auth::Policy;
 use crate::spec::log::AnaState;
 use crate::spec::nqn::{HostNqn, Nqn};
 use crate::target::admin::controller::{Controller, Promised};
+use crate::target::admin::identify::MDTS_UNIT;
 use crate::target::config::{HostAccess, SubsystemConfig};
 use crate::target::error::TargetError;
 use crate::target::io::TRANSFER_MAX;
+use crate::target::io::command::Limits;
 use crate::target::io::message::NamespaceView;
 use crate::target::status::{ListenerStatus, NamespaceStatus, SubsystemStatus};
 use crate::target::subsystem::ana::AnaGroups;
@@ -41,6 +43,8 @@ pub(in crate::target) struct Configuration {
     pub(in crate::target) retry_delays: [u16; 3],
     /// What controllers promise that come to be from now on.
     pub(in crate::target) promised: Promised,
+    /// So many subsystems there may be.
+    pub(in crate::target) subsystems_max: usize,
     /// A host may have several controllers of a subsystem by one listener.
     pub(in crate::target) duplicate_hosts: bool,
     /// What hosts that authenticate may choose from.
@@ -67,8 +71,10 @@ impl Default for Configuration {
             auth_policy: Policy::default(),
             promised: Promised {
                 transfer_max: TRANSFER_MAX,
+                masked_oncs: 0,
                 cqt_ms: CQT_MS,
             },
+            subsystems_max: usize::MAX,
             duplicate_hosts: true,
         }
     }
@@ -94,6 +100,13 @@ pub(in crate::target) struct Subsystem {
     /// Where the search for a free controller identifier starts. Identifiers go round rather than being
     /// used again at once, so that a late message of a former host finds nobody.
     pub(in crate::target) next_cntlid: u16,
+}
+
+/// Bytes that one Write Zeroes may zero, of a WZSL.
+fn zeroed_max(wzsl: u8) -> u64 {
+    let units = 1u64.checked_shl(u32::from(wzsl)).filter(|_| wzsl > 0);
+    let bytes = units.and_then(|units| units.checked_mul(u64::from(MDTS_UNIT)));
+    bytes.unwrap_or(u64::MAX)
 }
 
 impl Subsystem {
@@ -209,7 +222,12 @@ impl Subsystem {
     ) -> Option<NamespaceView> {
         let namespace = self.seen(&controller.hostnqn, nsid)?;
         Some(NamespaceView {
-            transfer_max: controller.promised.transfer_max,
+            limits: Limits {
+                transfer_max: controller.promised.transfer_max,
+                masked_oncs: controller.promised.masked_oncs,
+                range_blocks_max: self.config.dmrsl,
+                zeroed_max: zeroed_max(self.config.wzsl),
+            },
             disk: namespace.disk.clone(),
             block_shift: namespace.block_shift,
             blocks: namespace.blocks,
@@ -244,6 +262,8 @@ impl Subsystem {
             ana_reporting: self.config.ana_reporting,
             allow_any_host: self.config.allow_any_host,
             cntlid_range: (self.config.min_cntlid, self.config.max_cntlid),
+            dmrsl: self.config.dmrsl,
+            wzsl: self.config.wzsl,
             hosts: self.hosts.keys().cloned().collect(),
             host_keys: self
                 .hosts

@@ -173,8 +173,13 @@ fn error_inject(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let kinds = kinds.ok_or_else(|| params.invalid("io_type", "is missing"))?;
     let error_type = params.one_of("error_type", &TYPES)?;
     let error_type = error_type.ok_or_else(|| params.invalid("error_type", "is missing"))?;
-    let sct: u32 = params.optional("nvme_sct")?.unwrap_or(0);
-    let sc: u32 = params.optional("nvme_sc")?.unwrap_or(0);
+    // SPDK's notes call them error_sct and error_sc, its methods and its client as here.
+    let mut status_code = |name: &str, also: &str| -> Result<u32, RpcError> {
+        let (code, other) = (params.optional(name)?, params.optional(also)?);
+        Ok(code.or(other).unwrap_or(0))
+    };
+    let sct = status_code("nvme_sct", "error_sct")?;
+    let sc = status_code("nvme_sc", "error_sc")?;
     let num: u32 = params.optional("num")?.unwrap_or(1);
     let queue_depth: u64 = params.optional("queue_depth")?.unwrap_or(0);
     let offset: u64 = params.optional("corrupt_offset")?.unwrap_or(0);
