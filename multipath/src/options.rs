@@ -244,6 +244,8 @@ pub struct AttachOptions {
     pub auth: Option<HostAuth>,
     /// With what to make every connection secure; without it, none is.
     pub tls: Option<HostTls>,
+    /// Have the kernel encrypt the connections that are secure, where it can (kTLS).
+    pub ktls: bool,
     /// What that key is called, if it has a name.
     pub psk_name: Option<String>,
     /// How often all queues authenticate again; `None`: only when asked to.
@@ -273,6 +275,7 @@ impl Default for AttachOptions {
             local: None,
             auth: None,
             tls: None,
+            ktls: false,
             psk_name: None,
             authentication_interval: None,
             key_names: None,

@@ -19,7 +19,7 @@ use pollux_nvme_tcp::spec::HostNqn;
 use pollux_nvme_tcp::spec::nqn::Nqn;
 use pollux_nvme_tcp::target::{self, Backend, HostAccess, TargetRequest};
 use pollux_nvme_tcp::testing::{TestTarget, nqn};
-use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk, HostTls, set_ktls};
+use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk, HostTls};
 use pollux_reactor::{Context, Edges, Group, Idle, Opened, Progress, Stream, StreamWrapper};
 
 const BLOCK: usize = 512;
@@ -198,11 +198,11 @@ fn tls_carries_a_host_and_a_target() {
     for (idle, len) in IDLE.into_iter().zip([32, 48]) {
         let psk = ConfiguredPsk::generate(len, None).unwrap();
         for blocks in [1, 7, 256] {
-            carry(idle, false, blocks, Some(&psk));
+            carry(idle, false, blocks, Some((&psk, false)));
         }
     }
     let psk = ConfiguredPsk::generate(32, None).unwrap();
-    carry(IDLE[1], true, 1, Some(&psk));
+    carry(IDLE[1], true, 1, Some((&psk, false)));
 }
 
 /// Where the kernel has TLS it encrypts, but for streams that are not its own; where it has not, nothing is missed.
@@ -211,16 +211,14 @@ fn tls_by_the_kernel_where_it_can() {
     for (idle, len) in IDLE.into_iter().zip([32, 48]) {
         let psk = ConfiguredPsk::generate(len, None).unwrap();
         for blocks in [1, 256] {
-            set_ktls(true);
-            let ktls = carry(idle, false, blocks, Some(&psk));
+            let ktls = carry(idle, false, blocks, Some((&psk, true)));
             let ulps = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp");
             let has_tls = ulps.unwrap().split_whitespace().any(|ulp| ulp == "tls");
             assert_eq!(ktls, [has_tls; 3], "an admin queue and two I/O queues");
         }
     }
     let psk = ConfiguredPsk::generate(32, None).unwrap();
-    assert_eq!(carry(IDLE[1], true, 1, Some(&psk)), [false; 3]);
-    set_ktls(false);
+    assert_eq!(carry(IDLE[1], true, 1, Some((&psk, true))), [false; 3]);
 }
 
 const HOST: &str = "nqn.2014-08.org.example:host";
@@ -241,8 +239,10 @@ fn secure(target: &TestTarget, psk: &ConfiguredPsk) -> SocketAddr {
     target.handle.call(request).unwrap()
 }
 
-/// I/O from both reactors, and then whether the kernel encrypts each queue, as the target says.
-fn carry(idle: Idle, dribble: bool, blocks: u32, psk: Option<&ConfiguredPsk>) -> Vec<bool> {
+/// I/O from both reactors, by TLS with a key if there is one, of which the kernel is to encrypt or not; and then whether it
+/// encrypts each queue, as the target says.
+fn carry(idle: Idle, dribble: bool, blocks: u32, tls: Option<(&ConfiguredPsk, bool)>) -> Vec<bool> {
+    let (psk, ktls) = tls.unzip();
     let made = Arc::new(Made::default());
     let mut group = Group::new();
     let counted = Arc::clone(&made);
@@ -282,6 +282,10 @@ fn carry(idle: Idle, dribble: bool, blocks: u32, psk: Option<&ConfiguredPsk>) ->
     };
     let mut request = AttachRequest::new("Nvme0", transport);
     request.options.tls = psk.cloned().map(HostTls::new);
+    if let Some(wanted) = ktls {
+        request.options.ktls = wanted;
+        target.handle.call(TargetRequest::set_ktls(wanted)).unwrap();
+    }
     host.attach(request).unwrap();
     // One after the other: they use the same blocks.
     for reactor in 0..2 {

@@ -3,9 +3,7 @@
 //! not there is refused.
 
 use pollux_reactor::rpc::{Answer, Call, MethodResult, ModuleMethods, Params, Phase, RpcError};
-use serde_json::json;
-
-use crate::tls::{ktls, set_ktls};
+use serde_json::{Value, json};
 
 const EINVAL: i32 = 22;
 
@@ -19,8 +17,25 @@ enum Implementation {
     Ssl,
 }
 
+/// What a module keeps of sockets: whether the kernel encrypts secure connections that are made from now on (`enable_ktls`).
+pub trait SocketOptions: Sized {
+    /// Answers with what `show` makes of it.
+    ///
+    /// # Errors
+    /// What the module cannot tell, as the answer.
+    fn show_ktls(&mut self, call: &mut Call<Self>, show: fn(bool) -> Value) -> MethodResult;
+
+    /// Sets it, and answers with true.
+    ///
+    /// # Errors
+    /// What the module cannot do, as the answer.
+    fn set_ktls(&mut self, call: &mut Call<Self>, wanted: bool) -> MethodResult;
+}
+
 /// Adds the methods to a module.
-pub fn register<S: Send + 'static>(module: ModuleMethods<'_, S>) -> ModuleMethods<'_, S> {
+pub fn register<S: SocketOptions + Send + 'static>(
+    module: ModuleMethods<'_, S>,
+) -> ModuleMethods<'_, S> {
     module
         .method("sock_get_default_impl", Phase::Any, default)
         .method("sock_impl_get_options", Phase::Any, options)
@@ -28,10 +43,10 @@ pub fn register<S: Send + 'static>(module: ModuleMethods<'_, S>) -> ModuleMethod
         .method("sock_set_default_impl", Phase::Any, set_default)
 }
 
-/// The call that makes the present state again, if it is another one than at first.
-pub fn saved() -> Option<serde_json::Value> {
-    let params = json!({"impl_name": "ssl", "enable_ktls": true});
-    ktls().then(|| json!({"method": "sock_impl_set_options", "params": params}))
+/// The call that sets `enable_ktls`, as a configuration has it.
+pub fn saved(ktls: bool) -> Value {
+    let params = json!({"impl_name": "ssl", "enable_ktls": ktls});
+    json!({"method": "sock_impl_set_options", "params": params})
 }
 
 fn implementation(params: &mut Params) -> Result<Implementation, RpcError> {
@@ -66,15 +81,18 @@ fn set_default<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
     }
 }
 
-fn options<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
+fn options<S: SocketOptions>(state: &mut S, call: &mut Call<S>) -> MethodResult {
     let implementation = implementation(&mut call.params)?;
     call.params.finish()?;
-    let (tls_version, enable_ktls) = match implementation {
-        Implementation::Posix => (0, false),
-        Implementation::Ssl => (13, ktls()),
-    };
+    match implementation {
+        Implementation::Posix => Ok(Answer::Now(shown(0, false))),
+        Implementation::Ssl => state.show_ktls(call, |ktls| shown(13, ktls)),
+    }
+}
+
+fn shown(tls_version: u32, enable_ktls: bool) -> Value {
     // Sizes of 0 are the system's.
-    Ok(Answer::Now(json!({
+    json!({
         "recv_buf_size": 0,
         "send_buf_size": 0,
         "enable_recv_pipe": false,
@@ -85,12 +103,12 @@ fn options<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
         "zerocopy_threshold": 0,
         "tls_version": tls_version,
         "enable_ktls": enable_ktls,
-    })))
+    })
 }
 
-/// What only makes SPDK's sockets faster is taken and changes nothing. `enable_ktls` is for the connections that are made
-/// from then on.
-fn set_options<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
+/// What only makes SPDK's sockets faster is taken and changes nothing. `enable_ktls` is for the connections that a target accepts
+/// from then on, and for the controllers that a host attaches from then on.
+fn set_options<S: SocketOptions>(state: &mut S, call: &mut Call<S>) -> MethodResult {
     let params = &mut call.params;
     let implementation = implementation(params)?;
     params.unused::<u32>(&[
@@ -120,8 +138,8 @@ fn set_options<S>(_: &mut S, call: &mut Call<S>) -> MethodResult {
         Implementation::Ssl => params.optional("enable_ktls")?,
     };
     params.finish()?;
-    if let Some(wanted) = enable_ktls {
-        set_ktls(wanted);
+    match enable_ktls {
+        Some(wanted) => state.set_ktls(call, wanted),
+        None => Ok(Answer::Now(true.into())),
     }
-    Ok(Answer::Now(true.into()))
 }

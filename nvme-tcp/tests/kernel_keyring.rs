@@ -2,7 +2,7 @@
 
 use linux_keyutils::{Key, KeyPermissions, KeyRing, KeyRingIdentifier};
 use pollux_nvme_tcp::auth::Secret;
-use pollux_nvme_tcp::testing::{ManagedTarget, NQN};
+use pollux_nvme_tcp::testing::{ManagedTarget, NQN, wait_for};
 use pollux_reactor::Idle;
 use pollux_reactor::rpc::Config;
 use serde_json::{Value, json};
@@ -106,4 +106,29 @@ fn what_is_no_key_of_the_kernel_is_told_and_not_shown() {
         assert_eq!(found, code, "{name}: {text}");
         assert!(text.contains(words) && !text.contains("AQEB"), "{text}");
     }
+}
+
+/// The kernel ends a key when its time is over: whoever was given it keeps it, and nobody else can have it.
+#[test]
+fn a_key_of_the_kernel_whose_time_is_over_is_none() {
+    let secret = Secret::generate(32, None).unwrap().to_text();
+    let Some(key) = KernelKey::new("expires", secret.as_bytes()) else {
+        return;
+    };
+    let mut t = start(Config::default());
+    t.call("nvmf_create_transport", json!({"trtype": "tcp"}));
+    t.call("nvmf_create_subsystem", json!({"nqn": NQN}));
+    t.call("keyring_linux_set_options", json!({"enable": true}));
+    t.call("nvmf_subsystem_add_host", with_key(&key.name));
+    key.key.set_timeout(1).unwrap();
+    let mut answer = Value::Null;
+    wait_for("the key to expire", || {
+        t.client
+            .send("nvmf_subsystem_set_keys", with_key(&key.name));
+        answer = t.client.answer();
+        answer.get("error").is_some()
+    });
+    assert_eq!(answer["error"]["code"], NO_KEY, "{answer}");
+    let shown = t.call("nvmf_get_subsystems", json!({"nqn": NQN}));
+    assert_eq!(shown[0]["hosts"][0]["dhchap_key"], key.name.as_str());
 }

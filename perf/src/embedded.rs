@@ -88,13 +88,17 @@ impl Embedded {
     }
 
     /// Sets up subsystem, namespaces and listeners of a target that runs. With a host, nobody else may connect; if that has a
-    /// key for TLS, the listeners are secure.
+    /// key for TLS, the listeners are secure; with `ktls` the kernel encrypts where it can.
     pub fn configure(
         handle: TargetHandle,
         namespaces: &[EmbeddedNamespace],
         host: Option<(HostNqn, HostAccess)>,
+        ktls: bool,
     ) -> anyhow::Result<Self> {
         let nqn = Self::nqn()?;
+        handle
+            .call(TargetRequest::set_ktls(ktls))
+            .context("setting kTLS")?;
         let secure = matches!(&host, Some((_, access)) if access.psk.is_some());
         let config = SubsystemConfig {
             allow_any_host: host.is_none(),

@@ -92,6 +92,10 @@ fn ask(
         let (told, request) = (told(), TargetRequest::set_quiesce_time(ms));
         handle.request(request, move |answer| told(answer.map(|()| None)));
     }
+    if args.hosts.ktls() {
+        let (told, request) = (told(), TargetRequest::set_ktls(true));
+        handle.request(request, move |answer| told(answer.map(|()| None)));
+    }
     if !args.is_empty() {
         let (told, mut config) = (told(), SubsystemConfig::new(nqn()));
         config.min_cntlid = args.min_cntlid;

@@ -50,7 +50,7 @@ pub struct AllowArgs {
 
     /// Have the kernel encrypt (kTLS) where it can; otherwise it is done here.
     #[cfg(feature = "tls")]
-    #[arg(long, requires = "tls_psk")]
+    #[arg(long, requires = "allow_host")]
     ktls: bool,
 }
 
@@ -76,14 +76,20 @@ impl AllowArgs {
         return false;
     }
 
+    /// Whether the kernel is to encrypt.
+    pub const fn ktls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.ktls;
+        #[cfg(not(feature = "tls"))]
+        return false;
+    }
+
     /// Reads the files.
     ///
     /// # Errors
     /// [`UsageError`]: a file cannot be used, in one line that shows nothing of what is in it.
     #[cfg(feature = "auth")]
     pub fn read(&self, subsystem: &Nqn) -> Result<Access, UsageError> {
-        #[cfg(feature = "tls")]
-        pollux_nvme_tcp::tls::set_ktls(self.ktls);
         let mut keyring = Keyring::default();
         let keys = self.keys(&mut keyring)?;
         let psks = self.psks(&mut keyring, subsystem)?;

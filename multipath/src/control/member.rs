@@ -103,6 +103,7 @@ impl Member {
             local: options.local,
             auth: options.auth.clone(),
             tls: options.tls.clone(),
+            ktls: options.ktls,
             ..ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host)
         };
         Member {

@@ -44,9 +44,11 @@ fn with_controllers(
     controllers: Vec<ControllerStatus>,
     responder: Responder,
 ) {
-    let sockets = pollux_nvme_tcp::sockets::saved();
-    let mut calls: Vec<Value> = sockets.into_iter().chain(state.options.config()).collect();
-    calls.extend(discoveries.iter().map(discovery::config));
+    let mut calls: Vec<Value> = state.options.config().into_iter().collect();
+    let discovered = discoveries.iter();
+    let mut attached: Vec<(Option<bool>, Value)> = discovered
+        .map(|d| (ktls(&d.options), discovery::config(d)))
+        .collect();
     // What a discovery has found it finds again.
     let is_found = |c: &&ControllerStatus| {
         let mut found = discoveries.iter().flat_map(|d| &d.attached);
@@ -54,7 +56,11 @@ fn with_controllers(
     };
     let own = controllers.iter().filter(|c| !is_found(c));
     let fencing = state.options.fencing();
-    calls.extend(own.flat_map(|controller| attach_calls(controller, fencing)));
+    attached.extend(own.flat_map(|controller| {
+        let calls = attach_calls(controller, fencing).into_iter();
+        calls.map(|call| (ktls(&controller.options), call))
+    }));
+    calls.extend(with_ktls(attached, state.options.ktls));
     state.request(HostRequest::Volumes(Box::new(move |answer| {
         responder.answer(match answer {
             Err(e) => Err(error(&e)),
@@ -65,6 +71,33 @@ fn with_controllers(
             }
         });
     })));
+}
+
+/// Whether the kernel is to encrypt what was attached with these, if it is secure.
+fn ktls(options: &AttachOptions) -> Option<bool> {
+    let auth = options.auth.as_ref();
+    let is_secure = options.tls.is_some() || auth.is_some_and(|auth| auth.concatenate);
+    is_secure.then_some(options.ktls)
+}
+
+/// The calls, each with `enable_ktls` set as it was for it, and in the end as it is now.
+fn with_ktls(calls: Vec<(Option<bool>, Value)>, now: bool) -> Vec<Value> {
+    let mut set = false;
+    let mut all = Vec::new();
+    let mut switch = |all: &mut Vec<Value>, wanted: bool| {
+        if set != wanted {
+            set = wanted;
+            all.push(pollux_nvme_tcp::sockets::saved(wanted));
+        }
+    };
+    for (wanted, call) in calls {
+        if let Some(wanted) = wanted {
+            switch(&mut all, wanted);
+        }
+        all.push(call);
+    }
+    switch(&mut all, now);
+    all
 }
 
 /// One call for each address; none for a controller that is not attached yet.

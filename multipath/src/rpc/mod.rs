@@ -26,6 +26,7 @@ mod volumes;
 
 pub use self::volumes::find_disk;
 
+use pollux_nvme_tcp::sockets::SocketOptions;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::rpc::{Answer, Call, MethodResult, Methods, ModuleMethods, RpcError};
 use serde_json::Value;
@@ -63,6 +64,17 @@ impl AsMut<pollux_nvme_tcp::auth::Keyring> for State {
 }
 
 type SendRequest = Box<dyn Fn(HostRequest) -> Result<(), HostRequest> + Send>;
+
+impl SocketOptions for State {
+    fn show_ktls(&mut self, _: &mut Call<State>, show: fn(bool) -> Value) -> MethodResult {
+        Ok(Answer::Now(show(self.options.ktls)))
+    }
+
+    fn set_ktls(&mut self, _: &mut Call<State>, wanted: bool) -> MethodResult {
+        self.options.ktls = wanted;
+        Ok(Answer::Now(true.into()))
+    }
+}
 
 impl State {
     /// Sends a request to the host. One that it does not take, because it has stopped or has too much to do, is dropped

@@ -46,6 +46,8 @@ pub(super) struct Options {
     disable_auto_failback: Option<bool>,
     /// What may be agreed on when a controller authenticates.
     pub auth: PolicyNames,
+    /// The kernel is to encrypt secure connections of controllers that are attached from now on.
+    pub ktls: bool,
 }
 
 /// How long commands may take, in the units of the interface.
@@ -197,6 +199,7 @@ impl Options {
             retry_count,
             disable_auto_failback: params.optional("disable_auto_failback")?,
             auth: PolicyNames::take(params)?,
+            ktls: false,
         };
         params.unused::<u8>(&["transport_ack_timeout", "transport_tos"])?;
         params.unused::<u16>(&["rdma_cm_event_timeout_ms"])?;
@@ -239,6 +242,7 @@ impl Options {
             retry_count: self.retry_count.or(others.retry_count),
             disable_auto_failback: self.disable_auto_failback.or(others.disable_auto_failback),
             auth: self.auth.or(&others.auth),
+            ktls: self.ktls || others.ktls,
         }
     }
 
@@ -265,6 +269,7 @@ impl Options {
             fencing: fencing.or(self.fencing).fencing(),
             recovery: timeouts.or(self.timeouts).recovery(),
             policy: self.policy.unwrap_or_default(),
+            ktls: self.ktls,
             ..defaults
         }
     }

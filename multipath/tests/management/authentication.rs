@@ -9,7 +9,9 @@ use std::sync::{Arc, mpsc};
 use pollux_nvme_tcp::auth::{DhGroup, Hash, KeyNames, KeyText, Keys, Policy, Secret};
 use pollux_nvme_tcp::spec::fabrics::{ConnectCommand, ConnectData};
 use pollux_nvme_tcp::spec::{HostNqn, Nqn, Status};
-use pollux_nvme_tcp::target::{HostKeys, TargetRequest};
+use pollux_nvme_tcp::target::{
+    Backend, HostKeys, NamespaceConfig, SubsystemConfig, SubsystemStatus, TargetRequest,
+};
 use pollux_nvme_tcp::testing::{Initiator, Options, wait_for};
 use serde_json::{Value, json};
 use zerocopy::IntoBytes;
@@ -146,6 +148,75 @@ fn attach_with_keys() {
     // Who was given it keeps it: a reset authenticates again.
     w.call("bdev_nvme_reset_controller", json!({"name": "Nvme0"}));
     w.await_paths(&[[true, true, true], [false, true, true]]);
+}
+
+/// A host has a key for each of two subsystems of a target, and is attached to both at once: the queues of each have authenticated,
+/// and do so again while the others serve.
+#[test]
+fn one_host_with_two_keys() {
+    let files = Files::named("two");
+    let mut w = World::new();
+    require(&w, 1, None);
+    let other = Nqn::new("nqn.2014-08.org.example:disk2").unwrap();
+    let config = SubsystemConfig {
+        allow_any_host: false,
+        ..SubsystemConfig::new(other.clone())
+    };
+    w.target.handle.create_subsystem(config).unwrap();
+    let memory = NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512);
+    w.target.handle.add_namespace(&other, memory).unwrap();
+    let call = |w: &World, request| w.target.handle.call(request).unwrap();
+    let host = HostNqn::new(HOST).unwrap();
+    let keys = Some(keys_of(2, Some(3)));
+    call(
+        &w,
+        TargetRequest::add_host_with_keys(other.clone(), host, keys),
+    );
+    let at = w.listeners[0];
+    let listener = TargetRequest::add_listener(other.clone(), at);
+    w.target.handle.call(listener).unwrap();
+    for byte in [1, 2, 3] {
+        let key = json!({"name": format!("key{byte}"), "path": files.key(byte)});
+        w.call("keyring_file_add_key", key);
+    }
+    let second = |key: &str, of_controller: &str| {
+        json!({
+            "name": "Nvme1", "hostnqn": HOST, "subnqn": other.as_str(),
+            "dhchap_key": key, "dhchap_ctrlr_key": of_controller,
+        })
+    };
+    let first = json!({"hostnqn": HOST, "dhchap_key": "key1"});
+    assert_eq!(w.attach(0, first), json!(["Nvme0n1"]));
+    for (key, of_controller) in [("key1", "key3"), ("key2", "key1")] {
+        let params = w.params(0, second(key, of_controller));
+        let (code, text) = w.fail("bdev_nvme_attach_controller", params);
+        assert_eq!(code, -5, "{key}, {of_controller}: {text}");
+    }
+    assert_eq!(w.attach(0, second("key2", "key3")), json!(["Nvme1n1"]));
+    let proven = |w: &World| {
+        let of = |subsystem: &SubsystemStatus| {
+            let qpairs = subsystem.controllers.iter().flat_map(|c| &c.qpairs);
+            let both_ways: Vec<_> = qpairs.map(|q| q.auth.map(|a| a.both_ways)).collect();
+            both_ways
+        };
+        w.target
+            .status()
+            .subsystems
+            .iter()
+            .map(of)
+            .collect::<Vec<_>>()
+    };
+    let wanted = [vec![Some(false); 3], vec![Some(true); 3]];
+    assert_eq!(proven(&w), wanted);
+    for (name, key) in [("Nvme0", "key1"), ("Nvme1", "key2")] {
+        w.call(
+            "bdev_nvme_set_keys",
+            json!({"name": name, "dhchap_key": key}),
+        );
+        w.call("bdev_nvme_reset_controller", json!({"name": name}));
+    }
+    assert_eq!(proven(&w), [vec![Some(false); 3], vec![Some(false); 3]]);
+    w.await_paths(&[[true; 3]]);
 }
 
 /// Both sides make a key for TLS of their authentication, and every queue of the controller comes with it, to the listener that

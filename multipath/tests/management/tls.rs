@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use pollux_nvme_tcp::auth::KeyText;
 use pollux_nvme_tcp::spec::{HostNqn, Nqn};
-use pollux_nvme_tcp::target::{HostAccess, SubsystemConfig, TargetRequest};
+use pollux_nvme_tcp::target::{
+    Backend, HostAccess, NamespaceConfig, SubsystemConfig, TargetRequest,
+};
 use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk};
 use serde_json::{Value, json};
 
@@ -185,6 +187,80 @@ fn only_the_right_key_of_the_right_host_comes_in() {
         w.call("bdev_nvme_reset_controller", json!({"name": "Nvme0"}));
         w.await_paths(&[[true; 3]]);
     }
+}
+
+/// What sets `enable_ktls`.
+fn enable_ktls(wanted: bool) -> Value {
+    json!({"impl_name": "ssl", "enable_ktls": wanted})
+}
+
+/// A host has a key for each of two subsystems of a target, at one listener, and is attached to both at once: each is there with
+/// its own key, also after a reset. For the first the kernel is asked to encrypt, and whether it does is told of each controller.
+#[test]
+fn one_host_with_two_keys() {
+    let files = Files::named("two");
+    let mut w = World::new();
+    secure(&mut w, HOST, &psk(1, 32));
+    let other = Nqn::new(OTHER_SUBSYSTEM).unwrap();
+    let config = SubsystemConfig {
+        allow_any_host: false,
+        ..SubsystemConfig::new(other.clone())
+    };
+    w.target.handle.create_subsystem(config).unwrap();
+    let memory = NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512);
+    w.target.handle.add_namespace(&other, memory).unwrap();
+    secure_at(&mut w, OTHER_SUBSYSTEM, HOST, &psk(2, 48));
+    files.add(&mut w, "first", &psk(1, 32));
+    files.add(&mut w, "second", &psk(2, 48));
+    w.call("sock_impl_set_options", enable_ktls(true));
+    let first = json!({"hostnqn": HOST, "psk": "first"});
+    assert_eq!(w.attach(2, first), json!(["Nvme0n1"]));
+    w.call("sock_impl_set_options", enable_ktls(false));
+    let second = json!({
+        "name": "Nvme1", "hostnqn": HOST, "subnqn": OTHER_SUBSYSTEM, "psk": "second",
+    });
+    assert_eq!(w.attach(2, second), json!(["Nvme1n1"]));
+    let ulps = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").unwrap();
+    let has_tls = ulps.split_whitespace().any(|ulp| ulp == "tls");
+    for name in ["Nvme0", "Nvme1"] {
+        for subsystem in w.target.status().subsystems {
+            let controllers = subsystem.controllers;
+            assert_eq!(controllers.len(), 1, "{controllers:?}");
+            let qpairs = &controllers[0].qpairs;
+            assert!(qpairs.iter().all(|qpair| qpair.secure), "{qpairs:?}");
+        }
+        let controllers = w.call("bdev_nvme_get_controllers", json!({"name": name}));
+        let shown = &controllers[0]["ctrlrs"][0]["pollux"];
+        let wanted = json!([true, has_tls && name == "Nvme0"]);
+        assert_eq!(json!([shown["tls"], shown["ktls"]]), wanted, "{shown}");
+        w.call("bdev_nvme_reset_controller", json!({"name": name}));
+    }
+
+    // A configuration asks the kernel for the same as before.
+    let saved = w.call("framework_get_config", json!({"name": "bdev"}));
+    let calls = saved.as_array().unwrap().iter();
+    let calls = calls.map(|call| (&call["method"], &call["params"]));
+    let told: Vec<&Value> = calls
+        .filter_map(|(method, params)| match method.as_str()? {
+            "sock_impl_set_options" => Some(&params["enable_ktls"]),
+            "bdev_nvme_attach_controller" => Some(&params["psk"]),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(json!(told), json!([true, "first", false, "second"]));
+
+    // One does not open the other's subsystem.
+    w.call("bdev_nvme_detach_controller", json!({"name": "Nvme1"}));
+    let more = json!({
+        "name": "Nvme1", "hostnqn": HOST, "subnqn": OTHER_SUBSYSTEM, "psk": "first",
+    });
+    let params = w.params(2, more);
+    let (code, text) = w.fail("bdev_nvme_attach_controller", params);
+    assert!(
+        code == -5 && text.contains("TLS: the peer refuses"),
+        "{text}"
+    );
+    w.await_paths(&[[true; 3]]);
 }
 
 #[test]

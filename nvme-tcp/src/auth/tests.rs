@@ -3,7 +3,7 @@
 use super::controller::{Answered, ControllerTransaction};
 use super::host::{HostStep, HostTransaction};
 use super::*;
-use crate::spec::authentication::{Body, Explanation, Message, RECEIVE_LEN};
+use crate::spec::authentication::{Body, Explanation, Message, RECEIVE_LEN, SC_C_REPLACE_TLS_PSK};
 
 const T_ID: u16 = 0x77;
 
@@ -155,6 +155,22 @@ fn keys_for_tls_come_out_of_it() {
         ),
     ] {
         assert_eq!(refused(policy, may), AuthError::Refused(explanation));
+    }
+    // A key in place of another one is asked for in vain, as is what has no meaning, by whoever may have a new one.
+    for sc_c in [1, SC_C_REPLACE_TLS_PSK, 4, 255] {
+        let mut host = host(keys(1, None), Policy::default()).with_concatenation();
+        let mut controller = controller(keys(1, None), Policy::default()).with_concatenation(true);
+        let ask = |number: usize, bytes: &mut Vec<u8>| {
+            if number == 0 {
+                bytes[6] = sc_c;
+            }
+        };
+        let mismatch = Explanation::CONCATENATION_MISMATCH;
+        let ended = run(&mut host, &mut controller, ask);
+        assert_eq!(
+            ended,
+            (Err(AuthError::Refused(mismatch)), Some(Err(mismatch)))
+        );
     }
     // Whoever changes on the way what is asked for gets no further: what is asked for is part of the proof.
     let mut host = host(keys(1, None), only(Hash::Sha256, DhGroup::Ffdhe2048)).with_concatenation();

@@ -116,6 +116,9 @@ const RC_FAILURE: u8 = 0x01;
 pub const SC_C_NONE: u8 = 0x00;
 /// SC_C: a new pre-shared key for TLS is to come out of this (NEWTLSPSK).
 pub const SC_C_NEW_TLS_PSK: u8 = 0x02;
+/// The same in place of a key that came out of an earlier one (REPLACETLSPSK). No controller here takes it: a new key is made by
+/// connecting anew.
+pub const SC_C_REPLACE_TLS_PSK: u8 = 0x03;
 
 open_code! {
     /// Identifier of a hash function.

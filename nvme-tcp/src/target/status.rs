@@ -44,6 +44,8 @@ pub struct TargetStatus {
     pub cqt_ms: u16,
     /// Whether a host may have several controllers of a subsystem by one listener.
     pub duplicate_hosts: bool,
+    /// Whether the kernel is to encrypt secure connections that are accepted from now on, where it can.
+    pub ktls: bool,
 }
 
 /// A disk as one reactor has used it.

@@ -2,15 +2,8 @@
 
 use pollux_reactor::{Net, Stream};
 
+use super::Manner;
 use crate::spec::nqn::Nqn;
-
-/// Changes nothing: no connection is secure.
-pub fn set_ktls(_: bool) {}
-
-/// Never.
-pub fn ktls() -> bool {
-    false
-}
 
 /// With what a host makes its connections secure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +28,8 @@ impl HostTls {
         &self,
         _: &mut Net,
         _: Stream,
-        _: &Nqn,
-        _: &Nqn,
+        _: [&Nqn; 2],
+        _: bool,
     ) -> (Stream, Option<Session>) {
         match *self {}
     }
@@ -61,8 +54,7 @@ impl Session {
         _: &mut Net,
         stream: Stream,
         _: impl Iterator<Item = &'a HostPsk>,
-        _: bool,
-        _: bool,
+        _: Manner,
     ) -> (Stream, Option<Self>) {
         (stream, None)
     }

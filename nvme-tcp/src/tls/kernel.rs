@@ -3,6 +3,11 @@
 //!
 //! The traffic secrets of the handshake are what it takes, and they are kept for a KeyUpdate. Where the kernel cannot do it
 //! nothing has happened, and the library goes on.
+//!
+//! The kernel counts no records. So those are counted here that it makes of what is sent, and before one key has encrypted as many
+//! as AES-GCM allows, the keys of this direction are changed (KeyUpdate). A kernel before Linux 6.14 cannot: there the connection
+//! ends, with close_notify and [`TlsError::KeyLimit`], and a host connects again as after any loss. What is received the peer has
+//! to count.
 #![expect(unsafe_code, reason = "options and control messages of sockets")]
 
 use std::fmt;
@@ -27,26 +32,14 @@ const KEY_UPDATE: u8 = 24;
 const CLOSE_NOTIFY: u8 = 0;
 /// A record's plaintext at most.
 const RECORD_MAX: usize = 16 * 1024;
+/// Records that one key may encrypt: 2^24.5 of them as large as there are (RFC 8446, 5.5).
+const RECORDS_MAX: u64 = 23_726_566;
 /// Bytes of the initialization vector, of which the kernel calls the first four a salt.
 const IV_LEN: usize = 12;
 const SALT_LEN: usize = 4;
 
-/// Whether connections that are made from now on ask for it.
-static WANTED: AtomicBool = AtomicBool::new(false);
 /// Whether it was told that there is none.
 static TOLD: AtomicBool = AtomicBool::new(false);
-
-/// Has the kernel encrypt and decrypt the connections of this process that are secure, from the next one on, where it can
-/// (`enable_ktls`). Off at first. Where the kernel cannot, the connection is encrypted in user space as without it, and the
-/// reason is logged once.
-pub fn set_ktls(wanted: bool) {
-    WANTED.store(wanted, Ordering::Relaxed);
-}
-
-/// Whether connections that are made from now on ask for it.
-pub fn ktls() -> bool {
-    WANTED.load(Ordering::Relaxed)
-}
 
 /// Why a connection is encrypted in user space although the kernel was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +102,9 @@ pub(super) struct Kernel {
     secrets: Secrets,
     /// The peer wants that the keys of this direction are changed.
     owes_update: bool,
+    /// Records that the present key has encrypted, at most, and how many it may.
+    records: u64,
+    records_max: u64,
 }
 
 /// What a record was that is not data.
@@ -141,10 +137,16 @@ impl Kernel {
         }
         set_keys(socket, libc::TLS_RX, secrets.suite, &secrets.receiving)
             .map_err(|_| TlsError::Failed("the kernel encrypts and does not decrypt"))?;
-        Ok(Ok(Self {
+        Ok(Ok(Self::new(secrets)))
+    }
+
+    fn new(secrets: Secrets) -> Self {
+        Self {
             secrets,
             owes_update: false,
-        }))
+            records: 0,
+            records_max: RECORDS_MAX,
+        }
     }
 
     /// Takes the record of which the kernel has said that it is not data.
@@ -197,17 +199,39 @@ impl Kernel {
         .map_err(|_| TlsError::KeyUpdate)
     }
 
-    /// Before data is sent: changes the keys of this direction if the peer has asked for that.
+    /// Counts the records that `len` bytes are sent in, which the kernel has taken in one call.
+    #[inline]
+    pub(super) fn count(&mut self, len: usize) {
+        self.records += 1 + (len / RECORD_MAX) as u64;
+    }
+
+    /// Before data is sent: changes the keys of this direction if the peer has asked for that, or the present one has encrypted
+    /// what it may.
     ///
     /// # Errors
     /// [`ErrorKind::WouldBlock`]: there is no room to tell the peer. Otherwise the connection is broken.
-    pub(super) fn answer(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        if !self.owes_update {
-            return Ok(());
+    #[inline]
+    pub(super) fn before_data(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        match self.owes_update || self.records >= self.records_max {
+            false => Ok(()),
+            true => self.update_sending(socket),
+        }
+    }
+
+    #[cold]
+    fn update_sending(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        // Once the peer is told there is no way back.
+        if !changes_keys(socket) {
+            self.close(socket);
+            return Err(match self.owes_update {
+                true => TlsError::KeyUpdate.into(),
+                false => TlsError::KeyLimit.into(),
+            });
         }
         // The peer need not do the same.
         send_record(socket, HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0])?;
         self.owes_update = false;
+        self.records = 0;
         self.secrets.sending = next(self.secrets.suite, &self.secrets.sending);
         set_keys(
             socket,
@@ -243,6 +267,20 @@ fn keys(suite: CipherSuite, secret: &[u8]) -> [Zeroizing<Vec<u8>>; 2] {
 
 fn set_ulp(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_ULP, b"tls")
+}
+
+/// Whether the kernel takes other keys for sending in place of those that it has. It is offered some for no cipher: before it
+/// looks at them, one that takes none is busy.
+fn changes_keys(socket: BorrowedFd<'_>) -> bool {
+    const NO_CIPHER: u16 = 0;
+    let [version, cipher] = [libc::TLS_1_3_VERSION, NO_CIPHER].map(u16::to_ne_bytes);
+    let refused = set_option(
+        socket,
+        libc::SOL_TLS,
+        libc::TLS_TX,
+        &[version, cipher].concat(),
+    );
+    refused.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
 
 /// Gives a direction of a connection the keys of a traffic secret; the next record is the first of them.
@@ -453,6 +491,62 @@ mod tests {
         }
     }
 
+    /// A key encrypts as many records as it may, and none more: then it is changed, or the connection ends where the kernel does
+    /// not do that, and the peer sees the end of what is sent. Both ends of it where there is the module; without it there is no
+    /// other key either, and what would be a record is data.
+    #[test]
+    fn a_key_has_a_limit() {
+        for suite in CipherSuite::ALL {
+            let [mut host, mut target] = pair();
+            let ends = match module() {
+                Ok(()) => [(&host, 1), (&target, 2)].map(|(end, sending)| {
+                    let secrets = secrets(suite, sending);
+                    Kernel::install(end.as_fd(), secrets).unwrap().unwrap()
+                }),
+                Err(_) => [1, 2].map(|sending| Kernel::new(secrets(suite, sending))),
+            };
+            let [mut at_host, mut at_target] = ends;
+            // 2^24.5, rounded down.
+            assert_eq!(at_host.records_max, (1u64 << 49).isqrt());
+            at_host.records_max = 3;
+            let mut data = [0; 100];
+            // A record and a half, which are two, and then one.
+            for len in [RECORD_MAX + RECORD_MAX / 2, 100] {
+                at_host.before_data(host.as_fd()).unwrap();
+                host.write_all(&vec![7; len]).unwrap();
+                at_host.count(len);
+                target.read_exact(&mut vec![0; len]).unwrap();
+            }
+            let Err(error) = at_host.before_data(host.as_fd()) else {
+                println!("the kernel changes keys");
+                host.write_all(&[9; 100]).unwrap();
+                at_host.count(100);
+                assert_eq!(at_host.records, 1);
+                let error = target.read(&mut data).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::EIO));
+                let control = at_target.receive_control(target.as_fd()).unwrap();
+                assert_eq!(control, Control::Done);
+                target.read_exact(&mut data).unwrap();
+                assert_eq!(data, [9; 100]);
+                continue;
+            };
+            assert_eq!(TlsError::of(&error), Some(TlsError::KeyLimit));
+            match module() {
+                Ok(()) => {
+                    println!("the kernel keeps its keys");
+                    let error = target.read(&mut data).unwrap_err();
+                    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+                    let control = at_target.receive_control(target.as_fd()).unwrap();
+                    assert_eq!(control, Control::End);
+                }
+                Err(_) => {
+                    let len = target.read(&mut data).unwrap();
+                    assert_eq!(data[..len], [1, CLOSE_NOTIFY]);
+                }
+            }
+        }
+    }
+
     /// What is sent is told as sent. Without TLS the socket takes the record for data, and leaves out its kind.
     #[test]
     fn a_record_that_was_sent_is_no_error() {
@@ -472,10 +566,7 @@ mod tests {
         let error = receive_record(target.as_fd(), &mut [0; 16]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
 
-        let mut kernel = Kernel {
-            secrets: secrets(CipherSuite::Aes128GcmSha256, 1),
-            owes_update: false,
-        };
+        let mut kernel = Kernel::new(secrets(CipherSuite::Aes128GcmSha256, 1));
         let ticket = [NEW_SESSION_TICKET, 0, 0, 2, 1, 2];
         let tickets = [ticket, ticket].concat();
         assert!(kernel.handshake(target.as_fd(), &tickets).is_ok());

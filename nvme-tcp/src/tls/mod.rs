@@ -20,10 +20,6 @@ mod secure;
 #[cfg(feature = "tls")]
 mod stream;
 
-#[cfg(not(feature = "tls"))]
-pub use self::absent::{ktls, set_ktls};
-#[cfg(feature = "tls")]
-pub use self::kernel::{ktls, set_ktls};
 #[cfg(feature = "auth")]
 pub use self::psk::{CipherSuite, ConfiguredPsk, IdentityVersion, PskError, TlsPsk};
 #[cfg(feature = "tls")]
@@ -37,6 +33,21 @@ mod absent;
 pub(crate) use self::absent::Session;
 #[cfg(not(feature = "tls"))]
 pub use self::absent::{HostPsk, HostTls};
+
+/// How a connection that was accepted does TLS.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(dead_code, reason = "no connection does any")
+)]
+pub(crate) struct Manner {
+    /// Other threads may do what takes long; in a simulation there are none.
+    pub(crate) threads: bool,
+    /// The peer may do without.
+    pub(crate) optional: bool,
+    /// The kernel is to encrypt where it can.
+    pub(crate) ktls: bool,
+}
 
 /// Why there is no TLS connection. Says nothing of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +81,11 @@ pub enum TlsError {
         "the peer changes its keys (KeyUpdate), which the kernel that encrypts does not follow"
     )]
     KeyUpdate,
+    /// A key has encrypted as many records as AES-GCM allows, and the kernel has one key for each direction.
+    #[error(
+        "one key has encrypted as many records as it may, and the kernel that encrypts takes no other: connect again"
+    )]
+    KeyLimit,
     /// What the peer sends is no TLS, or not this TLS: the library's name for it.
     #[error("what the peer sends is not what TLS 1.3 wants ({0})")]
     Failed(&'static str),

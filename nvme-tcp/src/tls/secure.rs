@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use pollux_reactor::{Net, Stream};
 
+use super::Manner;
 use super::engine::Side;
 use super::psk::{ConfiguredPsk, IdentityVersion, PskError, TlsPsk};
 use super::stream::TlsStream;
@@ -75,16 +76,21 @@ impl HostTls {
         (turned.keys(hostnqn, subnqn).len() > 1).then_some(turned)
     }
 
-    /// Puts TLS around a connection that was begun.
+    /// Puts TLS around a connection that was begun, of this host to this subsystem; with `ktls` the kernel encrypts where it can.
     pub(crate) fn wrap(
         &self,
         net: &mut Net,
         stream: Stream,
-        hostnqn: &Nqn,
-        subnqn: &Nqn,
+        [hostnqn, subnqn]: [&Nqn; 2],
+        ktls: bool,
     ) -> (Stream, Option<Session>) {
         let keys = vec![self.keys(hostnqn, subnqn).into()];
-        let (stream, session) = TlsStream::wrap(net, stream, Side::Host, keys, self.threads, false);
+        let manner = Manner {
+            threads: self.threads,
+            optional: false,
+            ktls,
+        };
+        let (stream, session) = TlsStream::wrap(net, stream, Side::Host, keys, manner);
         (stream, Some(session))
     }
 }
@@ -158,18 +164,16 @@ pub(super) struct Secured {
 }
 
 impl Session {
-    /// Puts TLS around a connection that was accepted; any of these keys will do. If it is `optional`, the peer may do
-    /// without.
+    /// Puts TLS around a connection that was accepted; any of these keys will do.
     pub(crate) fn accept<'a>(
         net: &mut Net,
         stream: Stream,
         keys: impl Iterator<Item = &'a HostPsk>,
-        threads: bool,
-        optional: bool,
+        manner: Manner,
     ) -> (Stream, Option<Self>) {
         let keys = keys.flat_map(|psk| [psk.keys.clone(), psk.discovery.clone()]);
         let keys = keys.collect();
-        let (stream, session) = TlsStream::wrap(net, stream, Side::Target, keys, threads, optional);
+        let (stream, session) = TlsStream::wrap(net, stream, Side::Target, keys, manner);
         (stream, Some(session))
     }
 

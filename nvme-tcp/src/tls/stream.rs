@@ -13,10 +13,10 @@ use std::sync::Arc;
 use pollux_reactor::{Edges, Net, Stream, StreamWrapper};
 
 use super::engine::{Engine, Side, Wire};
-use super::kernel::{Control, Kernel, NoKtls, Secrets, ktls, module};
+use super::kernel::{Control, Kernel, NoKtls, Secrets, module};
 use super::psk::TlsPsk;
 use super::secure::Secured;
-use super::{Session, TlsError, client_hello};
+use super::{Manner, Session, TlsError, client_hello};
 use crate::auth::Computation;
 
 /// Plaintext of one record at most (RFC 8446, 5.1).
@@ -58,12 +58,9 @@ pub(crate) struct TlsStream {
     unsent: Vec<u8>,
     /// Bytes received for the handshake.
     shaken: usize,
-    threads: bool,
+    /// Where the kernel is to encrypt, nothing is received that comes behind the handshake.
+    manner: Manner,
     session: Session,
-    /// Whether the peer may do without TLS.
-    optional: bool,
-    /// Whether the kernel is to encrypt. Then nothing is received that comes behind the handshake.
-    ktls: bool,
 }
 
 #[derive(Debug)]
@@ -111,8 +108,7 @@ impl TlsStream {
         stream: Stream,
         side: Side,
         keys: Vec<Arc<[TlsPsk]>>,
-        threads: bool,
-        optional: bool,
+        manner: Manner,
     ) -> (Stream, Session) {
         let session = Session::default();
         let wrapper = Self {
@@ -122,10 +118,8 @@ impl TlsStream {
             received: Vec::new(),
             unsent: Vec::new(),
             shaken: 0,
-            threads,
+            manner,
             session: session.clone(),
-            optional,
-            ktls: ktls(),
         };
         (net.wrap(Box::new(wrapper)), session)
     }
@@ -166,7 +160,7 @@ impl TlsStream {
         let before = self.shaken;
         loop {
             // What is behind the handshake is for the kernel: one record, and nothing of the next one.
-            let room = match self.ktls {
+            let room = match self.manner.ktls {
                 false => buf.len(),
                 true => match missing(&self.received) {
                     0 => return Ok(()),
@@ -182,7 +176,7 @@ impl TlsStream {
             };
             let first = buf.first().filter(|_| self.shaken == 0);
             if first.is_some_and(|kind| !RECORD_KINDS.contains(kind)) {
-                if !self.optional {
+                if !self.manner.optional {
                     return Err(TlsError::NotTls.into());
                 }
                 self.received = buf.get(..len).unwrap_or_default().to_vec();
@@ -205,14 +199,14 @@ impl TlsStream {
         let tail = self.received.split_off(whole_records(&self.received));
         let received = std::mem::replace(&mut self.received, tail);
         let edges = self.edges.clone();
-        let ktls = self.ktls;
+        let Manner { threads, ktls, .. } = self.manner;
         let job = move || step(state, received, ktls);
         let done = move || {
             if let Some(edges) = edges {
                 edges.raise();
             }
         };
-        self.state = State::Away(Computation::of(job, done, self.threads));
+        self.state = State::Away(Computation::of(job, done, threads));
     }
 
     fn take_shaken(&mut self, shaken: Shaken) -> io::Result<()> {
@@ -319,10 +313,17 @@ impl TlsStream {
     }
 
     fn write_kernel(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        if let (State::Kernel(kernel), Some(socket)) = (&mut self.state, self.stream.socket()) {
-            kernel.answer(socket)?;
+        let State::Kernel(kernel) = &mut self.state else {
+            return Ok(0);
+        };
+        if let Some(socket) = self.stream.socket() {
+            kernel.before_data(socket)?;
         }
-        self.stream.write_vectored(bufs)
+        let written = self.stream.write_vectored(bufs);
+        if let Ok(len) = written {
+            kernel.count(len);
+        }
+        written
     }
 
     /// Sends records that are left. Whether none are.

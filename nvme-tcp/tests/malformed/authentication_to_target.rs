@@ -7,7 +7,7 @@ use pollux_nvme_tcp::auth::{
     DhGroup, Hash, HostStep, HostTransaction, KeyNames, Keys, Names, Nonce, Policy, Secret,
 };
 use pollux_nvme_tcp::spec::authentication::{
-    AuthenticationCommand, Body, Explanation, Message, RECEIVE_LEN,
+    AuthenticationCommand, Body, Explanation, Message, RECEIVE_LEN, SC_C_REPLACE_TLS_PSK,
 };
 use pollux_nvme_tcp::spec::fabrics::{CNTLID_DYNAMIC, ConnectSuccess, PropertyGet, property};
 use pollux_nvme_tcp::spec::status::Status;
@@ -238,6 +238,13 @@ fn a_hosts_messages_changed_and_cut() {
     }
     println!("{malformed} malformed exchanges");
     assert!(malformed >= 100);
+    // A key for TLS in place of another one is refused like what has no meaning.
+    for sc_c in [1, SC_C_REPLACE_TLS_PSK] {
+        let ask = |bytes: &mut Vec<u8>| bytes[6] = sc_c;
+        let then = Then::Failure(Explanation::CONCATENATION_MISMATCH);
+        exchange(&target, Of::Negotiate, &ask, then);
+        healthy.check();
+    }
     exchange(&target, Of::Negotiate, &|_| (), Then::Same);
     target.stop();
 }

@@ -176,7 +176,7 @@ impl Bench {
         server.install(&mut group, control);
         let running = group.start().context("starting the reactors")?;
         // From here on, dropping what runs ends it.
-        let embedded = Embedded::configure(handle, &[NAMESPACE], None)?;
+        let embedded = Embedded::configure(handle, &[NAMESPACE], None, false)?;
         Ok(Self {
             embedded,
             host,

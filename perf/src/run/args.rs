@@ -15,7 +15,7 @@ use pollux_nvme_tcp::target::HostAccess;
 use pollux_nvme_tcp::target::HostKeys;
 use pollux_nvme_tcp::tls::HostTls;
 #[cfg(feature = "tls")]
-use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk, set_ktls};
+use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk};
 
 use super::choice::Choice;
 use super::steady::{Criterion, POINTS_MIN, Steady};
@@ -89,7 +89,7 @@ pub struct RunArgs {
     #[arg(
         long,
         requires = "dhchap_key",
-        conflicts_with = "tls_psk",
+        group = "secure",
         help_heading = "Paths"
     )]
     pub secure_concatenation: bool,
@@ -97,12 +97,12 @@ pub struct RunArgs {
     /// File with the host's key for TLS, for listeners that are secure, as those of the embedded target are then; with
     /// --hostnqn, whose key it is
     #[cfg(feature = "tls")]
-    #[arg(long, value_name = "FILE", value_parser = parse_psk, help_heading = "Paths")]
+    #[arg(long, value_name = "FILE", value_parser = parse_psk, group = "secure", help_heading = "Paths")]
     pub tls_psk: Option<ConfiguredPsk>,
 
     /// Have the kernel encrypt where it can (kTLS)
     #[cfg(feature = "tls")]
-    #[arg(long, requires = "tls_psk", help_heading = "Paths")]
+    #[arg(long, requires = "secure", help_heading = "Paths")]
     pub ktls: bool,
 
     /// Keep SQ flow control: each read has a completion
@@ -344,7 +344,6 @@ impl RunArgs {
     /// With what connections are made secure.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<HostTls> {
-        set_ktls(self.ktls);
         Some(HostTls::new(self.tls_psk.clone()?))
     }
 
@@ -352,6 +351,14 @@ impl RunArgs {
     #[cfg(not(feature = "tls"))]
     pub fn tls(&self) -> Option<HostTls> {
         None
+    }
+
+    /// Whether the kernel is to encrypt.
+    pub const fn ktls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.ktls;
+        #[cfg(not(feature = "tls"))]
+        return false;
     }
 
     /// How the embedded target lets the host in that has these keys; `None`: as any other.

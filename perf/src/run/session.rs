@@ -152,7 +152,7 @@ impl Session {
         let running = group.start().context("starting the reactors")?;
 
         let prepared = target
-            .map(|handle| Embedded::configure(handle, &args.namespaces, own))
+            .map(|handle| Embedded::configure(handle, &args.namespaces, own, args.ktls()))
             .transpose()
             .and_then(|embedded| {
                 let transports = match &embedded {
@@ -272,6 +272,7 @@ fn attach(
                 require_digests: args.require_digests,
                 auth: args.auth(),
                 tls: args.tls(),
+                ktls: args.ktls(),
                 sq_flow_control: args.sq_flow_control,
                 keep_alive_ms: args.kato,
                 queue_size: queue_size(jobs),

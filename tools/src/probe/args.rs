@@ -10,9 +10,9 @@ use pollux_nvme_tcp::auth::HostAuth;
 use pollux_nvme_tcp::auth::{KeyFileError, Keys, Policy, Secret};
 use pollux_nvme_tcp::host::{ConnectOptions, Digests, HostIdentity};
 use pollux_nvme_tcp::spec::Nqn;
-use pollux_nvme_tcp::tls::HostTls;
 #[cfg(feature = "tls")]
-use pollux_nvme_tcp::tls::{ConfiguredPsk, set_ktls};
+use pollux_nvme_tcp::tls::ConfiguredPsk;
+use pollux_nvme_tcp::tls::HostTls;
 use uuid::Uuid;
 
 use crate::UsageError;
@@ -81,17 +81,17 @@ pub struct ConnectArgs {
 
     /// Have the authentication bring a key for TLS, and connect again with it.
     #[cfg(feature = "tls")]
-    #[arg(long, requires = "dhchap_key", conflicts_with = "tls_psk")]
+    #[arg(long, requires = "dhchap_key", group = "secure")]
     secure_concatenation: bool,
 
     /// File with the host's key for TLS, for a listener that is secure; with --hostnqn, whose key it is.
     #[cfg(feature = "tls")]
-    #[arg(long, value_name = "FILE", value_parser = parse_psk)]
+    #[arg(long, value_name = "FILE", value_parser = parse_psk, group = "secure")]
     tls_psk: Option<ConfiguredPsk>,
 
     /// Have the kernel encrypt (kTLS) where it can; otherwise it is done here.
     #[cfg(feature = "tls")]
-    #[arg(long, requires = "tls_psk")]
+    #[arg(long, requires = "secure")]
     ktls: bool,
 
     /// Time until the controller must be ready, and for each answer after that.
@@ -167,7 +167,6 @@ impl ConnectArgs {
     /// With what connections are made secure.
     #[cfg(feature = "tls")]
     fn tls(&self) -> Option<HostTls> {
-        set_ktls(self.ktls);
         Some(HostTls::new(self.tls_psk.clone()?))
     }
 
@@ -195,6 +194,8 @@ impl ConnectArgs {
             require_digests: self.require_digests,
             auth: self.auth(),
             tls: self.tls(),
+            #[cfg(feature = "tls")]
+            ktls: self.ktls,
             timeout: self.connect_timeout,
             ..ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host)
         }

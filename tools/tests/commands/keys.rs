@@ -80,14 +80,15 @@ fn hosts_authenticate_with_the_target_s_key() {
     let target = Target::start_with(
         &[
             &["--allow-host", HOST, "--dhchap-key", &host][..],
-            &["--dhchap-ctrlr-key", &controller],
+            &["--dhchap-ctrlr-key", &controller, "--ktls"],
         ]
         .concat(),
     );
     let key = ["--dhchap-key", &host];
     let both = [&key[..], &["--dhchap-ctrlr-key", &controller]].concat();
     let concatenated = [&both[..], &["--secure-concatenation"]].concat();
-    for keys in [&key[..], &both, &concatenated] {
+    let ktls = [&concatenated[..], &["--ktls"]].concat();
+    for keys in [&key[..], &both, &concatenated, &ktls] {
         for command in ["identify", "ana"] {
             ask(&target, command, HOST, keys).unwrap();
         }

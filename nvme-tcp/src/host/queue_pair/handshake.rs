@@ -78,6 +78,9 @@ pub struct ConnectOptions {
     pub auth: Option<HostAuth>,
     /// With what to make the connection secure; without it, it is not.
     pub tls: Option<HostTls>,
+    /// Have the kernel encrypt what is secure, also by a key that an authentication has brought, where it can (kTLS). Where it
+    /// cannot, the connection is encrypted in user space as without this, and the reason is logged once.
+    pub ktls: bool,
     /// Ask for SQ flow control to be disabled, so that the controller may leave out the completion of
     /// reads that succeed.
     pub disable_sq_flow_control: bool,
@@ -111,6 +114,7 @@ impl ConnectOptions {
             require_digests: false,
             auth: None,
             tls: None,
+            ktls: false,
             disable_sq_flow_control: true,
             // Every controller takes this much on its admin queue (NVMe/TCP 1.1, 3.4.1).
             in_capsule_max: 8192,

@@ -160,8 +160,8 @@ impl<T> QueuePair<T> {
         let mut stream = net.connect(options.remote, options.local)?;
         let mut session = None;
         if let Some(tls) = &options.tls {
-            let (host, subsystem) = (&options.host.nqn, &options.subnqn);
-            (stream, session) = tls.wrap(net, stream, host, subsystem);
+            let names = [&options.host.nqn, &options.subnqn];
+            (stream, session) = tls.wrap(net, stream, names, options.ktls);
         }
         let commands = (options.queue_size.max(2) - 1).min(COMMANDS_MAX);
         let keeps_probe_slot = options.keep_probe_slot && commands > 1;

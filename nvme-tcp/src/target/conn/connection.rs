@@ -62,6 +62,7 @@ impl End {
                 TlsError::KeyUpdate => {
                     "TLS: the host changes its keys (KeyUpdate), which the kernel that encrypts does not follow"
                 }
+                TlsError::KeyLimit => "TLS: one key has encrypted as many records as it may",
                 TlsError::Failed(_) => "TLS: what the host sends is not what TLS 1.3 wants",
             }),
             Self::Terminated => Some("host sent H2CTermReq"),

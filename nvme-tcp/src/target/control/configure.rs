@@ -506,6 +506,7 @@ impl Home {
             admission: self.admission.counters(),
             cqt_ms: self.config.promised.cqt_ms,
             duplicate_hosts: self.config.duplicate_hosts,
+            ktls: self.config.ktls,
         };
         let subsystems = self.config.subsystems.values().zip(&mut status.subsystems);
         for (subsystem, shown) in subsystems {

@@ -20,7 +20,7 @@ use crate::target::io::message::IoMessage;
 use crate::target::io::queue::IoQueue;
 use crate::target::status::Fault;
 use crate::target::token;
-use crate::tls::Session;
+use crate::tls::{Manner, Session};
 
 /// Time from accept to an accepted Connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,14 +79,19 @@ impl Home {
     ) {
         let id = self.new_id();
         let mut session = None;
-        if self.is_secure(listener) {
+        let is_secure = self.is_secure(listener);
+        let manner = Manner {
+            threads: self.threads,
+            optional: !is_secure,
+            ktls: self.config.ktls,
+        };
+        if is_secure {
             let keys = self.config.psks(listener);
-            (stream, session) = Session::accept(turn.cx.net(), stream, keys, self.threads, false);
+            (stream, session) = Session::accept(turn.cx.net(), stream, keys, manner);
         } else {
             let keys = self.generated_at(listener, turn.cx.now());
             if !keys.is_empty() {
-                (stream, session) =
-                    Session::accept(turn.cx.net(), stream, keys.iter(), self.threads, true);
+                (stream, session) = Session::accept(turn.cx.net(), stream, keys.iter(), manner);
             }
         }
         let deadline = turn.cx.now() + CONNECT_TIMEOUT;

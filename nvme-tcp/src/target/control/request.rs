@@ -185,6 +185,15 @@ impl TargetRequest {
         })
     }
 
+    /// Whether the kernel encrypts the secure connections that are accepted from then on, where it can (kTLS); at first it does
+    /// not. Where it cannot, they are encrypted in user space, and the reason is logged once.
+    pub fn set_ktls(wanted: bool) -> Self {
+        Self::change("set_ktls", move |home, _| {
+            home.config.ktls = wanted;
+            Ok(())
+        })
+    }
+
     /// Changes nothing; answered when every reactor has taken in all that was asked for before.
     pub fn sync() -> Self {
         Self::change("sync", |_, _| Ok(()))

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Module, State, done, forward, forward_then};
 use crate::auth::PolicyNames;
+use crate::sockets::SocketOptions;
 use crate::target::control::request::TargetRequest;
 use crate::target::status::TargetStatus;
 use crate::target::subsystem::CQT_MS;
@@ -95,4 +96,15 @@ fn set(state: &mut State, call: &mut Call<State>) -> MethodResult {
         None => TargetRequest::sync(),
     };
     forward(state, call, last, done)
+}
+
+impl SocketOptions for State {
+    fn show_ktls(&mut self, call: &mut Call<State>, show: fn(bool) -> Value) -> MethodResult {
+        let request = TargetRequest::status();
+        forward(self, call, request, move |status| Ok(show(status.ktls)))
+    }
+
+    fn set_ktls(&mut self, call: &mut Call<State>, wanted: bool) -> MethodResult {
+        forward(self, call, TargetRequest::set_ktls(wanted), done)
+    }
 }

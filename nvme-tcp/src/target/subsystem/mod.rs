@@ -47,6 +47,8 @@ pub(in crate::target) struct Configuration {
     pub(in crate::target) subsystems_max: usize,
     /// A host may have several controllers of a subsystem by one listener.
     pub(in crate::target) duplicate_hosts: bool,
+    /// The kernel is to encrypt secure connections that are accepted from now on.
+    pub(in crate::target) ktls: bool,
     /// What hosts that authenticate may choose from.
     pub(in crate::target) auth_policy: Policy,
 }
@@ -76,6 +78,7 @@ impl Default for Configuration {
             },
             subsystems_max: usize::MAX,
             duplicate_hosts: true,
+            ktls: false,
         }
     }
 }
