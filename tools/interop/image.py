@@ -130,10 +130,10 @@ def build_initramfs(kernel_root: Path, path: Path) -> None:
 
 def ordered_modules(kernel_root: Path) -> list[tuple[str, bytes]]:
     """The wanted modules after those they depend on, uncompressed."""
-    files = {
-        module_name(path): path
-        for path in kernel_root.glob("lib/modules/*/kernel/**/*.ko*")
-    }
+    # Newer packages have them in /usr.
+    found = [*kernel_root.glob("lib/modules/*/kernel/**/*.ko*")]
+    found += kernel_root.glob("usr/lib/modules/*/kernel/**/*.ko*")
+    files = {module_name(path): path for path in found}
     ordered: dict[str, bytes] = {}
 
     def visit(name: str) -> None:

@@ -146,11 +146,12 @@ class Nvmet:
         """Puts the subsystem back on a port."""
         self.guest.check(f"ln -s {self.subsystem} {ROOT}/ports/{path + 1}/subsystems/{NQN}")
 
-    def secure_port(self, path: int) -> None:
-        """Has a port speak TLS and nothing else."""
+    def secure_port(self, path: int, required: bool = True) -> None:
+        """Has a port speak TLS: and nothing else, or with whoever wants it."""
         port = f"{ROOT}/ports/{path + 1}"
+        treq = "required" if required else "not required"
         self.close_port(path)
-        self.guest.check(f"set -e\necho tls1.3 > {port}/addr_tsas\necho required > {port}/addr_treq")
+        self.guest.check(f"set -e\necho tls1.3 > {port}/addr_tsas\necho '{treq}' > {port}/addr_treq")
         self.open_port(path)
 
     def keep_port_open(self, path: int) -> None:

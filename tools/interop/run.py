@@ -17,6 +17,7 @@ from types import FrameType
 sys.dont_write_bytecode = True
 
 import auth_cases  # noqa: E402
+import concatenation_cases  # noqa: E402
 import host_cases  # noqa: E402
 import host_path_cases  # noqa: E402
 import image  # noqa: E402
@@ -39,6 +40,7 @@ CASE_MODULES = (
     target_path_cases,
     auth_cases,
     tls_cases,
+    concatenation_cases,
     ktls_cases,
 )
 DIRECTIONS = ("self", "host", "target")

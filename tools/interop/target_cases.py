@@ -390,3 +390,22 @@ def out_of_range(bench: Bench) -> None:
     check(result.status != 0, "the read succeeded")
     check(re.search(r"(?i)LBA.?out.?of.?range|0x80\b", result.output), result.output.strip())
     bench.initiator.nvme(f"flush {device}")
+
+
+@case("target", "masked-namespace")
+def masked_namespace(bench: Bench) -> None:
+    """A namespace that is not visible by itself is there for the kernel from when its host is allowed to see it, and until it
+    is not any more; the other one stays."""
+    target, _ = connected(bench, managed=True, paths=1)
+    host = bench.initiator
+    target.create_bdev("masked", "memory")
+    hidden = {"bdev_name": "masked", "nsid": 2, "uuid": namespace_uuid(2), "no_auto_visible": True}
+    target.rpc.call("nvmf_subsystem_add_ns", nqn=ours.NQN, namespace=hidden)
+    name = host.controllers()[0]
+    host.nvme(f"ns-rescan /dev/{name}")
+    equal("namespaces", sorted(host.namespaces()), [1])
+    for visible in (True, False):
+        method = "nvmf_ns_add_host" if visible else "nvmf_ns_remove_host"
+        target.rpc.call(method, nqn=ours.NQN, nsid=2, host=HOST_NQN)
+        wanted = [1, 2] if visible else [1]
+        wait_until(f"namespaces {wanted}", 10, lambda wanted=wanted: sorted(host.namespaces()) == wanted)
