@@ -14,6 +14,7 @@ use crate::error::HostError;
 use crate::ids::VolumeInfo;
 use crate::io::{Application, IoMessage, IoService};
 use crate::messages::ControlMessage;
+use crate::path_events::PathEvents;
 use crate::policy::Policy;
 use crate::queue::{self, Completions, Queue, QueueMessage};
 use crate::request::{AttachRequest, Attached, HostRequest, Reply};
@@ -235,6 +236,32 @@ impl<M: Send + 'static> Host<M> {
     /// [`HostError::Cancelled`].
     pub fn controllers(&self) -> Result<Vec<ControllerStatus>, HostError> {
         self.control.call(HostRequest::Controllers)
+    }
+
+    /// Subscribes to what happens to the paths of all volumes, from now on: up to `capacity` events are kept until they are
+    /// taken. Of what does not fit the oldest are dropped, and [`PathEvents::dropped`] says how many. What the paths are like
+    /// at first is in [`volumes`](Self::volumes), asked after this.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # fn example(host: &pollux_multipath::Host) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut events = host.path_events(256)?;
+    /// loop {
+    ///     match events.wait(Duration::from_secs(1)) {
+    ///         Some(event) => println!("{} {}: {}", event.name, event.transport.addr, event.kind),
+    ///         None if events.is_closed() => break,
+    ///         None => {}
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`HostError::Invalid`], unless the capacity is 1 to 65,536, and [`HostError::Cancelled`].
+    pub fn path_events(&self, capacity: usize) -> Result<PathEvents, HostError> {
+        self.control
+            .call(|reply| HostRequest::PathEvents { capacity, reply })
     }
 
     /// Ends all controllers in order and waits until they are gone.

@@ -92,6 +92,7 @@ mod ids;
 mod io;
 mod messages;
 mod options;
+mod path_events;
 mod path_state;
 mod policy;
 pub mod queue;
@@ -100,6 +101,7 @@ pub mod rpc;
 mod status;
 mod transport_id;
 mod volume_disk;
+mod wait;
 
 /// The flag of this crate's lines in the log.
 pub const LOG_FLAG: &str = "bdev_nvme";
@@ -111,6 +113,7 @@ pub use host::{Host, HostBuilder, VolumeHandle};
 pub use ids::{ControllerId, VolumeId, VolumeInfo};
 pub use io::{Aborting, Application, IoMessage, PollGroup};
 pub use options::{AttachOptions, Fencing, FencingMode, Mode, Recovery};
+pub use path_events::PathEvents;
 pub use policy::{Policy, Selector};
 pub use pollux_nvme_tcp::histogram::{HistogramLayout, LatencyHistogram};
 pub use pollux_nvme_tcp::host::{Digests, FaultChange, HostIdentity, InjectedFault};

@@ -7,6 +7,7 @@ use pollux_nvme_tcp::rate_limit::Ask;
 use pollux_reactor::Time;
 
 use crate::ids::{ControllerId, VolumeId};
+use crate::path_events::Publisher;
 use crate::request::HostRequest;
 
 /// From an I/O reactor to control.
@@ -55,6 +56,8 @@ pub(crate) enum FromIo {
         volume: VolumeId,
         controller: ControllerId,
     },
+    /// Somebody there is to be told of path events.
+    Subscribe(Publisher),
     /// I/O waits for a slice of the volume's limit, the one of this number.
     AskSlice {
         volume: VolumeId,

@@ -10,6 +10,7 @@ use crate::counters::CounterReset;
 use crate::error::HostError;
 use crate::ids::VolumeInfo;
 use crate::options::AttachOptions;
+use crate::path_events::PathEvents;
 use crate::policy::Policy;
 use crate::status::{
     ControllerStatus, DiscoveryStatus, Notification, ReactorCounters, VolumeStatus,
@@ -185,6 +186,13 @@ pub enum HostRequest {
     },
     /// What has happened to volumes, from the one with this number on.
     Notifications(u64, Reply<Vec<Notification>>),
+    /// Tell of what happens to paths from now on; see [`Host::path_events`](crate::Host::path_events).
+    PathEvents {
+        /// How many may be there untaken.
+        capacity: usize,
+        /// Where they can be taken.
+        reply: Reply<PathEvents>,
+    },
     /// Follow a discovery service.
     StartDiscovery(Box<DiscoveryRequest>, Reply<()>),
     /// Follow it no more; answers when what it attached is gone.

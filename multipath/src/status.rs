@@ -276,6 +276,10 @@ pub enum NotificationKind {
 pub struct PathEvent {
     /// When control saw it, by the reactor's clock.
     pub at: Time,
+    /// The volume that it is a path of.
+    pub volume: VolumeId,
+    /// Name of the volume.
+    pub name: Arc<str>,
     /// The path's controller.
     pub controller: ControllerId,
     /// Where the controller is.

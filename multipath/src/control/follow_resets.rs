@@ -183,10 +183,8 @@ impl Control {
         journal::reset(Who(&reset.group, reset.transport.addr), kind);
         let now = self.shared.now;
         for &volume in &reset.volumes {
-            // A volume that has gone has no history any more.
-            if let Some(volume) = self.shared.volumes.get_mut(volume) {
-                volume.record(now, reset.lost.0, &reset.transport, kind.clone());
-            }
+            let path = (reset.lost.0, &reset.transport);
+            self.shared.volumes.record(volume, now, path, kind.clone());
         }
     }
 }

@@ -91,6 +91,12 @@ impl Control {
                     member.record(volume, PathEventKind::FenceOver { reactor }, shared);
                 });
             }
+            FromIo::Subscribe(publisher) => {
+                self.shared
+                    .volumes
+                    .subscribers
+                    .add(publisher, Some(reactor));
+            }
             FromIo::AskSlice {
                 volume,
                 number,

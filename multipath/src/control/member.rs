@@ -170,12 +170,13 @@ impl Member {
 
     /// Tells one volume that it has a path by this controller to which something has happened.
     pub fn record(&self, volume: VolumeId, kind: PathEventKind, shared: &mut Shared) {
-        let now = shared.now;
         // A volume that has gone has no history any more.
-        if let Some(volume) = shared.volumes.get_mut(volume) {
+        if let Some(volume) = shared.volumes.get(volume) {
             let who = Who(&volume.info.name, self.transport.addr);
             journal::path_event(who, &kind, self.is_new());
-            volume.record(now, self.id, &self.transport, kind);
+            let id = volume.info.id;
+            let (now, path) = (shared.now, (self.id, &self.transport));
+            shared.volumes.record(id, now, path, kind);
         }
     }
 

@@ -44,6 +44,7 @@ mod retry;
 mod shared;
 mod slots;
 mod status;
+mod subscribers;
 mod volumes;
 mod waiters;
 
@@ -296,6 +297,7 @@ impl Service for Control {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         let progress = self.turn(cx);
+        self.shared.tell_subscribers();
         self.shared.reactors.flush();
         progress
     }

@@ -8,6 +8,7 @@ use super::member::Member;
 use super::waiters::Until;
 use crate::error::HostError;
 use crate::ids::ControllerId;
+use crate::path_events;
 use crate::policy::Policy;
 use crate::request::{HostRequest, Reply};
 
@@ -56,6 +57,13 @@ impl Control {
                 self.set(move |group| group.set_retry_limit(limit))
             }
             HostRequest::SetFailback(on) => self.set(move |group| group.set_failback(on)),
+            HostRequest::PathEvents { capacity, reply } => {
+                let made = path_events::subscription(capacity);
+                reply(made.map(|(publisher, events)| {
+                    self.shared.volumes.subscribers.add(publisher, None);
+                    events
+                }));
+            }
             HostRequest::Notifications(first, reply) => {
                 let notifications = self.shared.volumes.notifications(first);
                 reply(Ok(notifications.cloned().collect()));

@@ -61,6 +61,11 @@ impl Shared {
         self.epoch
     }
 
+    /// Subscribers learn that there are events for them, once for all of a turn.
+    pub fn tell_subscribers(&mut self) {
+        self.volumes.subscribers.tell(&mut self.reactors);
+    }
+
     /// Tells whoever asked for an attach how it has ended.
     pub fn answer_attach(&mut self, asker: AttachAsker, result: Result<Attached, HostError>) {
         match asker {

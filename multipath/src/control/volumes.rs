@@ -9,6 +9,7 @@ use pollux_reactor::Time;
 
 use super::journal;
 use super::slots::Slots;
+use super::subscribers::Subscribers;
 use crate::error::HostError;
 use crate::ids::{ControllerId, VolumeId, VolumeInfo};
 use crate::policy::Policy;
@@ -27,6 +28,8 @@ struct VolumePath {
 
 pub(super) struct Volume {
     pub info: VolumeInfo,
+    /// Its name, as its events have it.
+    name: Arc<str>,
     pub group: String,
     pub ids: NamespaceIds,
     pub policy: Policy,
@@ -58,24 +61,6 @@ impl Volume {
         }
         Ok(())
     }
-
-    pub fn record(
-        &mut self,
-        at: Time,
-        controller: ControllerId,
-        transport: &Arc<TransportId>,
-        kind: PathEventKind,
-    ) {
-        if self.events.len() == EVENTS_MAX {
-            self.events.pop_front();
-        }
-        self.events.push_back(PathEvent {
-            at,
-            controller,
-            transport: Arc::clone(transport),
-            kind,
-        });
-    }
 }
 
 /// Notifications kept.
@@ -84,6 +69,8 @@ const NOTIFICATIONS_MAX: usize = 4096;
 #[derive(Default)]
 pub(super) struct Volumes {
     list: Vec<Volume>,
+    /// Whoever is told what happens to paths.
+    pub subscribers: Subscribers,
     notifications: VecDeque<Notification>,
     notified: u64,
     slots: Slots,
@@ -100,6 +87,32 @@ impl Volumes {
             volume,
         });
         self.notified += 1;
+    }
+
+    /// Something has happened to a volume's path, by this controller. A volume that has gone has no history any more.
+    pub fn record(
+        &mut self,
+        id: VolumeId,
+        at: Time,
+        (controller, transport): (ControllerId, &Arc<TransportId>),
+        kind: PathEventKind,
+    ) {
+        let Some(volume) = self.list.iter_mut().find(|v| v.info.id == id) else {
+            return;
+        };
+        let event = PathEvent {
+            at,
+            volume: id,
+            name: Arc::clone(&volume.name),
+            controller,
+            transport: Arc::clone(transport),
+            kind,
+        };
+        self.subscribers.publish(&event);
+        if volume.events.len() == EVENTS_MAX {
+            volume.events.pop_front();
+        }
+        volume.events.push_back(event);
     }
 
     /// Notifications from the number `first` on.
@@ -204,11 +217,12 @@ impl Volumes {
         self.list.push(Volume {
             info: VolumeInfo {
                 id: VolumeId { slot, generation },
-                name,
+                name: name.clone(),
                 nsid: namespace.nsid,
                 blocks: namespace.blocks,
                 block_shift: namespace.block_shift,
             },
+            name: name.into(),
             group: group.into(),
             ids: namespace.ids,
             policy,

@@ -87,6 +87,8 @@ pub(crate) enum ToIo {
         volume: VolumeId,
         controller: ControllerId,
     },
+    /// There are path events for whoever has subscribed to them here.
+    PathEvents,
     /// Carry out a setting, or answer a question: whatever concerns no one path.
     Call(Call),
 }

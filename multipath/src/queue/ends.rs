@@ -1,6 +1,5 @@
 //! What has ended in a turn, and who is woken for it once that is known.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -8,9 +7,9 @@ use pollux_reactor::{Progress, Time};
 
 use super::Shared;
 use super::reactor::Sent;
-use crate::LOG_FLAG;
 use crate::command::{Completion, Io};
 use crate::error::IoError;
+use crate::wait::call;
 
 /// Puts ends where they are waited for, and wakes those who wait, after the last end of a turn.
 #[derive(Default)]
@@ -64,14 +63,5 @@ impl Ends {
             }
         }
         progress
-    }
-}
-
-/// Calls what is a waker's, and outlives it if it panics: it is its owner's, and the reactor is everybody's.
-fn call(wake: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(wake)) {
-        // What it has panicked with might panic as well when it is dropped.
-        std::mem::forget(panic);
-        log::error!(target: LOG_FLAG, "a waker that waited for an I/O has panicked");
     }
 }

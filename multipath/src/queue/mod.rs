@@ -54,7 +54,6 @@ mod ends;
 mod pending;
 mod reactor;
 mod rings;
-mod wait;
 
 use std::fmt;
 use std::io;
@@ -62,8 +61,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pollux_reactor::Sender;
 
@@ -71,11 +69,11 @@ pub use self::pending::Pending;
 pub use self::reactor::{QueueMessage, Queues};
 use self::reactor::{Sent, Submission, Told, Which};
 use self::rings::{Rings, Ticket};
-use self::wait::Event;
 use crate::command::{Completion, Io};
 use crate::error::{HostError, SubmitError};
 use crate::ids::VolumeId;
 use crate::io::IoMessage;
+use crate::wait::{self, Event};
 
 /// What rings are made of. `tests/queue_model` puts a model checker's own in its place.
 mod sync {
@@ -282,29 +280,15 @@ impl Completions {
         if let Some(done) = self.queue.rings.take() {
             return Some(done);
         }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "threads that are no reactors go by the system's clock"
-        )]
-        let now = Instant::now;
-        // A limit beyond what the clock can tell is none.
-        let end = now().checked_add(limit);
-        let waker = wait::thread_waker();
-        loop {
-            if let Some(done) = self.queue.rings.take_or_wait(&waker) {
-                return Some(done);
-            }
-            match end {
-                None => thread::park(),
-                Some(end) => {
-                    let left = end.saturating_duration_since(now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    thread::park_timeout(left);
-                }
-            }
+        if let Some(done) = self.queue.rings.take() {
+            return Some(done);
         }
+        wait::wait_for(limit, |waker| {
+            self.queue
+                .rings
+                .take_or_wait(waker)
+                .map_or(Poll::Pending, Poll::Ready)
+        })
     }
 
     /// The next I/O that has ended; if there is none, the task is woken when there may be. One task awaits them at a time.
@@ -328,16 +312,7 @@ impl Completions {
     /// # Errors
     /// The system has no descriptor left.
     pub fn event_fd(&mut self) -> io::Result<BorrowedFd<'_>> {
-        let event = match self.event.take() {
-            Some(event) => event,
-            None => {
-                let event = Event::new()?;
-                // What has ended already is told by the first look.
-                event.waker().wake_by_ref();
-                event
-            }
-        };
-        Ok(self.event.insert(event).fd())
+        Event::of(&mut self.event)
     }
 }
 

@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use super::Queue;
 use super::reactor::Which;
 use super::rings::Ticket;
-use super::wait;
 use crate::command::Completion;
 use crate::error::SubmitError;
 use crate::ids::VolumeId;
+use crate::wait;
 
 /// An I/O that was submitted by [`Queue::start`]: a future of its end, for any executor.
 ///

@@ -114,6 +114,8 @@ impl PollGroup {
             ToIo::RemovePath { volume, controller } => {
                 told_volume(&mut self.volumes, volume).remove_path(controller);
             }
+            // The application has its turn after the messages, and takes them there.
+            ToIo::PathEvents => {}
             ToIo::Call(call) => call.run(self),
         }
         self.poll_links();

@@ -21,9 +21,10 @@ use super::in_flight::{IoRequest, io_of, request_of};
 use super::link::{Inbox, Link, News};
 use super::volume::{STALL_TOLD_AFTER, Stalled, Volume};
 use crate::command::{Completion, Io, Op};
-use crate::error::{IoError, SubmitError};
+use crate::error::{HostError, IoError, SubmitError};
 use crate::ids::{ControllerId, VolumeId, VolumeInfo};
 use crate::messages::{ControlMessage, FromIo};
+use crate::path_events::{self, PathEvents};
 use crate::status::{PathView, ReactorCounters, ReactorVolumeStatus};
 
 /// Retries that are counted (rule B6), unless set otherwise.
@@ -119,6 +120,18 @@ impl PollGroup {
         let volume = self.find(id)?;
         let stalled = volume.stalled?;
         Some((volume.waiting.len(), self.now - stalled.since))
+    }
+
+    /// Subscribes to what happens to the paths of all volumes, for an application on this reactor, which is given a turn when
+    /// there is something; `capacity` and the rest are as of [`Host::path_events`](crate::Host::path_events). What happened
+    /// until the host's control has the message, a turn later, is not told.
+    ///
+    /// # Errors
+    /// [`HostError::Invalid`](crate::HostError::Invalid), if the capacity is not one that is allowed.
+    pub fn path_events(&mut self, capacity: usize) -> Result<PathEvents, HostError> {
+        let (publisher, events) = path_events::subscription(capacity)?;
+        self.post(FromIo::Subscribe(publisher));
+        Ok(events)
     }
 
     /// What was done with the queue pairs since the start.

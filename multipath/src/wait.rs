@@ -1,0 +1,140 @@
+//! How a thread waits for a waker's call, asleep or by a descriptor in an event loop of its own, and how a reactor calls one.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::LOG_FLAG;
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+thread_local! {
+    static UNPARK: Waker = Waker::from(Arc::new(Unpark(thread::current())));
+}
+
+/// The waker that ends [`thread::park`] of the calling thread.
+fn thread_waker() -> Waker {
+    UNPARK.with(Waker::clone)
+}
+
+/// Blocks the calling thread until the future is there.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = thread_waker();
+    let mut cx = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// Blocks the calling thread until `take` has something, at most for so long. What it has not is there when the waker that it
+/// is given is woken.
+pub(crate) fn wait_for<T>(limit: Duration, mut take: impl FnMut(&Waker) -> Poll<T>) -> Option<T> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "threads that are no reactors go by the system's clock"
+    )]
+    let now = Instant::now;
+    // A limit beyond what the clock can tell is none.
+    let end = now().checked_add(limit);
+    let waker = thread_waker();
+    loop {
+        if let Poll::Ready(taken) = take(&waker) {
+            return Some(taken);
+        }
+        match end {
+            None => thread::park(),
+            Some(end) => {
+                let left = end.saturating_duration_since(now());
+                if left.is_zero() {
+                    return None;
+                }
+                thread::park_timeout(left);
+            }
+        }
+    }
+}
+
+/// Calls what is a waker's, and outlives it if it panics: it is its owner's, and the reactor is everybody's.
+pub(crate) fn call(wake: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(wake)) {
+        // What it has panicked with might panic as well when it is dropped.
+        std::mem::forget(panic);
+        log::error!(target: LOG_FLAG, "a waker that a reactor has called has panicked");
+    }
+}
+
+/// A descriptor that is readable from a waker's call on, until it is cleared.
+#[derive(Debug)]
+pub(crate) struct Event {
+    fd: Arc<EventFd>,
+    waker: Waker,
+}
+
+#[derive(Debug)]
+struct EventFd(OwnedFd);
+
+impl Event {
+    fn new() -> io::Result<Self> {
+        let fd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let fd = Arc::new(EventFd(fd));
+        let waker = Waker::from(Arc::clone(&fd));
+        Ok(Self { fd, waker })
+    }
+
+    /// The descriptor of what is waited for, which is made when it is asked for first.
+    pub fn of(event: &mut Option<Self>) -> io::Result<BorrowedFd<'_>> {
+        let made = match event.take() {
+            Some(made) => made,
+            None => {
+                let made = Self::new()?;
+                // What is there already is told by the first look.
+                made.waker().wake_by_ref();
+                made
+            }
+        };
+        Ok(event.insert(made).fd())
+    }
+
+    /// What makes it readable.
+    pub fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    pub fn clear(&self) {
+        // It fails if there was nothing to clear.
+        let _ = rustix::io::read(&self.fd.0, &mut [0; 8]);
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.0.as_fd()
+    }
+}
+
+impl Wake for EventFd {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // It fails only when its counter is full, and then it is readable.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
