@@ -78,6 +78,15 @@
 //! table, and a status request is answered from that same table by that same selection (rule B13.2), so
 //! that what is reported and what I/O does cannot differ.
 //!
+//! # Features
+//!
+//! Both are off unless asked for.
+//!
+//! * `auth`: in-band authentication (DH-HMAC-CHAP) of host and target.
+//! * `tls`: TLS 1.3 with pre-shared keys; implies `auth`, and wants a C compiler.
+//!
+//! # Rules
+//!
 //! Rules named `B…` are those of the project's multipath behaviour: B1 identity, B2 path state, B3 ANA,
 //! B4 ANATT, B5 selection, B6 completion, B7 waiting, B8 recovery, B9 timeouts and keep-alive, B10 namespaces
 //! that change, B11 detach, B12 failover mode, B13 status, B14 fencing. `RULES.md` beside this crate names their tests.
@@ -134,3 +143,8 @@ pub use status::{
 };
 pub use transport_id::{TransportId, TransportIdError};
 pub use volume_disk::VolumeDisk;
+
+/// The page that a registry shows has an example, which is tried with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -8,6 +8,37 @@
 //! Section numbers are those of the NVM Express Base Specification 2.1, the NVM Command Set Specification 1.1 and the
 //! NVMe/TCP Transport Specification 1.1.
 //!
+//! A target that serves a megabyte of memory:
+//!
+//! ```
+//! use pollux_nvme_tcp::spec::Nqn;
+//! use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig};
+//! use pollux_reactor::{Group, Idle};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut group = Group::new();
+//! let reactor = group.add_reactor(None, Idle::Yield);
+//! let target = target::install(&mut group, &[reactor]);
+//! let running = group.start()?;
+//!
+//! let nqn: Nqn = "nqn.2014-08.org.example:disk1".parse()?;
+//! target.create_subsystem(SubsystemConfig::new(nqn.clone()))?;
+//! target.add_namespace(&nqn, NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512))?;
+//! let addr = target.add_listener(&nqn, "127.0.0.1:0".parse()?)?;
+//! assert_ne!(addr.port(), 0);
+//! running.stop();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! All are off unless asked for.
+//!
+//! * `auth`: in-band authentication (DH-HMAC-CHAP) of host and target, [`auth`]. Without it no host can be given keys.
+//! * `tls`: TLS 1.3 with pre-shared keys, [`tls`]; implies `auth`, and wants a C compiler.
+//! * `testing`: the other side of a target, for tests of one's own. Changes nothing else.
+//!
 //! # What is there
 //!
 //! * Transport: ICReq to TermReq, in-capsule data, R2T, header and data digests, PDU alignment, the SUCCESS flag, SQ flow
@@ -42,3 +73,8 @@ pub mod target;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tls;
+
+/// The page that a registry shows has an example, which is tried with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -57,7 +57,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A service that wants to know something of every reactor asks by [`Gather`].
+//! A service that wants to know something of every reactor asks by [`Gather`]. The crate has no features.
 //!
 //! # Limits
 //!
@@ -109,3 +109,8 @@ pub use threads::{
 };
 pub use time::Time;
 pub use timers::TimerId;
+
+/// The page that a registry shows has an example, which is tried with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
