@@ -251,6 +251,12 @@ class Guest:
             ]
         return command
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """The first two numbers of the kernel's release."""
+        major, minor = self.release.split(".")[:2]
+        return int(major), int(minor)
+
     def open_qmp(self) -> Qmp | None:
         """The control socket as soon as the emulator listens on it."""
         if self.process.poll() is not None:
