@@ -111,6 +111,7 @@ impl IoQueue {
             ddgst: frame.ddgst,
             digest: DataDigest::new(),
         });
+        self.conn.rx.expect_payloads(frame.data_len);
         self.conn.rx.consume(frame.data_offset);
         Ok(())
     }

@@ -215,6 +215,7 @@ impl IoQueue {
         {
             let start = receiving.received;
             let direct = &mut buffer[start..start + incoming.left];
+            let room = self.conn.rx.room();
             let taken = self.conn.rx.fill_direct(&mut self.conn.stream, direct);
             let (n, behind) = match taken {
                 Ok(n) => n,
@@ -222,9 +223,9 @@ impl IoQueue {
             };
             receiving.take(n, buffer, incoming);
             self.data_in += n as u64;
-            return Ok((n + behind, behind == self.conn.rx.capacity()));
+            return Ok((n + behind, behind == room));
         }
-        let room = self.conn.rx.capacity() - self.conn.rx.data().len();
+        let room = self.conn.rx.room();
         let n = self.conn.fill()?;
         Ok((n, n > 0 && n == room))
     }
@@ -305,6 +306,9 @@ impl IoQueue {
         serving: &mut Serving<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
+        if frame.data_len > 0 {
+            self.conn.rx.expect_payloads(frame.data_len);
+        }
         let bytes = self.conn.rx.data();
         #[expect(
             clippy::expect_used,
