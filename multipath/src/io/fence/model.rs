@@ -18,7 +18,7 @@ use pollux_reactor::Time;
 use super::{Doubt, Fence, blocks};
 use crate::command::{Io, Op};
 use crate::ids::{ControllerId, VolumeId, VolumeInfo};
-use crate::io::in_flight::{IoRequest, io_of, request_of};
+use crate::io::in_flight::{IoRequest, request_of};
 use crate::options::{Fencing, Reported};
 
 const TICK: Duration = Duration::from_millis(250);
@@ -308,7 +308,7 @@ impl Model {
         let (free, _) = fence.release(NOW);
         for request in free {
             state.writes[index(&request)] = Write::Ready;
-            let io = io_of(request);
+            let io = request.user.io(request.buffer);
             debug_assert_eq!(io.op, self.op);
         }
         self.keep(state, fence);

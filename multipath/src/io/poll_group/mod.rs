@@ -17,7 +17,7 @@ use pollux_reactor::{Outbox, Progress, Sender, Time};
 use self::fencing::LeftBehind;
 pub use self::overdue::Aborting;
 use self::retry::Delayed;
-use super::in_flight::{IoRequest, io_of, request_of};
+use super::in_flight::{InFlight, IoRequest, request_of};
 use super::link::{Inbox, Link, News};
 use super::volume::{STALL_TOLD_AFTER, Stalled, Volume};
 use crate::command::{Completion, Io, Op};
@@ -297,24 +297,34 @@ impl PollGroup {
         }
     }
 
-    /// Hands an I/O back to its submitter.
-    #[inline(always)]
+    /// Hands an I/O back to its submitter, without a success.
     fn finish(
         &mut self,
         request: IoRequest,
         path: Option<ControllerId>,
         result: Result<(), IoError>,
     ) {
-        let (volume, submitted) = (request.user.volume, request.user.submitted);
-        let io = io_of(request);
+        self.complete(&request.user, request.buffer, path, result);
+    }
+
+    /// Hands an I/O back to its submitter.
+    #[inline(always)]
+    fn complete(
+        &mut self,
+        in_flight: &InFlight,
+        buffer: Vec<u8>,
+        path: Option<ControllerId>,
+        result: Result<(), IoError>,
+    ) {
+        let (volume, submitted) = (in_flight.volume, in_flight.submitted);
         // The volume may have been removed.
         if let Some(volume) = volume_mut(&mut self.volumes, volume) {
             debug_assert!(volume.outstanding > 0, "an I/O ended twice");
             volume.outstanding -= 1;
-            volume.record_latency(io.op, self.now - submitted);
+            volume.record_latency(in_flight.op, self.now - submitted);
         }
         self.completions.push_back(Completion {
-            io,
+            io: in_flight.io(buffer),
             result,
             volume,
             path,
@@ -479,9 +489,10 @@ impl PollGroup {
         if lost {
             inbox.sort_unstable_by_key(|completed| completed.request.user.sequence);
         }
-        for completed in inbox.drain(..) {
+        for completed in &mut inbox {
             self.on_completed(controller, completed);
         }
+        inbox.clear();
         self.inbox = inbox;
         if lost {
             self.tell_fenced(controller);

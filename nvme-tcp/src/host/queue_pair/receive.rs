@@ -117,8 +117,10 @@ impl<T> QueuePair<T> {
             PduType::C2H_DATA => {
                 let pdu: &C2hData = header(bytes);
                 let (cid, offset) = (pdu.cccid.get(), pdu.datao.get());
-                self.on_c2h_data(&frame, cid, offset)?;
+                let incoming = self.on_c2h_data(&frame, cid, offset)?;
+                self.rx.expect_payloads(frame.data_len);
                 self.rx.consume(frame.data_offset);
+                return self.on_data(incoming, sink);
             }
             PduType::R2T => {
                 let pdu: &R2t = header(bytes);
@@ -186,7 +188,12 @@ impl<T> QueuePair<T> {
     }
 
     #[inline]
-    fn on_c2h_data(&mut self, frame: &Frame, cid: u16, offset: u32) -> Result<(), QueueError> {
+    fn on_c2h_data(
+        &mut self,
+        frame: &Frame,
+        cid: u16,
+        offset: u32,
+    ) -> Result<Incoming, QueueError> {
         let offset = offset as usize;
         let Some((index, slot)) = self.table.find(cid) else {
             return Err(fault(
@@ -217,15 +224,14 @@ impl<T> QueuePair<T> {
                 "data out of order, or after LAST_PDU",
             ));
         }
-        self.receiving = Receiving::Data(Incoming {
+        Ok(Incoming {
             slot: index,
             start: offset,
             at: offset,
             end,
             digest: frame.ddgst,
             flags: frame.flags,
-        });
-        Ok(())
+        })
     }
 
     #[inline]
@@ -249,8 +255,7 @@ impl<T> QueuePair<T> {
             return Ok(false);
         }
         if incoming.digest {
-            self.receiving = Receiving::Digest(incoming);
-            return Ok(true);
+            return self.on_digest(incoming, sink);
         }
         self.end_of_data(incoming, sink)?;
         Ok(true)
@@ -262,6 +267,7 @@ impl<T> QueuePair<T> {
         sink: &mut impl FnMut(Completed<T>),
     ) -> Result<bool, QueueError> {
         let Some(&received) = self.rx.data().first_chunk::<4>() else {
+            self.receiving = Receiving::Digest(incoming);
             return Ok(false);
         };
         self.rx.consume(4);
