@@ -72,6 +72,7 @@ impl Recovery {
 
 /// What a further controller under a name in use is for (rule B1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Mode {
     /// A further path of the volumes.
     #[default]
@@ -94,6 +95,7 @@ pub struct Fencing {
 
 /// When writes in doubt are fenced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum FencingMode {
     /// Where the controller reports a CQT above 0 (Identify Controller bytes 387:386) or supports Cross-Controller Reset
     /// (CCRL, byte 1807), or a CQT is set.

@@ -85,6 +85,7 @@ pub struct DiscoveryRequest {
 
 /// What can be done to a controller that stays attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ControllerChange {
     /// Close all its queue pairs and connect again (rule B8.2).
     Reset,

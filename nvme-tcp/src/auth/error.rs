@@ -5,6 +5,7 @@ use crate::spec::authentication::Explanation;
 
 /// Why a host could not authenticate, or its controller could not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AuthError {
     /// The controller wants what this host was given no key for.
     #[error("the controller requires authentication, and no key was given (dhchap_key)")]

@@ -15,6 +15,7 @@ const GROUP_AND_OTHERS: u32 = 0xffff;
 
 /// Why a key of the kernel cannot be used. Says nothing of what is in it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KernelKeyError {
     /// There is none, or its time is over.
     #[error(

@@ -18,6 +18,7 @@ const GROUP_AND_OTHERS: u32 = 0o077;
 
 /// Why a file cannot be used as a key. Says nothing of what is in it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeyFileError {
     /// No name.
     #[error("the path of a key file is empty")]

@@ -32,6 +32,7 @@ struct Entry {
 
 /// Why a key is not to be had. Never shows any of it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeyringError {
     /// The name is taken.
     #[error("there is a key '{0}' already")]

@@ -28,6 +28,7 @@ pub struct TransformedSecret(Zeroizing<Vec<u8>>);
 
 /// Why a text is not a secret. Never shows any of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SecretError {
     /// Not of that form at all.
     #[error("a key has the form 'DHHC-1:HH:BASE64:', where HH is 00, 01, 02 or 03")]

@@ -20,6 +20,7 @@ pub struct Nqn(Arc<str>);
 
 /// Why a text is not an NQN. The message says what is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NqnError {
     /// Too long.
     #[error("NQN is longer than 223 bytes")]

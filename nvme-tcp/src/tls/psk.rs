@@ -59,6 +59,7 @@ pub struct TlsPsk {
 
 /// Why a text is not a key, or a key cannot be used. Never shows any of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PskError {
     /// Not of that form at all.
     #[error("a TLS key has the form 'NVMeTLSkey-1:HH:BASE64:', where HH is 00, 01 or 02")]
