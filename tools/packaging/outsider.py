@@ -38,9 +38,11 @@ path = "outsider.rs"
 [patch.crates-io]
 {patches}
 
-# As that of the workspace, so that what was built there is of use here.
+# As that of the workspace, so that what others have published is built once for both; ours is built fast.
 [profile.dev]
 opt-level = 1
+
+{profiles}
 """
 
 
@@ -53,7 +55,7 @@ def main():
     packages = {package["name"]: package for package in metadata["packages"]}
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        dependencies, patches = [], []
+        dependencies, patches, profiles = [], [], []
         for name in LIBRARIES:
             package = packages[name]
             version = package["version"]
@@ -66,9 +68,10 @@ def main():
                 sys.exit(f"outsider.py: {name} says no rust-version")
             dependencies.append(f'{name} = "{version}"')
             patches.append(f'{name} = {{ path = "{unpacked.name}" }}')
+            profiles.append(f"[profile.dev.package.{name}]\nopt-level = 0\n")
         (folder / "Cargo.toml").write_text(MANIFEST.format(
             rust_version=packages["pollux-multipath"]["rust_version"],
-            dependencies="\n".join(dependencies), patches="\n".join(patches)))
+            dependencies="\n".join(dependencies), patches="\n".join(patches), profiles="\n".join(profiles)))
         shutil.copy(HERE / "outsider.rs", folder)
         # The versions that the workspace has; cargo leaves out what is not needed.
         shutil.copy(ROOT / "Cargo.lock", folder)
