@@ -142,7 +142,7 @@ impl RxBuffer {
         Ok(n)
     }
 
-    /// One receive straight into `direct`, and behind it into this buffer, which must be empty: a payload
+    /// One receive straight into `direct`, and up to `behind` bytes into this buffer, which must be empty: a payload
     /// larger than what has arrived is not copied twice. Returns the bytes that went to each.
     ///
     /// # Errors
@@ -152,13 +152,14 @@ impl RxBuffer {
         &mut self,
         stream: &mut Stream,
         direct: &mut [u8],
+        behind: usize,
     ) -> io::Result<(usize, usize)> {
         debug_assert!(self.is_attached());
         debug_assert_eq!(self.start, self.end);
         (self.start, self.end) = (0, 0);
         let wanted = direct.len();
-        let room = self.room();
-        let behind = self.buffer.get_mut(..room).unwrap_or_default();
+        let behind = behind.min(self.room());
+        let behind = self.buffer.get_mut(..behind).unwrap_or_default();
         let n = stream.read_vectored(&mut [IoSliceMut::new(direct), IoSliceMut::new(behind)])?;
         if n == 0 {
             return Err(ErrorKind::UnexpectedEof.into());

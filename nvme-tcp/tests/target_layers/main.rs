@@ -11,6 +11,7 @@
 mod concatenation;
 mod delay;
 mod errors;
+mod fairness;
 mod management;
 mod rate_limits;
 mod resets;

@@ -74,7 +74,7 @@ impl<T> QueuePair<T> {
                     .slot(incoming.slot)
                     .destination(incoming.at, rest);
                 self.rx
-                    .fill_direct(&mut self.stream, direct)
+                    .fill_direct(&mut self.stream, direct, usize::MAX)
                     .map(|(direct, _)| incoming.at += direct)
             }
             _ => self.rx.fill(&mut self.stream).map(|_| ()),

@@ -76,13 +76,21 @@ impl End {
 pub(in crate::target) struct Outgoing {
     pub(in crate::target) tx: TxQueue,
     pub(in crate::target) framing: TxFraming,
+    /// No more is queued once so many bytes are.
+    pub(in crate::target) pending_max: usize,
 }
 
 impl Outgoing {
     /// Whether an answer without data, and a TermReq after it, can be queued.
     #[inline]
     pub(in crate::target) fn has_room(&self) -> bool {
-        self.tx.inline_space() >= ANSWER_ROOM && self.tx.segment_space() >= 4
+        self.tx.inline_space() >= ANSWER_ROOM && self.tx.segment_space() >= 4 && !self.is_enough()
+    }
+
+    /// Whether as much is queued as may be.
+    #[inline]
+    pub(in crate::target) fn is_enough(&self) -> bool {
+        self.tx.pending() >= self.pending_max
     }
 
     /// Whether `len` bytes of data and the end of the command can be queued.
@@ -182,6 +190,7 @@ impl Connection {
             out: Outgoing {
                 tx: TxQueue::detached(TX_INLINE, TX_SEGMENTS),
                 framing: TxFraming::default(),
+                pending_max: usize::MAX,
             },
             blocked: false,
             peer,

@@ -12,6 +12,7 @@ pub(in crate::target) mod message;
 pub(in crate::target) mod part;
 pub(in crate::target) mod queue;
 mod read;
+mod round;
 pub(in crate::target) mod shares;
 mod staging;
 

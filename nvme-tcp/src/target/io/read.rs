@@ -90,7 +90,8 @@ impl ReadCursor {
             } else {
                 (OVERHEAD + len, 2)
             };
-            if out.tx.inline_space() < inline || out.tx.segment_space() < segments {
+            let has_room = out.tx.inline_space() >= inline && out.tx.segment_space() >= segments;
+            if !has_room || out.is_enough() {
                 return Ok(false);
             }
             let end = match (last, respond) {

@@ -37,6 +37,30 @@ const ROUNDS_MAX: u32 = 8;
 /// one of small ones.
 const POLL_BYTES: usize = 256 * 1024;
 
+/// How much is done for a queue in one poll.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::target) struct Visit {
+    /// Commands that are taken, pieces of data and answers.
+    steps: u32,
+    /// Nothing more is received after so many bytes, and nothing more is made ready to be sent.
+    bytes: usize,
+}
+
+impl Visit {
+    /// For the queues of the only host that has some polled: as much as the buffers of its connection hold.
+    pub(in crate::target) const ALONE: Self = Self {
+        steps: u32::MAX,
+        bytes: usize::MAX,
+    };
+
+    /// For a host among several: about as long as an I/O takes, so that who has one command at a time hardly feels another that has
+    /// a thousand; and enough that the system's calls remain a small part of it.
+    pub(in crate::target) const AMONG_OTHERS: Self = Self {
+        steps: 32,
+        bytes: 64 * 1024,
+    };
+}
+
 /// From this length on, payload is received straight into its staging buffer.
 const DIRECT_MIN: usize = 4096;
 
@@ -70,6 +94,8 @@ pub(in crate::target) struct IoQueue {
     pub(in crate::target) incoming: Option<Incoming>,
     /// A large read in place.
     pub(in crate::target) reading: Option<ReadCursor>,
+    /// The last poll left work that was there already.
+    is_cut: bool,
     /// When a poll last found something to do.
     busy_at: Time,
     heat: Heat,
@@ -107,6 +133,7 @@ impl IoQueue {
             client: usize::MAX,
             incoming: None,
             reading: None,
+            is_cut: false,
             busy_at: Time::ZERO,
             heat: Heat::default(),
             token: 0,
@@ -147,19 +174,26 @@ impl IoQueue {
         }
     }
 
-    /// Receives, carries out and answers what has arrived.
+    /// Receives, carries out and answers what has arrived, as much as one visit takes.
     #[inline]
     pub(in crate::target) fn poll(
         &mut self,
+        visit: Visit,
         serving: &mut Serving<'_>,
         cx: &mut Context<'_>,
     ) -> Result<Progress, End> {
         let mut progress = Progress::Idle;
         let mut bytes = 0;
+        let mut steps = visit.steps;
+        self.conn.out.pending_max = visit.bytes;
         for _ in 0..ROUNDS_MAX {
-            let (received, more) = self.receive()?;
+            // What is there already comes first.
+            let (received, more) = match std::mem::take(&mut self.is_cut) {
+                true => (0, true),
+                false => self.receive(visit.bytes)?,
+            };
             bytes += received;
-            match self.process(serving, cx) {
+            match self.process(&mut steps, serving, cx) {
                 Ok(true) => progress = Progress::Busy,
                 Ok(false) => {}
                 Err(end) => {
@@ -172,10 +206,12 @@ impl IoQueue {
             if received > 0 {
                 progress = Progress::Busy;
             }
-            if !more || bytes >= POLL_BYTES {
+            self.is_cut = steps == 0 || self.conn.out.is_enough();
+            if self.is_cut || !more || bytes >= visit.bytes.min(POLL_BYTES) {
                 break;
             }
         }
+        self.conn.out.pending_max = usize::MAX;
         let progress = progress.or(self.conn.flush()?);
         if progress == Progress::Busy {
             self.busy_at = cx.now();
@@ -205,39 +241,48 @@ impl IoQueue {
         self.heat.cool(&mut self.conn.stream);
     }
 
-    /// One receive. Returns how many bytes came, and whether more may be there.
+    /// One receive, of up to `max` bytes if data of a command goes straight into its buffer, else of what there is room for.
+    /// Returns how many bytes came, and whether more may be there.
     #[inline]
-    fn receive(&mut self) -> Result<(usize, bool), End> {
+    fn receive(&mut self, max: usize) -> Result<(usize, bool), End> {
         if let Some(incoming) = &mut self.incoming
             && incoming.left >= DIRECT_MIN
             && self.conn.rx.data().is_empty()
             && let Some((_, buffer, receiving)) = self.table.receiving(incoming.slot)
         {
             let start = receiving.received;
-            let direct = &mut buffer[start..start + incoming.left];
-            let room = self.conn.rx.room();
-            let taken = self.conn.rx.fill_direct(&mut self.conn.stream, direct);
+            let wanted = incoming.left.min(max);
+            let direct = &mut buffer[start..start + wanted];
+            let room = self.conn.rx.room().min(max - wanted);
+            let stream = &mut self.conn.stream;
+            let taken = self.conn.rx.fill_direct(stream, direct, room);
             let (n, behind) = match taken {
                 Ok(n) => n,
                 Err(e) => return none_if_would_block(Err(e)).map(|_| (0, false)),
             };
             receiving.take(n, buffer, incoming);
             self.data_in += n as u64;
-            return Ok((n + behind, behind == room));
+            return Ok((n + behind, n + behind == wanted + room));
         }
         let room = self.conn.rx.room();
         let n = self.conn.fill()?;
         Ok((n, n > 0 && n == room))
     }
 
-    /// Works on what was received until more is needed or answers find no room. Returns whether anything
+    /// Works on what was received until more is needed, answers find no room, or `steps` are done. Returns whether anything
     /// was done.
-    fn process(&mut self, serving: &mut Serving<'_>, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn process(
+        &mut self,
+        steps: &mut u32,
+        serving: &mut Serving<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, End> {
         let mut busy = false;
         loop {
-            if !self.conn.out.has_room() {
+            if *steps == 0 || !self.conn.out.has_room() {
                 return Ok(busy);
             }
+            *steps -= 1;
             if !self.ended.is_empty() {
                 if !self.answer_next(serving.pool, &mut busy, cx.now()) {
                     return Ok(busy);
