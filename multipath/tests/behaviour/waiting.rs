@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::{World, addr, nqn, options};
+use crate::common::{BLOCK, World, addr, nqn, options};
 use pollux_multipath::{
     AttachOptions, ControllerChange, IoError, NoPath, Op, PathEventKind, Recovery,
 };
@@ -322,4 +322,26 @@ fn io_waits_for_room_in_the_queue() {
     w.expect_ended(&ids, Duration::from_secs(1));
     let ended: Vec<_> = w.hand.borrow().ended.iter().map(|e| e.id).collect();
     assert_eq!(ended, ids, "in order");
+}
+
+/// Volumes that share a queue pair take turns: one that always has more than it holds leaves room to the others.
+#[test]
+fn volumes_that_wait_for_room_take_turns() {
+    let mut w = World::new(340, 1, 1, 0);
+    w.add_namespace(2, 64);
+    w.attach(0);
+    let volumes: Vec<_> = w.status().iter().map(|status| status.volume).collect();
+    assert_eq!(volumes.len(), 2);
+    for (greedy, polite) in [(0, 1), (1, 0)] {
+        let submit = |w: &mut World, volume: usize, lba: u64| {
+            w.submit_to(0, Some(volumes[volume]), Op::Read, lba, vec![0; BLOCK])
+        };
+        let many: Vec<u64> = (0..1000).map(|n| submit(&mut w, greedy, n % 8)).collect();
+        let one = submit(&mut w, polite, 0);
+        w.expect_ended(&[one], Duration::from_secs(1));
+        let before = many.iter().filter(|&&id| w.ended(id).is_some()).count();
+        // A queue pair holds 127, and so many may have come back since.
+        assert!(before <= 300, "{before} of the other came first");
+        w.expect_ended(&many, Duration::from_secs(1));
+    }
 }

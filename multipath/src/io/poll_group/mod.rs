@@ -56,6 +56,10 @@ pub struct PollGroup {
     failback: bool,
     /// I/O may wait for a path or for room.
     waiting: bool,
+    /// Slots of volumes with I/O that waits, the next one first, while they are gone through; and the one after the last whose
+    /// turn it was.
+    turns: VecDeque<usize>,
+    next_turn: usize,
     /// No I/O's deadline passes before this time.
     expire_at: Time,
     /// What is in doubt of namespaces whose volumes are gone (rule B14).
@@ -84,6 +88,8 @@ impl PollGroup {
             retry_limit: Some(RETRY_LIMIT_DEFAULT),
             failback: true,
             waiting: false,
+            turns: VecDeque::new(),
+            next_turn: 0,
             expire_at: Time::MAX,
             left_behind: Vec::new(),
             fence_at: Time::MAX,
@@ -332,22 +338,26 @@ impl PollGroup {
         });
     }
 
-    /// Submits what waits, as far as there are paths and room; fails it once no hope is left (rule B7).
+    /// Submits what waits, as far as there are paths and room, of each volume one after the other: they may share a queue
+    /// pair, and one that wants more than it holds would leave nothing of it to the others. Fails it once no hope is left
+    /// (rule B7).
     fn resume_waiting(&mut self) {
         self.waiting = false;
-        for slot in 0..self.volumes.len() {
-            while let Some(Some(volume)) = self.volumes.get_mut(slot) {
-                let before = volume.waiting.len();
-                let Some(request) = volume.waiting.pop_front() else {
-                    break;
-                };
-                self.dispatch(request);
-                let volume = self.volumes[slot].as_ref();
-                if volume.is_none_or(|volume| volume.waiting.len() == before) {
-                    // The I/O found no path, and stands where it stood.
-                    break;
-                }
+        let mut turns = std::mem::take(&mut self.turns);
+        let waits = |slot: &usize| {
+            let volume = self.volumes.get(*slot).and_then(Option::as_ref);
+            volume.is_some_and(|volume| !volume.waiting.is_empty())
+        };
+        turns.extend((self.next_turn..self.volumes.len()).filter(waits));
+        turns.extend((0..self.next_turn).filter(waits));
+        while let Some(slot) = turns.pop_front() {
+            if self.resume_one(slot) {
+                self.next_turn = slot + 1;
+                turns.push_back(slot);
             }
+        }
+        self.turns = turns;
+        for slot in 0..self.volumes.len() {
             self.give_up_fenced(slot);
             self.tell_whether_stalled(slot);
         }
@@ -356,6 +366,20 @@ impl PollGroup {
             .iter()
             .flatten()
             .any(|volume| !volume.waiting.is_empty());
+    }
+
+    /// Submits the first I/O that waits of a volume. False: there is none, or it found no path and stands where it stood.
+    fn resume_one(&mut self, slot: usize) -> bool {
+        let Some(Some(volume)) = self.volumes.get_mut(slot) else {
+            return false;
+        };
+        let before = volume.waiting.len();
+        let Some(request) = volume.waiting.pop_front() else {
+            return false;
+        };
+        self.dispatch(request);
+        let volume = self.volumes.get(slot).and_then(Option::as_ref);
+        volume.is_some_and(|volume| volume.waiting.len() < before)
     }
 
     /// Tells control once when I/O has waited for a path for long, and when that has ended.
