@@ -365,10 +365,16 @@ fn what_a_reactor_never_took_comes_back_with_its_buffer() {
 #[test]
 fn a_reactor_that_panics_ends_what_is_under_way() {
     let world = World::parking();
-    let (queue, mut completions) = world.queue(2);
+    let (queue, mut completions) = world.queue(3);
     world.close_path();
     let pending = queue.start(world.volume, write(0, 1)).unwrap();
     queue.submit(world.volume, write(1, 2)).unwrap();
+    // The reactor looks at I/Os in order: with the answer to this one it has both.
+    let beyond = queue.start(world.volume, read(2048)).unwrap().wait();
+    assert_eq!(
+        beyond.result,
+        Err(IoError::Refused(SubmitError::OutOfRange))
+    );
     world.bomb.send(()).unwrap();
     let done = pending.wait();
     assert_eq!((done.result, done.io.user), (Err(IoError::Stopped), 0));
