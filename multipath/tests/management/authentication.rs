@@ -9,9 +9,7 @@ use std::sync::{Arc, mpsc};
 use pollux_nvme_tcp::auth::{DhGroup, Hash, KeyNames, KeyText, Keys, Policy, Secret};
 use pollux_nvme_tcp::spec::fabrics::{ConnectCommand, ConnectData};
 use pollux_nvme_tcp::spec::{HostNqn, Nqn, Status};
-use pollux_nvme_tcp::target::{
-    Backend, HostKeys, NamespaceConfig, SubsystemConfig, SubsystemStatus, TargetRequest,
-};
+use pollux_nvme_tcp::target::{HostKeys, SubsystemStatus, TargetRequest};
 use pollux_nvme_tcp::testing::{Initiator, Options, wait_for};
 use serde_json::{Value, json};
 use zerocopy::IntoBytes;
@@ -157,14 +155,7 @@ fn one_host_with_two_keys() {
     let files = Files::named("two");
     let mut w = World::new();
     require(&w, 1, None);
-    let other = Nqn::new("nqn.2014-08.org.example:disk2").unwrap();
-    let config = SubsystemConfig {
-        allow_any_host: false,
-        ..SubsystemConfig::new(other.clone())
-    };
-    w.target.handle.create_subsystem(config).unwrap();
-    let memory = NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512);
-    w.target.handle.add_namespace(&other, memory).unwrap();
+    let other = w.other_subsystem("nqn.2014-08.org.example:disk2");
     let call = |w: &World, request| w.target.handle.call(request).unwrap();
     let host = HostNqn::new(HOST).unwrap();
     let keys = Some(keys_of(2, Some(3)));

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 
 use pollux_nvme_tcp::auth::KeyText;
 use pollux_nvme_tcp::spec::{HostNqn, Nqn};
-use pollux_nvme_tcp::target::{
-    Backend, HostAccess, NamespaceConfig, SubsystemConfig, TargetRequest,
-};
+use pollux_nvme_tcp::target::{HostAccess, SubsystemConfig, TargetRequest};
 use pollux_nvme_tcp::tls::{ConfiguredPsk, HostPsk};
 use serde_json::{Value, json};
 
@@ -201,14 +199,7 @@ fn one_host_with_two_keys() {
     let files = Files::named("two");
     let mut w = World::new();
     secure(&mut w, HOST, &psk(1, 32));
-    let other = Nqn::new(OTHER_SUBSYSTEM).unwrap();
-    let config = SubsystemConfig {
-        allow_any_host: false,
-        ..SubsystemConfig::new(other.clone())
-    };
-    w.target.handle.create_subsystem(config).unwrap();
-    let memory = NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512);
-    w.target.handle.add_namespace(&other, memory).unwrap();
+    w.other_subsystem(OTHER_SUBSYSTEM);
     secure_at(&mut w, OTHER_SUBSYSTEM, HOST, &psk(2, 48));
     files.add(&mut w, "first", &psk(1, 32));
     files.add(&mut w, "second", &psk(2, 48));

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pollux_multipath::{Application, Host, PollGroup, rpc};
+use pollux_nvme_tcp::spec::Nqn;
 use pollux_nvme_tcp::spec::log::AnaState;
-use pollux_nvme_tcp::target::{self, Backend};
+use pollux_nvme_tcp::target::{self, Backend, NamespaceConfig, SubsystemConfig};
 use pollux_nvme_tcp::testing::{ManagementClient, TestTarget, manage};
 pub use pollux_nvme_tcp::testing::{NQN, nqn};
 use pollux_reactor::rpc::{Config, Methods};
@@ -57,6 +58,19 @@ impl World {
             target,
             socket,
         }
+    }
+
+    /// Makes another subsystem of the target, of one namespace, for hosts that are listed alone.
+    pub fn other_subsystem(&self, subnqn: &str) -> Nqn {
+        let subnqn = Nqn::new(subnqn).unwrap();
+        let config = SubsystemConfig {
+            allow_any_host: false,
+            ..SubsystemConfig::new(subnqn.clone())
+        };
+        self.target.handle.create_subsystem(config).unwrap();
+        let memory = NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512);
+        self.target.handle.add_namespace(&subnqn, memory).unwrap();
+        subnqn
     }
 
     pub fn call(&mut self, method: &str, params: Value) -> Value {
