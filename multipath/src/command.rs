@@ -8,6 +8,7 @@ use crate::ids::{ControllerId, VolumeId};
 
 /// What an I/O does (NVM Command Set 1.1, 3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Op {
     /// Read blocks into the buffer.
     Read,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 /// Multipath policy of a volume (rule B5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Policy {
     /// One path at a time: the preferred one, else the first of the best class.
     #[default]

@@ -50,16 +50,7 @@ impl Asker {
                 cx.request_stop();
                 return;
             }
-            ControllerEvent::AnaNotice
-            | ControllerEvent::Ana
-            | ControllerEvent::Namespaces
-            | ControllerEvent::DiscoveryLog
-            | ControllerEvent::Authenticated
-            | ControllerEvent::Overdue(_)
-            | ControllerEvent::CrossControllerResetLog
-            | ControllerEvent::AbortFailed(_) => {
-                return;
-            }
+            _ => return,
         };
         let asked = next.is_some_and(|request| controller.submit(request).is_ok());
         if !asked {

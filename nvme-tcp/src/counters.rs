@@ -65,6 +65,7 @@ impl OpCounters {
 
 /// Which counters to begin anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CounterReset {
     /// All of them.
     All,

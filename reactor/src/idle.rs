@@ -8,6 +8,7 @@ use crate::time::Time;
 
 /// How a reactor rests after an idle turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Idle {
     /// Turn again at once: the shortest latency, and a core that is always busy.
     Spin,

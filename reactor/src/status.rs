@@ -6,6 +6,7 @@ use crate::counters::Counters;
 
 /// One reactor at the moment of the question.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ReactorStatus {
     /// Which one, as counted by `add_reactor`.
     pub reactor: usize,
@@ -21,6 +22,7 @@ pub struct ReactorStatus {
 
 /// The thread of a reactor.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ThreadStatus {
     /// Its number in the system.
     pub id: u64,
@@ -34,6 +36,7 @@ pub struct ThreadStatus {
 
 /// One service of a reactor. Each turn visits every service once.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServiceStatus {
     /// Its type, without the modules.
     pub name: String,

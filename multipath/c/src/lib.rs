@@ -3,6 +3,20 @@
 //!
 //! Nothing here panics across the border, and no handle is a pointer: what a program hands in by mistake is told apart from
 //! what it has been given. The one thing that has to be believed is that buffers are as long as they are said to be.
+//!
+//! # Features
+//!
+//! Both are off unless asked for, as in `cargo build --release -p pollux-c --features auth`, and the header is the same with
+//! and without them. No function takes keys yet, so what they bring is only reached by a Rust program that has this crate and
+//! `pollux-multipath`.
+//!
+//! * `auth`: in-band authentication (DH-HMAC-CHAP).
+//! * `tls`: TLS 1.3 with pre-shared keys; implies `auth`, and wants a C compiler.
+//!
+//! # Pages
+//!
+//! `include/pollux.h` says of every function what it does and how it fails. The pages of a Rust program are those of
+//! `pollux-multipath`; this crate has none, since the program `pollux` has its name there.
 #![expect(non_camel_case_types, reason = "named as C names them")]
 #![deny(missing_docs)]
 

@@ -191,13 +191,7 @@ impl DiscoveryService {
             ControllerEvent::DiscoveryLog => self.read(request, now),
             ControllerEvent::Admin(completed) => self.on_answer(&completed, request, now),
             ControllerEvent::Ended(error) => self.lost(error.to_string(), request, now),
-            ControllerEvent::AnaNotice
-            | ControllerEvent::Ana
-            | ControllerEvent::Namespaces
-            | ControllerEvent::Authenticated
-            | ControllerEvent::Overdue(_)
-            | ControllerEvent::CrossControllerResetLog
-            | ControllerEvent::AbortFailed(_) => false,
+            _ => false,
         }
     }
 

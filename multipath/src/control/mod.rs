@@ -168,7 +168,8 @@ impl Control {
                 member.lose(ControllerError::Refused { step, status }, shared);
             }
             ControllerEvent::Authenticated => member.queue_authenticated(0, shared),
-            ControllerEvent::Ready | ControllerEvent::DiscoveryLog => {}
+            // Ready is dealt with, and discovery has controllers of its own.
+            _ => {}
         });
     }
 

@@ -372,7 +372,8 @@ impl Link {
                 TimeoutAction::Abort if !command.again => {
                     overdue.to_abort.extend(command.command_id);
                 }
-                TimeoutAction::Abort | TimeoutAction::Reset => {
+                // Reset, and what an Abort was of no avail for.
+                _ => {
                     overdue.give_up = Some(QueueError::CommandTimeout);
                 }
             }

@@ -11,6 +11,7 @@ use crate::spec::authentication::DhGroupId;
 
 /// A group that DH-HMAC-CHAP knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum DhGroup {
     /// No Diffie-Hellman: a plain challenge and response.
     Null,

@@ -8,6 +8,7 @@ use crate::spec::authentication::HashId;
 
 /// A hash function that DH-HMAC-CHAP knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Hash {
     /// SHA-256: 32 bytes.
     Sha256,

@@ -60,6 +60,7 @@ impl Default for Policy {
 
 /// What was agreed on by a transaction that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Agreed {
     /// The hash function.
     pub hash: Hash,

@@ -6,6 +6,7 @@ use crate::spec::log::{AnaGroupDescriptor, AnaLogHeader, AnaState};
 
 /// One ANA group as the log describes it (NVMe Base 2.1, 5.1.12.1.13).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AnaGroup {
     /// ANA group identifier, not 0.
     pub id: u32,
@@ -19,6 +20,7 @@ pub struct AnaGroup {
 
 /// A whole ANA log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct AnaLog {
     /// Change count of the log.
     pub change_count: u64,

@@ -28,6 +28,7 @@ pub struct InjectedFault {
 
 /// A change of what is injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FaultChange {
     /// Inject this fault as well, on the connections that there are now.
     Add(InjectedFault),

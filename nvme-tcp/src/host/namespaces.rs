@@ -6,6 +6,7 @@ use crate::spec::identify::{IdentifyNamespace, descriptor_type, namespace_id_des
 
 /// What identifies a namespace across controllers (NVMe Base 2.1, 4.7.1); `None` where it reports none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct NamespaceIds {
     /// IEEE extended unique identifier.
     pub eui64: Option<[u8; 8]>,
@@ -35,6 +36,7 @@ impl NamespaceIds {
 
 /// One namespace as one controller describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Namespace {
     /// Namespace identifier.
     pub nsid: u32,

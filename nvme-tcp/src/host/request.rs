@@ -134,7 +134,7 @@ impl Command {
     }
 }
 
-/// How a command ended.
+/// How a command ended: there is no third way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The controller completed it.
@@ -158,6 +158,7 @@ impl Outcome {
 
 /// Why a command ended without a completion that can be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lost {
     /// The connection ended. Only a request of which nothing was handed to the connection is sure not to have
     /// been executed, nor to be executed later.

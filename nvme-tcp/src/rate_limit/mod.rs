@@ -36,6 +36,7 @@ const MEGABYTES_MAX: u64 = 1 << 24;
 
 /// What is limited, in the order of SPDK's parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Resource {
     /// Reads and writes.
     Ios,

@@ -31,6 +31,7 @@ pub struct ConfiguredPsk {
 
 /// The cipher suites of NVMe/TCP, which follow from the length of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum CipherSuite {
     /// TLS_AES_128_GCM_SHA256: keys of 32 bytes.
     Aes128GcmSha256,
@@ -40,6 +41,7 @@ pub enum CipherSuite {
 
 /// Versions of PSK identities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum IdentityVersion {
     /// `NVMe0R0h HOSTNQN SUBNQN`.
     V0,

@@ -26,6 +26,7 @@ pub struct HostTls {
 
 /// The key of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HostKey {
     /// One that it was given.
     Configured(ConfiguredPsk),

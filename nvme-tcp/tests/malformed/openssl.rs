@@ -166,6 +166,7 @@ fn session_of(key: &TlsPsk) -> String {
     let suite = match key.suite {
         CipherSuite::Aes128GcmSha256 => 1,
         CipherSuite::Aes256GcmSha384 => 2,
+        other => panic!("no number is known of {other:?}"),
     };
     let length = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap();
     let mut fields = vec![2, 1, 1, 2, 2, 3, 4, 4, 2, 0x13, suite, 4, 0];

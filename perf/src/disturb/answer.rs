@@ -120,6 +120,7 @@ fn check_group(paths: &[PathView], policy: Policy) -> Result<(), String> {
         let wanted = match policy {
             Policy::ActivePassive => first == Some(index),
             Policy::ActiveActive(_) => in_best_class(path),
+            _ => return Err(format!("which paths are current is not known of {policy}")),
         };
         if path.current != wanted {
             let (is, should) = match path.current {

@@ -53,10 +53,12 @@ mod tests {
 
     #[test]
     fn what_is_not_in_the_file_is_said() {
-        let captured = |left_out, error| Captured {
-            packets: 7,
-            left_out,
-            error,
+        let captured = |left_out, error| {
+            let mut captured = Captured::default();
+            captured.packets = 7;
+            captured.left_out = left_out;
+            captured.error = error;
+            captured
         };
         assert_eq!(said(&captured(0, None)), "--pcap: 7 packets");
         let slow = said(&captured(2, None));

@@ -387,14 +387,15 @@ mod tests {
     #[test]
     fn how_busy_a_reactor_was_is_told_where_it_is_known() {
         let begun = now();
-        let at = |seconds, turns, busy_ns| Surroundings {
-            reactors: vec![Counters {
-                turns,
-                busy_ns,
-                ..Counters::default()
-            }],
-            at: Some(begun + Duration::from_secs(seconds)),
-            pressure: Pressure::default(),
+        let at = |seconds, turns, busy_ns| {
+            let mut counters = Counters::default();
+            counters.turns = turns;
+            counters.busy_ns = busy_ns;
+            Surroundings {
+                reactors: vec![counters],
+                at: Some(begun + Duration::from_secs(seconds)),
+                pressure: Pressure::default(),
+            }
         };
         let (before, after) = (at(1, 1_000, 7), at(3, 100_000, 500_000_007));
         assert_eq!(after.busy_since(&before), [0.25]);

@@ -57,6 +57,7 @@ pub struct Capture {
 
 /// What came of a [`Capture`].
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Captured {
     /// Packets in the file.
     pub packets: u64,

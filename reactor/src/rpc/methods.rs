@@ -16,6 +16,7 @@ use crate::mailbox::Sender;
 
 /// When a method may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Phase {
     /// Before `framework_start_init` only.
     Startup,
@@ -27,6 +28,7 @@ pub enum Phase {
 
 /// How a method has gone so far.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Answer {
     /// It is done; this is its result.
     Now(Value),

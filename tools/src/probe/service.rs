@@ -108,14 +108,7 @@ impl ProbeService {
                 cx.request_stop();
             }
             // Changes while we look: what is asked later sees them.
-            ControllerEvent::AnaNotice
-            | ControllerEvent::Ana
-            | ControllerEvent::Namespaces
-            | ControllerEvent::DiscoveryLog
-            | ControllerEvent::Overdue(_)
-            | ControllerEvent::CrossControllerResetLog
-            | ControllerEvent::Authenticated
-            | ControllerEvent::AbortFailed(_) => {}
+            _ => {}
         }
     }
 

@@ -63,6 +63,7 @@ impl Flying {
             Op::WriteZeroes => nvm::WRITE_ZEROES,
             Op::Deallocate => nvm::DATASET_MANAGEMENT,
             Op::Read | Op::Flush | Op::Compare => return None,
+            other => unreachable!("{other:?} is not drawn"),
         };
         Some(Change::new(opcode, self.nsid, self.lba, self.blocks.into()))
     }
@@ -206,6 +207,7 @@ impl Load {
                 let end = book.oracle.next();
                 book.oracle.failed(&flying.write(writer), how, end);
             }
+            (other, _) => unreachable!("{other:?} is not drawn"),
         }
     }
 
@@ -278,6 +280,7 @@ impl Load {
                 let write = flying.write(self.writer);
                 book.oracle.write(&write, flying.start);
             }
+            other => unreachable!("{other:?} is not drawn"),
         }
         let (writer, tag) = (self.writer, flying.tag);
         book.tell(|| {

@@ -21,6 +21,7 @@ const EXPIRE_PERIOD: Duration = Duration::from_millis(1);
 
 /// What [`PollGroup::abort`] could do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Aborting {
     /// No controller had the I/O; it has ended with Command Abort Requested.
     Ended,

@@ -90,9 +90,7 @@ impl PollGroup {
             Outcome::Completed { status, .. } => Some(status),
             Outcome::Lost(Lost::Connection { .. }) => None,
             // What a target would say of data that it received so.
-            Outcome::Lost(Lost::DataDigest | Lost::ShortData) => {
-                Some(Status::TRANSIENT_TRANSPORT_ERROR)
-            }
+            Outcome::Lost(_) => Some(Status::TRANSIENT_TRANSPORT_ERROR),
         };
         if let Some(status) = counted {
             volume.count_error(status);
@@ -122,7 +120,7 @@ impl PollGroup {
         let (what, error) = match outcome {
             Outcome::Completed { status, .. } => (disposition(status), IoError::Status(status)),
             Outcome::Lost(Lost::Connection { .. }) => (Disposition::OtherPath, IoError::Data),
-            Outcome::Lost(Lost::DataDigest | Lost::ShortData) => {
+            Outcome::Lost(_) => {
                 // A path error as well; but where every path spoils the data, that is not tried for ever.
                 if request.user.unwanted == Unwanted::No && self.avoid(&mut request, controller) {
                     return self.retry(request);

@@ -6,6 +6,7 @@ use crate::spec::status::Status;
 
 /// Where bringing a controller up or ending it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stage {
     /// The admin queue pair is connecting, or the first round of steps is under way.
     Starting,
@@ -61,6 +62,7 @@ pub enum ControllerError {
 
 /// What a controller tells its owner.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ControllerEvent<U = ()> {
     /// The controller is usable.
     Ready,

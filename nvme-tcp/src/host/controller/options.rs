@@ -29,6 +29,7 @@ pub struct CommandTimeout {
 
 /// What to do about a command that is not answered in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum TimeoutAction {
     /// Nothing but to tell.
     #[default]

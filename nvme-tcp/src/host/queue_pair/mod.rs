@@ -56,6 +56,7 @@ pub struct Rejected<T = ()> {
 
 /// Why a request was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RejectedReason {
     /// As many commands are outstanding as the queue holds: try again after a completion.
     QueueFull,

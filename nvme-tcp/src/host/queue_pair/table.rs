@@ -149,6 +149,7 @@ impl<T> Slot<T> {
 
 /// A command that was not answered in time.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Overdue<'a, T> {
     /// The submitter's, of the request.
     pub user: &'a T,

@@ -192,6 +192,7 @@ pub trait DiskChannel: fmt::Debug + Send {
 
 /// What a channel may use during one call.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct DiskContext<'a> {
     /// The time.
     pub now: Time,
