@@ -191,14 +191,11 @@ fn show(what: &str, mut delays: Vec<Duration>) {
 fn main() -> Result<(), Failure> {
     let rounds = std::env::args().nth(1).map_or(Ok(100), |n| n.parse())?;
     let auto = Fencing::default();
-    let off = Fencing {
-        mode: FencingMode::Off,
-        ..auto
-    };
-    let by_time = Fencing {
-        mode: FencingMode::Always,
-        cqt: Some(Duration::from_millis(CQT_MS.into())),
-    };
+    let mut off = auto;
+    off.mode = FencingMode::Off;
+    let mut by_time = auto;
+    by_time.mode = FencingMode::Always;
+    by_time.cqt = Some(Duration::from_millis(CQT_MS.into()));
     let rows: [(&str, Fencing, u32, bool, usize); 3] = [
         ("off", off, 10_000, true, rounds),
         (

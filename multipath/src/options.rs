@@ -13,6 +13,7 @@ use crate::policy::Policy;
 
 /// How a lost controller is dealt with (rule B8.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Recovery {
     /// Time between tries to reconnect; the first try is at once.
     pub reconnect_delay: Duration,
@@ -85,6 +86,7 @@ pub enum Mode {
 
 /// Whether writes that a lost controller may still execute wait until it no longer can (rule B14).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Fencing {
     /// When they do.
     pub mode: FencingMode,
@@ -208,6 +210,7 @@ impl Fencing {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct AttachOptions {
     /// What to do if the name is in use.
     pub mode: Mode,

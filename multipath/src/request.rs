@@ -24,6 +24,7 @@ pub type Reply<T> = Box<dyn FnOnce(Result<T, HostError>) + Send>;
 /// Connects a controller under a name. The first one creates the volumes, `<name>n<nsid>`; each further
 /// one adds a path to them (rule B1).
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct AttachRequest {
     /// Name of the group of controllers.
     pub name: String,

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use pollux_multipath::{Application, AttachOptions, AttachRequest, Host, PollGroup, TransportId};
+use pollux_multipath::{Application, AttachRequest, Host, PollGroup, TransportId};
 use pollux_nvme_tcp::target::{self, Backend};
 use pollux_nvme_tcp::testing::{TestTarget, nqn};
 use pollux_reactor::{Context, Group, Idle, Progress};
@@ -41,21 +41,9 @@ fn descriptors_are_closed() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().map(|addr| (silent, addr)).unwrap();
     let attach = |addr: SocketAddr, timeout| {
-        let options = AttachOptions {
-            connect_timeout: Duration::from_millis(timeout),
-            ..AttachOptions::default()
-        };
-        host.attach(AttachRequest {
-            options,
-            ..AttachRequest::new(
-                "Nvme0",
-                TransportId {
-                    addr,
-                    subnqn: nqn(),
-                    hostnqn: None,
-                },
-            )
-        })
+        let mut request = AttachRequest::new("Nvme0", TransportId::new(addr, nqn()));
+        request.options.connect_timeout = Duration::from_millis(timeout);
+        host.attach(request)
     };
     let before = descriptors();
     for _ in 0..5 {

@@ -77,10 +77,8 @@ impl World {
     fn attach(&self) {
         let transport = TransportId::new(self.target.addr, nqn());
         let mut request = AttachRequest::new("disk0", transport);
-        request.options.recovery = Recovery {
-            reconnect_delay: Duration::from_millis(10),
-            ..Recovery::default()
-        };
+        request.options.recovery = Recovery::default();
+        request.options.recovery.reconnect_delay = Duration::from_millis(10);
         self.host.attach(request).unwrap();
     }
 

@@ -162,10 +162,8 @@ fn io_goes_on_whatever_happens_to_one_of_two_paths() {
             hostnqn: None,
         };
         let mut request = AttachRequest::new("Nvme0", transport);
-        request.options.recovery = Recovery {
-            reconnect_delay: Duration::from_millis(20),
-            ..Recovery::default()
-        };
+        request.options.recovery = Recovery::default();
+        request.options.recovery.reconnect_delay = Duration::from_millis(20);
         host.attach(request).unwrap();
     };
     attach(one);

@@ -227,10 +227,8 @@ const HOST: &str = "nqn.2014-08.org.example:host";
 fn secure(target: &TestTarget, psk: &ConfiguredPsk) -> SocketAddr {
     let host = HostNqn::new(HOST).unwrap();
     let psk = HostPsk::new("key", psk, &host, &nqn()).unwrap();
-    let access = HostAccess {
-        psk: Some(psk),
-        ..HostAccess::default()
-    };
+    let mut access = HostAccess::default();
+    access.psk = Some(psk);
     let call = |request| target.handle.call(request).unwrap();
     call(TargetRequest::allow_any_host(nqn(), false));
     call(TargetRequest::add_host_with(nqn(), host, access));

@@ -95,12 +95,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut connect = ConnectOptions::admin(addr.parse()?, nqn.parse()?, HostIdentity::random());
     connect.keep_alive_ms = 5000;
-    let options = ControllerOptions {
-        connect,
-        io_queues: 0,
-        io_queue_size: 2,
-        command_timeout: None,
-    };
+    let mut options = ControllerOptions::new(connect);
+    options.io_queue_size = 2;
     let mut group = Group::new();
     let reactor = group.add_reactor(None, Idle::Yield);
     let (_sender, receiver) = mailbox(1);

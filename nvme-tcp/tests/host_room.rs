@@ -50,12 +50,9 @@ impl Service for Host {
 
     fn on_start(&mut self, cx: &mut Context<'_>) {
         let identity = HostIdentity::random();
-        let options = ControllerOptions {
-            connect: ConnectOptions::admin(self.addr, nqn(), identity),
-            io_queues: 1,
-            io_queue_size: 128,
-            command_timeout: None,
-        };
+        let mut options = ControllerOptions::new(ConnectOptions::admin(self.addr, nqn(), identity));
+        options.io_queues = 1;
+        options.io_queue_size = 128;
         let now = cx.now();
         self.admin = Some(Controller::connect(cx.net(), now, options).unwrap());
         cx.set_timer(now + MILLI, 0);

@@ -235,11 +235,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
     );
     // Under callgrind everything takes fifty times as long; nothing is to happen because of that.
-    request.options = AttachOptions {
-        keep_alive_ms: 600_000,
-        silence_timeout: None,
-        ..AttachOptions::default()
-    };
+    request.options = AttachOptions::default();
+    request.options.keep_alive_ms = 600_000;
+    request.options.silence_timeout = None;
     host.attach(request)?;
     let (sender, done) = channel();
     host.tell(0, sender).map_err(|_| "the host has stopped")?;

@@ -100,10 +100,8 @@ impl Embedded {
             .call(TargetRequest::set_ktls(ktls))
             .context("setting kTLS")?;
         let secure = matches!(&host, Some((_, access)) if access.psk.is_some());
-        let config = SubsystemConfig {
-            allow_any_host: host.is_none(),
-            ..SubsystemConfig::new(nqn.clone())
-        };
+        let mut config = SubsystemConfig::new(nqn.clone());
+        config.allow_any_host = host.is_none();
         handle
             .create_subsystem(config)
             .context("creating the embedded subsystem")?;

@@ -93,9 +93,11 @@ impl AllowArgs {
         let mut keyring = Keyring::default();
         let keys = self.keys(&mut keyring)?;
         let psks = self.psks(&mut keyring, subsystem)?;
-        let access = |psk| HostAccess {
-            keys: keys.clone(),
-            psk,
+        let access = |psk| {
+            let mut access = HostAccess::default();
+            access.keys = keys.clone();
+            access.psk = psk;
+            access
         };
         let hosts = self.allow_host.iter().cloned();
         Ok(Access {

@@ -172,10 +172,8 @@ fn kill_under_load(namespace: &str) -> Seen {
                 hostnqn: None,
             },
         );
-        request.options.recovery = Recovery {
-            reconnect_delay: Duration::from_millis(20),
-            ..Recovery::default()
-        };
+        request.options.recovery = Recovery::default();
+        request.options.recovery.reconnect_delay = Duration::from_millis(20);
         // A killed target tells nobody that it has ended: its writes wait for twice as long, and CQT.
         request.options.keep_alive_ms = 1000;
         host.attach(request).unwrap();

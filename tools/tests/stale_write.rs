@@ -209,11 +209,10 @@ impl Paths {
             };
             let mut request = AttachRequest::new("disk", transport);
             request.options.keep_alive_ms = kato_ms;
-            request.options.fencing = Fencing { mode, cqt: None };
-            request.options.recovery = Recovery {
-                reconnect_delay: Duration::from_millis(50),
-                ..Recovery::default()
-            };
+            request.options.fencing = Fencing::default();
+            request.options.fencing.mode = mode;
+            request.options.recovery = Recovery::default();
+            request.options.recovery.reconnect_delay = Duration::from_millis(50);
             host.attach(request).unwrap();
         }
         Self(host, running)

@@ -138,21 +138,13 @@ impl DiscoveryService {
         if let Some(auth) = &mut auth {
             auth.concatenate = false;
         }
-        let connect = ConnectOptions {
-            keep_alive_ms: options.keep_alive_ms,
-            timeout: options.connect_timeout,
-            digests: options.digests,
-            local: options.local,
-            auth,
-            ..ConnectOptions::admin(self.addr, Nqn::discovery(), host)
-        };
-        let options = ControllerOptions {
-            io_queue_size: connect.queue_size,
-            command_timeout: None,
-            connect,
-            io_queues: 0,
-        };
-        match Controller::connect(cx.net(), now, options) {
+        let mut connect = ConnectOptions::admin(self.addr, Nqn::discovery(), host);
+        connect.keep_alive_ms = options.keep_alive_ms;
+        connect.timeout = options.connect_timeout;
+        connect.digests = options.digests;
+        connect.local = options.local;
+        connect.auth = auth;
+        match Controller::connect(cx.net(), now, ControllerOptions::new(connect)) {
             Ok(controller) => {
                 self.at = now + request.options.connect_timeout;
                 self.controller = Some(controller);

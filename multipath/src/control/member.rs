@@ -93,31 +93,28 @@ impl Member {
         if let Some(nqn) = &transport.hostnqn {
             host.nqn = nqn.clone();
         }
-        let connect = ConnectOptions {
-            keep_alive_ms: options.keep_alive_ms,
-            digests: options.digests,
-            require_digests: options.require_digests,
-            disable_sq_flow_control: !options.sq_flow_control,
-            timeout: options.connect_timeout,
-            tcp_timeout: options.tcp_connect_timeout,
-            local: options.local,
-            auth: options.auth.clone(),
-            tls: options.tls.clone(),
-            ktls: options.ktls,
-            ..ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host)
-        };
+        let mut connect = ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host);
+        connect.keep_alive_ms = options.keep_alive_ms;
+        connect.digests = options.digests;
+        connect.require_digests = options.require_digests;
+        connect.disable_sq_flow_control = !options.sq_flow_control;
+        connect.timeout = options.connect_timeout;
+        connect.tcp_timeout = options.tcp_connect_timeout;
+        connect.local = options.local;
+        connect.auth = options.auth.clone();
+        connect.tls = options.tls.clone();
+        connect.ktls = options.ktls;
+        let mut controller_options = ControllerOptions::new(connect);
+        controller_options.io_queues = io_queues;
+        controller_options.io_queue_size = options.queue_size;
+        controller_options.command_timeout = options.admin_timeout;
         Member {
             id,
             group: name,
             transport: transport.into(),
             alternates: VecDeque::new(),
             addresses_tried: 0,
-            controller_options: ControllerOptions {
-                connect,
-                io_queues,
-                io_queue_size: options.queue_size,
-                command_timeout: options.admin_timeout,
-            },
+            controller_options,
             options,
             lifecycle: Lifecycle::Connecting,
             controller: None,

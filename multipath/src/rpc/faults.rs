@@ -37,12 +37,8 @@ fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
         return Err(call.params.invalid("timeout_in_us", text));
     }
     call.params.finish()?;
-    let fault = InjectedFault {
-        opcode,
-        count,
-        status: Status::new(sct, sc),
-        held_for: held.then(|| Duration::from_micros(after_us)),
-    };
+    let mut fault = InjectedFault::new(opcode, count, Status::new(sct, sc));
+    fault.held_for = held.then(|| Duration::from_micros(after_us));
     change(state, call, name, admin, FaultChange::Add(fault))
 }
 

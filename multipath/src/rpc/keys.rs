@@ -32,12 +32,10 @@ fn set(state: &mut State, call: &mut Call<State>) -> MethodResult {
 /// With what to authenticate.
 #[cfg(feature = "auth")]
 pub(super) fn auth(state: &State, names: &KeyNames) -> Result<HostAuth, RpcError> {
-    Ok(HostAuth {
-        keys: state.keyring.keys(names)?,
-        policy: state.options.auth.policy(),
-        threads: true,
-        concatenate: false,
-    })
+    Ok(HostAuth::new(
+        state.keyring.keys(names)?,
+        state.options.auth.policy(),
+    ))
 }
 
 /// With what to authenticate at an attach: `secure_concatenation` wants a key of it, and no other key for TLS.

@@ -197,10 +197,11 @@ pub fn find_disk(host: Host<QueueMessage>) -> FindDisk {
             let volume = answer
                 .ok()
                 .and_then(|list| list.into_iter().find(|volume| volume.name == name));
-            found(volume.map(|volume| ForeignDisk {
-                block_size: volume.block_size,
-                uuid: volume.ids.uuid.or(volume.ids.nguid).map(Uuid::from_bytes),
-                disk: DiskRef::new(VolumeDisk::new(&host, volume.info())),
+            found(volume.map(|volume| {
+                let served = DiskRef::new(VolumeDisk::new(&host, volume.info()));
+                let mut disk = ForeignDisk::new(served, volume.block_size);
+                disk.uuid = volume.ids.uuid.or(volume.ids.nguid).map(Uuid::from_bytes);
+                disk
             }));
         });
         // One that has stopped drops it, and with it the call that waits.

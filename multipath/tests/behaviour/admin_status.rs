@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use pollux_multipath::{AttachOptions, Op};
+use pollux_multipath::Op;
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
@@ -204,10 +204,8 @@ fn event_requests_that_end_are_sent_again() {
 /// know the command is not asked again, and its end is noticed all the same.
 #[test]
 fn keep_alive_that_is_not_carried_out_loses_no_controller() {
-    let with_kato = AttachOptions {
-        keep_alive_ms: 4000,
-        ..options()
-    };
+    let mut with_kato = options();
+    with_kato.keep_alive_ms = 4000;
     let mut w = World::tapped(1550, 1, 1, 0);
     w.on_command(|seen| match seen.is_keep_alive() {
         true => Verdict::Answer(Status::INTERNAL_ERROR),
@@ -244,10 +242,8 @@ fn a_controller_without_keep_alive_is_watched_by_its_status() {
             data[320..322].fill(0);
         }
     });
-    let with_kato = AttachOptions {
-        keep_alive_ms: 4000,
-        ..options()
-    };
+    let mut with_kato = options();
+    with_kato.keep_alive_ms = 4000;
     w.attach_with(0, with_kato).unwrap();
     let reads = w.tap.borrow().count(Seen::is_csts);
     w.sim.run_for(Duration::from_secs(21));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pollux_multipath::{
-    AttachOptions, AttachRequest, HostError, Mode, Policy, Recovery, Selector, TransportId,
+    AttachOptions, AttachRequest, HostError, Mode, Policy, Selector, TransportId,
 };
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::nqn::Nqn;
@@ -16,10 +16,9 @@ const T: bool = true;
 const F: bool = false;
 
 fn under(name: &str, path: u16) -> AttachRequest {
-    AttachRequest {
-        options: options(),
-        ..AttachRequest::new(name, transport(path))
-    }
+    let mut request = AttachRequest::new(name, transport(path));
+    request.options = options();
+    request
 }
 
 /// B1.1: each name has volumes of its own, one per active namespace, named after it; a further attach under a
@@ -83,10 +82,8 @@ fn what_does_not_fit_the_name_is_refused_and_changes_nothing() {
         hostnqn,
     };
     let with = |transport: TransportId, change: &dyn Fn(&mut AttachOptions)| {
-        let mut request = AttachRequest {
-            options: options(),
-            ..AttachRequest::new("Nvme0", transport)
-        };
+        let mut request = AttachRequest::new("Nvme0", transport);
+        request.options = options();
         change(&mut request.options);
         request
     };
@@ -133,9 +130,10 @@ fn what_does_not_fit_the_name_is_refused_and_changes_nothing() {
 #[test]
 fn the_options_of_a_policy_must_be_the_same() {
     let mut w = World::new(102, 2, 1, 2);
-    let with = |policy| AttachOptions {
-        policy,
-        ..options()
+    let with = |policy| {
+        let mut options = options();
+        options.policy = policy;
+        options
     };
     let robin = |min_io| Policy::ActiveActive(Selector::RoundRobin { min_io });
     w.attach_with(0, with(robin(4))).unwrap();
@@ -155,7 +153,11 @@ fn the_options_of_a_policy_must_be_the_same() {
 /// B1.2: with a single path and no alternate, either mode may follow; then only the same one may.
 #[test]
 fn the_second_attach_decides_between_failover_and_multipath() {
-    let with = |mode| AttachOptions { mode, ..options() };
+    let with = |mode| {
+        let mut options = options();
+        options.mode = mode;
+        options
+    };
     for (second, third) in [
         (Mode::Failover, Mode::Multipath),
         (Mode::Multipath, Mode::Failover),
@@ -226,15 +228,9 @@ fn an_attach_fails_in_time_whichever_answer_is_missing() {
         });
         let before = w.seen.borrow().done;
         let start = w.sim.now();
-        let error = w
-            .attach_with(
-                1,
-                AttachOptions {
-                    connect_timeout: limit,
-                    ..options()
-                },
-            )
-            .unwrap_err();
+        let mut hurried = options();
+        hurried.connect_timeout = limit;
+        let error = w.attach_with(1, hurried).unwrap_err();
         let took = w.sim.now().saturating_since(start);
         assert!(
             took <= limit + Duration::from_millis(10),
@@ -317,37 +313,17 @@ fn attaches_at_the_same_time_are_told_apart() {
 #[test]
 fn options_that_make_no_sense_are_refused_without_a_connection() {
     let mut w = World::tapped(116, 1, 1, 1);
-    let recovery = Recovery {
-        reconnect_delay: Duration::ZERO,
-        ..Recovery::default()
-    };
-    let named = |name: &str, options| AttachRequest {
-        options,
-        ..AttachRequest::new(name, transport(0))
+    let named = |name: &str, change: fn(&mut AttachOptions)| {
+        let mut request = AttachRequest::new(name, transport(0));
+        request.options = options();
+        change(&mut request.options);
+        request
     };
     for request in [
-        named("", options()),
-        named(
-            "Nvme0",
-            AttachOptions {
-                recovery,
-                ..options()
-            },
-        ),
-        named(
-            "Nvme0",
-            AttachOptions {
-                queue_size: 1,
-                ..options()
-            },
-        ),
-        named(
-            "Nvme0",
-            AttachOptions {
-                queue_size: 1025,
-                ..options()
-            },
-        ),
+        named("", |_| {}),
+        named("Nvme0", |o| o.recovery.reconnect_delay = Duration::ZERO),
+        named("Nvme0", |o| o.queue_size = 1),
+        named("Nvme0", |o| o.queue_size = 1025),
     ] {
         let error = w.attach_request(request).unwrap_err();
         assert!(matches!(error, HostError::Invalid(_)), "{error}");

@@ -227,13 +227,12 @@ fn a_reset_fails_what_is_outstanding_over() {
 }
 
 fn with_digests() -> AttachOptions {
-    AttachOptions {
-        digests: Digests {
-            header: true,
-            data: true,
-        },
-        ..options()
-    }
+    let mut options = options();
+    options.digests = Digests {
+        header: true,
+        data: true,
+    };
+    options
 }
 
 /// B6: data that does not match its digest is not handed out: the I/O is tried again and ends with the right data; the
@@ -344,10 +343,8 @@ fn io_that_comes_back_keeps_its_order() {
 #[test]
 fn io_that_comes_back_goes_before_what_was_submitted_later() {
     let mut w = World::tapped(514, 1, 1, 0);
-    let small = AttachOptions {
-        queue_size: 9,
-        ..options()
-    };
+    let mut small = options();
+    small.queue_size = 9;
     w.attach_with(0, small).unwrap();
     let lose = Rc::new(Cell::new(false));
     let is_lost = lose.clone();

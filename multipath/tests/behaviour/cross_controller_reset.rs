@@ -22,11 +22,10 @@ const fn ms(ms: u64) -> Duration {
 }
 
 fn fenced_options() -> AttachOptions {
-    AttachOptions {
-        keep_alive_ms: KATO_MS,
-        fencing: Fencing::default(),
-        ..options()
-    }
+    let mut options = options();
+    options.keep_alive_ms = KATO_MS;
+    options.fencing = Fencing::default();
+    options
 }
 
 /// A target that has a CQT, as it has by default.
@@ -129,10 +128,8 @@ fn whoever_is_connected_next_is_asked() {
         let mut w = tapped(2702, 2, 1);
         w.attach_with(0, fenced_options()).unwrap();
         if failover {
-            let options = AttachOptions {
-                mode: Mode::Failover,
-                ..fenced_options()
-            };
+            let mut options = fenced_options();
+            options.mode = Mode::Failover;
             w.attach_with(1, options).unwrap();
         }
         w.sim.run_for(ms(5));
@@ -248,10 +245,9 @@ fn the_log_tells_how_a_reset_ends() {
 fn nobody_is_reset_without_need() {
     for mode in [FencingMode::Auto, FencingMode::Off] {
         let mut w = tapped(2706, 2, 1);
-        let options = AttachOptions {
-            fencing: Fencing { mode, cqt: None },
-            ..fenced_options()
-        };
+        let mut options = fenced_options();
+        options.fencing = Fencing::default();
+        options.fencing.mode = mode;
         for path in 0..2 {
             w.attach_with(path, options.clone()).unwrap();
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pollux_multipath::{AttachOptions, Mode, Recovery};
+use pollux_multipath::{Mode, Recovery};
 
 use crate::common::{World, addr, options};
 
@@ -10,14 +10,10 @@ use crate::common::{World, addr, options};
 #[test]
 fn alternates_are_not_connected() {
     let mut w = World::tapped(860, 3, 2, 4);
-    let failover = AttachOptions {
-        mode: Mode::Failover,
-        recovery: Recovery {
-            reconnect_delay: Duration::from_secs(3),
-            ..Recovery::default()
-        },
-        ..options()
-    };
+    let mut failover = options();
+    failover.mode = Mode::Failover;
+    failover.recovery = Recovery::default();
+    failover.recovery.reconnect_delay = Duration::from_secs(3);
     for path in 0..3 {
         w.attach_with(path, failover.clone()).unwrap();
     }

@@ -36,12 +36,9 @@ fn inject(w: &mut World, change: FaultChange) {
 }
 
 fn reads(count: u32, status: Status, held_for: Option<Duration>) -> FaultChange {
-    FaultChange::Add(InjectedFault {
-        opcode: nvm::READ,
-        count,
-        status,
-        held_for,
-    })
+    let mut fault = InjectedFault::new(nvm::READ, count, status);
+    fault.held_for = held_for;
+    FaultChange::Add(fault)
 }
 
 fn sent(w: &World) -> usize {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pollux_multipath::{
     Aborting, AttachOptions, ControllerChange, EndedEarly, FaultChange, FenceStatus, Fencing,
-    FencingMode, HostError, HostRequest, InjectedFault, IoError, NoPath, Op, Recovery,
+    FencingMode, HostError, HostRequest, InjectedFault, IoError, NoPath, Op,
 };
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::spec::status::Status;
@@ -25,11 +25,12 @@ const fn ms(ms: u64) -> Duration {
 }
 
 fn with(mode: FencingMode, cqt: Option<Duration>) -> AttachOptions {
-    AttachOptions {
-        keep_alive_ms: KATO_MS,
-        fencing: Fencing { mode, cqt },
-        ..options()
-    }
+    let mut options = options();
+    options.keep_alive_ms = KATO_MS;
+    options.fencing = Fencing::default();
+    options.fencing.mode = mode;
+    options.fencing.cqt = cqt;
+    options
 }
 
 fn always() -> AttachOptions {
@@ -171,15 +172,12 @@ fn reads_and_what_was_not_sent_move_at_once() {
     let mut w = World::tapped(2602, 2, 1, 0);
     attach(&mut w, 1, &always());
     let (sender, answer) = mpsc::channel();
+    let mut fault = InjectedFault::new(nvm::WRITE, 1, Status::INTERNAL_ERROR);
+    fault.held_for = Some(Duration::from_secs(3600));
     w.request(HostRequest::Fault {
         name: "Nvme0".into(),
         admin: false,
-        change: FaultChange::Add(InjectedFault {
-            opcode: nvm::WRITE,
-            count: 1,
-            status: Status::INTERNAL_ERROR,
-            held_for: Some(Duration::from_secs(3600)),
-        }),
+        change: FaultChange::Add(fault),
         reply: Box::new(move |answer| sender.send(answer).unwrap()),
     });
     assert_eq!(w.wait(answer), Ok(()));
@@ -379,13 +377,9 @@ fn what_is_fenced_ends_with_its_volume_and_its_last_hope() {
     assert_eq!(w.ended(first).unwrap().0, Err(error));
     assert_eq!(w.ended(behind).unwrap().0, Err(IoError::Removed));
 
-    let fails_fast = AttachOptions {
-        recovery: Recovery {
-            fast_io_fail_timeout: Some(ms(500)),
-            ..options().recovery
-        },
-        ..always()
-    };
+    let mut fails_fast = always();
+    fails_fast.recovery = options().recovery;
+    fails_fast.recovery.fast_io_fail_timeout = Some(ms(500));
     let mut w = world(2611, 1, &fails_fast);
     hold(&w, 1);
     let first = w.submit(0, Op::Write, 5);
@@ -418,9 +412,9 @@ fn a_namespace_that_comes_back_has_its_blocks_fenced() {
 /// B14.4: what contradicts itself is refused with the reason, at the attach already.
 #[test]
 fn settings_that_contradict_are_refused() {
-    let without_kato = |options: AttachOptions| AttachOptions {
-        keep_alive_ms: 0,
-        ..options
+    let without_kato = |mut options: AttachOptions| {
+        options.keep_alive_ms = 0;
+        options
     };
     let auto = with(FencingMode::Auto, None);
     let rows = [

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pollux_multipath::{AttachOptions, Op};
+use pollux_multipath::Op;
 use pollux_nvme_tcp::testing::{Seen, Verdict};
 
 use crate::common::{World, options};
@@ -19,10 +19,8 @@ fn ms(ms: u64) -> Duration {
 #[test]
 fn keep_alive_goes_out_at_half_of_kato() {
     let mut w = World::tapped(850, 2, 1, 0);
-    let options = AttachOptions {
-        keep_alive_ms: 4000,
-        ..options()
-    };
+    let mut options = options();
+    options.keep_alive_ms = 4000;
     for path in 0..2 {
         w.attach_with(path, options.clone()).unwrap();
     }
@@ -63,9 +61,10 @@ fn keep_alive_goes_out_at_half_of_kato() {
 #[test]
 fn a_slow_answer_to_keep_alive_is_an_answer() {
     let mut w = World::new(851, 1, 1, 0);
-    let with = |keep_alive_ms| AttachOptions {
-        keep_alive_ms,
-        ..options()
+    let with = |keep_alive_ms| {
+        let mut options = options();
+        options.keep_alive_ms = keep_alive_ms;
+        options
     };
     w.attach_with(0, with(4000)).unwrap();
     w.sim.network().set_latency(ms(900));
@@ -90,10 +89,8 @@ fn keep_alive_is_left_out_where_traffic_counts() {
             data[96] |= 1 << 6;
         }
     });
-    let options = AttachOptions {
-        keep_alive_ms: 4000,
-        ..options()
-    };
+    let mut options = options();
+    options.keep_alive_ms = 4000;
     w.attach_with(0, options).unwrap();
     w.sim.run_for(Duration::from_secs(10));
     assert_eq!(w.tap.borrow().count(Seen::is_keep_alive), 0);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{World, addr, options, transport};
-use pollux_multipath::{AttachOptions, AttachRequest, Policy, Selector};
+use pollux_multipath::{AttachRequest, Policy, Selector};
 use pollux_nvme_tcp::spec::log::AnaState;
 
 const NAMES: u16 = 3;
@@ -20,13 +20,9 @@ fn policy(name: u16) -> Policy {
 
 fn attach(w: &mut World, path: u16) {
     let name = path % NAMES;
-    let request = AttachRequest {
-        options: AttachOptions {
-            policy: policy(name),
-            ..options()
-        },
-        ..AttachRequest::new(&format!("disk{name}"), transport(path))
-    };
+    let mut request = AttachRequest::new(&format!("disk{name}"), transport(path));
+    request.options = options();
+    request.options.policy = policy(name);
     w.attach_request(request).unwrap();
 }
 

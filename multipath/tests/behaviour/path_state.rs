@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use pollux_multipath::{
-    AttachOptions, ControllerChange, Op, PathEventKind, Policy, Recovery, Selector,
-};
+use pollux_multipath::{ControllerChange, Op, PathEventKind, Policy, Selector};
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::testing::Verdict;
@@ -18,10 +16,8 @@ const F: bool = false;
 fn world(seed: u64, io: usize, policy: Policy) -> World {
     let mut w = World::tapped(seed, 2, io, 0);
     for path in 0..2 {
-        let options = AttachOptions {
-            policy,
-            ..options()
-        };
+        let mut options = options();
+        options.policy = policy;
         w.attach_with(path, options).unwrap();
     }
     w.sim.run_for(Duration::from_millis(100));
@@ -154,19 +150,10 @@ fn a_path_that_is_not_available_carries_nothing() {
 #[test]
 fn an_excluded_path_comes_back_with_its_connection() {
     let mut w = World::tapped(401, 1, 2, 0);
-    let recovery = Recovery {
-        reconnect_delay: Duration::from_secs(1),
-        controller_loss_timeout: None,
-        fast_io_fail_timeout: Some(Duration::from_secs(2)),
-    };
-    w.attach_with(
-        0,
-        AttachOptions {
-            recovery,
-            ..options()
-        },
-    )
-    .unwrap();
+    let mut options = options();
+    options.recovery.reconnect_delay = Duration::from_secs(1);
+    options.recovery.fast_io_fail_timeout = Some(Duration::from_secs(2));
+    w.attach_with(0, options).unwrap();
     w.unlisten(0);
     w.sim.run_for(Duration::from_secs(3));
     assert!(w.io(1, Op::Read, 0).is_err());

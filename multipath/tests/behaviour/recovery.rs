@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{self, World, addr};
-use pollux_multipath::{AttachOptions, ControllerChange, HostError, Mode, Recovery};
+use pollux_multipath::{AttachOptions, ControllerChange, HostError, Mode};
 
 const T: bool = true;
 const F: bool = false;
@@ -48,10 +48,8 @@ fn io_survives_connections_that_are_cut() {
 #[test]
 fn a_black_hole_is_noticed_by_keep_alive() {
     let mut w = World::new(40, 2, 2, 4);
-    let options = AttachOptions {
-        keep_alive_ms: 2000,
-        ..common::options()
-    };
+    let mut options = common::options();
+    options.keep_alive_ms = 2000;
     w.attach_with(0, options.clone()).unwrap();
     w.attach_with(1, options).unwrap();
     w.expect_progress(100);
@@ -69,19 +67,11 @@ fn a_black_hole_is_noticed_by_keep_alive() {
 #[test]
 fn io_fails_after_fast_io_fail_and_the_controller_goes_after_its_loss_timeout() {
     let mut w = World::new(50, 1, 1, 4);
-    let recovery = Recovery {
-        reconnect_delay: Duration::from_secs(1),
-        controller_loss_timeout: Some(Duration::from_secs(20)),
-        fast_io_fail_timeout: Some(Duration::from_secs(5)),
-    };
-    w.attach_with(
-        0,
-        AttachOptions {
-            recovery,
-            ..AttachOptions::default()
-        },
-    )
-    .unwrap();
+    let mut options = AttachOptions::default();
+    options.recovery.reconnect_delay = Duration::from_secs(1);
+    options.recovery.controller_loss_timeout = Some(Duration::from_secs(20));
+    options.recovery.fast_io_fail_timeout = Some(Duration::from_secs(5));
+    w.attach_with(0, options).unwrap();
     w.expect_progress(50);
     w.unlisten(0);
     w.sim.run_for(Duration::from_secs(4));
@@ -137,10 +127,8 @@ fn bad_attaches_are_refused_and_change_nothing() {
     w.expect_progress(20);
     let again = w.attach_with(0, AttachOptions::default()).unwrap_err();
     assert!(matches!(again, HostError::Exists(_)), "{again}");
-    let policy = AttachOptions {
-        policy: "active_active".parse().unwrap(),
-        ..AttachOptions::default()
-    };
+    let mut policy = AttachOptions::default();
+    policy.policy = "active_active".parse().unwrap();
     let mismatch = w.attach_with(1, policy).unwrap_err();
     assert!(mismatch.to_string().contains("policy"), "{mismatch}");
     let refused = w.attach_with(7, AttachOptions::default()).unwrap_err();
@@ -165,10 +153,8 @@ fn bad_attaches_are_refused_and_change_nothing() {
 #[test]
 fn failover_turns_to_the_next_address() {
     let mut w = World::new(90, 3, 2, 8);
-    let failover = AttachOptions {
-        mode: Mode::Failover,
-        ..common::options()
-    };
+    let mut failover = common::options();
+    failover.mode = Mode::Failover;
     for path in 0..3 {
         let attached = w.attach_with(path, failover.clone()).unwrap();
         assert_eq!(attached.volumes.len(), 1);
@@ -200,9 +186,10 @@ fn failover_turns_to_the_next_address() {
 #[test]
 fn modes_that_do_not_go_together_are_refused() {
     let mut w = World::new(91, 4, 1, 1);
-    let with = |mode| AttachOptions {
-        mode,
-        ..common::options()
+    let with = |mode| {
+        let mut options = common::options();
+        options.mode = mode;
+        options
     };
     w.attach(0);
     let error = w.attach_with(1, with(Mode::Disable)).unwrap_err();
@@ -246,15 +233,9 @@ fn a_disabled_controller_stays_out_until_it_is_enabled() {
 #[test]
 fn without_a_reconnect_delay_there_is_one_try() {
     let mut w = World::new(93, 1, 2, 4);
-    let recovery = Recovery {
-        reconnect_delay: Duration::ZERO,
-        controller_loss_timeout: Some(Duration::ZERO),
-        fast_io_fail_timeout: None,
-    };
-    let options = AttachOptions {
-        recovery,
-        ..AttachOptions::default()
-    };
+    let mut options = AttachOptions::default();
+    options.recovery.reconnect_delay = Duration::ZERO;
+    options.recovery.controller_loss_timeout = Some(Duration::ZERO);
     w.attach_with(0, options).unwrap();
     w.expect_progress(50);
     // Cut, but still there: the one try is enough.

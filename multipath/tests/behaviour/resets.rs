@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::{World, addr, options, transport};
 use pollux_multipath::{
-    AttachOptions, AttachRequest, ControllerChange, HostError, Op, Policy, Recovery, Selector,
+    AttachRequest, ControllerChange, HostError, Op, Policy, Recovery, Selector,
 };
 use pollux_nvme_tcp::spec::identify::cns;
 use pollux_nvme_tcp::spec::log::AnaState;
@@ -18,10 +18,9 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn slow() -> Recovery {
-    Recovery {
-        reconnect_delay: Duration::from_secs(3),
-        ..Recovery::default()
-    }
+    let mut recovery = Recovery::default();
+    recovery.reconnect_delay = Duration::from_secs(3);
+    recovery
 }
 
 fn reset(w: &mut World, path: u16) -> Result<(), HostError> {
@@ -52,11 +51,9 @@ fn other_controllers_are_not_touched() {
     ];
     for (what, lose) in ways {
         let mut w = World::tapped(700, 3, 2, 6);
-        let robin = AttachOptions {
-            policy: Policy::ActiveActive(Selector::RoundRobin { min_io: 1 }),
-            keep_alive_ms: 4000,
-            ..options()
-        };
+        let mut robin = options();
+        robin.policy = Policy::ActiveActive(Selector::RoundRobin { min_io: 1 });
+        robin.keep_alive_ms = 4000;
         for path in 0..3 {
             w.attach_with(path, robin.clone()).unwrap();
         }
@@ -184,11 +181,9 @@ fn the_ana_log_after_a_reset_counts() {
 #[test]
 fn tries_to_reconnect_are_a_delay_apart() {
     let mut w = World::tapped(704, 1, 1, 0);
-    let options = AttachOptions {
-        recovery: slow(),
-        keep_alive_ms: 0,
-        ..options()
-    };
+    let mut options = options();
+    options.recovery = slow();
+    options.keep_alive_ms = 0;
     w.attach_with(0, options).unwrap();
     // The tap takes connections; behind it there is nothing.
     w.unlisten(0);
@@ -212,15 +207,10 @@ fn tries_to_reconnect_are_a_delay_apart() {
 #[test]
 fn loss_and_fast_fail_count_from_the_loss() {
     let mut w = World::new(705, 2, 1, 0);
-    let recovery = Recovery {
-        reconnect_delay: Duration::from_secs(1),
-        controller_loss_timeout: Some(Duration::from_secs(6)),
-        fast_io_fail_timeout: Some(Duration::from_secs(3)),
-    };
-    let options = AttachOptions {
-        recovery,
-        ..options()
-    };
+    let mut options = options();
+    options.recovery.reconnect_delay = Duration::from_secs(1);
+    options.recovery.controller_loss_timeout = Some(Duration::from_secs(6));
+    options.recovery.fast_io_fail_timeout = Some(Duration::from_secs(3));
     w.attach_with(0, options).unwrap();
     for _ in 0..2 {
         w.unlisten(0);
@@ -276,15 +266,9 @@ fn resets_at_the_same_time_end_well() {
 #[test]
 fn resets_at_the_same_time_end_well_without_a_delay() {
     let mut w = World::tapped(750, 1, 1, 0);
-    let recovery = Recovery {
-        reconnect_delay: Duration::ZERO,
-        controller_loss_timeout: Some(Duration::ZERO),
-        fast_io_fail_timeout: None,
-    };
-    let options = AttachOptions {
-        recovery,
-        ..options()
-    };
+    let mut options = options();
+    options.recovery.reconnect_delay = Duration::ZERO;
+    options.recovery.controller_loss_timeout = Some(Duration::ZERO);
     w.attach_with(0, options).unwrap();
     let first = w.start_change(None, ControllerChange::Reset);
     w.sim.run_for(ms(1));
@@ -303,10 +287,9 @@ fn a_reset_during_an_attach_is_answered() {
         false => Verdict::Pass,
     });
     w.tap.borrow_mut().hold = true;
-    let attach = w.start_attach(AttachRequest {
-        options: options(),
-        ..AttachRequest::new("Nvme0", transport(0))
-    });
+    let mut request = AttachRequest::new("Nvme0", transport(0));
+    request.options = options();
+    let attach = w.start_attach(request);
     w.sim.run_for(ms(5));
     let reset = w.start_change(None, ControllerChange::Reset);
     assert!(w.wait(attach).is_err());
@@ -447,11 +430,9 @@ fn whatever_the_network_does_io_goes_on() {
     for (what, change) in kinds {
         let mut w = World::tapped(840, 2, 2, 4);
         w.sim.network().set_latency(ms(1));
-        let options = AttachOptions {
-            keep_alive_ms: 2000,
-            connect_timeout: Duration::from_secs(2),
-            ..options()
-        };
+        let mut options = options();
+        options.keep_alive_ms = 2000;
+        options.connect_timeout = Duration::from_secs(2);
         for path in 0..2 {
             w.attach_with(path, options.clone()).unwrap();
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{World, addr, options};
-use pollux_multipath::{AttachOptions, HostRequest, Op, Policy, Selector};
+use pollux_multipath::{HostRequest, Op, Policy, Selector};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::testing::{Seen, Verdict};
@@ -20,10 +20,8 @@ fn robin(min_io: u32) -> Policy {
 fn world(seed: u64, paths: u16, io: usize, policy: Policy) -> World {
     let mut w = World::tapped(seed, paths, io, 0);
     for path in 0..paths {
-        let options = AttachOptions {
-            policy,
-            ..options()
-        };
+        let mut options = options();
+        options.policy = policy;
         w.attach_with(path, options).unwrap();
     }
     w.sim.run_for(Duration::from_millis(100));

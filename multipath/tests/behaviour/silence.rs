@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pollux_multipath::{AttachOptions, Op};
+use pollux_multipath::Op;
 use pollux_nvme_tcp::spec::opcode::nvm;
 use pollux_nvme_tcp::testing::{Seen, Verdict};
 
@@ -98,10 +98,8 @@ fn the_silence_timeout_is_an_option() {
     for (seed, limit, ended) in [(1620, Some(secs(1)), true), (1621, None, false)] {
         let mut w = World::tapped(seed, 2, 1, 0);
         for path in 0..2 {
-            let with = AttachOptions {
-                silence_timeout: limit,
-                ..options()
-            };
+            let mut with = options();
+            with.silence_timeout = limit;
             w.attach_with(path, with).unwrap();
         }
         w.on_command(

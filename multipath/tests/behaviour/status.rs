@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{BLOCK, World, addr, options};
-use pollux_multipath::{
-    AttachOptions, ControllerChange, Op, PathEventKind as Kind, Policy, Recovery, Selector,
-};
+use pollux_multipath::{ControllerChange, Op, PathEventKind as Kind, Policy, Selector};
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_nvme_tcp::testing::Verdict;
@@ -156,10 +154,8 @@ fn status_tells_the_state_of_every_path() {
 #[test]
 fn what_a_reactor_sees_is_in_its_status_at_once() {
     let mut w = World::tapped(1002, 2, 2, 0);
-    let robin = AttachOptions {
-        policy: Policy::ActiveActive(Selector::QueueDepth),
-        ..options()
-    };
+    let mut robin = options();
+    robin.policy = Policy::ActiveActive(Selector::QueueDepth);
     w.attach_with(0, robin.clone()).unwrap();
     w.attach_with(1, robin).unwrap();
     w.on_command(|seen| match seen {
@@ -308,18 +304,9 @@ fn the_history_tells_why_a_controller_was_lost() {
     ];
     for (words, lose) in ways {
         let mut w = World::tapped(1004, 1, 1, 0);
-        let recovery = Recovery {
-            reconnect_delay: Duration::from_secs(60),
-            ..Recovery::default()
-        };
-        w.attach_with(
-            0,
-            AttachOptions {
-                recovery,
-                ..options()
-            },
-        )
-        .unwrap();
+        let mut options = options();
+        options.recovery.reconnect_delay = Duration::from_secs(60);
+        w.attach_with(0, options).unwrap();
         lose(&mut w);
         w.sim.run_for(ms(20));
         let told = history(&mut w);

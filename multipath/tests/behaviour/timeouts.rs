@@ -33,12 +33,11 @@ fn limits(io: Option<TimeoutAction>, admin: Option<TimeoutAction>) -> AttachOpti
         after: LIMIT,
         action,
     };
-    AttachOptions {
-        io_timeout: io.map(limit),
-        admin_timeout: admin.map(limit),
-        keep_alive_ms: 0,
-        ..options()
-    }
+    let mut options = options();
+    options.io_timeout = io.map(limit);
+    options.admin_timeout = admin.map(limit);
+    options.keep_alive_ms = 0;
+    options
 }
 
 /// Two paths whose I/O commands have a limit; no I/O but by hand.
@@ -414,9 +413,10 @@ fn a_fatal_status_is_a_reset() {
     const FATAL: u32 = 2;
     // An asynchronous event of the type Error, Persistent Internal Error.
     const ERROR_EVENT: u32 = 3 << 8;
-    let keep_alive = |keep_alive_ms| AttachOptions {
-        keep_alive_ms,
-        ..options()
+    let keep_alive = |keep_alive_ms| {
+        let mut options = options();
+        options.keep_alive_ms = keep_alive_ms;
+        options
     };
     for (csts, connections) in [(READY, 2), (READY | FATAL, 4)] {
         let mut w = World::tapped(1214, 2, 1, 0);

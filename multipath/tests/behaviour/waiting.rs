@@ -16,10 +16,9 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn with(recovery: Recovery) -> AttachOptions {
-    AttachOptions {
-        recovery,
-        ..options()
-    }
+    let mut options = options();
+    options.recovery = recovery;
+    options
 }
 
 /// One path with these times, tapped, on two reactors.
@@ -65,11 +64,13 @@ fn expect_failed(w: &mut World, ids: &[u64], at: Time, why: IoError) {
     }
 }
 
-const RECOVERY: Recovery = Recovery {
-    reconnect_delay: Duration::from_secs(1),
-    controller_loss_timeout: Some(Duration::from_secs(20)),
-    fast_io_fail_timeout: Some(Duration::from_secs(4)),
-};
+fn recovery() -> Recovery {
+    let mut recovery = Recovery::default();
+    recovery.reconnect_delay = Duration::from_secs(1);
+    recovery.controller_loss_timeout = Some(Duration::from_secs(20));
+    recovery.fast_io_fail_timeout = Some(Duration::from_secs(4));
+    recovery
+}
 
 /// B7.1: I/O waits for a controller that is connected and may become accessible, that is being reset, that waits to be
 /// connected again, and that does not answer while it is.
@@ -101,13 +102,9 @@ fn io_waits_for_what_may_become_available() {
         ),
     ];
     for (what, begin, end) in changes {
-        let mut w = world(
-            600,
-            Recovery {
-                fast_io_fail_timeout: None,
-                ..RECOVERY
-            },
-        );
+        let mut no_fast_fail = recovery();
+        no_fast_fail.fast_io_fail_timeout = None;
+        let mut w = world(600, no_fast_fail);
         begin(&mut w);
         w.sim.run_for(ms(10));
         let ids = submit_on_both(&mut w);
@@ -147,7 +144,7 @@ fn without_hope_io_fails_at_once_and_says_why() {
         }),
     ];
     for (why, change) in rows {
-        let mut w = world(601, RECOVERY);
+        let mut w = world(601, recovery());
         change(&mut w);
         w.sim.run_for(ms(10));
         for reactor in 0..2 {
@@ -161,7 +158,7 @@ fn without_hope_io_fails_at_once_and_says_why() {
 /// B7.2: waiting I/O goes on in the turn in which the state that frees it is applied.
 #[test]
 fn waiting_io_goes_on_in_the_turn_that_frees_it() {
-    let mut w = world(602, RECOVERY);
+    let mut w = world(602, recovery());
     w.ana(0, AnaState::INACCESSIBLE);
     w.sim.run_for(ms(10));
     let ids = submit_on_both(&mut w);
@@ -194,12 +191,12 @@ fn waiting_io_goes_on_in_the_turn_that_frees_it() {
 #[test]
 fn waiting_io_goes_on_with_a_new_path() {
     let mut w = World::tapped(603, 2, 2, 0);
-    w.attach_with(0, with(RECOVERY)).unwrap();
+    w.attach_with(0, with(recovery())).unwrap();
     w.ana(0, AnaState::INACCESSIBLE);
     w.sim.run_for(ms(10));
     let ids = submit_on_both(&mut w);
     expect_waiting(&mut w, &ids);
-    w.attach_with(1, with(RECOVERY)).unwrap();
+    w.attach_with(1, with(recovery())).unwrap();
     expect_result(&mut w, &ids, ms(2), Ok(()));
 
     let second = w.controller(1).cntlid;
@@ -215,7 +212,7 @@ fn waiting_io_goes_on_with_a_new_path() {
 #[test]
 fn waiting_io_fails_in_the_turn_in_which_the_last_hope_goes() {
     // ANATT
-    let mut w = world(604, RECOVERY);
+    let mut w = world(604, recovery());
     w.ana(0, AnaState::INACCESSIBLE);
     w.sim.run_for(ms(10));
     let ids = submit_on_both(&mut w);
@@ -224,7 +221,7 @@ fn waiting_io_fails_in_the_turn_in_which_the_last_hope_goes() {
     expect_failed(&mut w, &ids, at, IoError::NoPath(NoPath::AnattExpired));
 
     // Fast I/O fail
-    let mut w = world(605, RECOVERY);
+    let mut w = world(605, recovery());
     w.sim.network().refuse(addr(0), true);
     let lost = w.sim.now();
     w.sim.network().sever(addr(0));
@@ -234,10 +231,8 @@ fn waiting_io_fails_in_the_turn_in_which_the_last_hope_goes() {
     expect_failed(&mut w, &ids, at, IoError::NoPath(NoPath::FastIoFail));
 
     // Controller loss: the volume goes with it.
-    let no_fast_fail = Recovery {
-        fast_io_fail_timeout: None,
-        ..RECOVERY
-    };
+    let mut no_fast_fail = recovery();
+    no_fast_fail.fast_io_fail_timeout = None;
     let mut w = world(606, no_fast_fail);
     w.sim.network().refuse(addr(0), true);
     let lost = w.sim.now();
@@ -273,7 +268,7 @@ fn waiting_io_fails_with_the_request_that_takes_the_last_hope() {
         }),
     ];
     for (why, change) in rows {
-        let mut w = world(608, RECOVERY);
+        let mut w = world(608, recovery());
         w.ana(0, AnaState::INACCESSIBLE);
         w.sim.run_for(ms(10));
         let ids = submit_on_both(&mut w);
@@ -289,7 +284,7 @@ fn waiting_io_fails_with_the_request_that_takes_the_last_hope() {
 fn io_waits_for_the_last_of_several_hopes() {
     let mut w = World::tapped(609, 3, 2, 0);
     for path in 0..3 {
-        w.attach_with(path, with(RECOVERY)).unwrap();
+        w.attach_with(path, with(recovery())).unwrap();
     }
     w.ana(0, AnaState::PERSISTENT_LOSS);
     w.ana(1, AnaState::INACCESSIBLE);
@@ -313,10 +308,8 @@ fn io_waits_for_the_last_of_several_hopes() {
 #[test]
 fn io_waits_for_room_in_the_queue() {
     let mut w = World::tapped(610, 1, 1, 0);
-    let small = AttachOptions {
-        queue_size: 2,
-        ..options()
-    };
+    let mut small = options();
+    small.queue_size = 2;
     w.attach_with(0, small).unwrap();
     let ids: Vec<_> = (0..100).map(|lba| w.submit(0, Op::Write, lba)).collect();
     w.expect_ended(&ids, Duration::from_secs(1));

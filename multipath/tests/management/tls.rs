@@ -57,10 +57,8 @@ fn secure_at(w: &mut World, subsystem: &str, host: &str, psk: &ConfiguredPsk) {
         .call(TargetRequest::allow_any_host(subsystem.clone(), false))
         .unwrap();
     let host = HostNqn::new(host).unwrap();
-    let access = HostAccess {
-        psk: Some(HostPsk::new("key", psk, &host, &subsystem).unwrap()),
-        ..HostAccess::default()
-    };
+    let mut access = HostAccess::default();
+    access.psk = Some(HostPsk::new("key", psk, &host, &subsystem).unwrap());
     handle
         .call(TargetRequest::add_host_with(
             subsystem.clone(),
@@ -90,10 +88,8 @@ fn only_the_right_key_of_the_right_host_comes_in() {
         files.add(&mut w, "wrong", &psk(3, len));
         files.add(&mut w, "another", &psk(2, len));
         // At the same listener the host has another key for another subsystem.
-        let config = SubsystemConfig {
-            allow_any_host: false,
-            ..SubsystemConfig::new(Nqn::new(OTHER_SUBSYSTEM).unwrap())
-        };
+        let mut config = SubsystemConfig::new(Nqn::new(OTHER_SUBSYSTEM).unwrap());
+        config.allow_any_host = false;
         w.target.handle.create_subsystem(config).unwrap();
         secure_at(&mut w, OTHER_SUBSYSTEM, HOST, &psk(2, len));
         let open = HostNqn::new("nqn.2014-08.org.example:open").unwrap();

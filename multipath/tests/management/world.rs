@@ -63,10 +63,8 @@ impl World {
     /// Makes another subsystem of the target, of one namespace, for hosts that are listed alone.
     pub fn other_subsystem(&self, subnqn: &str) -> Nqn {
         let subnqn = Nqn::new(subnqn).unwrap();
-        let config = SubsystemConfig {
-            allow_any_host: false,
-            ..SubsystemConfig::new(subnqn.clone())
-        };
+        let mut config = SubsystemConfig::new(subnqn.clone());
+        config.allow_any_host = false;
         self.target.handle.create_subsystem(config).unwrap();
         let memory = NamespaceConfig::new(Backend::Memory { bytes: 1 << 20 }, 512);
         self.target.handle.add_namespace(&subnqn, memory).unwrap();

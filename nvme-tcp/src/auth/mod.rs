@@ -84,6 +84,7 @@ impl KeyNames {
 
 /// With what a host authenticates (DH-HMAC-CHAP).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HostAuth {
     /// Its key; and that of the controller, if the controller has to prove itself as well.
     pub keys: Keys,
@@ -94,6 +95,18 @@ pub struct HostAuth {
     /// The authentication of the admin queue is to bring a key for TLS, with which the host comes again, on all queues
     /// (secure concatenation). Without the feature `tls` that fails.
     pub concatenate: bool,
+}
+
+impl HostAuth {
+    /// With these keys; what takes long is done by another thread.
+    pub fn new(keys: Keys, policy: Policy) -> Self {
+        Self {
+            keys,
+            policy,
+            threads: true,
+            concatenate: false,
+        }
+    }
 }
 
 #[cfg(feature = "auth")]

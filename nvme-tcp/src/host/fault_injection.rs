@@ -14,6 +14,7 @@ use crate::spec::status::Status;
 
 /// An error to be injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InjectedFault {
     /// Opcode of the commands that end with it.
     pub opcode: u8,
@@ -24,6 +25,18 @@ pub struct InjectedFault {
     /// `None`: the command is carried out, and only its status is replaced. Else it is not even sent, and
     /// ends after this time.
     pub held_for: Option<Duration>,
+}
+
+impl InjectedFault {
+    /// So many commands of an opcode end with a status at once.
+    pub const fn new(opcode: u8, count: u32, status: Status) -> Self {
+        Self {
+            opcode,
+            count,
+            status,
+            held_for: None,
+        }
+    }
 }
 
 /// A change of what is injected.

@@ -11,6 +11,7 @@ use crate::tls::HostPsk;
 
 /// Settings of a new subsystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SubsystemConfig {
     /// Name of the subsystem; must not be in use.
     pub nqn: Nqn,
@@ -63,6 +64,7 @@ pub struct HostKeys {
 
 /// How a host may connect to a subsystem.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct HostAccess {
     /// It has to authenticate with these.
     pub keys: Option<HostKeys>,
@@ -72,6 +74,7 @@ pub struct HostAccess {
 
 /// Settings of a new namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NamespaceConfig {
     /// What its blocks are kept in; the size must be a multiple of the block size, and not zero.
     pub backend: Backend,

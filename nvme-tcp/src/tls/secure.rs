@@ -13,6 +13,7 @@ use crate::spec::nqn::{DISCOVERY_NQN, HostNqn, Nqn};
 
 /// With what a host makes its connections secure.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HostTls {
     /// Its key.
     pub psk: HostKey,

@@ -109,12 +109,7 @@ fn serve(
 
 fn options(host: &TestHost) -> ConnectOptions {
     let mut options = host.options();
-    options.auth = Some(HostAuth {
-        keys: keys(),
-        policy: policy(),
-        threads: true,
-        concatenate: false,
-    });
+    options.auth = Some(HostAuth::new(keys(), policy()));
     options
 }
 

@@ -15,10 +15,8 @@ pub fn closed_nqn() -> Nqn {
 /// A target on two reactors with a namespace of 1 MiB in memory, and at the same address a subsystem that is closed.
 pub fn start() -> TestTarget {
     let target = TestTarget::start(2, &[Backend::Memory { bytes: 1 << 20 }]);
-    let closed = SubsystemConfig {
-        allow_any_host: false,
-        ..SubsystemConfig::new(closed_nqn())
-    };
+    let mut closed = SubsystemConfig::new(closed_nqn());
+    closed.allow_any_host = false;
     target.handle.create_subsystem(closed).unwrap();
     let listener = target.handle.add_listener(&closed_nqn(), target.addr);
     listener.unwrap();

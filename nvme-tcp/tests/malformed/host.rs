@@ -314,12 +314,9 @@ fn run_controller(host: &TestHost, row: Nonsense) -> Checked<()> {
     connect.controller_id = 0xffff;
     connect.keep_alive_ms = row.keep_alive_ms;
     connect.timeout = row.timeout;
-    let (peer, events) = host.controller(ControllerOptions {
-        connect,
-        io_queues: 2,
-        io_queue_size: 128,
-        command_timeout: None,
-    })?;
+    let mut options = ControllerOptions::new(connect);
+    options.io_queues = 2;
+    let (peer, events) = host.controller(options)?;
     let lie = row.lie;
     let controller = thread::spawn(move || serve(peer, lie));
     let result = judge(host, &events, &row.outlook);

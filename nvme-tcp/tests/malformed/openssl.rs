@@ -10,7 +10,7 @@ use std::sync::mpsc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use pollux_nvme_tcp::host::{ConnectOptions, ControllerError, QueueError};
+use pollux_nvme_tcp::host::{ControllerError, QueueError};
 use pollux_nvme_tcp::pdu::TxFraming;
 use pollux_nvme_tcp::spec::Cqe;
 use pollux_nvme_tcp::spec::fabrics::CNTLID_DYNAMIC;
@@ -203,17 +203,13 @@ fn each_key(mut with: impl FnMut(&ConfiguredPsk, &TlsPsk)) {
 /// A subsystem where the host has another key, at the same secure listener.
 fn add_subsystem(pair: &Pair) -> Nqn {
     let other: Nqn = "nqn.2014-08.org.example:disk2".parse().unwrap();
-    let config = SubsystemConfig {
-        allow_any_host: false,
-        ..SubsystemConfig::new(other.clone())
-    };
+    let mut config = SubsystemConfig::new(other.clone());
+    config.allow_any_host = false;
     pair.target.handle.create_subsystem(config).unwrap();
     let host = HostNqn::new(hostnqn().as_str()).unwrap();
     let psk = ConfiguredPsk::new(&[8; 32], None).unwrap();
-    let access = HostAccess {
-        psk: Some(HostPsk::new("other", &psk, &host, &other).unwrap()),
-        ..HostAccess::default()
-    };
+    let mut access = HostAccess::default();
+    access.psk = Some(HostPsk::new("other", &psk, &host, &other).unwrap());
     let call = |request| pair.target.handle.call(request).unwrap();
     call(TargetRequest::add_host_with(other.clone(), host, access));
     let listener = TargetRequest::add_secure_listener(other.clone(), pair.secure);
@@ -277,10 +273,8 @@ fn its_server_and_our_host() {
         let remote = free.local_addr().unwrap();
         drop(free);
         let mut server = OpenSsl::start("s_server", ["-accept", &remote.to_string()], key);
-        let options = ConnectOptions {
-            remote,
-            ..pair.options()
-        };
+        let mut options = pair.options();
+        options.remote = remote;
         let mut events = pair.host.connect(options.clone());
         let mut icreq = Vec::new();
         wait_for("openssl to be connected", || {

@@ -245,12 +245,10 @@ impl TestHost {
         group.add_service(reactor, receiver, Host::default);
         let memory = Backend::Memory { bytes: 1 << 20 };
         let target = TestTarget::serve(handle, group.start().unwrap(), &[memory]);
-        let healthy = ControllerOptions {
-            connect: ConnectOptions::admin(target.addr, nqn(), HostIdentity::random()),
-            io_queues: 1,
-            io_queue_size: 32,
-            command_timeout: None,
-        };
+        let connect = ConnectOptions::admin(target.addr, nqn(), HostIdentity::random());
+        let mut healthy = ControllerOptions::new(connect);
+        healthy.io_queues = 1;
+        healthy.io_queue_size = 32;
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let this = Self {
@@ -266,13 +264,12 @@ impl TestHost {
     /// Options for I/O queue 1 of the scripted controller.
     pub fn options(&self) -> ConnectOptions {
         let addr = self.listener.local_addr().unwrap();
-        ConnectOptions {
-            queue_id: 1,
-            controller_id: 1,
-            transfer_max: 1 << 20,
-            timeout: PATIENCE,
-            ..ConnectOptions::admin(addr, nqn(), HostIdentity::random())
-        }
+        let mut options = ConnectOptions::admin(addr, nqn(), HostIdentity::random());
+        options.queue_id = 1;
+        options.controller_id = 1;
+        options.transfer_max = 1 << 20;
+        options.timeout = PATIENCE;
+        options
     }
 
     pub fn order(&self, order: Order) {

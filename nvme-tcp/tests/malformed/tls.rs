@@ -166,10 +166,8 @@ impl Pair {
         call(TargetRequest::add_host(nqn(), healthy));
         call(TargetRequest::allow_any_host(nqn(), false));
         let host = HostNqn::new(hostnqn().as_str()).unwrap();
-        let access = HostAccess {
-            psk: Some(HostPsk::new("key", psk, &host, &nqn()).unwrap()),
-            ..HostAccess::default()
-        };
+        let mut access = HostAccess::default();
+        access.psk = Some(HostPsk::new("key", psk, &host, &nqn()).unwrap());
         call(TargetRequest::add_host_with(nqn(), host, access));
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let request = TargetRequest::add_secure_listener(nqn(), any);
@@ -191,21 +189,18 @@ impl Pair {
             id: Uuid::from_u128(7),
         };
         let addr = self.between.local_addr().unwrap();
-        ConnectOptions {
-            timeout: PATIENCE,
-            tls: Some(HostTls::new(self.psk.clone())),
-            ..ConnectOptions::admin(addr, nqn(), identity)
-        }
+        let mut options = ConnectOptions::admin(addr, nqn(), identity);
+        options.timeout = PATIENCE;
+        options.tls = Some(HostTls::new(self.psk.clone()));
+        options
     }
 
     /// The same for the admin queue of a controller.
     pub fn controller(&self) -> ControllerOptions {
-        ControllerOptions {
-            connect: self.options(),
-            io_queues: 1,
-            io_queue_size: 32,
-            command_timeout: None,
-        }
+        let mut options = ControllerOptions::new(self.options());
+        options.io_queues = 1;
+        options.io_queue_size = 32;
+        options
     }
 
     /// Connects with this harm done to one record.

@@ -55,22 +55,19 @@ struct Host {
 
 impl Host {
     fn options(&self) -> ControllerOptions {
+        let policy = Policy {
+            hashes: vec![Hash::Sha256],
+            groups: vec![DhGroup::Ffdhe2048],
+        };
+        let mut auth = HostAuth::new(keys(), policy);
+        auth.threads = false;
+        auth.concatenate = true;
         let mut connect = ConnectOptions::admin(self.addr, nqn(), self.identity.clone());
-        connect.auth = Some(HostAuth {
-            keys: keys(),
-            policy: Policy {
-                hashes: vec![Hash::Sha256],
-                groups: vec![DhGroup::Ffdhe2048],
-            },
-            threads: false,
-            concatenate: true,
-        });
-        ControllerOptions {
-            connect,
-            io_queues: 1,
-            io_queue_size: 32,
-            command_timeout: None,
-        }
+        connect.auth = Some(auth);
+        let mut options = ControllerOptions::new(connect);
+        options.io_queues = 1;
+        options.io_queue_size = 32;
+        options
     }
 }
 

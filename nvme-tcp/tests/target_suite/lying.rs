@@ -98,10 +98,9 @@ impl Disk for Liar {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            in_place: self.in_place,
-            ..Capabilities::default()
-        }
+        let mut capabilities = Capabilities::default();
+        capabilities.in_place = self.in_place;
+        capabilities
     }
 
     fn open(&self, _: Opening) -> Box<dyn DiskChannel> {

@@ -50,10 +50,8 @@ fn connect(target: &TestTarget, name: &str) -> (Initiator, Initiator) {
 /// A target with a namespace that everybody sees and one that nobody does.
 fn start(hidden: Backend) -> TestTarget {
     let target = TestTarget::start(2, &[Backend::Memory { bytes: MIB }]);
-    let namespace = NamespaceConfig {
-        auto_visible: false,
-        ..NamespaceConfig::new(hidden, 512)
-    };
+    let mut namespace = NamespaceConfig::new(hidden, 512);
+    namespace.auto_visible = false;
     let add = TargetRequest::add_namespace(target.nqn.clone(), Some(HIDDEN), namespace);
     assert_eq!(target.handle.call(add), Ok(HIDDEN));
     target

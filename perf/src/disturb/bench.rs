@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pollux_multipath::{
-    AttachOptions, AttachRequest, Host, Policy, ReactorVolumeStatus, Recovery, VolumeStatus,
-};
+use pollux_multipath::{AttachRequest, Host, Policy, ReactorVolumeStatus, VolumeStatus};
 use pollux_nvme_tcp::host::HostIdentity;
 use pollux_reactor::rpc::{Client, Methods, Server};
 use pollux_reactor::{Group, Idle, Running, Sender, mailbox};
@@ -193,21 +191,12 @@ impl Bench {
         let mut transports = self.embedded.transports().into_iter();
         let mut transport = transports.next().context("the target has no listener")?;
         transport.addr = addr;
-        let request = AttachRequest {
-            name: NAME.to_owned(),
-            transport,
-            options: AttachOptions {
-                keep_alive_ms: options.keep_alive_ms,
-                queue_size: 1024,
-                connect_timeout: options.connect_timeout,
-                recovery: Recovery {
-                    reconnect_delay: options.reconnect_delay,
-                    ..Recovery::default()
-                },
-                policy: self.policy,
-                ..AttachOptions::default()
-            },
-        };
+        let mut request = AttachRequest::new(NAME, transport);
+        request.options.keep_alive_ms = options.keep_alive_ms;
+        request.options.queue_size = 1024;
+        request.options.connect_timeout = options.connect_timeout;
+        request.options.recovery.reconnect_delay = options.reconnect_delay;
+        request.options.policy = self.policy;
         self.host.attach(request)?;
         Ok(())
     }

@@ -324,15 +324,13 @@ impl RunArgs {
     /// With what the host authenticates.
     #[cfg(feature = "auth")]
     pub fn auth(&self) -> Option<HostAuth> {
-        Some(HostAuth {
-            keys: Keys {
-                host: self.dhchap_key.clone()?,
-                controller: self.dhchap_ctrlr_key.clone(),
-            },
-            policy: Policy::default(),
-            threads: true,
-            concatenate: self.secure_concatenation,
-        })
+        let keys = Keys {
+            host: self.dhchap_key.clone()?,
+            controller: self.dhchap_ctrlr_key.clone(),
+        };
+        let mut auth = HostAuth::new(keys, Policy::default());
+        auth.concatenate = self.secure_concatenation;
+        Some(auth)
     }
 
     /// Without the feature, with nothing.
@@ -388,7 +386,10 @@ impl RunArgs {
         #[cfg(not(feature = "tls"))]
         let (psk, _) = (None, subsystem);
         let has_keys = keys.is_some() || psk.is_some();
-        Ok(has_keys.then(|| (host, HostAccess { keys, psk })))
+        let mut access = HostAccess::default();
+        access.keys = keys;
+        access.psk = psk;
+        Ok(has_keys.then_some((host, access)))
     }
 
     /// Without the feature, as any other.
@@ -400,10 +401,10 @@ impl RunArgs {
     /// `--fencing` and `--cqt`.
     pub fn fencing(&self) -> Fencing {
         let cqt = self.cqt.map(|ms| Duration::from_millis(ms.into()));
-        Fencing {
-            mode: self.fencing,
-            cqt,
-        }
+        let mut fencing = Fencing::default();
+        fencing.mode = self.fencing;
+        fencing.cqt = cqt;
+        fencing
     }
 
     /// Options that are right by themselves but not together.

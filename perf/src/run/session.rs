@@ -264,32 +264,27 @@ fn attach(
     let deadline = now() + args.connect_timeout;
     for subsystem in subsystems {
         for transport in &subsystem.transports {
-            let options = AttachOptions {
-                digests: Digests {
-                    header: args.hdgst,
-                    data: args.ddgst,
-                },
-                require_digests: args.require_digests,
-                auth: args.auth(),
-                tls: args.tls(),
-                ktls: args.ktls(),
-                sq_flow_control: args.sq_flow_control,
-                keep_alive_ms: args.kato,
-                queue_size: queue_size(jobs),
-                connect_timeout: deadline.saturating_duration_since(now()),
-                fencing: args.fencing(),
-                policy: policy(args),
-                ..AttachOptions::default()
+            let mut options = AttachOptions::default();
+            options.digests = Digests {
+                header: args.hdgst,
+                data: args.ddgst,
             };
+            options.require_digests = args.require_digests;
+            options.auth = args.auth();
+            options.tls = args.tls();
+            options.ktls = args.ktls();
+            options.sq_flow_control = args.sq_flow_control;
+            options.keep_alive_ms = args.kato;
+            options.queue_size = queue_size(jobs);
+            options.connect_timeout = deadline.saturating_duration_since(now());
+            options.fencing = args.fencing();
+            options.policy = policy(args);
             let mut transport = transport.clone();
             if transport.hostnqn.is_none() {
                 transport.hostnqn.clone_from(&args.hostnqn);
             }
-            let request = AttachRequest {
-                name: subsystem.name.clone(),
-                transport: transport.clone(),
-                options,
-            };
+            let mut request = AttachRequest::new(&subsystem.name, transport.clone());
+            request.options = options;
             let attached = attach_or_stop(host, request, stop).map_err(|error| {
                 match error.downcast_ref() {
                     // What else is asked for is valid.

@@ -145,18 +145,20 @@ impl ConnectArgs {
 
     #[cfg(feature = "auth")]
     fn auth(&self) -> Option<HostAuth> {
-        Some(HostAuth {
-            keys: Keys {
-                host: self.dhchap_key.clone()?,
-                controller: self.dhchap_ctrlr_key.clone(),
-            },
-            policy: Policy::default(),
-            threads: true,
-            #[cfg(feature = "tls")]
-            concatenate: self.secure_concatenation,
-            #[cfg(not(feature = "tls"))]
-            concatenate: false,
-        })
+        let keys = Keys {
+            host: self.dhchap_key.clone()?,
+            controller: self.dhchap_ctrlr_key.clone(),
+        };
+        #[cfg_attr(
+            not(feature = "tls"),
+            expect(unused_mut, reason = "nothing concatenates")
+        )]
+        let mut auth = HostAuth::new(keys, Policy::default());
+        #[cfg(feature = "tls")]
+        {
+            auth.concatenate = self.secure_concatenation;
+        }
+        Some(auth)
     }
 
     #[cfg(not(feature = "auth"))]
@@ -186,19 +188,20 @@ impl ConnectArgs {
             },
             None => HostIdentity::random(),
         };
-        ConnectOptions {
-            digests: Digests {
-                header: self.hdgst,
-                data: self.ddgst,
-            },
-            require_digests: self.require_digests,
-            auth: self.auth(),
-            tls: self.tls(),
-            #[cfg(feature = "tls")]
-            ktls: self.ktls,
-            timeout: self.connect_timeout,
-            ..ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host)
+        let mut options = ConnectOptions::admin(transport.addr, transport.subnqn.clone(), host);
+        options.digests = Digests {
+            header: self.hdgst,
+            data: self.ddgst,
+        };
+        options.require_digests = self.require_digests;
+        options.auth = self.auth();
+        options.tls = self.tls();
+        #[cfg(feature = "tls")]
+        {
+            options.ktls = self.ktls;
         }
+        options.timeout = self.connect_timeout;
+        options
     }
 }
 

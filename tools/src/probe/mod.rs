@@ -61,12 +61,8 @@ pub fn with_controller<T>(
     let host_nqn = connect.host.nqn.clone();
     let (sender, receiver) = mailbox(4);
     let (ready, made_ready) = mpsc::sync_channel(1);
-    let options = ControllerOptions {
-        connect,
-        io_queues: 0,
-        io_queue_size: 2,
-        command_timeout: None,
-    };
+    let mut options = ControllerOptions::new(connect);
+    options.io_queue_size = 2;
     let mut group = Group::new();
     let reactor = group.add_reactor(None, Idle::Park { after: PARK_AFTER });
     group.add_service(reactor, receiver, move || ProbeService::new(options, ready));

@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use pollux_multipath::{
-    AttachOptions, AttachRequest, ControllerChange, ControllerStatus, Fencing, FencingMode, Host,
-    HostError, HostRequest, Policy, Recovery, Selector, TransportId, VolumeStatus,
+    AttachOptions, AttachRequest, ControllerChange, ControllerStatus, FencingMode, Host, HostError,
+    HostRequest, Policy, Selector, TransportId, VolumeStatus,
 };
 use pollux_nvme_tcp::host::{CommandTimeout, Digests, HostIdentity, TimeoutAction};
 use pollux_nvme_tcp::spec::Nqn;
@@ -448,42 +448,37 @@ impl World {
     fn options(&self) -> AttachOptions {
         let shape = &self.shape;
         let some = |value: u32| (value != 0).then(|| ms(value));
-        AttachOptions {
-            digests: Digests {
-                header: shape.digests & 1 != 0,
-                data: shape.digests & 2 != 0,
+        let mut options = AttachOptions::default();
+        options.digests = Digests {
+            header: shape.digests & 1 != 0,
+            data: shape.digests & 2 != 0,
+        };
+        options.require_digests = true;
+        options.sq_flow_control = shape.flow_control != 0;
+        options.keep_alive_ms = shape.kato_ms;
+        options.queue_size = u16::try_from(shape.queue_size).unwrap_or(128);
+        options.connect_timeout = Duration::from_secs(2);
+        options.io_timeout = some(shape.timeout_ms).map(|after| CommandTimeout {
+            after,
+            action: match shape.timeout_action {
+                0 => TimeoutAction::None,
+                1 => TimeoutAction::Abort,
+                _ => TimeoutAction::Reset,
             },
-            require_digests: true,
-            sq_flow_control: shape.flow_control != 0,
-            keep_alive_ms: shape.kato_ms,
-            queue_size: u16::try_from(shape.queue_size).unwrap_or(128),
-            connect_timeout: Duration::from_secs(2),
-            io_timeout: some(shape.timeout_ms).map(|after| CommandTimeout {
-                after,
-                action: match shape.timeout_action {
-                    0 => TimeoutAction::None,
-                    1 => TimeoutAction::Abort,
-                    _ => TimeoutAction::Reset,
-                },
-            }),
-            silence_timeout: some(shape.silence_ms),
-            fencing: Fencing {
-                mode: match shape.fencing {
-                    0 => FencingMode::Auto,
-                    1 => FencingMode::Always,
-                    _ => FencingMode::Off,
-                },
-                cqt: some(shape.cqt_ms),
-            },
-            recovery: Recovery {
-                reconnect_delay: ms(shape.reconnect_ms),
-                controller_loss_timeout: some(shape.loss_ms),
-                fast_io_fail_timeout: some(shape.fast_fail_ms),
-            },
-            policy: policy(shape.policy.into(), shape.min_io),
-            adopt_policy: true,
-            ..AttachOptions::default()
-        }
+        });
+        options.silence_timeout = some(shape.silence_ms);
+        options.fencing.mode = match shape.fencing {
+            0 => FencingMode::Auto,
+            1 => FencingMode::Always,
+            _ => FencingMode::Off,
+        };
+        options.fencing.cqt = some(shape.cqt_ms);
+        options.recovery.reconnect_delay = ms(shape.reconnect_ms);
+        options.recovery.controller_loss_timeout = some(shape.loss_ms);
+        options.recovery.fast_io_fail_timeout = some(shape.fast_fail_ms);
+        options.policy = policy(shape.policy.into(), shape.min_io);
+        options.adopt_policy = true;
+        options
     }
 
     /// Asks a host; what comes back is in the inbox.
@@ -520,10 +515,8 @@ impl World {
     }
 
     pub fn attach(&mut self, host: u64, path: u64) {
-        let request = Box::new(AttachRequest {
-            options: self.options(),
-            ..AttachRequest::new(NAME, transport(path))
-        });
+        let mut request = Box::new(AttachRequest::new(NAME, transport(path)));
+        request.options = self.options();
         let what = format!("attach path {path}");
         let told = what.clone();
         self.ask(

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use pollux_multipath::{
     Application, AttachOptions, AttachRequest, Attached, Completion, ControllerChange,
-    ControllerStatus, Host, HostError, HostRequest, Io, Op, PollGroup, Recovery, TransportId,
-    VolumeId, VolumeStatus,
+    ControllerStatus, Host, HostError, HostRequest, Io, Op, PollGroup, TransportId, VolumeId,
+    VolumeStatus,
 };
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::target::{self, Backend, TargetHandle, TargetRequest};
@@ -188,13 +188,9 @@ impl Application for Pump {
 
 /// Reconnects fast, so that little virtual time passes.
 pub fn options() -> AttachOptions {
-    AttachOptions {
-        recovery: Recovery {
-            reconnect_delay: Duration::from_millis(20),
-            ..Recovery::default()
-        },
-        ..AttachOptions::default()
-    }
+    let mut options = AttachOptions::default();
+    options.recovery.reconnect_delay = Duration::from_millis(20);
+    options
 }
 
 pub fn transport(path: u16) -> TransportId {
@@ -335,10 +331,9 @@ impl World {
         path: u16,
         options: AttachOptions,
     ) -> Result<Attached, HostError> {
-        self.attach_request(AttachRequest {
-            options,
-            ..AttachRequest::new("Nvme0", transport(path))
-        })
+        let mut request = AttachRequest::new("Nvme0", transport(path));
+        request.options = options;
+        self.attach_request(request)
     }
 
     pub fn attach_request(&mut self, request: AttachRequest) -> Result<Attached, HostError> {

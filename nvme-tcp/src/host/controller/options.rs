@@ -6,6 +6,7 @@ use crate::host::queue_pair::ConnectOptions;
 
 /// How to bring a controller up.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ControllerOptions {
     /// The admin connection.
     pub connect: ConnectOptions,
@@ -16,6 +17,19 @@ pub struct ControllerOptions {
     /// Time within which an admin command, but for those that wait for events, must be answered, and whether
     /// the controller is ended when one is not; `None`: no limit.
     pub command_timeout: Option<CommandTimeout>,
+}
+
+impl ControllerOptions {
+    /// Options for a controller that is only asked questions, without a limit on its commands. I/O queues of 128 entries, once
+    /// some are asked for.
+    pub fn new(connect: ConnectOptions) -> Self {
+        Self {
+            connect,
+            io_queues: 0,
+            io_queue_size: 128,
+            command_timeout: None,
+        }
+    }
 }
 
 /// A limit on the time that commands may take.

@@ -53,6 +53,7 @@ pub struct Digests {
 
 /// Everything one queue pair needs to connect.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ConnectOptions {
     /// Where the controller listens.
     pub remote: SocketAddr,

@@ -75,6 +75,7 @@ use crate::spec::status::Status;
 
 /// What a disk can do. It does not change while the disk exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// Reads and writes are done in place: they never wait for anything.
     pub in_place: bool,

@@ -12,6 +12,7 @@ use crate::target::disk::DiskRef;
 
 /// A disk that somebody else has made.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ForeignDisk {
     /// The disk.
     pub disk: DiskRef,
@@ -19,6 +20,17 @@ pub struct ForeignDisk {
     pub block_size: u32,
     /// The identity of its blocks, for a namespace that is given none. `None`: one that follows from its name.
     pub uuid: Option<Uuid>,
+}
+
+impl ForeignDisk {
+    /// A disk with blocks of so many bytes.
+    pub fn new(disk: DiskRef, block_size: u32) -> Self {
+        Self {
+            disk,
+            block_size,
+            uuid: None,
+        }
+    }
 }
 
 /// Looks for a disk by its name and tells what it has found, now or later, from whatever thread.

@@ -317,12 +317,9 @@ pub fn run(bytes: &[u8]) {
         header: how & 1 == 1,
         data: how & 2 == 2,
     };
-    let options = ControllerOptions {
-        connect,
-        io_queues: 1,
-        io_queue_size: 8,
-        command_timeout: None,
-    };
+    let mut options = ControllerOptions::new(connect);
+    options.io_queues = 1;
+    options.io_queue_size = 8;
     let book = Rc::new(RefCell::new(Book::default()));
     let host = Host {
         options,
