@@ -70,6 +70,9 @@ pub enum NoPath {
     FastIoFail,
     /// The controller is gone and is not reconnected to.
     ControllerLost,
+    /// None is available now, and nobody waits for one: a host in front follows the ANA state of the volume
+    /// ([`VolumeDisk::with_ana`](crate::VolumeDisk::with_ana)).
+    NotAwaited,
 }
 
 impl fmt::Display for NoPath {
@@ -81,6 +84,7 @@ impl fmt::Display for NoPath {
             NoPath::AnattExpired => "inaccessible for longer than ANATT",
             NoPath::FastIoFail => "unreachable for longer than fast_io_fail_timeout_sec",
             NoPath::ControllerLost => "controller lost",
+            NoPath::NotAwaited => "none is available now",
         })
     }
 }

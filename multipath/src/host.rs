@@ -288,6 +288,11 @@ impl<M: Send + 'static> Host<M> {
 }
 
 impl Host<QueueMessage> {
+    /// The way to control.
+    pub(crate) fn control(&self) -> &Sender<ControlMessage> {
+        &self.control.0
+    }
+
     /// Makes a queue to the nth I/O reactor, by which any thread submits I/O, and what takes the ends of it; see
     /// [`queue`](crate::queue). As long as any of its I/Os is under way, or a handle is left, it has its `depth`, of which
     /// all queues of a reactor together have 4,096.
@@ -423,9 +428,7 @@ impl ControlSender {
             .send(ControlMessage::Request(request))
             .map_err(|message| match message {
                 ControlMessage::Request(request) => request,
-                ControlMessage::Io { .. } | ControlMessage::Woken => {
-                    unreachable!("a request was sent")
-                }
+                _ => unreachable!("a request was sent"),
             })
     }
 

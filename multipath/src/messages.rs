@@ -1,14 +1,18 @@
 //! What control is sent: by the I/O reactors, and from outside.
 
+use std::sync::Weak;
 use std::time::Duration;
 
 use pollux_nvme_tcp::host::QueueError;
 use pollux_nvme_tcp::rate_limit::Ask;
+use pollux_nvme_tcp::spec::log::AnaState;
+use pollux_nvme_tcp::target::disk::DiskChange;
 use pollux_reactor::Time;
 
 use crate::ids::{ControllerId, VolumeId};
 use crate::path_events::Publisher;
 use crate::request::HostRequest;
+use crate::volume_disk::WatchedVolume;
 
 /// From an I/O reactor to control.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub(crate) enum FromIo {
         volume: VolumeId,
         controller: ControllerId,
     },
+    /// A volume that is followed has another ANA state on the reactor.
+    VolumeAna { volume: VolumeId, state: AnaState },
     /// Somebody there is to be told of path events.
     Subscribe(Publisher),
     /// I/O waits for a slice of the volume's limit, the one of this number.
@@ -98,6 +104,11 @@ pub(crate) enum ControlMessage {
         message: FromIo,
     },
     Request(HostRequest),
-    /// A question to the I/O reactors may be answered: control has a turn.
+    /// A target has a namespace on a volume, and is to be told when that changes.
+    Watch {
+        volume: Weak<WatchedVolume>,
+        change: DiskChange,
+    },
+    /// A question to the I/O reactors may be answered, or a volume is watched no more: control has a turn.
     Woken,
 }

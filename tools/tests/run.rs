@@ -56,6 +56,19 @@ impl Process {
         names
     }
 
+    /// Waits until the gateway's namespace, in group 7, follows a volume in this ANA state.
+    fn await_behind(&mut self, state: &str) {
+        wait_for(state, || {
+            let subsystem = self.call("nvmf_get_subsystems", json!({"nqn": GATEWAY}));
+            let namespace = &subsystem[0]["namespaces"][0];
+            assert_eq!(namespace["ana_follows_bdev"], true);
+            let listeners = self.call("nvmf_subsystem_get_listeners", json!({"nqn": GATEWAY}));
+            let reported = &listeners[0]["ana_states"][0];
+            assert_eq!(reported["ana_group"], 7);
+            namespace["pollux"]["ana_state_behind"] == state && reported["ana_state"] == state
+        });
+    }
+
     /// Controller and I/O queue of a host in front.
     fn connect(&mut self) -> (Initiator, Initiator) {
         let listeners = self.call("nvmf_subsystem_get_listeners", json!({"nqn": GATEWAY}));
@@ -95,6 +108,52 @@ fn fail_over(behind: &TestTarget, paths: [SocketAddr; 2], io: &mut Initiator) {
         }
         behind.set_ana(path, AnaState::OPTIMIZED);
     }
+}
+
+#[test]
+fn a_gateway_that_follows_its_volume_does_so_when_it_comes_back() {
+    let behind = TestTarget::start(1, &[Backend::Memory { bytes: 2 << 20 }]);
+    let mut one = Process::start(None);
+    one.call("bdev_nvme_attach_controller", attach(behind.addr));
+    let malloc = json!({"name": "Malloc0", "num_blocks": 2048, "block_size": 512});
+    one.call("bdev_malloc_create", malloc);
+    one.call("nvmf_create_transport", json!({"trtype": "tcp"}));
+    let subsystem = json!({"nqn": GATEWAY, "allow_any_host": true, "ana_reporting": true});
+    one.call("nvmf_create_subsystem", subsystem);
+    let ns = |bdev: &str, group: u32| {
+        json!({"nqn": GATEWAY, "namespace": {"bdev_name": bdev,
+        "anagrpid": group, "ana_follows_bdev": true}})
+    };
+    // Memory is reached by no paths.
+    let (code, message) = one.client.error("nvmf_subsystem_add_ns", ns("Malloc0", 1));
+    assert_eq!(code, -22);
+    assert!(message.contains("no ANA state"), "{message}");
+    assert_eq!(one.call("nvmf_subsystem_add_ns", ns("Nvme0n1", 7)), 1);
+    let plain = json!({"nqn": GATEWAY, "namespace": {"bdev_name": "Malloc0", "anagrpid": 7}});
+    let (code, message) = one.client.error("nvmf_subsystem_add_ns", plain);
+    assert_eq!(code, -32602);
+    assert!(message.contains("a group for itself"), "{message}");
+    let listener = json!({"nqn": GATEWAY, "listen_address":
+        {"trtype": "tcp", "adrfam": "ipv4", "traddr": "127.0.0.1", "trsvcid": "0"}});
+    one.call("nvmf_subsystem_add_listener", listener);
+    behind.set_ana(behind.addr, AnaState::INACCESSIBLE);
+    one.await_behind("inaccessible");
+
+    // What was not set by anybody is not saved either.
+    let config = one.client.config();
+    assert!(!config.to_string().contains("set_ana_state"), "{config}");
+    let file = std::env::temp_dir().join(format!("pollux-follow-{}.json", std::process::id()));
+    std::fs::write(&file, config.to_string()).unwrap();
+    drop(one);
+    let mut two = Process::start(Some(&file));
+    std::fs::remove_file(&file).unwrap();
+    two.await_behind("inaccessible");
+    let (_admin, mut io) = two.connect();
+    let refused = io.write(1, 0, &pattern(512, 1));
+    assert_eq!(refused.code(), Status::ASYMMETRIC_ACCESS_INACCESSIBLE);
+    behind.set_ana(behind.addr, AnaState::OPTIMIZED);
+    two.await_behind("optimized");
+    assert_eq!(io.write(1, 0, &pattern(512, 1)), Status::SUCCESS);
 }
 
 #[test]

@@ -91,6 +91,9 @@ impl Control {
                     member.record(volume, PathEventKind::FenceOver { reactor }, shared);
                 });
             }
+            FromIo::VolumeAna { volume, state } => {
+                self.shared.volumes.ana_told(volume, reactor, state);
+            }
             FromIo::Subscribe(publisher) => {
                 self.shared
                     .volumes

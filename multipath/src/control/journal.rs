@@ -166,6 +166,14 @@ pub(super) fn volume_removed(name: &str) {
     log::info!(target: LOG_FLAG, "{name}: removed with its last path");
 }
 
+/// A volume of a name that is served to others is not the one that they know.
+pub(super) fn not_served(name: &str) {
+    log::error!(
+        target: LOG_FLAG,
+        "{name}: is another namespace than the one that is served under this name, by its identifiers or its block size; it is not served"
+    );
+}
+
 /// The size of a volume changes.
 pub(super) fn resized(volume: &VolumeInfo, blocks: u64) {
     let (name, before, size) = (&volume.name, volume.blocks, volume.block_size());

@@ -47,6 +47,7 @@ mod status;
 mod subscribers;
 mod volumes;
 mod waiters;
+mod watches;
 
 use pollux_nvme_tcp::host::{Controller, ControllerError, ControllerEvent, HostIdentity, Stage};
 use pollux_reactor::{Context, Gather, Progress, Sender, Service, Time};
@@ -58,6 +59,7 @@ use self::members::Members;
 use self::reactors::Reactors;
 use self::shared::Shared;
 use self::slots::Slots;
+pub(crate) use self::watches::Told;
 use crate::ids::ControllerId;
 use crate::io::IoMessage;
 use crate::messages::ControlMessage;
@@ -287,7 +289,10 @@ impl Service for Control {
         match message {
             ControlMessage::Io { reactor, message } => self.on_io(reactor, message),
             ControlMessage::Request(request) => self.on_request(request, cx),
-            ControlMessage::Woken => {}
+            ControlMessage::Watch { volume, change } => {
+                self.shared.volumes.watches.add(volume, change);
+            }
+            ControlMessage::Woken => self.shared.volumes.watches.look(),
         }
         self.due = Time::ZERO;
     }
@@ -299,6 +304,7 @@ impl Service for Control {
     fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
         let progress = self.turn(cx);
         self.shared.tell_subscribers();
+        self.shared.tell_watches();
         self.shared.reactors.flush();
         progress
     }

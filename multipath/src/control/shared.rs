@@ -13,6 +13,7 @@ use super::reactors::Reactors;
 use super::resets::Resets;
 use super::volumes::Volumes;
 use super::waiters::{Until, Waiters};
+use super::watches;
 use crate::error::HostError;
 use crate::ids::ControllerId;
 use crate::request::{Attached, Reply};
@@ -64,6 +65,11 @@ impl Shared {
     /// Subscribers learn that there are events for them, once for all of a turn.
     pub fn tell_subscribers(&mut self) {
         self.volumes.subscribers.tell(&mut self.reactors);
+    }
+
+    /// Whoever has a volume as a disk learns what has become of it.
+    pub fn tell_watches(&mut self) {
+        watches::tell(&mut self.volumes, &mut self.reactors);
     }
 
     /// Tells whoever asked for an attach how it has ended.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use pollux_nvme_tcp::host::{Namespace, NamespaceIds};
 use pollux_nvme_tcp::rate_limit::{Budget, RateLimits};
+use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Time;
 
 use super::journal;
 use super::slots::Slots;
 use super::subscribers::Subscribers;
+use super::watches::Watches;
 use crate::error::HostError;
 use crate::ids::{ControllerId, VolumeId, VolumeInfo};
 use crate::policy::Policy;
@@ -41,6 +43,8 @@ pub(super) struct Volume {
     /// I/O reactors on which I/O waits and no path is available.
     pub stalled: Vec<usize>,
     pub events: VecDeque<PathEvent>,
+    /// The ANA state that each I/O reactor has told last, while that is followed.
+    pub ana: Vec<AnaState>,
 }
 
 impl Volume {
@@ -71,6 +75,8 @@ pub(super) struct Volumes {
     list: Vec<Volume>,
     /// Whoever is told what happens to paths.
     pub subscribers: Subscribers,
+    /// Whoever has volumes as disks.
+    pub watches: Watches,
     notifications: VecDeque<Notification>,
     notified: u64,
     slots: Slots,
@@ -78,6 +84,7 @@ pub(super) struct Volumes {
 
 impl Volumes {
     fn notify(&mut self, kind: NotificationKind, volume: String) {
+        self.watches.look();
         if self.notifications.len() == NOTIFICATIONS_MAX {
             self.notifications.pop_front();
         }
@@ -169,6 +176,15 @@ impl Volumes {
         false
     }
 
+    /// What a reactor says of a volume's ANA state; the volume may have gone.
+    pub fn ana_told(&mut self, id: VolumeId, reactor: usize, state: AnaState) {
+        let volume = self.get_mut(id);
+        if let Some(told) = volume.and_then(|volume| volume.ana.get_mut(reactor)) {
+            *told = state;
+            self.watches.look();
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Volume> {
         self.list.iter()
     }
@@ -231,6 +247,7 @@ impl Volumes {
             paths: Vec::new(),
             stalled: Vec::new(),
             events: VecDeque::new(),
+            ana: Vec::new(),
         });
         self.list.last()
     }

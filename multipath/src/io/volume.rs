@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pollux_nvme_tcp::rate_limit::Throttle;
 use pollux_nvme_tcp::spec::Nqn;
+use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::Time;
 
@@ -53,6 +54,8 @@ pub(crate) struct Volume {
     pub fence: Fence,
     /// While I/O waits because no path is available.
     pub stalled: Option<Stalled>,
+    /// The ANA state that control was told last, while it is followed: then I/O does not wait for a path.
+    pub ana_told: Option<AnaState>,
     /// I/Os submitted and not completed.
     pub outstanding: usize,
     /// How long I/Os took, while that is counted.
@@ -72,6 +75,7 @@ impl Volume {
             throttle: None,
             fence: Fence::default(),
             stalled: None,
+            ana_told: None,
             outstanding: 0,
             histogram: None,
         }
@@ -148,6 +152,38 @@ impl Volume {
             worst = worst.max(path.hopeless(links)?);
         }
         Some(worst)
+    }
+
+    /// Why an I/O without an available path ends, and does not wait; `None` if it waits.
+    #[cold]
+    pub fn gives_up(&self, links: &[Option<Box<Link>>]) -> Option<NoPath> {
+        let not_awaited = self.ana_told.map(|_| NoPath::NotAwaited);
+        self.hopeless(links).or(not_awaited)
+    }
+
+    /// The ANA state of the volume as a whole: that of the best path that is available. Without any, it says what may be
+    /// hoped for: that a change behind ends, that a path comes back, or nothing.
+    pub fn ana_state(&self, links: &[Option<Box<Link>>]) -> AnaState {
+        let candidates = || self.paths.iter().map(|path| path.candidate(links));
+        if candidates().any(|path| path.available && path.optimized) {
+            return AnaState::OPTIMIZED;
+        }
+        if candidates().any(|path| path.available) {
+            return AnaState::NON_OPTIMIZED;
+        }
+        let is_changing = |path: &Path| {
+            let link = link_of(links, path.controller);
+            path.state.ana == AnaState::CHANGE
+                && path.hopeless(links).is_none()
+                && link.is_some_and(Link::is_connected)
+        };
+        if self.paths.iter().any(is_changing) {
+            return AnaState::CHANGE;
+        }
+        match self.hopeless(links) {
+            Some(NoPath::PersistentLoss) => AnaState::PERSISTENT_LOSS,
+            _ => AnaState::INACCESSIBLE,
+        }
     }
 
     #[inline]

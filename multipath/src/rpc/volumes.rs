@@ -190,15 +190,18 @@ fn type_of(kind: NotificationKind) -> &'static str {
 /// a namespace made of one is served here, and its blocks are behind the paths of the volume. Its UUID is the volume's, or
 /// one that follows from its name.
 pub fn find_disk(host: Host<QueueMessage>) -> FindDisk {
-    Box::new(move |name, found| {
-        let (name, host) = (name.to_owned(), host.clone());
+    Box::new(move |wanted, found| {
+        let (name, with_ana, host) = (wanted.name.to_owned(), wanted.with_ana, host.clone());
         let volumes = host.clone();
         let reply: Reply<Vec<VolumeStatus>> = Box::new(move |answer| {
             let volume = answer
                 .ok()
                 .and_then(|list| list.into_iter().find(|volume| volume.name == name));
             found(volume.map(|volume| {
-                let served = DiskRef::new(VolumeDisk::new(&host, volume.info()));
+                let served = DiskRef::new(match with_ana {
+                    true => VolumeDisk::with_ana(&host, volume.info()),
+                    false => VolumeDisk::new(&host, volume.info()),
+                });
                 let mut disk = ForeignDisk::new(served, volume.block_size);
                 disk.uuid = volume.ids.uuid.or(volume.ids.nguid).map(Uuid::from_bytes);
                 disk

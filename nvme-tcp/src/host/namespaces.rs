@@ -32,6 +32,14 @@ impl NamespaceIds {
             && same(self.uuid, other.uuid)
             && self.csi == other.csi
     }
+
+    /// True if they agree, and there is an identifier that both report: they are of one and the same namespace.
+    pub fn identifies(&self, other: &Self) -> bool {
+        self.agrees_with(other)
+            && (self.eui64.is_some() && other.eui64.is_some()
+                || self.nguid.is_some() && other.nguid.is_some()
+                || self.uuid.is_some() && other.uuid.is_some())
+    }
 }
 
 /// One namespace as one controller describes it.

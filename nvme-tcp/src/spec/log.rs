@@ -268,6 +268,26 @@ impl AnaState {
         matches!(self, Self::INACCESSIBLE | Self::CHANGE)
     }
 
+    /// The worse of two: what is reached through both is no better than either. I/O is processed in the better states, and
+    /// of the others those are better that the group is meant to leave.
+    #[must_use]
+    pub const fn worse(self, other: Self) -> Self {
+        if self.rank() < other.rank() {
+            return other;
+        }
+        self
+    }
+
+    const fn rank(self) -> u8 {
+        match self {
+            Self::OPTIMIZED => 0,
+            Self::NON_OPTIMIZED => 1,
+            Self::CHANGE => 2,
+            Self::INACCESSIBLE => 3,
+            _ => 4,
+        }
+    }
+
     /// The status of an I/O command that the state forbids; None in a state in which I/O is
     /// processed.
     pub const fn refusal(self) -> Option<Status> {

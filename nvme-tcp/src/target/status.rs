@@ -119,6 +119,8 @@ pub struct NamespaceStatus {
     pub eui64: Option<[u8; 8]>,
     /// ANA group.
     pub ana_group: u32,
+    /// The ANA state of its disk, which its group follows; `None`: the disk has none.
+    pub ana_behind: Option<AnaState>,
     /// Why its writes and flushes fail for good, if they do: a flush of its file failed, so that what was written
     /// before may be lost. That ends when the disk is made anew.
     pub failure: Option<String>,
@@ -139,6 +141,9 @@ pub struct ListenerStatus {
     /// State of each ANA group that has a namespace, and of those that were set; every other group is
     /// optimized.
     pub ana_states: Vec<(u32, AnaState)>,
+    /// Groups that were set to something else than optimized, with what they were set to: what is reported of a group that
+    /// follows a disk may be worse.
+    pub ana_set: Vec<(u32, AnaState)>,
 }
 
 /// One controller, which is one host's association with a subsystem.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use pollux_nvme_tcp::auth::HostAuth;
 use pollux_nvme_tcp::host::FaultChange;
+use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::Context;
 
 use super::retry::Delayed;
@@ -137,6 +138,11 @@ impl PollGroup {
 
     pub(crate) fn set_policy(&mut self, id: VolumeId, policy: Policy) {
         told_volume(&mut self.volumes, id).set_policy(policy);
+    }
+
+    /// Tells control of the volume's ANA state from now on, which is taken to be inaccessible before; or no more.
+    pub(crate) fn follow_ana(&mut self, id: VolumeId, on: bool) {
+        told_volume(&mut self.volumes, id).ana_told = on.then_some(AnaState::INACCESSIBLE);
     }
 
     /// Prefers the path by one controller.

@@ -271,7 +271,7 @@ impl PollGroup {
             return self.stay_behind(request);
         }
         let Some(slot) = volume.pick(&self.links, request.user.avoid) else {
-            if let Some(why) = volume.hopeless(&self.links) {
+            if let Some(why) = volume.gives_up(&self.links) {
                 return self.finish(request, None, Err(IoError::NoPath(why)));
             }
             volume.wait(request);
@@ -360,6 +360,7 @@ impl PollGroup {
         for slot in 0..self.volumes.len() {
             self.give_up_fenced(slot);
             self.tell_whether_stalled(slot);
+            self.tell_ana_state(slot);
         }
         self.waiting = self
             .volumes
@@ -409,6 +410,23 @@ impl PollGroup {
         };
         if let Some(message) = message {
             self.post(message);
+        }
+    }
+
+    /// Tells control that a volume that is followed has another ANA state. Whatever changes a path has what waits looked at,
+    /// and comes here with that.
+    fn tell_ana_state(&mut self, slot: usize) {
+        let Some(Some(volume)) = self.volumes.get_mut(slot) else {
+            return;
+        };
+        let Some(told) = volume.ana_told else {
+            return;
+        };
+        let state = volume.ana_state(&self.links);
+        if state != told {
+            volume.ana_told = Some(state);
+            let volume = volume.info.id;
+            self.post(FromIo::VolumeAna { volume, state });
         }
     }
 

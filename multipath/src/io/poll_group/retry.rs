@@ -106,6 +106,7 @@ impl PollGroup {
                 ana = true;
                 if path.pending != Pending::Told {
                     path.pending = Pending::Told;
+                    self.waiting = true;
                     self.post(FromIo::AnaStatus {
                         volume: id,
                         controller,

@@ -25,7 +25,7 @@ use crate::target::status::{
     ControllerStatus, DiskStatus, QpairCounters, QpairStatus, ReactorStatus, SubsystemStatus,
     TargetStatus,
 };
-use crate::target::subsystem::ana::{ANA_GROUP_MAX, AnaGroups};
+use crate::target::subsystem::ana::ANA_GROUP_MAX;
 use crate::target::subsystem::visibility::Visibility;
 use crate::target::subsystem::{Namespace, Subsystem, SubsystemListener, check_group};
 
@@ -98,7 +98,8 @@ impl Home {
         group: u32,
         turn: &mut HomeTurn<'_, '_>,
     ) -> Result<(), TargetError> {
-        check_group(group)?;
+        let behind = self.namespace(nqn, nsid)?.ana_behind;
+        self.subsystem(nqn)?.check_membership(nsid, group, behind)?;
         let namespace = self.namespace(nqn, nsid)?;
         let old = std::mem::replace(&mut namespace.ana_group, group);
         let seen = namespace.visibility.clone();
@@ -225,10 +226,16 @@ impl Home {
         config: &NamespaceConfig,
         turn: &mut HomeTurn<'_, '_>,
     ) -> Result<u32, TargetError> {
+        let change = self.disk_change.clone();
         let subsystem = self.subsystem(nqn)?;
         let nsid = subsystem.new_nsid(nsid)?;
-        let namespace = Namespace::open(nqn, nsid, config)?;
+        let mut namespace = Namespace::open(nqn, nsid, config)?;
         let (group, seen) = (namespace.ana_group, namespace.visibility.clone());
+        subsystem.check_membership(nsid, group, namespace.ana_behind)?;
+        namespace.disk.watch(change);
+        // What it was before may have changed meanwhile.
+        namespace.follow_disk();
+        namespace.follow_ana();
         subsystem.namespaces.insert(nsid, namespace);
         subsystem.note_membership(group);
         self.namespace_changed(nqn, nsid, &seen, turn);
@@ -251,10 +258,11 @@ impl Home {
         self.raise(Kind::Namespace, of);
     }
 
-    /// A disk has another size, or has failed: the hosts that see a namespace on it hear so, of a failure once.
+    /// A disk has another size or ANA state, or has failed: the hosts that see a namespace on it hear so, of a failure once.
     pub(in crate::target) fn disks_changed(&mut self, turn: &mut HomeTurn<'_, '_>) {
         let mut degraded = Vec::new();
         let mut resized = Vec::new();
+        let mut moved = Vec::new();
         for (nqn, subsystem) in &mut self.config.subsystems {
             for (&nsid, namespace) in &mut subsystem.namespaces {
                 if !namespace.failure_told && namespace.disk.failure().is_some() {
@@ -264,6 +272,15 @@ impl Home {
                 if namespace.follow_disk() {
                     resized.push((nqn.clone(), nsid, namespace.visibility.clone()));
                 }
+                if namespace.follow_ana() {
+                    moved.push((nqn.clone(), namespace.ana_group));
+                }
+            }
+        }
+        for (nqn, group) in moved {
+            let listeners = self.subsystem(&nqn).map(|s| s.follow_behind(group));
+            for addr in listeners.unwrap_or_default() {
+                self.ana_changed(&nqn, addr, &[group], turn);
             }
         }
         for (nqn, nsid, seen) in resized {
@@ -335,17 +352,28 @@ impl Home {
         let groups = group.map_or(1..=ANA_GROUP_MAX, |g| g..=g);
         let changed: Vec<u32> = groups.filter(|&group| ana.set(group, state)).collect();
         if !changed.is_empty() {
-            let told = self.who_hears(nqn, addr, &changed);
-            // First the I/O reactors, then the hosts: who has heard of the change finds it in effect.
-            self.send_views(
-                |c| c.subnqn == *nqn && c.listener == addr,
-                |_, g| group.is_none_or(|wanted| wanted == g),
-                None,
-                turn,
-            );
-            self.raise_ana(nqn, |c| told.contains(&c.key));
+            self.ana_changed(nqn, addr, &changed, turn);
         }
         Ok(())
+    }
+
+    /// A listener reports other states of these groups.
+    fn ana_changed(
+        &mut self,
+        nqn: &Nqn,
+        addr: SocketAddr,
+        groups: &[u32],
+        turn: &mut HomeTurn<'_, '_>,
+    ) {
+        let told = self.who_hears(nqn, addr, groups);
+        // First the I/O reactors, then the hosts: who has heard of the change finds it in effect.
+        self.send_views(
+            |c| c.subnqn == *nqn && c.listener == addr,
+            |_, group| groups.contains(&group),
+            None,
+            turn,
+        );
+        self.raise_ana(nqn, |c| told.contains(&c.key));
     }
 
     /// The controllers of a listener whose hosts may hear of a change of one of these groups.
@@ -425,11 +453,10 @@ impl Home {
         if nqn.is_discovery() {
             self.config.discovery.listeners.push(addr);
         } else {
-            self.subsystem(nqn)?.listeners.push(SubsystemListener {
-                addr,
-                secure,
-                ana: AnaGroups::default(),
-            });
+            let subsystem = self.subsystem(nqn)?;
+            let ana = subsystem.new_ana_groups();
+            let listener = SubsystemListener { addr, secure, ana };
+            subsystem.listeners.push(listener);
         }
         self.note_discovery_change();
         Ok(addr)

@@ -53,6 +53,7 @@ use crate::target::control::message::HomeMessage;
 use crate::target::control::quiesce::{Ends, Of};
 use crate::target::control::rate_limits::Limited;
 use crate::target::control::sync::Removal;
+use crate::target::disk::DiskChange;
 use crate::target::io::ControllerKey;
 use crate::target::io::message::{IoEvent, IoMessage};
 use crate::target::status::Fault;
@@ -103,12 +104,17 @@ pub(in crate::target) struct Home {
     look_again_at: Option<Time>,
     /// There may be other threads.
     threads: bool,
+    /// What disks tell that have changed.
+    disk_change: DiskChange,
     last_id: u64,
 }
 
 impl Home {
     /// `wake` gives this service a turn; `threads`: there may be other threads.
-    pub(in crate::target) fn new(wake: impl Fn() + Send + Sync + 'static, threads: bool) -> Self {
+    pub(in crate::target) fn new(
+        wake: impl Fn() + Clone + Send + Sync + 'static,
+        threads: bool,
+    ) -> Self {
         Self {
             config: Configuration::default(),
             ports: BTreeMap::new(),
@@ -121,6 +127,7 @@ impl Home {
             admin_qpairs: 0,
             connections: BTreeMap::new(),
             due: Vec::new(),
+            disk_change: DiskChange::new(wake.clone()),
             gather: Gather::new(wake),
             removals: BTreeMap::new(),
             ends: Ends::default(),
@@ -215,6 +222,9 @@ impl Home {
         }
         if !self.limited.is_empty() {
             self.grant_slices(turn);
+        }
+        if self.disk_change.take() {
+            self.disks_changed(turn);
         }
         if self.due.is_empty() {
             return progress;

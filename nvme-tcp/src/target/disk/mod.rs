@@ -36,9 +36,14 @@
 //! * **Order**: none between I/Os that are open at the same time. A flush makes durable what was handed back before it was
 //!   submitted.
 //! * **Size and failure** may change at any time. The disk then wakes its channels; the target asks again, tells the hosts,
-//!   and a removed disk's channels are dropped with their last I/O.
+//!   and a removed disk's channels are dropped with their last I/O. A disk that changes while nobody uses it, too, tells
+//!   [`DiskChange`].
+//! * **A disk that is reached by paths** may have an ANA state ([`Disk::ana_state`]), which the state of its namespace's ANA
+//!   group follows. It then has nothing wait for a path: an I/O without one ends with the status of that state, so that the
+//!   host in front, which is told of the state, goes another way.
 
 mod backend;
+mod change;
 mod delay;
 mod error;
 mod file;
@@ -61,6 +66,7 @@ use pollux_reactor::{Rng, Time};
 use uuid::Uuid;
 
 pub use self::backend::{Backend, FileEngine};
+pub use self::change::DiskChange;
 pub use self::io::{Buffer, Done, Io, IoId, Op, Range};
 pub(in crate::target) use self::io::{PAGE_LEN, Page};
 pub(in crate::target) use self::waker::Doorbell;
@@ -71,6 +77,7 @@ pub(super) use self::error::{Corruption, Faults, Injection, IoKind};
 pub(super) use self::io::IoName;
 pub(super) use self::stacked::Stacked;
 
+use crate::spec::log::AnaState;
 use crate::spec::status::Status;
 
 /// What a disk can do. It does not change while the disk exists.
@@ -140,6 +147,19 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Errors of the medium since it was opened.
     fn errors(&self) -> u64 {
         0
+    }
+
+    /// The best ANA state among the ways to its blocks. Through each listener the ANA group of a namespace on it is in this
+    /// state, or in the one that the group was set to if that is the worse ([`AnaState::worse`]); the namespace has that group
+    /// for itself. `None`: it has none, and never will; the group is as it was set.
+    fn ana_state(&self) -> Option<AnaState> {
+        None
+    }
+
+    /// There is a namespace on it: `change` is to be told from now on when its size, its failure or its ANA state is another
+    /// than before, whether it is open anywhere or not. A disk that only changes where it is open need not take it.
+    fn watch(&self, change: DiskChange) {
+        let _ = change;
     }
 }
 

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::{Capabilities, Disk, DiskChannel, DiskRef, Opening};
+use super::{Capabilities, Disk, DiskChange, DiskChannel, DiskRef, Opening};
+use crate::spec::log::AnaState;
 
 /// What lies over a base, and does something to each I/O on its way.
 pub(in crate::target) trait Layer: fmt::Debug + Send + Sync + 'static {
@@ -57,5 +58,13 @@ impl<L: Layer> Disk for Stacked<L> {
 
     fn errors(&self) -> u64 {
         self.base.errors()
+    }
+
+    fn ana_state(&self) -> Option<AnaState> {
+        self.base.ana_state()
+    }
+
+    fn watch(&self, change: DiskChange) {
+        self.base.watch(change);
     }
 }

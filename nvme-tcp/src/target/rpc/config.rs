@@ -93,6 +93,9 @@ fn save_subsystem(state: &State, subsystem: &SubsystemStatus, calls: &mut Vec<Va
         }
         params.insert("uuid".into(), namespace.uuid.to_string().into());
         params.insert("anagrpid".into(), namespace.ana_group.into());
+        if namespace.ana_behind.is_some() {
+            params.insert("ana_follows_bdev".into(), true.into());
+        }
         if namespace.hosts.is_some() {
             params.insert("no_auto_visible".into(), true.into());
         }
@@ -125,16 +128,15 @@ fn save_subsystem(state: &State, subsystem: &SubsystemStatus, calls: &mut Vec<Va
     }
 }
 
-/// The states of a listener's groups that are not optimized; one for all if they are the same.
+/// The states that a listener's groups were set to and that are not optimized; one for all if they are the same.
 fn states(listener: &ListenerStatus) -> Vec<(Option<u32>, AnaState)> {
-    let states = &listener.ana_states;
+    let states = &listener.ana_set;
     if let Some(&(_, first)) = states.first()
         && u32::try_from(states.len()) == Ok(ANA_GROUP_MAX)
-        && first != AnaState::OPTIMIZED
         && states.iter().all(|&(_, state)| state == first)
     {
         return vec![(None, first)];
     }
-    let set = states.iter().filter(|(_, s)| *s != AnaState::OPTIMIZED);
+    let set = states.iter();
     set.map(|&(group, state)| (Some(group), state)).collect()
 }

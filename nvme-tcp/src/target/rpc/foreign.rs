@@ -33,8 +33,19 @@ impl ForeignDisk {
     }
 }
 
-/// Looks for a disk by its name and tells what it has found, now or later, from whatever thread.
-pub type FindDisk = Box<dyn Fn(&str, Box<dyn FnOnce(Option<ForeignDisk>) + Send>) + Send>;
+/// Looks for a disk and tells what it has found, now or later, from whatever thread.
+pub type FindDisk = Box<dyn Fn(WantedDisk<'_>, Box<dyn FnOnce(Option<ForeignDisk>) + Send>) + Send>;
+
+/// A disk that is looked for.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct WantedDisk<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// It is to have an ANA state ([`Disk::ana_state`](crate::target::Disk::ana_state)), which its namespace follows. One
+    /// that can have none is found without.
+    pub with_ana: bool,
+}
 
 /// As [`register`](super::register), beside whoever has disks as well: `nvmf_subsystem_add_ns` finds them by `find` where
 /// there is none of that name here. They are not listed by `bdev_get_bdevs` here, and whoever has them has the calls that
@@ -54,7 +65,7 @@ impl State {
     /// Looks for it; `found` goes on when it is among the disks here, or is told that there is none.
     pub(super) fn find_foreign(
         &self,
-        name: String,
+        (name, with_ana): (String, bool),
         (responder, mail): (Responder, Mail<State>),
         found: impl FnOnce(&mut State, Responder, Result<(), RpcError>) + Send + 'static,
     ) {
@@ -62,8 +73,12 @@ impl State {
             return;
         };
         let key = name.clone();
+        let wanted = WantedDisk {
+            name: &key,
+            with_ana,
+        };
         find(
-            &key,
+            wanted,
             Box::new(move |disk| {
                 mail.run(move |state| {
                     let result = match disk {

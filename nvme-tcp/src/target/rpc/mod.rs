@@ -31,7 +31,7 @@ use std::time::Duration;
 use self::disks::Disks;
 use self::disks::{resize, stacked};
 pub use self::flags::register_with;
-pub use self::foreign::{FindDisk, ForeignDisk, register_beside};
+pub use self::foreign::{FindDisk, ForeignDisk, WantedDisk, register_beside};
 use crate::auth::{Keyring, PolicyNames};
 use crate::spec::nqn::Nqn;
 use crate::target::control::handle::TargetHandle;

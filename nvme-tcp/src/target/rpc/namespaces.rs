@@ -3,7 +3,7 @@
 use pollux_reactor::rpc::{Answer, Call, Mail, MethodResult, Params, Phase, Responder, RpcError};
 use uuid::Uuid;
 
-use super::disks::NamedDisk;
+use super::disks::{EINVAL, NamedDisk};
 use super::hosts::host;
 use super::{Module, State, done, forward, forward_removal, send_then, subsystem, take_limit};
 use crate::spec::nqn::{HostNqn, Nqn};
@@ -38,6 +38,7 @@ fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
     let uuid = take_uuid(&mut namespace)?;
     let ana_group = namespace.optional("anagrpid")?;
     let auto_visible = !namespace.optional("no_auto_visible")?.unwrap_or(false);
+    let with_ana = namespace.optional("ana_follows_bdev")?.unwrap_or(false);
     namespace.off(&["hide_metadata"])?;
     namespace.finish()?;
     params.finish()?;
@@ -46,6 +47,7 @@ fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
         nqn,
         nsid,
         name,
+        with_ana,
         of_disk: move |disk: &NamedDisk| NamespaceConfig {
             uuid: Some(uuid.unwrap_or(disk.uuid)),
             nguid,
@@ -61,7 +63,7 @@ fn add(state: &mut State, call: &mut Call<State>) -> MethodResult {
         return Ok(Answer::Later);
     }
     let mail = call.mail.clone();
-    let name = wanted.name.clone();
+    let name = (wanted.name.clone(), with_ana);
     state.find_foreign(name, way, move |state, responder, found| match found {
         Ok(()) => add_wanted(state, (responder, mail), wanted),
         Err(error) => responder.answer(Err(error)),
@@ -74,6 +76,8 @@ struct Wanted<F> {
     nqn: Nqn,
     nsid: Option<u32>,
     name: String,
+    /// Its ANA group is to follow the ANA state of the disk.
+    with_ana: bool,
     of_disk: F,
 }
 
@@ -85,6 +89,11 @@ fn add_wanted(
 ) {
     let name = wanted.name;
     let config = match state.disks.claim(&name, &wanted.nqn) {
+        Ok(disk) if wanted.with_ana && disk.disk.ana_state().is_none() => {
+            state.disks.release(|user| user.disk == name);
+            let text = format!("ana_follows_bdev: bdev '{name}' has no paths, and so no ANA state");
+            return responder.answer(Err(RpcError::errno_of(EINVAL, text)));
+        }
         Ok(disk) => (wanted.of_disk)(disk),
         Err(error) => return responder.answer(Err(error)),
     };

@@ -134,8 +134,15 @@ fn show(state: &State, subsystem: &SubsystemStatus) -> Value {
         let bdev = state.disks.used_by(&subsystem.nqn, n.nsid);
         let mut shown = Map::new();
         shown.insert("nsid".into(), n.nsid.into());
+        let mut own = Map::new();
         if let Some(failure) = &n.failure {
-            shown.insert("pollux".into(), json!({"failure": failure}));
+            own.insert("failure".into(), failure.as_str().into());
+        }
+        if let Some(behind) = n.ana_behind {
+            own.insert("ana_state_behind".into(), behind.to_string().into());
+        }
+        if !own.is_empty() {
+            shown.insert("pollux".into(), own.into());
         }
         shown.insert("bdev_name".into(), bdev.into());
         shown.insert("name".into(), bdev.into());
@@ -145,6 +152,9 @@ fn show(state: &State, subsystem: &SubsystemStatus) -> Value {
         }
         shown.insert("uuid".into(), n.uuid.to_string().into());
         shown.insert("anagrpid".into(), n.ana_group.into());
+        if n.ana_behind.is_some() {
+            shown.insert("ana_follows_bdev".into(), true.into());
+        }
         if let Some(hosts) = &n.hosts {
             shown.insert("no_auto_visible".into(), true.into());
             let hosts = hosts.iter().map(|host| json!({"nqn": host.as_str()}));

@@ -26,7 +26,8 @@ pub(in crate::target) fn log_len_max(namespaces: u32) -> usize {
         + times(namespaces.min(LISTED_MAX), size_of::<u32>())
 }
 
-/// The states of all ANA groups through one listener. A group that was never set is optimized.
+/// The states of all ANA groups through one listener. A group that was never set is optimized. One whose namespace's disk
+/// has a state of its own ([`Disk::ana_state`](crate::target::Disk::ana_state)) is in the worse of the two.
 #[derive(Debug, Clone, Default)]
 pub(in crate::target) struct AnaGroups {
     /// Grows with every change of any group: the log's change count.
@@ -36,40 +37,74 @@ pub(in crate::target) struct AnaGroups {
 
 #[derive(Debug, Clone, Copy)]
 struct Group {
-    state: AnaState,
+    /// As the administrator has set it.
+    set: AnaState,
+    /// What the disk of its namespace can be reached by, where the namespace has the group for itself and follows that.
+    behind: AnaState,
     change_count: u64,
 }
 
+impl Group {
+    const NEW: Self = Self {
+        set: AnaState::OPTIMIZED,
+        behind: AnaState::OPTIMIZED,
+        change_count: 0,
+    };
+
+    fn state(&self) -> AnaState {
+        self.set.worse(self.behind)
+    }
+}
+
 impl AnaGroups {
-    pub(in crate::target) fn state(&self, group: u32) -> AnaState {
-        self.groups
-            .get(&group)
-            .map_or(AnaState::OPTIMIZED, |g| g.state)
+    fn group(&self, group: u32) -> Group {
+        self.groups.get(&group).copied().unwrap_or(Group::NEW)
     }
 
-    /// Sets one group. Returns whether that was a change.
+    pub(in crate::target) fn state(&self, group: u32) -> AnaState {
+        self.group(group).state()
+    }
+
+    /// Sets one group. Returns whether that was a change of what is reported.
     pub(in crate::target) fn set(&mut self, group: u32, state: AnaState) -> bool {
-        if self.state(group) == state {
+        let before = self.group(group);
+        self.change(
+            group,
+            Group {
+                set: state,
+                ..before
+            },
+        )
+    }
+
+    /// The state of the disk behind one group is this now. Returns whether that was a change of what is reported.
+    pub(in crate::target) fn set_behind(&mut self, group: u32, state: AnaState) -> bool {
+        let before = self.group(group);
+        self.change(
+            group,
+            Group {
+                behind: state,
+                ..before
+            },
+        )
+    }
+
+    fn change(&mut self, group: u32, mut after: Group) -> bool {
+        let before = self.group(group);
+        if (before.set, before.behind) == (after.set, after.behind) {
             return false;
         }
-        self.change_count += 1;
-        let entry = self.groups.entry(group).or_insert(Group {
-            state,
-            change_count: 0,
-        });
-        entry.state = state;
-        entry.change_count += 1;
-        true
+        let is_seen = before.state() != after.state();
+        self.change_count += u64::from(is_seen);
+        after.change_count += u64::from(is_seen);
+        self.groups.insert(group, after);
+        is_seen
     }
 
     /// Counts a change of the log that is none of a group's state: a namespace came, went or moved.
     pub(in crate::target) fn note_membership(&mut self, group: u32) {
         self.change_count += 1;
-        let entry = self.groups.entry(group).or_insert(Group {
-            state: AnaState::OPTIMIZED,
-            change_count: 0,
-        });
-        entry.change_count += 1;
+        self.groups.entry(group).or_insert(Group::NEW).change_count += 1;
     }
 
     /// Groups that were set or have a namespace in `members`, with their states.
@@ -79,6 +114,13 @@ impl AnaGroups {
     ) -> Vec<(u32, AnaState)> {
         let groups: BTreeSet<u32> = self.groups.keys().copied().chain(members).collect();
         groups.into_iter().map(|g| (g, self.state(g))).collect()
+    }
+
+    /// Groups that the administrator has not left optimized, with the states that they were set to.
+    pub(in crate::target) fn list_set(&self) -> Vec<(u32, AnaState)> {
+        let groups = self.groups.iter();
+        let set = groups.filter(|(_, group)| group.set != AnaState::OPTIMIZED);
+        set.map(|(&number, group)| (number, group.set)).collect()
     }
 
     /// The log page for namespaces given as (group, NSID): only groups with a namespace are listed, in
@@ -141,6 +183,30 @@ mod tests {
         assert_eq!(log[68], 3);
         assert_eq!(log[84], 7);
         assert_eq!(log[88], 8);
+    }
+
+    #[test]
+    fn what_is_behind_a_group_and_what_it_was_set_to_are_both_kept() {
+        let (optimized, inaccessible) = (AnaState::OPTIMIZED, AnaState::INACCESSIBLE);
+        let mut groups = AnaGroups::default();
+        assert!(!groups.set_behind(1, optimized));
+        assert!(groups.set(1, AnaState::NON_OPTIMIZED));
+        // Nothing behind betters what was set.
+        assert!(!groups.set_behind(1, optimized));
+        assert!(groups.set_behind(1, inaccessible));
+        assert_eq!(groups.state(1), inaccessible);
+        // What is set meanwhile shows once it is the worse of the two.
+        assert!(!groups.set(1, optimized));
+        assert_eq!(groups.state(1), inaccessible);
+        assert!(groups.set(1, AnaState::PERSISTENT_LOSS));
+        assert_eq!(groups.list_set(), [(1, AnaState::PERSISTENT_LOSS)]);
+        assert!(!groups.set_behind(1, AnaState::CHANGE));
+        assert!(groups.set(1, optimized));
+        assert_eq!(groups.state(1), AnaState::CHANGE);
+        assert!(groups.list_set().is_empty());
+        // As many changes as were seen.
+        let log = groups.log([(1, 1)].into_iter(), true);
+        assert_eq!((log[0], log[24]), (4, 4));
     }
 
     #[test]

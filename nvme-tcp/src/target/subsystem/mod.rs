@@ -249,10 +249,68 @@ impl Subsystem {
         members().next().is_none() || members().any(|n| n.visibility.includes(host))
     }
 
-    /// A namespace joined or left `group`: that is a change of every listener's ANA log.
+    /// A namespace joined or left `group`: that is a change of every listener's ANA log. One that follows its disk is alone
+    /// in its group, which goes on as it was set when the namespace has left.
     pub(in crate::target) fn note_membership(&mut self, group: u32) {
+        let behind = self.ana_behind(group);
         for listener in &mut self.listeners {
             listener.ana.note_membership(group);
+            listener.ana.set_behind(group, behind);
+        }
+    }
+
+    /// The state that a group follows; optimized where it follows none.
+    fn ana_behind(&self, group: u32) -> AnaState {
+        let members = self.namespaces.values().filter(|n| n.ana_group == group);
+        let behind = members.filter_map(|n| n.ana_behind).next();
+        behind.unwrap_or(AnaState::OPTIMIZED)
+    }
+
+    /// The disk of the namespace in this group has another state. Returns the listeners where that changes what is reported.
+    pub(in crate::target) fn follow_behind(&mut self, group: u32) -> Vec<SocketAddr> {
+        let behind = self.ana_behind(group);
+        let listeners = self.listeners.iter_mut();
+        let changed = listeners.filter_map(|l| l.ana.set_behind(group, behind).then_some(l.addr));
+        changed.collect()
+    }
+
+    /// What the groups begin with through a new listener.
+    pub(in crate::target) fn new_ana_groups(&self) -> AnaGroups {
+        let mut groups = AnaGroups::default();
+        for namespace in self.namespaces.values() {
+            if let Some(behind) = namespace.ana_behind {
+                groups.set_behind(namespace.ana_group, behind);
+            }
+        }
+        groups
+    }
+
+    /// Whether a namespace may be in this group. A group has one state, so a namespace that follows its disk has one for
+    /// itself.
+    pub(in crate::target) fn check_membership(
+        &self,
+        nsid: u32,
+        group: u32,
+        ana_behind: Option<AnaState>,
+    ) -> Result<(), TargetError> {
+        check_group(group)?;
+        if ana_behind.is_some() && !self.config.ana_reporting {
+            return Err(TargetError::InvalidValue(format!(
+                "subsystem '{}' does not report ANA (ana_reporting), so nothing can follow the ANA state of a disk",
+                self.config.nqn
+            )));
+        }
+        let mut others = self.namespaces.iter();
+        let conflict = others.find(|(other, n)| {
+            **other != nsid
+                && n.ana_group == group
+                && (ana_behind.is_some() || n.ana_behind.is_some())
+        });
+        match conflict {
+            None => Ok(()),
+            Some((other, _)) => Err(TargetError::InvalidValue(format!(
+                "ANA group {group}: namespace {other} is in it, and a namespace that follows the ANA state of its disk needs a group for itself"
+            ))),
         }
     }
 
@@ -294,6 +352,7 @@ impl Subsystem {
                     nguid: n.nguid,
                     eui64: n.eui64,
                     ana_group: n.ana_group,
+                    ana_behind: n.ana_behind,
                     failure: n.disk.failure().map(|error| error.to_string()),
                     in_flight: 0,
                     hosts: n.visibility.listed(),
@@ -306,6 +365,7 @@ impl Subsystem {
                     addr: l.addr,
                     secure: l.secure,
                     ana_states: l.ana.list(self.namespaces.values().map(|n| n.ana_group)),
+                    ana_set: l.ana.list_set(),
                 })
                 .collect(),
             controllers: Vec::new(),

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use crate::spec::log::AnaState;
 use crate::spec::nqn::Nqn;
 use crate::target::config::NamespaceConfig;
 use crate::target::disk::{Backend, DiskRef};
@@ -20,6 +21,8 @@ pub(in crate::target) struct Namespace {
     pub(in crate::target) nguid: [u8; 16],
     pub(in crate::target) eui64: Option<[u8; 8]>,
     pub(in crate::target) ana_group: u32,
+    /// What its disk has told last of its ANA state, which the group follows; `None`: the disk has none.
+    pub(in crate::target) ana_behind: Option<AnaState>,
     pub(in crate::target) visibility: Visibility,
     /// Hosts were told that its disk has failed.
     pub(in crate::target) failure_told: bool,
@@ -57,6 +60,7 @@ impl Namespace {
         })?;
         let bytes = disk.bytes();
         check_size(bytes, block_size)?;
+        let ana_behind = disk.ana_state();
         let uuid = config.uuid.or_else(|| disk.uuid());
         let uuid = uuid.unwrap_or_else(|| default_uuid(nqn, nsid, &config.backend));
         Ok(Self {
@@ -69,6 +73,7 @@ impl Namespace {
             nguid: config.nguid.unwrap_or_else(|| uuid.into_bytes()),
             eui64: config.eui64,
             ana_group,
+            ana_behind,
             visibility: Visibility::new(config.auto_visible),
             failure_told: false,
         })
@@ -85,6 +90,12 @@ impl Namespace {
             what: format!("{bytes} bytes"),
             error: e.to_string(),
         })
+    }
+
+    /// Takes on the ANA state that its disk has, if it has one. Returns whether that is another one.
+    pub(in crate::target) fn follow_ana(&mut self) -> bool {
+        let now = self.disk.ana_state();
+        now.is_some() && std::mem::replace(&mut self.ana_behind, now) != now
     }
 
     /// Takes on the size that its disk has, in whole blocks. Returns whether that is another one. A disk without any keeps

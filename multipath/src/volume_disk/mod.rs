@@ -1,20 +1,28 @@
 //! A volume as a disk of the target: what others serve, over several paths, is a namespace here. That makes a gateway, with
 //! ANA in front of it and behind it.
 
+mod watched;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
+use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_nvme_tcp::spec::status::Status;
-use pollux_nvme_tcp::target::disk::{self, Disk, DiskChannel, DiskContext, Done, IoId, Opening};
+use pollux_nvme_tcp::target::disk::{
+    self, Disk, DiskChange, DiskChannel, DiskContext, Done, IoId, Opening,
+};
 use pollux_reactor::Time;
 
+pub(crate) use self::watched::WatchedVolume;
+use crate::LOG_FLAG;
 use crate::command::{Completion, Io, Op};
 use crate::error::{EndedEarly, IoError, SubmitError};
 use crate::host::Host;
 use crate::ids::{VolumeId, VolumeInfo};
+use crate::messages::ControlMessage;
 use crate::queue::{Completions, Queue, QueueMessage};
 
 /// I/Os that one channel has under way; the others wait in it.
@@ -33,47 +41,82 @@ const RETRY: Duration = Duration::from_millis(1);
 /// A volume as a disk. Each reactor of the target that opens it has a queue to an I/O reactor of the host: the one of the
 /// same number if there is one, so that in one process an I/O stays on its reactor.
 ///
-/// Its size is what the volume had when it was made. A write with FUA is a write and a flush. While the volume has no path
+/// Its size is the volume's, and changes with that. A write with FUA is a write and a flush. While the volume has no path
 /// its I/O waits as that of any other user does (rule B7); what ends without a path ends with Internal Path Error, by which
-/// a host in front goes to another gateway.
+/// a host in front goes to another gateway. With an ANA state ([`with_ana`](Self::with_ana)) it does not wait.
+///
+/// A volume that is removed and made again under its name carries on, if it is the same namespace by its identifiers (NGUID,
+/// UUID, EUI64). Another one is not used; meanwhile, and then for good, I/O ends with Internal Path Error.
 ///
 /// What it cannot promise is the target's Command Quiesce Time: an I/O that a controller behind it holds may execute for as
 /// long as that controller lives.
 #[derive(Debug)]
 pub struct VolumeDisk {
     host: Host<QueueMessage>,
-    volume: VolumeInfo,
+    volume: Arc<WatchedVolume>,
 }
 
 impl VolumeDisk {
     /// The volume of `host` as a disk; see [`VolumeHandle::info`](crate::VolumeHandle::info).
     pub fn new(host: &Host<QueueMessage>, volume: VolumeInfo) -> Self {
+        Self::made_of(host, volume, false)
+    }
+
+    /// As [`new`](Self::new), with an ANA state that the namespace's ANA group follows
+    /// ([`Disk::ana_state`](pollux_nvme_tcp::target::Disk::ana_state)): optimized while an optimized path behind is
+    /// available on every I/O reactor of the host; non-optimized while only others are; without any, change while a path is
+    /// in change (for no longer than ANATT), persistent loss if all are in it, and otherwise inaccessible, which it also is
+    /// at first, until the reactors have told.
+    ///
+    /// Then nobody's I/O of this volume waits for a path (rule B7), since it is the host in front that goes another way: it
+    /// ends with the status of that state there, and with [`NoPath::NotAwaited`](crate::NoPath::NotAwaited) here. Only what
+    /// a lost controller may still execute waits (rule B14).
+    pub fn with_ana(host: &Host<QueueMessage>, volume: VolumeInfo) -> Self {
+        Self::made_of(host, volume, true)
+    }
+
+    fn made_of(host: &Host<QueueMessage>, volume: VolumeInfo, has_ana: bool) -> Self {
+        let control = host.control().clone();
         Self {
             host: host.clone(),
-            volume,
+            volume: Arc::new(WatchedVolume::new(volume, has_ana, control)),
         }
     }
 
     /// Block size in bytes, which a namespace on it has to have.
     pub fn block_size(&self) -> u32 {
-        self.volume.block_size()
+        1 << self.volume.block_shift()
     }
 }
 
 impl Disk for VolumeDisk {
     fn name(&self) -> String {
-        self.volume.name.clone()
+        self.volume.name().to_owned()
     }
 
     fn bytes(&self) -> u64 {
-        self.volume.blocks << self.volume.block_shift
+        self.volume.bytes()
+    }
+
+    fn ana_state(&self) -> Option<AnaState> {
+        self.volume.has_ana().then(|| self.volume.ana())
+    }
+
+    fn watch(&self, change: DiskChange) {
+        let volume = Arc::downgrade(&self.volume);
+        let watch = ControlMessage::Watch { volume, change };
+        if self.host.control().send(watch).is_err() && !self.host.control().is_closed() {
+            let name = self.volume.name();
+            log::error!(target: LOG_FLAG, "{name}: the host has too much to do to tell what becomes of it");
+        }
     }
 
     fn open(&self, opening: Opening) -> Box<dyn DiskChannel> {
         let reactor = opening.reactor() % self.host.io_reactors();
         Box::new(VolumeChannel {
-            volume: self.volume.id,
-            shift: self.volume.block_shift,
+            id: self.volume.id(),
+            volume: Arc::clone(&self.volume),
+            shift: self.volume.block_shift(),
             queue: self.host.queue(reactor, DEPTH).ok(),
             waker: Arc::new(WakeChannel(opening.waker())).into(),
             open: Vec::new(),
@@ -103,7 +146,9 @@ struct Open {
 }
 
 struct VolumeChannel {
-    volume: VolumeId,
+    volume: Arc<WatchedVolume>,
+    /// The identity that it had last. It is looked at again where the host knows none such any more.
+    id: VolumeId,
     shift: u8,
     /// `None`: the reactor has no room for another queue, or has stopped.
     queue: Option<(Queue, Completions)>,
@@ -183,7 +228,7 @@ impl VolumeChannel {
             user: place as u64,
             ..Io::new(op, offset >> self.shift, blocks, buffer)
         };
-        match queue.submit(self.volume, io) {
+        match queue.submit(self.id, io) {
             Ok(()) => {
                 open.step += 1;
                 None
@@ -194,7 +239,10 @@ impl VolumeChannel {
                 self.retry_at = Some(now + RETRY);
                 None
             }
-            Err((_, error)) => self.end(place, Err(status(IoError::Refused(error)))),
+            Err((_, error)) => {
+                let status = self.status(IoError::Refused(error));
+                self.end(place, Err(status))
+            }
         }
     }
 
@@ -210,7 +258,44 @@ impl VolumeChannel {
         self.keep(done.io.buffer);
         match done.result {
             Ok(()) => self.go_on(place, now),
-            Err(error) => self.end(place, Err(status(error))),
+            Err(IoError::Refused(SubmitError::NoVolume)) if self.has_come_back(done.volume) => {
+                if let Some(Some(open)) = self.open.get_mut(place) {
+                    open.step -= 1;
+                }
+                self.go_on(place, now)
+            }
+            Err(error) => {
+                let status = self.status(error);
+                self.end(place, Err(status))
+            }
+        }
+    }
+
+    /// The volume of this identity has gone; whether it is there again, with another one.
+    fn has_come_back(&mut self, gone: VolumeId) -> bool {
+        self.id = self.volume.id();
+        self.id != gone
+    }
+
+    /// What a host in front is told.
+    fn status(&self, error: IoError) -> Status {
+        match error {
+            IoError::Status(status) => status,
+            IoError::Data => Status::DATA_TRANSFER_ERROR,
+            IoError::Refused(SubmitError::OutOfRange) => Status::LBA_OUT_OF_RANGE,
+            IoError::InDoubt(EndedEarly::Aborted) | IoError::Deadline => Status::ABORTED_BY_REQUEST,
+            IoError::NoPath(_) | IoError::Removed | IoError::Refused(SubmitError::NoVolume)
+                if self.volume.has_ana() =>
+            {
+                // The path that comes back meanwhile is heard of by the ANA log.
+                let status = self.volume.ana().refusal();
+                status.unwrap_or(Status::ASYMMETRIC_ACCESS_INACCESSIBLE)
+            }
+            IoError::NoPath(_)
+            | IoError::Removed
+            | IoError::Stopped
+            | IoError::Refused(_)
+            | IoError::InDoubt(_) => Status::INTERNAL_PATH_ERROR,
         }
     }
 
@@ -281,7 +366,7 @@ impl DiskChannel for VolumeChannel {
             && let Some((queue, _)) = &self.queue
         {
             // Refused, it ends by itself.
-            let _ = queue.abort(self.volume, place as u64);
+            let _ = queue.abort(self.id, place as u64);
         }
         None
     }
@@ -294,20 +379,5 @@ impl fmt::Debug for VolumeChannel {
             .field("open", &(self.open.len() - self.free.len()))
             .field("waiting", &self.waiting.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// What a host in front is told.
-fn status(error: IoError) -> Status {
-    match error {
-        IoError::Status(status) => status,
-        IoError::Data => Status::DATA_TRANSFER_ERROR,
-        IoError::Refused(SubmitError::OutOfRange) => Status::LBA_OUT_OF_RANGE,
-        IoError::InDoubt(EndedEarly::Aborted) | IoError::Deadline => Status::ABORTED_BY_REQUEST,
-        IoError::NoPath(_)
-        | IoError::Removed
-        | IoError::Stopped
-        | IoError::Refused(_)
-        | IoError::InDoubt(_) => Status::INTERNAL_PATH_ERROR,
     }
 }
