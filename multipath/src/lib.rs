@@ -2,7 +2,7 @@
 //!
 //! This is the one crate that a program names which embeds Pollux: reactors ([`Group`], [`Simulation`]), the host, and
 //! the [`target`] with its disks are all here. [`spec`] has the standard's structures, [`reactor`] what else reactors offer,
-//! such as the JSON-RPC server that [`rpc`] registers the host's methods with.
+//! such as the log, pcap files, and with the feature `rpc` a JSON-RPC server and the methods for it.
 //!
 //! A target with one namespace in memory, and a host that writes a block of it and reads it back:
 //!
@@ -80,9 +80,10 @@
 //!
 //! # Features
 //!
-//! Both are off unless asked for.
+//! All are off unless asked for.
 //!
 //! * `auth`: in-band authentication (DH-HMAC-CHAP) of host and target.
+//! * `rpc`: management of host and target by JSON-RPC, with the names and shapes of SPDK's methods.
 //! * `tls`: TLS 1.3 with pre-shared keys; implies `auth`, and wants a C compiler.
 //!
 //! # Rules
@@ -106,6 +107,7 @@ mod path_state;
 mod policy;
 pub mod queue;
 mod request;
+#[cfg(feature = "rpc")]
 pub mod rpc;
 mod status;
 mod transport_id;

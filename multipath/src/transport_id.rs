@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use pollux_nvme_tcp::spec::nqn::Nqn;
-use pollux_reactor::rpc::look_up;
+use pollux_reactor::look_up;
 
 /// Address of one controller: transport, address, port and subsystem NQN.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -36,6 +36,7 @@
 //! All are off unless asked for.
 //!
 //! * `auth`: in-band authentication (DH-HMAC-CHAP) of host and target, [`auth`]. Without it no host can be given keys.
+//! * `rpc`: management of a target by JSON-RPC, with the names and shapes of SPDK's methods.
 //! * `tls`: TLS 1.3 with pre-shared keys, [`tls`]; implies `auth`, and wants a C compiler.
 //! * `testing`: the other side of a target, for tests of one's own. Changes nothing else.
 //!
@@ -63,10 +64,10 @@ pub mod auth;
 pub mod counters;
 pub mod histogram;
 pub mod host;
-pub mod iobuf;
 pub mod pdu;
 pub mod rate_limit;
-pub mod sockets;
+#[cfg(feature = "rpc")]
+pub mod rpc;
 pub mod spec;
 mod stream;
 pub mod target;

@@ -57,7 +57,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A service that wants to know something of every reactor asks by [`Gather`]. The crate has no features.
+//! A service that wants to know something of every reactor asks by [`Gather`].
+//!
+//! # Features
+//!
+//! * `rpc`, off unless asked for: a JSON-RPC server that is polled like any other service, and the methods about reactors
+//!   and the log.
 //!
 //! # Limits
 //!
@@ -73,6 +78,7 @@ mod executor;
 mod gather;
 mod idle;
 pub mod logging;
+mod look_up;
 mod mailbox;
 mod net;
 mod observer;
@@ -80,6 +86,7 @@ pub mod pcap;
 mod reactor;
 mod ring;
 mod rng;
+#[cfg(feature = "rpc")]
 pub mod rpc;
 mod service;
 mod simulation;
@@ -94,6 +101,7 @@ pub use counters::Counters;
 pub use executor::Executor;
 pub use gather::{Answered, Gather, Part};
 pub use idle::Idle;
+pub use look_up::{LookUpError, look_up};
 pub use mailbox::{Outbox, Receiver, Sender, mailbox};
 pub use net::sim::SimNetwork;
 pub use net::wrap::{Edges, Opened, StreamWrapper};

@@ -87,7 +87,7 @@ fn with_ktls(calls: Vec<(Option<bool>, Value)>, now: bool) -> Vec<Value> {
     let mut switch = |all: &mut Vec<Value>, wanted: bool| {
         if set != wanted {
             set = wanted;
-            all.push(pollux_nvme_tcp::sockets::saved(wanted));
+            all.push(pollux_nvme_tcp::rpc::sockets::saved(wanted));
         }
     };
     for (wanted, call) in calls {

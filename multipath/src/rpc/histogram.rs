@@ -1,6 +1,6 @@
 //! Latency histograms of volumes.
 
-use pollux_nvme_tcp::histogram::{EnableParams, HistogramParams};
+use pollux_nvme_tcp::rpc::histogram::{EnableParams, HistogramParams};
 use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 
 use super::{Module, State, done, forward};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pollux_nvme_tcp::counters::IostatParams;
+use pollux_nvme_tcp::rpc::iostat::IostatParams;
 use pollux_nvme_tcp::spec::status::Status;
 use pollux_reactor::rpc::{Call, MethodResult, Phase};
 use serde_json::{Map, Value, json};

@@ -26,7 +26,7 @@ mod volumes;
 
 pub use self::volumes::find_disk;
 
-use pollux_nvme_tcp::sockets::SocketOptions;
+use pollux_nvme_tcp::rpc::sockets::SocketOptions;
 use pollux_nvme_tcp::spec::log::AnaState;
 use pollux_reactor::rpc::{Answer, Call, MethodResult, Methods, ModuleMethods, RpcError};
 use serde_json::Value;
@@ -113,9 +113,9 @@ pub fn register<M: Send + 'static>(methods: &mut Methods, host: Host<M>) {
     };
     let module = methods.module(state);
     #[cfg(feature = "auth")]
-    let module = pollux_nvme_tcp::auth::keyring::register(module);
-    let module = pollux_nvme_tcp::sockets::register(module);
-    let module = pollux_nvme_tcp::iobuf::register(module);
+    let module = pollux_nvme_tcp::rpc::keyring::register(module);
+    let module = pollux_nvme_tcp::rpc::sockets::register(module);
+    let module = pollux_nvme_tcp::rpc::iobuf::register(module);
     let module = module.subsystem("bdev", config::bdev);
     ROOMS.into_iter().fold(module, |module, room| room(module));
 }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use pollux_nvme_tcp::auth::PolicyNames;
 use pollux_nvme_tcp::host::{CommandTimeout, TimeoutAction};
+use pollux_nvme_tcp::rpc::dhchap::PolicyNames;
 use pollux_reactor::rpc::{Answer, Call, MethodResult, Params, Phase, RpcError};
 use serde_json::{Map, Value, json};
 

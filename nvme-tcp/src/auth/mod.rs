@@ -8,13 +8,8 @@
 //! the module [`authentication`](crate::spec::authentication), and hand out as a [`Job`] what takes too long for a
 //! reactor's turn. A [`Computation`] is a job on another thread.
 
-use pollux_reactor::rpc::{Params, RpcError};
-use serde_json::{Map, Value};
-
 mod error;
 pub use error::AuthError;
-mod policy_names;
-pub use policy_names::PolicyNames;
 
 #[cfg(feature = "auth")]
 mod controller;
@@ -51,35 +46,6 @@ pub struct KeyNames {
     pub dhchap_key: String,
     /// That of the subsystem, if it can prove itself to the host.
     pub dhchap_ctrlr_key: Option<String>,
-}
-
-impl KeyNames {
-    /// Takes `dhchap_key` and `dhchap_ctrlr_key` of a method's parameters.
-    ///
-    /// # Errors
-    /// What is said against them.
-    pub fn take(params: &mut Params) -> Result<Option<Self>, RpcError> {
-        let dhchap_key: Option<String> = params.optional("dhchap_key")?;
-        let dhchap_ctrlr_key: Option<String> = params.optional("dhchap_ctrlr_key")?;
-        match dhchap_key {
-            Some(dhchap_key) => Ok(Some(Self {
-                dhchap_key,
-                dhchap_ctrlr_key,
-            })),
-            None if dhchap_ctrlr_key.is_some() => Err(RpcError::invalid_params(
-                "'dhchap_ctrlr_key' needs a 'dhchap_key': a controller proves itself to a host that did",
-            )),
-            None => Ok(None),
-        }
-    }
-
-    /// Puts them into the parameters of a method.
-    pub fn put(&self, params: &mut Map<String, Value>) {
-        params.insert("dhchap_key".into(), self.dhchap_key.as_str().into());
-        if let Some(name) = &self.dhchap_ctrlr_key {
-            params.insert("dhchap_ctrlr_key".into(), name.as_str().into());
-        }
-    }
 }
 
 /// With what a host authenticates (DH-HMAC-CHAP).

@@ -16,13 +16,8 @@ mod throttle;
 
 use std::time::Duration;
 
-use pollux_reactor::rpc::{Params, RpcError};
-use serde_json::{Map, Value, json};
-
 pub use self::budget::{Budget, Granted};
 pub use self::throttle::{Ask, Cost, Throttle};
-
-const EINVAL: i32 = 22;
 
 /// For how long a limit that nobody uses up adds to what can be used at once.
 pub const BURST: Duration = Duration::from_millis(20);
@@ -31,8 +26,8 @@ pub const BURST: Duration = Duration::from_millis(20);
 const MEGABYTE: u64 = 1 << 20;
 
 /// The most of each limit: what can be counted in nanoseconds.
-const IOS_MAX: u64 = 1_000_000_000;
-const MEGABYTES_MAX: u64 = 1 << 24;
+pub(crate) const IOS_MAX: u64 = 1_000_000_000;
+pub(crate) const MEGABYTES_MAX: u64 = 1 << 24;
 
 /// What is limited, in the order of SPDK's parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,22 +44,13 @@ pub enum Resource {
 }
 
 impl Resource {
-    const ALL: [Self; 4] = [Self::Ios, Self::Bytes, Self::BytesRead, Self::BytesWritten];
-
-    /// The parameter of `bdev_set_qos_limit`, and the largest value.
-    fn parameter(self) -> (&'static str, u64) {
-        match self {
-            Self::Ios => ("rw_ios_per_sec", IOS_MAX),
-            Self::Bytes => ("rw_mbytes_per_sec", MEGABYTES_MAX),
-            Self::BytesRead => ("r_mbytes_per_sec", MEGABYTES_MAX),
-            Self::BytesWritten => ("w_mbytes_per_sec", MEGABYTES_MAX),
-        }
-    }
+    /// All of them, in that order.
+    pub(crate) const ALL: [Self; 4] = [Self::Ios, Self::Bytes, Self::BytesRead, Self::BytesWritten];
 }
 
 /// The limits of one disk or volume, by [`Resource`]: I/Os, and megabytes of 2^20 bytes, per second. 0: no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RateLimits([u64; 4]);
+pub struct RateLimits(pub(crate) [u64; 4]);
 
 impl RateLimits {
     /// Whether anything is limited.
@@ -92,53 +78,13 @@ impl RateLimits {
         let bytes = |megabytes: u64| megabytes * MEGABYTE;
         [ios, bytes(both), bytes(reads), bytes(writes)]
     }
-
-    /// The members by which SPDK's clients know them; `all`: also those that limit nothing.
-    pub fn show(self, all: bool) -> Map<String, Value> {
-        let limits = Resource::ALL.into_iter().zip(self.0);
-        let shown = limits.filter(|(_, value)| all || *value > 0);
-        let shown = shown.map(|(resource, value)| (resource.parameter().0.into(), value.into()));
-        shown.collect()
-    }
-
-    /// The call that limits the disk or volume of this name so; none if there is no limit.
-    pub fn call(self, name: &str) -> Option<Value> {
-        let mut params = self.show(false);
-        if params.is_empty() {
-            return None;
-        }
-        params.insert("name".into(), name.into());
-        Some(json!({"method": "bdev_set_qos_limit", "params": params}))
-    }
 }
 
 /// What `bdev_set_qos_limit` changes: limits that are not given stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateChange([Option<u64>; 4]);
+pub struct RateChange(pub(crate) [Option<u64>; 4]);
 
 impl RateChange {
-    /// Takes the limits out of the parameters of the method, and those are all that there are then.
-    ///
-    /// # Errors
-    /// One is no number from 0 up to what can be counted, another parameter is unknown, or no limit is given.
-    pub fn take(params: &mut Params) -> Result<Self, RpcError> {
-        let mut change = [None; 4];
-        for (resource, value) in Resource::ALL.into_iter().zip(&mut change) {
-            let (name, max) = resource.parameter();
-            *value = params.optional::<u64>(name)?;
-            if let Some(value) = *value
-                && value > max
-            {
-                return Err(params.invalid(name, format!("{value}, at most {max} is allowed")));
-            }
-        }
-        params.finish()?;
-        if change == [None; 4] {
-            return Err(RpcError::errno_of(EINVAL, "No rate limits specified"));
-        }
-        Ok(Self(change))
-    }
-
     /// The limits after the change.
     pub fn apply(self, before: RateLimits) -> RateLimits {
         let mut after = before;

@@ -1,7 +1,6 @@
 use std::collections::VecDeque;
 
 use pollux_reactor::Time;
-use serde_json::json;
 
 use super::*;
 
@@ -239,50 +238,4 @@ fn a_change_is_in_effect_at_once() {
         ],
         [Some(0), Some(1), Some(2)]
     );
-}
-
-fn change(value: Value) -> Result<RateChange, RpcError> {
-    let Value::Object(members) = value else {
-        unreachable!("an object")
-    };
-    RateChange::take(&mut Params::new(members))
-}
-
-#[test]
-fn limits_that_are_not_given_stay() {
-    let first = change(json!({"rw_ios_per_sec": 100, "w_mbytes_per_sec": 7})).unwrap();
-    let limits = first.apply(RateLimits::default());
-    let second = change(json!({"rw_ios_per_sec": 0, "r_mbytes_per_sec": 9})).unwrap();
-    let limits = second.apply(limits);
-    assert_eq!(
-        Value::from(limits.show(false)),
-        json!({"r_mbytes_per_sec": 9, "w_mbytes_per_sec": 7})
-    );
-    assert_eq!(limits, RateLimits::default().with_megabytes(0, 9, 7));
-    assert_eq!(RateLimits::default().show(true).len(), 4);
-}
-
-#[test]
-fn what_cannot_be_a_limit_is_refused() {
-    for (params, code, word) in [
-        (json!({}), -22, "No rate limits specified"),
-        (json!({"rw_ios_per_sec": -1}), -32602, "rw_ios_per_sec"),
-        (json!({"rw_ios_per_sec": "1"}), -32602, "rw_ios_per_sec"),
-        (json!({"rw_ios_per_sec": 1.5}), -32602, "rw_ios_per_sec"),
-        (
-            json!({"rw_ios_per_sec": 1_000_000_001u64}),
-            -32602,
-            "at most 1000000000",
-        ),
-        (
-            json!({"w_mbytes_per_sec": u64::MAX}),
-            -32602,
-            "at most 16777216",
-        ),
-        (json!({"rw_ios_per_sec": 1, "x": 1}), -32602, "'x'"),
-    ] {
-        let error = change(params.clone()).unwrap_err();
-        assert_eq!(error.code, code, "{params}: {error}");
-        assert!(error.to_string().contains(word), "{params}: {error}");
-    }
 }

@@ -45,6 +45,7 @@ mod control;
 pub mod disk;
 mod error;
 mod io;
+#[cfg(feature = "rpc")]
 pub mod rpc;
 mod service;
 mod status;

@@ -4,7 +4,7 @@
 //! | to test | take |
 //! |---|---|
 //! | a target over real sockets | [`TestTarget`], and the [`Initiator`]s that it connects |
-//! | its management | [`ManagedTarget`], and [`ManagementClient`]s; [`manage`] serves methods of other kinds |
+//! | its management (with the feature `rpc`) | `ManagedTarget`, and `ManagementClient`s; `manage` serves methods of other kinds |
 //! | how late something is, to the microsecond | a [`Simulation`](pollux_reactor::Simulation), [`set_up`], and [`Lines`] for the initiators |
 //! | what a host makes of a controller that lies | [`peer::Peer`] byte by byte, [`lying::serve`] command by command |
 //! | what passes between host and target | a [`Tap`], which answers, holds, loses or changes it |
@@ -56,6 +56,7 @@
 mod initiator;
 mod lines;
 pub mod lying;
+#[cfg(feature = "rpc")]
 mod management;
 pub mod peer;
 mod tap;
@@ -65,9 +66,10 @@ pub mod wire;
 
 pub use initiator::{Initiator, Options, Pdu, host_nqn};
 pub use lines::{Line, Lines};
-pub use management::{ManagementClient, manage, socket};
+#[cfg(feature = "rpc")]
+pub use management::{ManagedTarget, ManagementClient, manage, socket};
 pub use tap::{Seen, Tap, TapService, Verdict};
-pub use target::{ManagedTarget, NQN, TestTarget, nqn, set_up};
+pub use target::{NQN, TestTarget, nqn, set_up};
 pub use watch::Watching;
 
 use std::io::{ErrorKind, Read, Write};

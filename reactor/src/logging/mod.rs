@@ -15,6 +15,7 @@
 //! A reactor never waits for the log: lines go to a thread of their own that writes them. What a peer can cause is
 //! bounded: of each flag a few lines a second are written, and how many were not is told with the next one.
 
+#[cfg(feature = "rpc")]
 mod methods;
 
 use std::backtrace::Backtrace;

@@ -163,6 +163,7 @@ impl Net {
     /// # Errors
     ///
     /// What the system says when the socket cannot be watched; [`io::ErrorKind::InvalidInput`] in a simulation.
+    #[cfg(feature = "rpc")]
     pub(crate) fn take_listener(&mut self, socket: ListeningSocket) -> io::Result<Listener> {
         let NetKind::Tcp(net) = &mut self.kind else {
             return Err(mixed_worlds());
@@ -296,6 +297,7 @@ impl WatchedDescriptor {
 }
 
 /// A socket of the standard library that listens.
+#[cfg(feature = "rpc")]
 #[derive(Debug)]
 pub(crate) enum ListeningSocket {
     Tcp(std::net::TcpListener),
@@ -316,6 +318,10 @@ pub struct Stream {
 }
 
 #[derive(Debug)]
+#[cfg_attr(
+    not(feature = "rpc"),
+    expect(dead_code, reason = "only management listens at Unix sockets")
+)]
 enum StreamKind {
     Tcp(TcpLink),
     Unix(UnixLink),
@@ -489,6 +495,10 @@ pub struct Listener {
 }
 
 #[derive(Debug)]
+#[cfg_attr(
+    not(feature = "rpc"),
+    expect(dead_code, reason = "only management listens at Unix sockets")
+)]
 enum ListenerKind {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -525,6 +535,7 @@ impl Listener {
 
     /// As [`accept`](Self::accept), also from a Unix socket, whose peers have no address. For management: nothing is put
     /// around these streams.
+    #[cfg(feature = "rpc")]
     pub(crate) fn accept_stream(&mut self, net: &mut Net) -> io::Result<Option<Stream>> {
         match (&mut self.kind, &mut net.kind) {
             (ListenerKind::Unix(listener), NetKind::Tcp(net)) => {

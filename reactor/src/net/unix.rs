@@ -46,6 +46,10 @@ pub(super) struct UnixListener {
     ready: Ready,
 }
 
+#[cfg_attr(
+    not(feature = "rpc"),
+    expect(dead_code, reason = "only management listens at Unix sockets")
+)]
 impl UnixListener {
     pub(super) fn watch(net: &mut TcpNet, listener: StdListener) -> io::Result<UnixListener> {
         listener.set_nonblocking(true)?;

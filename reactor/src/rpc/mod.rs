@@ -74,7 +74,6 @@ pub use files::FilesUnder;
 pub use methods::{
     Answer, Call, Handler, Mail, MethodResult, Methods, ModuleMethods, Phase, Responder,
 };
-pub use names::{LookUpError, look_up};
 pub use params::{FromParam, Params};
 pub use reactors::observe;
 pub use server::Server;

@@ -1,7 +1,7 @@
 //! Names of hosts where an address is expected: they are looked up on a thread of their own, because that may take long,
 //! and the method sees the address.
 
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -10,48 +10,10 @@ use serde_json::Value;
 
 use super::error::RpcError;
 use super::params::Params;
+use crate::look_up::look_up;
 
 /// Names that are looked up at a time; each takes a thread.
 const LOOK_UPS_MAX: usize = 16;
-
-/// Why the name of a host has no address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{name}': {why}: expected an IPv4 or IPv6 address or the name of a host")]
-pub struct LookUpError {
-    name: String,
-    why: String,
-}
-
-/// Looks the name of a host up, which may block: for the start of a program or a thread of its own, never for a reactor. Of
-/// several addresses the first one of the family that is wanted is taken, and without one IPv4 goes first.
-///
-/// # Errors
-/// It is no name, or has no address.
-pub fn look_up(name: &str, is_v6: Option<bool>) -> Result<IpAddr, LookUpError> {
-    let refused = |why: String| LookUpError {
-        name: name.to_owned(),
-        why,
-    };
-    let is_name = name.split('.').all(|label| {
-        let known = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        (1..=63).contains(&label.len()) && label.chars().all(known)
-    });
-    // A number is a slip in an address, which the system would complete in its own way (1.2.3 to 1.2.0.3).
-    let last = name.rsplit('.').next().unwrap_or(name);
-    if !is_name || !last.starts_with(|c: char| c.is_ascii_alphabetic()) {
-        return Err(refused("not a name".to_owned()));
-    }
-    let found = (name, 0)
-        .to_socket_addrs()
-        .map_err(|error| refused(error.to_string()))?;
-    let mut addresses: Vec<IpAddr> = found.map(|addr| addr.ip()).collect();
-    match is_v6 {
-        Some(is_v6) => addresses.retain(|addr| addr.is_ipv6() == is_v6),
-        None => addresses.sort_by_key(IpAddr::is_ipv6),
-    }
-    let first = addresses.first().copied();
-    first.ok_or_else(|| refused("no address of that family".to_owned()))
-}
 
 /// The name of a host in the place of an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_told_from_addresses_and_from_slips() {
+    fn names_are_told_from_addresses() {
         let place = Place::new(None);
         for addr in ["127.0.0.1", "::1"] {
             assert_eq!(place.name(&params(json!({"traddr": addr}))), None);
@@ -151,21 +113,5 @@ mod tests {
             is_v6: Some(false),
         };
         assert_eq!(found, Some(wanted));
-        assert!(look_up("localhost", Some(false)).unwrap().is_loopback());
-        for slip in [
-            "127.0.0",
-            "127.0.0.256",
-            "a b",
-            "",
-            ".",
-            "-.1",
-            "host..name",
-        ] {
-            let error = look_up(slip, None).unwrap_err().to_string();
-            assert!(
-                error.starts_with(&format!("'{slip}': not a name")),
-                "{error}"
-            );
-        }
     }
 }

@@ -111,6 +111,7 @@ pub(crate) fn thread_id() -> u64 {
 }
 
 /// Signals that management may send to its own process, by name.
+#[cfg(feature = "rpc")]
 pub(crate) const SIGNALS: [(&str, i32); 6] = [
     ("SIGINT", libc::SIGINT),
     ("SIGTERM", libc::SIGTERM),
@@ -121,6 +122,7 @@ pub(crate) const SIGNALS: [(&str, i32); 6] = [
 ];
 
 /// Sends a signal to this process.
+#[cfg(feature = "rpc")]
 pub(crate) fn signal_self(signal: i32) -> io::Result<()> {
     // SAFETY: both calls take and return integers; what the signal does is what its sender asks for.
     let result = unsafe { libc::kill(libc::getpid(), signal) };

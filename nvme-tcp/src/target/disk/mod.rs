@@ -44,13 +44,16 @@
 
 mod backend;
 mod change;
+#[cfg(feature = "rpc")]
 mod delay;
+#[cfg(feature = "rpc")]
 mod error;
 mod file;
 mod io;
 mod machine;
 mod memory;
 mod null;
+#[cfg(feature = "rpc")]
 mod stacked;
 mod sys;
 mod waker;
@@ -72,10 +75,13 @@ pub(in crate::target) use self::io::{PAGE_LEN, Page};
 pub(in crate::target) use self::waker::Doorbell;
 pub use self::waker::{Opening, Waker};
 
-pub(super) use self::delay::{Latencies, Latency};
-pub(super) use self::error::{Corruption, Faults, Injection, IoKind};
 pub(super) use self::io::IoName;
-pub(super) use self::stacked::Stacked;
+#[cfg(feature = "rpc")]
+pub(super) use self::{
+    delay::{Latencies, Latency},
+    error::{Corruption, Faults, Injection, IoKind},
+    stacked::Stacked,
+};
 
 use crate::spec::log::AnaState;
 use crate::spec::status::Status;

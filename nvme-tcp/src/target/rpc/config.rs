@@ -28,7 +28,7 @@ fn entry(method: &str, params: Value) -> Value {
 fn saved(state: &State, status: &TargetStatus) -> Vec<Value> {
     // First, since it holds for all that comes after.
     let settings = settings::saved(state, status).map(|params| entry("nvmf_set_config", params));
-    let sockets = status.ktls.then(|| crate::sockets::saved(true));
+    let sockets = status.ktls.then(|| crate::rpc::sockets::saved(true));
     let mut calls: Vec<Value> = sockets.into_iter().chain(settings).collect();
     if let Some(max) = state.max_subsystems {
         let params = json!({"max_subsystems": max});

@@ -3,7 +3,7 @@
 use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 
 use super::{Module, State, done, forward};
-use crate::histogram::{EnableParams, HistogramParams};
+use crate::rpc::histogram::{EnableParams, HistogramParams};
 use crate::target::control::request::TargetRequest;
 
 /// The methods of this room.

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::disks::{ENODEV, NamedDisk};
 use super::{Module, State, error, forward_then};
-use crate::counters::{CounterReset, IoCounters, IostatParams};
+use crate::counters::{CounterReset, IoCounters};
+use crate::rpc::iostat::IostatParams;
 use crate::target::control::request::TargetRequest;
 use crate::target::disk::DiskRef;
 use crate::target::status::TargetStatus;

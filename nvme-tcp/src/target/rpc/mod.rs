@@ -32,7 +32,8 @@ use self::disks::Disks;
 use self::disks::{resize, stacked};
 pub use self::flags::register_with;
 pub use self::foreign::{FindDisk, ForeignDisk, WantedDisk, register_beside};
-use crate::auth::{Keyring, PolicyNames};
+use crate::auth::Keyring;
+use crate::rpc::dhchap::PolicyNames;
 use crate::spec::nqn::Nqn;
 use crate::target::control::handle::TargetHandle;
 use crate::target::control::request::{Removed, TargetRequest};
@@ -121,9 +122,9 @@ const ROOMS: [fn(Module<'_>) -> Module<'_>; 14] = [
 fn register_state(methods: &mut Methods, state: State) {
     let module = methods.module(state);
     #[cfg(feature = "auth")]
-    let module = crate::auth::keyring::register(module);
-    let module = crate::sockets::register(module);
-    let module = crate::iobuf::register(module);
+    let module = crate::rpc::keyring::register(module);
+    let module = crate::rpc::sockets::register(module);
+    let module = crate::rpc::iobuf::register(module);
     let module = module
         .subsystem("bdev", config::bdev)
         .subsystem("nvmf", config::nvmf);

@@ -6,8 +6,8 @@ use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
 use serde_json::{Map, Value};
 
 use super::{Module, State, done, forward, forward_then};
-use crate::auth::PolicyNames;
-use crate::sockets::SocketOptions;
+use crate::rpc::dhchap::PolicyNames;
+use crate::rpc::sockets::SocketOptions;
 use crate::target::control::request::TargetRequest;
 use crate::target::status::TargetStatus;
 use crate::target::subsystem::CQT_MS;

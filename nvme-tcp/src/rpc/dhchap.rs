@@ -1,11 +1,11 @@
-//! What may be agreed on, by name, as methods have it.
+//! Parameters of methods about in-band authentication: names of keys, and what may be agreed on.
 
 use pollux_reactor::rpc::{Params, RpcError};
 use serde_json::{Map, Value};
 
-use super::Policy;
 #[cfg(feature = "auth")]
-use super::{DhGroup, Hash};
+use crate::auth::{DhGroup, Hash};
+use crate::auth::{KeyNames, Policy};
 
 /// Names of hash functions.
 const DIGESTS: [&str; 3] = ["sha256", "sha384", "sha512"];
@@ -18,6 +18,35 @@ const DHGROUPS: [&str; 6] = [
     "ffdhe6144",
     "ffdhe8192",
 ];
+
+impl KeyNames {
+    /// Takes `dhchap_key` and `dhchap_ctrlr_key` of a method's parameters.
+    ///
+    /// # Errors
+    /// What is said against them.
+    pub fn take(params: &mut Params) -> Result<Option<Self>, RpcError> {
+        let dhchap_key: Option<String> = params.optional("dhchap_key")?;
+        let dhchap_ctrlr_key: Option<String> = params.optional("dhchap_ctrlr_key")?;
+        match dhchap_key {
+            Some(dhchap_key) => Ok(Some(Self {
+                dhchap_key,
+                dhchap_ctrlr_key,
+            })),
+            None if dhchap_ctrlr_key.is_some() => Err(RpcError::invalid_params(
+                "'dhchap_ctrlr_key' needs a 'dhchap_key': a controller proves itself to a host that did",
+            )),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts them into the parameters of a method.
+    pub fn put(&self, params: &mut Map<String, Value>) {
+        params.insert("dhchap_key".into(), self.dhchap_key.as_str().into());
+        if let Some(name) = &self.dhchap_ctrlr_key {
+            params.insert("dhchap_ctrlr_key".into(), name.as_str().into());
+        }
+    }
+}
 
 /// `dhchap_digests` and `dhchap_dhgroups` of methods, as far as they were set. The strongest of them comes first, in whatever
 /// order they are named.
