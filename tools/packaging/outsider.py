@@ -78,8 +78,16 @@ def main():
         run = subprocess.run(
             ["cargo", "run", "--offline", "--target-dir", str(target)],
             cwd=folder, stdout=subprocess.PIPE, text=True)
+        tree = subprocess.run(
+            ["cargo", "tree", "--offline", "--prefix", "none", "--edges", "normal"],
+            cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
     if run.returncode != 0 or run.stdout != "written, read, told\n":
         sys.exit(f"outsider.py: the program has ended with {run.returncode} and said {run.stdout!r}")
+    # Whoever asks for no feature does not build what only a feature needs.
+    built = {line.split()[0] for line in tree.stdout.splitlines() if line}
+    needless = built & {"base64", "crypto-bigint", "s2n-tls", "serde_json", "strsim"}
+    if "pollux-multipath" not in built or needless:
+        sys.exit(f"outsider.py: without a feature there is {sorted(needless)}")
 
 
 main()
