@@ -1,5 +1,6 @@
 //! The front door: a host as a value, and its volumes by name.
 
+use std::iter::repeat_n;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub struct HostBuilder {
     identity: Option<HostIdentity>,
     control: Option<usize>,
     io: Option<Vec<usize>>,
+    queue_pairs: Option<usize>,
 }
 
 /// A volume of a host, by its name. It need not be there: its methods answer [`HostError::NotFound`] as long as it is not.
@@ -75,11 +77,22 @@ impl HostBuilder {
         self
     }
 
+    /// How many queue pairs there are for each path and I/O reactor; 1 unless this is called. A connection is received from and
+    /// sent to by one core of the target at a time, so several of them may help where the target has more cores than the host,
+    /// or where one TCP connection is not as fast as the network.
+    ///
+    /// Each is that of a poll group of its own, with an application of its own, which selects paths by itself; and wherever
+    /// the nth I/O reactor is spoken of, those of the first reactor come first, and then those of the next one.
+    pub fn queue_pairs(mut self, count: usize) -> Self {
+        self.queue_pairs = Some(count);
+        self
+    }
+
     /// Installs the host. `application` makes the application of the nth I/O reactor, on that reactor's thread.
     ///
     /// # Panics
     ///
-    /// If there is no I/O reactor, or the executor has no such reactors.
+    /// If there is no I/O reactor, or the executor has no such reactors; if there are to be no queue pairs.
     pub fn install<A: Application>(
         self,
         executor: &mut impl Executor,
@@ -88,7 +101,15 @@ impl HostBuilder {
         let io = self
             .io
             .unwrap_or_else(|| (0..executor.reactors()).collect());
-        assert!(!io.is_empty(), "a host needs a reactor for its I/O");
+        let queue_pairs = self.queue_pairs.unwrap_or(1);
+        let io: Vec<usize> = io
+            .into_iter()
+            .flat_map(|reactor| repeat_n(reactor, queue_pairs))
+            .collect();
+        assert!(
+            !io.is_empty(),
+            "a host needs a reactor for its I/O, and a queue pair"
+        );
         let (control, control_receiver) = mailbox(MAILBOX_CAPACITY);
         let mut reactors = Vec::new();
         for (index, &reactor) in io.iter().enumerate() {
@@ -154,7 +175,7 @@ impl<M: Send + 'static> Host<M> {
             .map_err(IoMessage::into_application)
     }
 
-    /// How many I/O reactors there are.
+    /// How many I/O reactors there are; one for each queue pair of a path.
     pub fn io_reactors(&self) -> usize {
         self.reactors.len()
     }

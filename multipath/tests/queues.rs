@@ -505,3 +505,34 @@ fn a_queue_that_was_busy_wakes_a_reactor_that_sleeps() {
         assert!(completions.wait(Duration::from_millis(10)).is_none());
     }
 }
+
+#[test]
+fn an_io_reactor_has_as_many_queue_pairs_for_a_path_as_the_host_was_told() {
+    let target = TestTarget::start(1, &[Backend::Memory { bytes: 1 << 20 }]);
+    let mut group = Group::new();
+    let after = Duration::from_micros(20);
+    group.add_reactor(None, Idle::Park { after });
+    let host = Host::builder()
+        .queue_pairs(3)
+        .install(&mut group, Queues::new);
+    let running = group.start().unwrap();
+    let path = TransportId::new(target.addr, nqn());
+    host.attach(AttachRequest::new("disk0", path)).unwrap();
+    let volume = host.volume("disk0n1").info().unwrap().id;
+    assert_eq!(host.io_reactors(), 3);
+    for nth in 0..3 {
+        let (queue, _) = host.queue(nth, 4).unwrap();
+        for lba in 0..=nth as u64 {
+            start(&queue, volume, read(lba)).wait().result.unwrap();
+        }
+    }
+    let reactors = host.volume("disk0n1").status().unwrap().reactors;
+    let reads = reactors.iter().map(|r| r.paths[0].counters.reads.count);
+    assert_eq!(reads.collect::<Vec<_>>(), [1, 2, 3], "each has its own");
+    let status = target.status();
+    let controllers = status.subsystems.iter().flat_map(|s| &s.controllers);
+    let qids = controllers.flat_map(|c| c.qpairs.iter().map(|q| q.qid));
+    assert_eq!(qids.collect::<Vec<_>>(), [0, 1, 2, 3], "of one controller");
+    host.shut_down().unwrap();
+    running.stop();
+}

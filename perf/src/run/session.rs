@@ -139,15 +139,11 @@ impl Session {
             Some(_) => args.access(&identity.nqn, &Embedded::nqn()?)?,
             None => None,
         };
-        // A poll group has a queue pair on each path.
-        let poll_groups: Vec<usize> = reactors
-            .iter()
-            .flat_map(|&reactor| std::iter::repeat_n(reactor, args.qpairs as usize))
-            .collect();
         let host = Host::builder()
             .identity(identity)
             .control(control)
-            .io(&poll_groups)
+            .io(&reactors)
+            .queue_pairs(args.qpairs as usize)
             .install(&mut group, |_| Jobs::new());
         let running = group.start().context("starting the reactors")?;
 
@@ -173,9 +169,9 @@ impl Session {
                 places,
                 embedded,
                 policy: policy(args),
-                host,
                 running,
-                poll_groups: poll_groups.len(),
+                poll_groups: host.io_reactors(),
+                host,
                 reactors,
                 cores: placement.host.clone(),
                 packets,
