@@ -72,7 +72,7 @@ const SOURCE: &str = r#"
         #[non_exhaustive]
         pub struct Options<T: Copy = u8> { pub depth: u16, pub list: Vec<T>, secret: bool }
         impl<T: Copy> Options<T> {
-            pub fn new<'a>(mut depth: u16, name: &'a str) -> Result<Self, String> { todo!() }
+            pub fn new<'a>(mut depth: u16, name: &'a str) -> Result<Self, String> { Err(String::new()) }
             fn inside(&self) {}
             pub(crate) fn also_inside(&self) {}
         }
@@ -162,6 +162,6 @@ fn a_change_of_the_api_is_seen() {
     }
     let inside = SOURCE
         .replace("secret: bool", "secret: u8")
-        .replace("todo!()", "Err(name.into())");
+        .replace("Err(String::new())", "Err(name.into())");
     assert!(difference(&before, &listed(&inside)).is_empty());
 }

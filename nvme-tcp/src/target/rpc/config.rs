@@ -137,6 +137,6 @@ fn states(listener: &ListenerStatus) -> Vec<(Option<u32>, AnaState)> {
     {
         return vec![(None, first)];
     }
-    let set = states.iter();
-    set.map(|&(group, state)| (Some(group), state)).collect()
+    let apart = |&(group, state)| (Some(group), state);
+    states.iter().map(apart).collect()
 }
