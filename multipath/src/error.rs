@@ -135,6 +135,17 @@ pub enum HostError {
         /// What is needed.
         needed: usize,
     },
+    /// More I/O queues are needed than the controller may be asked for
+    /// ([`AttachOptions::max_io_queues`](crate::AttachOptions::max_io_queues)).
+    #[error(
+        "at most {max} I/O queues are allowed (num_io_queues), {needed} are needed (one per I/O reactor)"
+    )]
+    QueueLimit {
+        /// What is allowed.
+        max: u32,
+        /// What is needed.
+        needed: usize,
+    },
     /// The operating system refused.
     #[error("{0}: {1}")]
     Socket(String, std::io::ErrorKind),

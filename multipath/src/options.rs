@@ -224,6 +224,10 @@ pub struct AttachOptions {
     pub keep_alive_ms: u32,
     /// Entries of each I/O queue; 2 to 1024.
     pub queue_size: u16,
+    /// I/O queue pairs that the controller is asked for at most; `None`: as many as are needed, one for each I/O reactor
+    /// ([`Host::io_reactors`](crate::Host::io_reactors)). A limit below that refuses the attach: a reactor without a queue
+    /// pair would have no path.
+    pub max_io_queues: Option<u32>,
     /// Time until the whole attach must be done.
     pub connect_timeout: Duration,
     /// Time until TCP must be connected, if that is to be less; of the I/O queue pairs as well.
@@ -268,6 +272,7 @@ impl Default for AttachOptions {
             sq_flow_control: false,
             keep_alive_ms: 10_000,
             queue_size: 128,
+            max_io_queues: None,
             connect_timeout: Duration::from_secs(10),
             tcp_connect_timeout: None,
             io_timeout: None,

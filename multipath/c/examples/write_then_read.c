@@ -36,7 +36,7 @@ int main(int argc, char **argv) {
     pollux_disk disk;
     struct pollux_disk_info info;
 
-    check(pollux_host_start(-1, 100, &host), "start");
+    check(pollux_host_start(-1, 100, 1, &host), "start");
     for (int i = 1; i < argc; i++)
         check(pollux_host_attach(host, "disk0", argv[i]), "attach");
     check(pollux_disk_open(host, "disk0n1", 32, 1000, &disk), "open");

@@ -97,8 +97,8 @@ const char *pollux_error(void);
 // Opens a volume of a host, for which it waits for `timeout_ms` if it is not there yet, with a queue for `depth` I/Os at a
 // time.
 //
-// `-ENOENT`: it is not there; `-EINVAL`: `depth` is 0 or more than 4,096, which is also what the disks of a host may have
-// together; `-ESHUTDOWN`.
+// `-ENOENT`: it is not there; `-EINVAL`: `depth` is 0 or more than 4,096, which is also what the disks of a host that share
+// its queue pairs may have together; `-ESHUTDOWN`.
 //
 // # Safety
 // `volume` is null or ends with a zero; `disk` is null or valid for a write.
@@ -163,12 +163,18 @@ int pollux_disk_close(pollux_disk disk);
 // Starts a host. Its thread is pinned to `core`, or to none if that is -1. Without work it spins for `spin_us` microseconds
 // and then sleeps; if that is -1 it never sleeps.
 //
-// `-EINVAL`: there is no such core, or `host` is null; `-EAGAIN`: the system gives no thread.
+// Each path has so many `queue_pairs`, that is TCP connections for I/O, with which disks take turns as they are opened: the
+// first one has the first, and so on. More than 1 may help where the target has more cores, or one connection is not as fast
+// as the network. Each selects paths by itself.
+//
+// `-EINVAL`: there is no such core, `queue_pairs` is 0 or more than 64, or `host` is null; `-EAGAIN`: the system gives no
+// thread.
 //
 // # Safety
 // `host` is null or valid for a write.
 int pollux_host_start(int core,
                       int64_t spin_us,
+                      uint32_t queue_pairs,
                       pollux_host *host);
 
 // Connects a path, `transport` being such as "traddr:192.0.2.1 trsvcid:4420 subnqn:NQN", and waits until it is usable. Its

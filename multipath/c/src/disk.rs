@@ -110,8 +110,8 @@ static DISKS: Handles<Disk> = Handles::new(0x7044, "disk");
 /// Opens a volume of a host, for which it waits for `timeout_ms` if it is not there yet, with a queue for `depth` I/Os at a
 /// time.
 ///
-/// `-ENOENT`: it is not there; `-EINVAL`: `depth` is 0 or more than 4,096, which is also what the disks of a host may have
-/// together; `-ESHUTDOWN`.
+/// `-ENOENT`: it is not there; `-EINVAL`: `depth` is 0 or more than 4,096, which is also what the disks of a host that share
+/// its queue pairs may have together; `-ESHUTDOWN`.
 ///
 /// # Safety
 /// `volume` is null or ends with a zero; `disk` is null or valid for a write.
@@ -134,7 +134,7 @@ pub unsafe extern "C" fn pollux_disk_open(
         volume.wait(Duration::from_millis(timeout_ms.into()))?;
         let volume = volume.info()?;
         let depth = usize::try_from(depth).unwrap_or(usize::MAX);
-        let (queue, completions) = started.host.queue(0, depth)?;
+        let (queue, completions) = started.host.queue(started.next_reactor(), depth)?;
         let opened = Disk {
             queue,
             volume,

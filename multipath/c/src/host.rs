@@ -1,6 +1,7 @@
 //! A host with one reactor, and what is attached to it.
 
 use std::ffi::{CStr, c_char, c_int};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pollux_multipath::{
@@ -15,22 +16,38 @@ use crate::handles::Handles;
 #[derive(Clone, Copy)]
 pub struct pollux_host(pub u64);
 
+/// The most queue pairs that a path may have.
+const QUEUE_PAIRS_MAX: u32 = 64;
+
 pub(crate) struct Started {
     pub host: Host<QueueMessage>,
+    /// Disks that were opened.
+    opened: AtomicUsize,
     /// Dropped, it stops the reactor and waits for its end.
     _running: Running,
 }
 
 pub(crate) static HOSTS: Handles<Started> = Handles::new(0x7048, "host");
 
-/// A host that a Rust program has set up, with [`Queues`] on its first I/O reactor, for C code of the same process.
-/// [`pollux_host_stop`] ends it; `None` if there are 65,536 already.
+impl Started {
+    fn new(host: Host<QueueMessage>, running: Running) -> Self {
+        Self {
+            host,
+            opened: AtomicUsize::new(0),
+            _running: running,
+        }
+    }
+
+    /// The I/O reactor that the next disk goes to: they take turns.
+    pub fn next_reactor(&self) -> usize {
+        self.opened.fetch_add(1, Ordering::Relaxed) % self.host.io_reactors()
+    }
+}
+
+/// A host that a Rust program has set up, with [`Queues`] on its I/O reactors, for C code of the same process, whose disks take
+/// turns with them. [`pollux_host_stop`] ends it; `None` if there are 65,536 already.
 pub fn host_for_c(host: Host<QueueMessage>, running: Running) -> Option<pollux_host> {
-    let started = Started {
-        host,
-        _running: running,
-    };
-    HOSTS.add(started).ok().map(pollux_host)
+    HOSTS.add(Started::new(host, running)).ok().map(pollux_host)
 }
 
 /// Reads a text of the caller's.
@@ -65,7 +82,12 @@ pub(crate) unsafe fn put<T>(out: *mut T, value: T) -> Result<(), Failure> {
 /// Starts a host. Its thread is pinned to `core`, or to none if that is -1. Without work it spins for `spin_us` microseconds
 /// and then sleeps; if that is -1 it never sleeps.
 ///
-/// `-EINVAL`: there is no such core, or `host` is null; `-EAGAIN`: the system gives no thread.
+/// Each path has so many `queue_pairs`, that is TCP connections for I/O, with which disks take turns as they are opened: the
+/// first one has the first, and so on. More than 1 may help where the target has more cores, or one connection is not as fast
+/// as the network. Each selects paths by itself.
+///
+/// `-EINVAL`: there is no such core, `queue_pairs` is 0 or more than 64, or `host` is null; `-EAGAIN`: the system gives no
+/// thread.
 ///
 /// # Safety
 /// `host` is null or valid for a write.
@@ -74,6 +96,7 @@ pub(crate) unsafe fn put<T>(out: *mut T, value: T) -> Result<(), Failure> {
 pub unsafe extern "C" fn pollux_host_start(
     core: c_int,
     spin_us: i64,
+    queue_pairs: u32,
     host: *mut pollux_host,
 ) -> c_int {
     guard(|| {
@@ -83,6 +106,10 @@ pub unsafe extern "C" fn pollux_host_start(
             -1 => None,
             core => Some(usize::try_from(core).map_err(|_| Failure::invalid("no such core"))?),
         };
+        if !(1..=QUEUE_PAIRS_MAX).contains(&queue_pairs) {
+            let allowed = format!("queue_pairs: 1 to {QUEUE_PAIRS_MAX} are allowed");
+            return Err(Failure::invalid(allowed));
+        }
         let idle = match u64::try_from(spin_us) {
             Err(_) => Idle::Spin,
             Ok(micros) => Idle::Park {
@@ -91,15 +118,14 @@ pub unsafe extern "C" fn pollux_host_start(
         };
         let mut group = Group::new();
         group.add_reactor(core, idle);
-        let installed = Host::builder().install(&mut group, Queues::new);
+        let installed = Host::builder()
+            .queue_pairs(queue_pairs as usize)
+            .install(&mut group, Queues::new);
         let running = group.start().map_err(|error| match core {
             Some(_) => Failure::invalid(error.to_string()),
             None => Failure::new(libc::EAGAIN, error.to_string()),
         })?;
-        let handle = HOSTS.add(Started {
-            host: installed,
-            _running: running,
-        })?;
+        let handle = HOSTS.add(Started::new(installed, running))?;
         // SAFETY: as this function's.
         unsafe { put(host, pollux_host(handle)) }?;
         Ok(0)

@@ -32,6 +32,10 @@ struct World {
 
 impl World {
     fn new(depth: u32) -> Self {
+        Self::with_queue_pairs(1, depth)
+    }
+
+    fn with_queue_pairs(queue_pairs: u32, depth: u32) -> Self {
         let target = TestTarget::start(1, &[Backend::Memory { bytes: 1 << 20 }]);
         let (mut host, mut disk) = (pollux_host(0), pollux_disk(0));
         let path = format!(
@@ -42,7 +46,7 @@ impl World {
         let path = CString::new(path).unwrap();
         // SAFETY: all of it is there.
         unsafe {
-            assert_eq!(pollux_host_start(-1, 50, &raw mut host), 0);
+            assert_eq!(pollux_host_start(-1, 50, queue_pairs, &raw mut host), 0);
             assert_eq!(
                 pollux_host_attach(host, c"disk0".as_ptr(), path.as_ptr()),
                 0,
@@ -61,17 +65,21 @@ impl World {
     }
 
     fn wait(&self, timeout_ms: u32) -> Result<pollux_completion, c_int> {
-        let mut done = pollux_completion {
-            user: 0,
-            buffer: null_mut(),
-            result: 0,
-            status: 0,
-        };
-        // SAFETY: there is room for one, and buffers outlive this.
-        match unsafe { pollux_disk_wait(self.disk, &raw mut done, 1, timeout_ms) } {
-            1 => Ok(done),
-            other => Err(other),
-        }
+        wait(self.disk, timeout_ms)
+    }
+}
+
+fn wait(disk: pollux_disk, timeout_ms: u32) -> Result<pollux_completion, c_int> {
+    let mut done = pollux_completion {
+        user: 0,
+        buffer: null_mut(),
+        result: 0,
+        status: 0,
+    };
+    // SAFETY: there is room for one, and buffers outlive this.
+    match unsafe { pollux_disk_wait(disk, &raw mut done, 1, timeout_ms) } {
+        1 => Ok(done),
+        other => Err(other),
     }
 }
 
@@ -180,12 +188,18 @@ fn pointers_and_values_that_cannot_be_are_refused() {
     let nowhere = "the place for the result is null";
     // SAFETY: all pointers are null, texts, or places.
     unsafe {
-        wrong(pollux_host_start(-1, 0, null_mut()), libc::EINVAL, nowhere);
+        let start = pollux_host_start;
+        wrong(start(-1, 0, 1, null_mut()), libc::EINVAL, nowhere);
         let mut other = pollux_host(1);
-        let core = pollux_host_start(-2, 0, &raw mut other);
+        let core = start(-2, 0, 1, &raw mut other);
         wrong(core, libc::EINVAL, "no such core");
-        assert_eq!(pollux_host_start(5000, 0, &raw mut other), -libc::EINVAL);
+        assert_eq!(start(5000, 0, 1, &raw mut other), -libc::EINVAL);
         assert!(error().starts_with("core 5000 cannot be had; cores that can: "));
+        let allowed = "queue_pairs: 1 to 64 are allowed";
+        for queue_pairs in [0, 65] {
+            let told = start(-1, 0, queue_pairs, &raw mut other);
+            wrong(told, libc::EINVAL, allowed);
+        }
         assert_eq!(other.0, 0, "what failed leaves no handle");
         let name = c"disk0".as_ptr();
         let attach = |name, path| pollux_host_attach(host, name, path);
@@ -230,6 +244,35 @@ fn pointers_and_values_that_cannot_be_are_refused() {
     assert_eq!(world.submit(io(POLLUX_READ, 2048, &mut buffer)), 0);
     assert_eq!(world.wait(10_000).unwrap().result, -libc::EINVAL);
     assert_eq!(world.wait(1).err(), Some(0));
+}
+
+/// Disks take turns with the queue pairs of a path, which a depth of 4,096 in each shows: no two of the first three share one.
+#[test]
+fn a_path_has_as_many_queue_pairs_as_the_host_was_started_with() {
+    let world = World::with_queue_pairs(3, 4096);
+    let status = world.target.status();
+    let controllers = status.subsystems.iter().flat_map(|s| &s.controllers);
+    let qids = controllers.flat_map(|c| c.qpairs.iter().map(|q| q.qid));
+    assert_eq!(qids.collect::<Vec<_>>(), [0, 1, 2, 3], "of one controller");
+    let open = |depth| {
+        let mut disk = pollux_disk(0);
+        let name = c"disk0n1".as_ptr();
+        // SAFETY: all of it is there.
+        let told = unsafe { pollux_disk_open(world.host, name, depth, 0, &raw mut disk) };
+        (told, disk)
+    };
+    let disks = [open(4096), open(4096)];
+    assert_eq!(disks.map(|(told, _)| told), [0, 0], "{}", error());
+    assert_eq!(open(1).0, -libc::EINVAL, "the turn of the first again");
+    for (_, disk) in disks {
+        let mut buffer = [1; BLOCK];
+        let io = io(POLLUX_READ, 1, &mut buffer);
+        // SAFETY: the buffer outlives it.
+        assert_eq!(unsafe { pollux_disk_submit(disk, &raw const io) }, 0);
+        assert_eq!(wait(disk, 10_000).map(|done| done.result), Ok(0));
+        assert_eq!(buffer, [0; BLOCK]);
+        assert_eq!(pollux_disk_close(disk), 0);
+    }
 }
 
 #[test]

@@ -62,6 +62,12 @@ impl Control {
         if !(2..=1024).contains(&request.options.queue_size) {
             return Err(HostError::Invalid("queue size: 2 to 1024 entries"));
         }
+        let needed = self.shared.reactors.len();
+        if let Some(max) = request.options.max_io_queues
+            && usize::try_from(max).is_ok_and(|max| max < needed)
+        {
+            return Err(HostError::QueueLimit { max, needed });
+        }
         let mut group = self.members.group(&request.name);
         let count = group.clone().count();
         let Some(first) = self.members.first(&request.name) else {

@@ -69,7 +69,8 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
     let concatenate: Option<bool> = params.optional("secure_concatenation")?;
     let interval_sec: Option<u32> = params.optional("dhchap_interval_sec")?;
     params.unused::<String>(&["priority", "hostsvcid"])?;
-    params.unused::<u32>(&["num_io_queues", "max_bdevs"])?;
+    let max_io_queues: Option<u32> = params.optional("num_io_queues")?;
+    params.unused::<u32>(&["max_bdevs"])?;
     params.unused::<bool>(&["allow_unrecognized_csi", "disable_sq_flow_control"])?;
     params.off(&["prchk_reftag", "prchk_guard"])?;
     params.finish()?;
@@ -99,6 +100,7 @@ fn request(state: &State, params: &mut Params) -> Result<AttachRequest, RpcError
             }),
             None => defaults.io_timeout,
         },
+        max_io_queues,
         connect_timeout: match timeout_us {
             Some(us) if us > 0 => Duration::from_micros(us),
             _ => defaults.connect_timeout,

@@ -165,6 +165,9 @@ fn attach_call(
     if options.require_digests {
         put("require_digests", json!(true));
     }
+    if let Some(max) = options.max_io_queues {
+        put("num_io_queues", json!(max));
+    }
     let silence = options.silence_timeout;
     if silence != AttachOptions::default().silence_timeout {
         let ms = silence.map_or(0, |limit| limit.as_millis());

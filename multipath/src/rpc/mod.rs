@@ -150,7 +150,7 @@ fn error(error: &HostError) -> RpcError {
         | HostError::Socket(..) => EIO,
         HostError::DiscoveryExists(_) => EEXIST,
         HostError::Exists(_) | HostError::Already(_) => EALREADY,
-        HostError::Mismatch(_) | HostError::Invalid(_) => EINVAL,
+        HostError::Mismatch(_) | HostError::Invalid(_) | HostError::QueueLimit { .. } => EINVAL,
         HostError::NotFound(_) => ENODEV,
         HostError::Cancelled(_) => return RpcError::internal(error.to_string()),
     };

@@ -113,6 +113,27 @@ fn attaches_that_are_refused() {
     assert_eq!(attached, [robin.clone(), robin]);
 }
 
+/// `num_io_queues` is the limit of what a controller has of I/O queue pairs. Each of the two I/O reactors needs one: less than
+/// that is refused before anything is sent, and more than that does not make more.
+#[test]
+fn a_controller_has_no_more_io_queue_pairs_than_allowed() {
+    let mut w = World::new();
+    for max in [0, 1] {
+        let params = w.params(0, json!({"num_io_queues": max}));
+        let (code, text) = w.fail("bdev_nvme_attach_controller", params);
+        let why = format!("at most {max} I/O queues are allowed (num_io_queues), 2 are needed");
+        assert!(code == -22 && text.contains(&why), "{code}: {text}");
+    }
+    assert_eq!(w.target.status().subsystems[0].controllers.len(), 0);
+    w.attach(0, json!({"num_io_queues": 2}));
+    w.attach(1, json!({"num_io_queues": 1024}));
+    for controller in &w.target.status().subsystems[0].controllers {
+        let qids = controller.qpairs.iter().map(|q| q.qid);
+        assert_eq!(qids.collect::<Vec<_>>(), [0, 1, 2]);
+    }
+    assert_eq!(w.states(), ["enabled", "enabled"]);
+}
+
 /// B1.2: a path of another subsystem that goes by the same name is refused: its controller has the identifier of one
 /// that is attached.
 #[test]

@@ -46,7 +46,7 @@ fn the_configuration_can_be_loaded_again() {
         let text = params.to_string();
         assert_eq!(w.fail("bdev_nvme_set_options", params).0, code, "{text}");
     }
-    w.attach(0, json!({}));
+    w.attach(0, json!({"num_io_queues": 2}));
     w.attach(1, json!({"reconnect_delay_sec": 3, "fencing": "off"}));
     let (code, text) = w.fail("bdev_nvme_set_options", json!({"bdev_retry_count": 3}));
     assert_eq!(
@@ -81,6 +81,8 @@ fn the_configuration_can_be_loaded_again() {
     assert_eq!(calls[1]["params"]["reconnect_delay_sec"], 2);
     assert_eq!(calls[1]["params"]["ctrlr_loss_timeout_sec"], 9);
     assert_eq!(calls[2]["params"]["reconnect_delay_sec"], 3);
+    let queues = [1, 2].map(|call: usize| calls[call]["params"]["num_io_queues"].clone());
+    assert_eq!(queues, [json!(2), json!(null)]);
     let fencing = |call: &serde_json::Value| {
         let params = &call["params"];
         (params["fencing"].clone(), params["cqt_ms"].clone())
