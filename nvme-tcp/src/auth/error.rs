@@ -24,10 +24,16 @@ pub enum AuthError {
     /// The controller has sent what it must not.
     #[error("the controller sent {0}")]
     Protocol(&'static str),
-    /// The connection has ended before the authentication did. Controllers may end it without a word where a key is wrong:
-    /// Linux does now and then.
-    #[error("the controller ended the connection without saying why (wrong or missing key?)")]
-    Ended,
+    /// The connection has ended before the authentication did. Controllers may end it without a word where a key is wrong,
+    /// or where they have no secure channel: Linux does now and then, since it ends the connection right behind its answer.
+    #[error(
+        "the controller ended the connection without saying why (wrong or missing key{}?)",
+        if *concatenates { ", or no secure_concatenation there" } else { "" }
+    )]
+    Ended {
+        /// A secure channel was asked for (secure concatenation).
+        concatenates: bool,
+    },
     /// It knows no such commands, or not now.
     #[error("the controller refuses an authentication command: {0}")]
     Command(Status),

@@ -187,11 +187,21 @@ fn a_controllers_messages_changed_and_cut() {
 #[test]
 fn a_controller_that_ends_the_connection_instead() {
     let host = TestHost::start();
-    let (mut peer, events) = host.queue(options(&host)).unwrap();
-    require(&mut peer).unwrap();
-    peer.command().unwrap();
-    peer.wire.finish();
-    let error = QueueError::Authentication(AuthError::Ended);
-    assert_eq!(first(&events).unwrap(), Some(error));
+    for concatenates in [false, true] {
+        let mut options = options(&host);
+        // It is the admin queue that asks for a key.
+        options.queue_id = 0;
+        options.auth.as_mut().unwrap().concatenate = concatenates;
+        let (mut peer, events) = host.queue(options).unwrap();
+        require(&mut peer).unwrap();
+        peer.command().unwrap();
+        peer.wire.finish();
+        let error = first(&events).unwrap().unwrap();
+        let wanted = QueueError::Authentication(AuthError::Ended { concatenates });
+        assert_eq!(error, wanted);
+        let hint = error.to_string().contains("secure_concatenation");
+        assert_eq!(hint, concatenates, "{error}");
+        host.order(Order::Close);
+    }
     host.stop();
 }

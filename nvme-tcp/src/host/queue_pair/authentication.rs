@@ -69,6 +69,20 @@ impl<T> QueuePair<T> {
         self.begin_authentication(self.deadline)
     }
 
+    /// Why the connection has ended, given what its stream says: one that ends before the queue has authenticated has
+    /// most likely been refused.
+    pub(super) fn explained(&self, error: QueueError) -> QueueError {
+        match (&self.authenticating, error) {
+            (Some(auth), QueueError::Closed | QueueError::Socket(_) | QueueError::Tls(_))
+                if self.state == State::Authenticating =>
+            {
+                let concatenates = auth.concatenates;
+                AuthError::Ended { concatenates }.into()
+            }
+            _ => error,
+        }
+    }
+
     fn begin_authentication(&mut self, deadline: Time) -> Result<(), QueueError> {
         self.wants_authentication = false;
         let options = &self.options;

@@ -531,11 +531,12 @@ impl<T> QueuePair<T> {
     #[inline]
     fn ended_by(
         &mut self,
-        result: Result<Progress, QueueError>,
+        mut result: Result<Progress, QueueError>,
         sink: &mut impl FnMut(Completed<T>),
     ) -> Result<Progress, QueueError> {
-        if let Err(error) = result {
-            self.end(error, sink);
+        if let Err(error) = &mut result {
+            *error = self.explained(*error);
+            self.end(*error, sink);
         }
         result
     }

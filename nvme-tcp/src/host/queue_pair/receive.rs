@@ -7,7 +7,6 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::handshake::R2TS_MAX;
 use super::{QueueError, QueuePair, State};
-use crate::auth::AuthError;
 use crate::host::request::{Completed, Lost, Outcome, Transfer};
 use crate::pdu::{DataDigest, Frame, ProtocolError};
 use crate::spec::pdu::{C2hData, CapsuleResp, Fes, Icresp, PduType, R2t, TermReq, flags};
@@ -82,7 +81,6 @@ impl<T> QueuePair<T> {
         match received {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(Progress::Idle),
-            Err(_) if self.state == State::Authenticating => return Err(AuthError::Ended.into()),
             Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Err(QueueError::Closed),
             Err(e) => return Err(QueueError::of_stream(&e)),
         }
