@@ -28,11 +28,11 @@ class Bench:
     kernel: Nvmet
     initiator: KernelHost
 
-    def __init__(self, boot: Boot, bin_dir: Path) -> None:
+    def __init__(self, boot: Boot, files: dict[str, Path]) -> None:
         self.boot = boot
         # The sockets' names must be short, so this cannot be in the cache.
         self.directory = Path(tempfile.mkdtemp(prefix="pollux-interop-"))
-        self.programs = Programs(bin_dir, self.directory)
+        self.programs = Programs(files, self.directory)
         self.running: Guest | None = None
         self.boots_s: list[float] = []
         # Where the kernel's target listens, and where ours does, path by path.

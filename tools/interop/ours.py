@@ -20,8 +20,8 @@ NQN = "nqn.2026-01.io.pollux:interop"
 SERIAL = "POLLUX00000000000001"
 MODEL = "Pollux NVMe/TCP target"
 NAMESPACE_MIB = 32
-SHELL = "examples/shell"
-CONTROLLER = "examples/controller"
+SHELL = "shell"
+CONTROLLER = "controller"
 DISCOVERY_NQN = "nqn.2014-08.org.nvmexpress.discovery"
 MIB = 1 << 20
 
@@ -236,23 +236,30 @@ class PerfRun:
         return self.finish(timeout_s)
 
 
+def files(bin_dir: Path, examples_dir: Path) -> dict[str, Path]:
+    """Where each of our programs is."""
+    return {name: bin_dir / name for name in ("pollux", "pollux-perf")} | {
+        name: examples_dir / name for name in (SHELL, CONTROLLER)
+    }
+
+
 class Programs:
     """Starts our programs and ends what a case left running."""
 
-    def __init__(self, bin_dir: Path, directory: Path) -> None:
-        self.bin_dir = bin_dir
+    def __init__(self, files: dict[str, Path], directory: Path) -> None:
+        self.files = files
         self.directory = directory
         self.started: list[Process] = []
         self.count = 0
 
     def path(self, program: str) -> str:
         """The file of a program."""
-        return str(self.bin_dir / program)
+        return str(self.files[program])
 
     def start(self, program: str, *arguments: str, interactive: bool = False) -> Process:
         """Starts a program; the case need not end it."""
         self.count += 1
-        log = self.directory / f"{self.count:03}-{Path(program).name}.log"
+        log = self.directory / f"{self.count:03}-{program}.log"
         process = Process([self.path(program), *arguments], log, interactive)
         self.started.append(process)
         return process

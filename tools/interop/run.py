@@ -22,6 +22,7 @@ import host_cases  # noqa: E402
 import host_path_cases  # noqa: E402
 import image  # noqa: E402
 import ktls_cases  # noqa: E402
+import ours  # noqa: E402
 import self_cases  # noqa: E402
 import suite  # noqa: E402
 import target_cases  # noqa: E402
@@ -29,7 +30,6 @@ import target_path_cases  # noqa: E402
 import tls_cases  # noqa: E402
 from bench import Bench  # noqa: E402
 from guest import GuestError  # noqa: E402
-from ours import CONTROLLER, SHELL  # noqa: E402
 from packages import PreparationError  # noqa: E402
 
 CASE_MODULES = (
@@ -44,7 +44,6 @@ CASE_MODULES = (
     ktls_cases,
 )
 DIRECTIONS = ("self", "host", "target")
-PROGRAMS = ("pollux", "pollux-perf", SHELL, CONTROLLER)
 HERE = Path(__file__).resolve().parent
 
 
@@ -72,6 +71,13 @@ def options() -> argparse.Namespace:
         default=HERE.parents[1] / "target" / "release",
         metavar="DIR",
         help="where our programs are (default: target/release of the workspace)",
+    )
+    parser.add_argument(
+        "--examples-dir",
+        type=Path,
+        default=HERE.parents[1] / "target" / "debug" / "examples",
+        metavar="DIR",
+        help="where our examples are (default: target/debug/examples of the workspace, where cargo test builds them)",
     )
     parser.add_argument(
         "--cache",
@@ -112,13 +118,14 @@ def main() -> int:
     if not cases:
         print("no case matches", file=sys.stderr)
         return 2
-    needed = PROGRAMS if any(one.direction != "self" for one in cases) else ()
-    absent = [name for name in needed if not (arguments.bin_dir / name).exists()]
+    files = ours.files(arguments.bin_dir, arguments.examples_dir)
+    needed = files.values() if any(one.direction != "self" for one in cases) else ()
+    absent = [str(file) for file in needed if not file.exists()]
     if absent:
-        print(f"{arguments.bin_dir} has no {' and no '.join(absent)}", file=sys.stderr)
+        print(f"there is no {' and no '.join(absent)}", file=sys.stderr)
         return 2
     prepared = time.monotonic()
-    bench = Bench(boot, arguments.bin_dir)
+    bench = Bench(boot, files)
     failed = 1
     try:
         print(f"booting {boot.kernel.name}", flush=True)
