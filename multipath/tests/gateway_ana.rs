@@ -469,8 +469,35 @@ fn replace(behind: &TestTarget, uuid: Uuid) {
     assert_eq!(behind.handle.call(request), Ok(1));
 }
 
+/// Counts the lines of the log that say that a volume is not served.
+struct Refusals(AtomicU64);
+
+static REFUSALS: Refusals = Refusals(AtomicU64::new(0));
+
+impl Refusals {
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl log::Log for Refusals {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        let is_one = line.starts_with("disk0n1: is another namespace than the one that is served");
+        self.0.fetch_add(is_one.into(), Ordering::Relaxed);
+    }
+
+    fn flush(&self) {}
+}
+
 #[test]
 fn a_volume_that_comes_back_as_the_same_carries_on() {
+    log::set_logger(&REFUSALS).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
     for (disk, gone) in [
         (
             VolumeDisk::new as fn(&Host<QueueMessage>, pollux_multipath::VolumeInfo) -> VolumeDisk,
@@ -484,7 +511,8 @@ fn a_volume_that_comes_back_as_the_same_carries_on() {
         let gateway = Gateway::new(&behind, 1, disk);
         let (_controller, mut io) = gateway.connect();
         wait_for("a path", || io.write(1, 0, &[7; 512]).is_success());
-        for uuid in [same, other, same] {
+        for uuid in [same, other, same, other] {
+            let told = REFUSALS.count();
             gateway.host.detach("disk0", None).unwrap();
             wait_for("an end of I/O", || match io.read(1, 0, 1) {
                 Ok(_) => false,
@@ -505,11 +533,18 @@ fn a_volume_that_comes_back_as_the_same_carries_on() {
                 });
                 continue;
             }
-            // It is there, and nothing of it is served.
-            gateway.host.volume("disk0n1").status().unwrap();
+            // It is there, nothing of it is served, and that is said once, whatever happens to it.
+            wait_for("a line in the log", || REFUSALS.count() > told);
+            for bytes in [2 * BYTES, BYTES] {
+                let request = TargetRequest::resize_namespace(nqn(), 1, bytes);
+                behind.handle.call(request).unwrap();
+                let blocks = || gateway.host.volume("disk0n1").info().unwrap().blocks;
+                wait_for("the new size", || blocks() == bytes / 512);
+            }
             for _ in 0..100 {
                 assert_eq!(io.write(1, 0, &[9; 512]).code(), gone);
             }
+            assert_eq!(REFUSALS.count(), told + 1);
             let (_admin, mut direct) = behind.connect(Options::default());
             assert_eq!(direct.read(1, 0, 1).unwrap(), [0; 512]);
         }
