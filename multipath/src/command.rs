@@ -77,8 +77,9 @@ impl Op {
     }
 }
 
-/// One I/O. The buffer is handed in with it and handed back with its completion.
+/// One I/O, of [`Io::new`]. The buffer is handed in with it and handed back with its completion.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Io {
     /// What to do.
     pub op: Op,
@@ -110,6 +111,7 @@ pub struct Completion {
 
 impl Io {
     /// An I/O on `blocks` blocks from `lba` on.
+    #[inline]
     pub fn new(op: Op, lba: u64, blocks: u32, buffer: Vec<u8>) -> Self {
         Self {
             op,
@@ -118,5 +120,11 @@ impl Io {
             buffer,
             user: 0,
         }
+    }
+
+    /// With something that its submitter finds again in the completion.
+    #[inline]
+    pub fn with_user(self, user: u64) -> Self {
+        Self { user, ..self }
     }
 }

@@ -185,17 +185,10 @@ fn verify(host: &Host<QueueMessage>, done: &AtomicU64, is_over: &AtomicBool) {
     let volume = host.volume("frontn1").info().unwrap().id;
     let (queue, mut completions) = host.queue(0, 64).unwrap();
     let mut round = [0_u64; PLACES as usize];
-    let io = |place: u64, op, round| {
-        let data = pattern(4096, place << 32 | round);
-        Io {
-            user: place,
-            ..Io::new(op, place * 8, 8, data)
-        }
-    };
+    let io = |place: u64, op, data| Io::new(op, place * 8, 8, data).with_user(place);
+    let write = |place, round| io(place, Op::Write, pattern(4096, place << 32 | round));
     for place in 0..PLACES {
-        queue
-            .submit(volume, io(place.into(), Op::Write, 0))
-            .unwrap();
+        queue.submit(volume, write(place.into(), 0)).unwrap();
     }
     let mut open = PLACES;
     while open > 0 {
@@ -207,12 +200,9 @@ fn verify(host: &Host<QueueMessage>, done: &AtomicU64, is_over: &AtomicBool) {
         let next = if ended.io.op == Op::Read {
             assert!(ended.io.buffer == pattern(4096, place << 32 | *round));
             *round += 1;
-            io(place, Op::Write, *round)
+            write(place, *round)
         } else {
-            Io {
-                buffer: vec![0; 4096],
-                ..io(place, Op::Read, *round)
-            }
+            io(place, Op::Read, vec![0; 4096])
         };
         match is_over.load(Ordering::Relaxed) {
             true => open -= 1,

@@ -95,17 +95,11 @@ impl World {
 }
 
 fn write(lba: u64, byte: u8) -> Io {
-    Io {
-        user: lba,
-        ..Io::new(Op::Write, lba, 1, vec![byte; BLOCK])
-    }
+    Io::new(Op::Write, lba, 1, vec![byte; BLOCK]).with_user(lba)
 }
 
 fn read(lba: u64) -> Io {
-    Io {
-        user: lba,
-        ..Io::new(Op::Read, lba, 1, vec![0; BLOCK])
-    }
+    Io::new(Op::Read, lba, 1, vec![0; BLOCK]).with_user(lba)
 }
 
 /// Submits, and tries again as long as the queue is full.

@@ -67,7 +67,7 @@ impl Writer {
             _ => Io::new(Op::Write, lba, 1, content(lba, user + 1)),
         };
         let user = if op == Op::Write { user } else { user + 1 };
-        group.submit(done.volume, Io { user, ..io }).unwrap();
+        group.submit(done.volume, io.with_user(user)).unwrap();
         self.outstanding += 1;
     }
 }

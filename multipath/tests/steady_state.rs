@@ -69,10 +69,7 @@ struct Load {
 impl Load {
     fn next(&self, user: u64, buffer: Vec<u8>) -> Io {
         if !self.mixed {
-            return Io {
-                user,
-                ..Io::new(Op::Read, user * 64, 8, buffer)
-            };
+            return Io::new(Op::Read, user * 64, 8, buffer).with_user(user);
         }
         let blocks = if user.is_multiple_of(8) { 64 } else { 8 };
         let op = if user.is_multiple_of(3) {
@@ -80,10 +77,7 @@ impl Load {
         } else {
             Op::Read
         };
-        Io {
-            user,
-            ..Io::new(op, user * 64, blocks, buffer)
-        }
+        Io::new(op, user * 64, blocks, buffer).with_user(user)
     }
 }
 

@@ -139,14 +139,13 @@ impl Verify {
             self.done.send(Err(error.to_string())).unwrap();
         } else if op == Op::Write {
             let read = Io::new(Op::Read, lba, self.blocks, vec![0; self.bytes()]);
-            self.submit(Io { user, ..read }, group);
+            self.submit(read.with_user(user), group);
         } else if buffer != self.content(lba, user) {
             let error = format!("other data at {lba} in round {user}");
             self.done.send(Err(error)).unwrap();
         } else if user < ROUNDS {
             let write = Io::new(Op::Write, lba, self.blocks, self.content(lba, user + 1));
-            let user = user + 1;
-            self.submit(Io { user, ..write }, group);
+            self.submit(write.with_user(user + 1), group);
         } else if self.outstanding == 0 {
             self.done.send(Ok(())).unwrap();
         }

@@ -109,7 +109,7 @@ impl Application for Verify {
                     _ => Io::new(Op::Write, lba, 1, pattern(lba, user + 1)),
                 };
                 let user = user + u64::from(op == Op::Read);
-                self.submit(group, Io { user, ..io });
+                self.submit(group, io.with_user(user));
             }
         }
         if self.finishing && self.seen.completed == self.seen.submitted {

@@ -336,8 +336,7 @@ impl Disk {
             is_read: op == Op::Read,
         });
         drop(sent);
-        let mut what = Io::new(op, io.lba, io.blocks, buffer);
-        what.user = place as u64;
+        let what = Io::new(op, io.lba, io.blocks, buffer).with_user(place as u64);
         let submitted = match io.timeout_us {
             0 => self.queue.submit(self.volume.id, what),
             micros => {

@@ -224,10 +224,7 @@ impl VolumeChannel {
             Op::Deallocate => buffer.resize(16, 0),
             Op::Flush | Op::WriteZeroes => {}
         }
-        let io = Io {
-            user: place as u64,
-            ..Io::new(op, offset >> self.shift, blocks, buffer)
-        };
+        let io = Io::new(op, offset >> self.shift, blocks, buffer).with_user(place as u64);
         match queue.submit(self.id, io) {
             Ok(()) => {
                 open.step += 1;

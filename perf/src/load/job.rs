@@ -279,13 +279,8 @@ impl Running {
         }) = self.load.prepare(now_ns)
         {
             progress = Progress::Busy;
-            let io = Io {
-                op: operation.op,
-                lba: operation.lba,
-                blocks: operation.blocks,
-                buffer,
-                user: (self.job as u64) << SLOT_BITS | slot as u64,
-            };
+            let user = (self.job as u64) << SLOT_BITS | slot as u64;
+            let io = Io::new(operation.op, operation.lba, operation.blocks, buffer).with_user(user);
             let submitted = match self.io_timeout {
                 None => group.submit(self.volume, io),
                 Some(limit) => group.submit_within(self.volume, io, limit),

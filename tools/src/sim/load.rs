@@ -295,8 +295,7 @@ impl Load {
                 .doubts(|doubts| doubts.begins(self.queue, change, flying.submitted));
         }
         self.flying.insert(user, flying);
-        let mut io = Io::new(op, lba, blocks, buffer);
-        io.user = user;
+        let io = Io::new(op, lba, blocks, buffer).with_user(user);
         let limit = Duration::from_millis(self.shape.deadline_ms.into());
         let is_limited = !limit.is_zero() && self.book.borrow().activity == Activity::Run;
         let submitted = match is_limited {

@@ -222,8 +222,7 @@ impl Model {
             blocks: 1 << 20,
             block_shift: 9,
         };
-        let mut io = Io::new(self.op, 7, 1, Vec::new());
-        io.user = which as u64;
+        let io = Io::new(self.op, 7, 1, Vec::new()).with_user(which as u64);
         request_of(io, &volume, which as u64, NOW, Time::MAX)
     }
 

@@ -52,10 +52,7 @@ impl World {
         let mut hand = self.hand.borrow_mut();
         hand.next += 1;
         let id = hand.next;
-        let io = Io {
-            user: BY_HAND | id,
-            ..Io::new(op, lba, 1, buffer)
-        };
+        let io = Io::new(op, lba, 1, buffer).with_user(BY_HAND | id);
         hand.todo
             .entry(reactor)
             .or_default()

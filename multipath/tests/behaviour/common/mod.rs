@@ -170,13 +170,8 @@ impl Application for Pump {
                 slot.generation += 1;
                 slot.buffer = fill(slot.lba, slot.generation);
             }
-            let io = Io {
-                op: if slot.reading { Op::Read } else { Op::Write },
-                lba: slot.lba,
-                blocks: 1,
-                buffer: slot.buffer,
-                user: slot.generation,
-            };
+            let op = if slot.reading { Op::Read } else { Op::Write };
+            let io = Io::new(op, slot.lba, 1, slot.buffer).with_user(slot.generation);
             self.busy += 1;
             self.seen.borrow_mut().submitted += 1;
             group.submit(volume, io).map_err(|(_, e)| e).unwrap();
