@@ -1,6 +1,7 @@
 //! What it costs to submit I/O from another thread: 4 KiB random reads by every way, at depth 1 and 64. Reactor and target
 //! share one core, the program has the other; so what is compared is the reactor's and the program's part, and not the
-//! network. `cargo run --release -p pollux-c --example queue_figures [ROUNDS]`
+//! network. `cargo run --release -p pollux-c --example queue_figures [ROUNDS [PART]]`, where only the lines are measured in
+//! which the part occurs, and those that they are compared with.
 #![expect(clippy::disallowed_methods, reason = "it measures")]
 #![expect(unsafe_code, reason = "C is one of the ways")]
 use std::error::Error;
@@ -16,6 +17,8 @@ use pollux_multipath::{
 use pollux::{POLLUX_READ, pollux_completion, pollux_disk, pollux_io};
 
 type Failed = Box<dyn Error + Send + Sync>;
+/// Measures I/Os per second.
+type Way<'a> = &'a dyn Fn() -> Result<f64, Failed>;
 
 const BYTES: u64 = 64 << 20;
 const BLOCKS: u32 = 8;
@@ -254,36 +257,49 @@ fn median(values: &mut [f64]) -> f64 {
 
 fn main() -> Result<(), Failed> {
     let rounds: usize = std::env::args().nth(1).map_or(Ok(5), |n| n.parse())?;
+    let part = std::env::args().nth(2).unwrap_or_default();
     let after = Duration::from_micros(20);
     for (idle, name) in [(Idle::Spin, "spinning"), (Idle::Park { after }, "parking")] {
         for depth in DEPTHS {
-            let ways = [
-                "on the reactor",
-                "beside a spinner",
-                "polled",
-                "waited for",
-                "tokio",
-                "C, polled",
+            let base = || on_reactor(idle, depth, false);
+            let beside = || on_reactor(idle, depth, true);
+            let polled = || with_queue(idle, depth, |h, v, d| in_turn(h, v, d, false));
+            let waited = || with_queue(idle, depth, |h, v, d| in_turn(h, v, d, true));
+            let tokio = || with_queue(idle, depth, tokio);
+            let c = || from_c(idle, depth);
+            let ways: [(&str, Way<'_>); 6] = [
+                ("on the reactor", &base),
+                ("beside a spinner", &beside),
+                ("polled", &polled),
+                ("waited for", &waited),
+                ("tokio", &tokio),
+                ("C, polled", &c),
             ];
+            let line = |way| format!("{name} depth {depth:2} {way:16}");
+            let is_asked = |way| line(way).contains(&part);
+            if !ways.iter().any(|(way, _)| is_asked(way)) {
+                continue;
+            }
             let mut seen = ways.map(|_| Vec::new());
             // One after the other in each round, so that what changes on the machine changes for all.
             for _ in 0..rounds {
-                seen[0].push(on_reactor(idle, depth, false)?);
-                seen[1].push(on_reactor(idle, depth, true)?);
-                seen[2].push(with_queue(idle, depth, |h, v, d| in_turn(h, v, d, false))?);
-                seen[3].push(with_queue(idle, depth, |h, v, d| in_turn(h, v, d, true))?);
-                seen[4].push(with_queue(idle, depth, tokio)?);
-                seen[5].push(from_c(idle, depth)?);
+                for (n, (way, measure)) in ways.iter().enumerate() {
+                    if n == 0 || is_asked(way) {
+                        seen[n].push(measure()?);
+                    }
+                }
             }
             let base = median(&mut seen[0]);
-            for (way, seen) in ways.iter().zip(&mut seen) {
+            for ((way, _), seen) in ways.iter().zip(&mut seen) {
+                if seen.is_empty() {
+                    continue;
+                }
                 let iops = median(seen);
                 let mean = 1e6 * depth as f64 / iops;
                 let added = mean - 1e6 * depth as f64 / base;
                 let share = iops / base;
-                println!(
-                    "{name} depth {depth:2} {way:16} {iops:9.0} IOPS  x {share:.2}  {mean:7.2} us an I/O, {added:+.2}"
-                );
+                let line = line(way);
+                println!("{line} {iops:9.0} IOPS  x {share:.2}  {mean:7.2} us an I/O, {added:+.2}");
             }
         }
     }
