@@ -5,19 +5,28 @@ use std::task::Waker;
 
 use pollux_reactor::{Progress, Time};
 
-use super::Shared;
 use super::reactor::Sent;
+use super::{End, Shared};
 use crate::command::{Completion, Io};
 use crate::error::IoError;
 use crate::wait::call;
 
-/// Puts ends where they are waited for, and wakes those who wait, after the last end of a turn.
+/// Puts ends where they are waited for; tells of them, and wakes those who wait, after the last end of a turn.
 #[derive(Default)]
 pub(super) struct Ends {
-    /// Of I/Os that are waited for by themselves.
+    /// Where ends were written, in order.
+    places: Vec<u16>,
+    /// Whose they are.
+    runs: Vec<Run>,
     wakers: Vec<Waker>,
-    /// Queues with ends that are taken in turn.
-    filled: Vec<Arc<Shared>>,
+}
+
+/// Ends of one queue in a row.
+struct Run {
+    queue: Arc<Shared>,
+    /// They are waited for each by itself, and not taken in turn.
+    is_awaited: bool,
+    count: usize,
 }
 
 impl Ends {
@@ -33,35 +42,65 @@ impl Ends {
         self.put_done(sent, done);
     }
 
+    #[expect(unsafe_code, reason = "an I/O ends once")]
     pub fn put_done(&mut self, sent: Sent, mut done: Completion) {
         done.io.user = sent.user;
-        let (queue, place) = (sent.queue, sent.ticket.place);
-        if sent.is_awaited {
-            self.wakers.extend(queue.rings.end(place, done));
-            return;
+        let (place, is_awaited) = (sent.ticket.place, sent.is_awaited);
+        self.places.push(place);
+        let (mut queue, mut first) = (Some(sent.queue), None);
+        match self.runs.last_mut() {
+            Some(run)
+                if run.is_awaited == is_awaited
+                    && queue.as_ref().is_some_and(|q| Arc::ptr_eq(q, &run.queue)) =>
+            {
+                run.count += 1;
+            }
+            _ => first = queue.take(),
         }
-        queue.rings.put(place, done);
-        if self.filled.last().is_none_or(|q| !Arc::ptr_eq(q, &queue)) {
-            self.filled.push(queue);
+        if let Some(queue) = first {
+            self.runs.push(Run {
+                queue,
+                is_awaited,
+                count: 1,
+            });
         }
+        let Some(run) = self.runs.last() else {
+            unreachable!("a run was just there");
+        };
+        let end = End {
+            done,
+            _queue: queue,
+        };
+        // SAFETY: an I/O is sent with one `Sent`, which is gone now. Held by `tests/queue_model`.
+        unsafe { run.queue.rings.write(place, end) };
     }
 
-    /// Wakes whoever waits for what was put since. Busy if anything was.
+    /// Tells of what was put since, and wakes whoever waits for it. Busy if anything was.
     pub fn wake(&mut self) -> Progress {
-        let mut progress = Progress::Idle;
-        for queue in self.filled.drain(..) {
-            progress = Progress::Busy;
-            self.wakers.extend(queue.rings.tell_taker());
+        if self.runs.is_empty() {
+            return Progress::Idle;
         }
+        let mut places = &self.places[..];
+        for run in self.runs.drain(..) {
+            let (of_it, others) = places.split_at(run.count);
+            places = others;
+            let rings = &run.queue.rings;
+            match run.is_awaited {
+                true => self
+                    .wakers
+                    .extend(of_it.iter().filter_map(|&p| rings.end(p))),
+                false => self.wakers.extend(rings.put(of_it)),
+            }
+        }
+        self.places.clear();
         let mut wakers = self.wakers.drain(..).peekable();
         while let Some(waker) = wakers.next() {
-            progress = Progress::Busy;
             // A task that waits for several I/Os is woken once for those in a row.
             match wakers.peek().is_some_and(|next| next.will_wake(&waker)) {
                 true => call(|| drop(waker)),
                 false => call(|| waker.wake()),
             }
         }
-        progress
+        Progress::Busy
     }
 }

@@ -77,10 +77,26 @@ use crate::wait::{self, Event};
 
 /// What rings are made of. `tests/queue_model` puts a model checker's own in its place.
 mod sync {
-    pub(super) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
+    use std::cell::UnsafeCell;
+    pub(super) use std::sync::atomic::{
+        AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering, fence,
+    };
 
     pub(super) use atomic_waker::AtomicWaker;
     pub(super) use crossbeam_queue::ArrayQueue as Ring;
+
+    /// What one thread at a time may touch.
+    pub(super) struct Cell<T>(UnsafeCell<T>);
+
+    impl<T> Cell<T> {
+        pub(super) fn new(value: T) -> Self {
+            Self(UnsafeCell::new(value))
+        }
+
+        pub(super) fn with_mut<R>(&self, touch: impl FnOnce(*mut T) -> R) -> R {
+            touch(self.0.get())
+        }
+    }
 }
 
 /// I/Os that all queues of one reactor may have together: what is meant for the reactor besides, from control above all, has
@@ -98,9 +114,17 @@ pub struct Completions {
     event: Option<Event>,
 }
 
+/// An I/O that has ended, at its place.
+struct End {
+    done: Completion,
+    /// What the I/O has kept the queue by. Whoever takes the end drops it, and not the reactor: the thread that counts it
+    /// down is mostly the one that has counted it up, and need not wait for another core to give the count away.
+    _queue: Option<Arc<Shared>>,
+}
+
 /// A queue, as its ends and its I/Os know it.
 struct Shared {
-    rings: Rings<Completion>,
+    rings: Rings<End>,
     reactor: Sender<IoMessage<QueueMessage>>,
     depth: usize,
     /// What the queues of the reactor have together.
@@ -267,27 +291,23 @@ impl Completions {
     /// The next I/O that has ended, if one has.
     pub fn next_completion(&mut self) -> Option<Completion> {
         let Some(event) = &self.event else {
-            return self.queue.rings.take();
+            return self.queue.rings.take().map(|end| end.done);
         };
-        self.queue.rings.take().or_else(|| {
+        let end = self.queue.rings.take().or_else(|| {
             event.clear();
             self.queue.rings.take_or_wait(event.waker())
-        })
+        });
+        end.map(|end| end.done)
     }
 
     /// Blocks until an I/O has ended, at most for so long. Not to be called on a reactor.
     pub fn wait(&mut self, limit: Duration) -> Option<Completion> {
-        if let Some(done) = self.queue.rings.take() {
-            return Some(done);
-        }
-        if let Some(done) = self.queue.rings.take() {
-            return Some(done);
+        if let Some(end) = self.queue.rings.take() {
+            return Some(end.done);
         }
         wait::wait_for(limit, |waker| {
-            self.queue
-                .rings
-                .take_or_wait(waker)
-                .map_or(Poll::Pending, Poll::Ready)
+            let end = self.queue.rings.take_or_wait(waker);
+            end.map_or(Poll::Pending, |end| Poll::Ready(end.done))
         })
     }
 
@@ -300,7 +320,7 @@ impl Completions {
     /// ```
     pub fn poll_completion(&mut self, cx: &mut Context<'_>) -> Poll<Completion> {
         match self.queue.rings.take_or_wait(cx.waker()) {
-            Some(done) => Poll::Ready(done),
+            Some(end) => Poll::Ready(end.done),
             None => Poll::Pending,
         }
     }

@@ -62,9 +62,9 @@ impl Future for Pending {
         };
         match self.queue.0.rings.take_end(place, cx.waker()) {
             None => Poll::Pending,
-            Some(done) => {
+            Some(end) => {
                 self.ticket = None;
-                Poll::Ready(done)
+                Poll::Ready(end.done)
             }
         }
     }

@@ -2,11 +2,15 @@
 //! has all orders of its steps tried.
 //!
 //! A place is taken by whoever submits, and belongs to one I/O until its end was taken: so nothing here can be too full for
-//! what a reactor puts into it.
+//! what a reactor puts into it. An end lies at its I/O's place; the reactor writes the ends of a turn there first, which has
+//! the processor fetch those places at the same time, and tells of all of them afterwards: a step that has to wait until
+//! another core gives memory away is taken once for many I/Os.
+#![expect(unsafe_code, reason = "an end is written and taken without a lock")]
 
 use std::task::Waker;
 
-use super::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicWaker, Ordering, Ring, fence};
+use super::sync::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, AtomicWaker, Cell};
+use super::sync::{Ordering, Ring, fence};
 
 /// Somebody waits for the end of the place's I/O, or will.
 const WANTED: u8 = 0;
@@ -26,20 +30,39 @@ pub(crate) struct Ticket {
 pub(crate) struct Rings<C> {
     free: Ring<u16>,
     places: Box<[Place<C>]>,
-    /// Ends that are taken in the order in which they come, with their places.
-    ends: Ring<(u16, C)>,
-    /// Whoever takes those.
-    taker: AtomicWaker,
-    taker_gone: AtomicBool,
+    /// Places whose ends are taken in turn, each one higher, in the order in which those come. 0: not there yet.
+    ended: Box<[AtomicU16]>,
+    /// How many stand there, or stood; of those who end I/Os.
+    put: Apart<AtomicUsize>,
+    taker: Apart<Taker>,
 }
 
+/// Whoever takes ends in turn.
+struct Taker {
+    /// How many were taken.
+    taken: AtomicUsize,
+    waker: AtomicWaker,
+    gone: AtomicBool,
+    /// Somebody is at dropping what it has left.
+    is_drained: AtomicBool,
+}
+
+/// On cache lines of its own: what one thread writes does not take from another what stands beside it. They come in pairs.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+#[repr(C, align(128))]
 struct Place<C> {
-    state: AtomicU8,
+    /// Belongs to whoever has the place: from `put` or `end` on to whoever takes the end.
+    end: Cell<Option<C>>,
     turn: AtomicU32,
-    /// The end of an I/O that is waited for by itself.
-    end: Ring<C>,
+    state: AtomicU8,
     waker: AtomicWaker,
 }
+
+// SAFETY: an end is touched by whoever has its place alone, and goes from one thread to another with that. Held by
+// `tests/queue_model`, whose cells know who touches them.
+unsafe impl<C: Send> Sync for Place<C> {}
 
 impl<C> Rings<C> {
     pub fn new(depth: u16) -> Self {
@@ -49,17 +72,23 @@ impl<C> Rings<C> {
             assert!(is_put, "there is room for every place");
         }
         let place = |_| Place {
-            state: AtomicU8::new(WANTED),
+            end: Cell::new(None),
             turn: AtomicU32::new(0),
-            end: Ring::new(1),
+            state: AtomicU8::new(WANTED),
             waker: AtomicWaker::new(),
         };
+        let ended = usize::from(depth).next_power_of_two();
         Self {
             free,
             places: (0..depth).map(place).collect(),
-            ends: Ring::new(usize::from(depth)),
-            taker: AtomicWaker::new(),
-            taker_gone: AtomicBool::new(false),
+            ended: (0..ended).map(|_| AtomicU16::new(0)).collect(),
+            put: Apart(AtomicUsize::new(0)),
+            taker: Apart(Taker {
+                taken: AtomicUsize::new(0),
+                waker: AtomicWaker::new(),
+                gone: AtomicBool::new(false),
+                is_drained: AtomicBool::new(false),
+            }),
         }
     }
 
@@ -82,30 +111,52 @@ impl<C> Rings<C> {
         assert!(is_put, "a place was given back twice");
     }
 
-    /// The end of an I/O that is taken in turn. [`tell_taker`](Self::tell_taker) follows the last of several.
-    pub fn put(&self, place: u16, end: C) {
-        let is_put = self.ends.push((place, end)).is_ok();
-        assert!(is_put, "more has ended than there are places");
+    /// Writes the end of an I/O to its place. [`put`](Self::put) or [`end`](Self::end) follows.
+    ///
+    /// # Safety
+    /// The I/O has not ended before.
+    pub unsafe fn write(&self, place: u16, end: C) {
+        self.place(place).end.with_mut(|at| {
+            // SAFETY: the place belongs to the I/O, and nobody looks there before its end is told. What was there was taken,
+            // and to look would mean to wait for it.
+            unsafe { at.write(Some(end)) }
+        });
     }
 
-    /// After ends were put: whom to wake for them. Once nobody takes them any more they are dropped here.
-    pub fn tell_taker(&self) -> Option<Waker> {
-        // Pairs with the fence in `taker_goes`: either this sees that the taker has gone, or the taker sees the end.
+    /// Tells of ends that were written, of I/Os that are taken in turn: whom to wake for them. Once nobody takes them any more
+    /// they are dropped here.
+    pub fn put(&self, places: &[u16]) -> Option<Waker> {
+        // Each has seen what was taken before the one before it put something.
+        let at = self.put.0.fetch_add(places.len(), Ordering::AcqRel);
+        for (n, place) in places.iter().enumerate() {
+            let at = self.ended_at(at.wrapping_add(n));
+            let there = at.load(Ordering::Relaxed);
+            assert!(there == 0, "more has ended than there are places");
+            at.store(place + 1, Ordering::Release);
+        }
+        // Pairs with the fences in `taker_goes` and `drop_ends`: either this sees that the taker has gone, or the taker sees
+        // the end.
         fence(Ordering::SeqCst);
-        if self.taker_gone.load(Ordering::Relaxed) {
+        if self.taker.0.gone.load(Ordering::Acquire) {
             self.drop_ends();
             return None;
         }
-        self.taker.take()
+        self.taker.0.waker.take()
     }
 
-    /// The next end of those that are taken in turn.
+    /// The next end of those that are taken in turn; one thread at a time takes them.
     pub fn take(&self) -> Option<C> {
-        // Asked for again and again, and mostly there is none: two loads say so.
-        if self.ends.is_empty() {
+        let taken = &self.taker.0.taken;
+        let n = taken.load(Ordering::Relaxed);
+        let at = self.ended_at(n);
+        // Asked for again and again, and mostly there is none: a load says so.
+        if at.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let (place, end) = self.ends.pop()?;
+        // Swapped, so that no two could ever have the same place.
+        let place = at.swap(0, Ordering::Acquire).checked_sub(1)?;
+        taken.store(n.wrapping_add(1), Ordering::Relaxed);
+        let end = self.end_at(place);
         self.give_back(place);
         Some(end)
     }
@@ -113,34 +164,46 @@ impl<C> Rings<C> {
     /// As [`take`](Self::take); if there is none, `waker` is woken when there may be.
     pub fn take_or_wait(&self, waker: &Waker) -> Option<C> {
         self.take().or_else(|| {
-            self.taker.register(waker);
+            self.taker.0.waker.register(waker);
             self.take()
         })
     }
 
     /// Nobody takes ends any more.
     pub fn taker_goes(&self) {
-        self.taker_gone.store(true, Ordering::Relaxed);
+        self.taker.0.gone.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         self.drop_ends();
     }
 
+    /// Drops what has ended, for a taker that has gone; one at a time, and whoever is at it sees what others put meanwhile.
     fn drop_ends(&self) {
-        while let Some(end) = self.take() {
-            drop(end);
+        let taker = &self.taker.0;
+        while !taker.is_drained.swap(true, Ordering::Acquire) {
+            while let Some(end) = self.take() {
+                drop(end);
+            }
+            taker.is_drained.swap(false, Ordering::AcqRel);
+            fence(Ordering::SeqCst);
+            let taken = taker.taken.load(Ordering::Relaxed);
+            if self.ended_at(taken).load(Ordering::Relaxed) == 0 {
+                break;
+            }
         }
     }
 
-    /// The end of an I/O that is waited for by itself: whom to wake for it. If it is wanted no more it is dropped here.
-    pub fn end(&self, place: u16, end: C) -> Option<Waker> {
+    /// Tells of an end that was written, of an I/O that is waited for by itself: whom to wake for it. If it is wanted no more
+    /// it is dropped here.
+    pub fn end(&self, place: u16) -> Option<Waker> {
         let at = self.place(place);
-        let is_put = at.end.push(end).is_ok();
-        assert!(is_put, "an I/O has ended twice");
-        if at.state.swap(ENDED, Ordering::AcqRel) == DROPPED {
-            self.forget(place);
-            return None;
+        match at.state.swap(ENDED, Ordering::AcqRel) {
+            WANTED => at.waker.take(),
+            DROPPED => {
+                self.forget(place);
+                None
+            }
+            _ => panic!("an I/O has ended twice"),
         }
-        at.waker.take()
     }
 
     /// Takes the end of that I/O, and gives its place back; if there is none yet, `waker` is woken when there is.
@@ -152,10 +215,9 @@ impl<C> Rings<C> {
                 return None;
             }
         }
-        let end = at.end.pop();
-        assert!(end.is_some(), "an end is put before it is told");
+        let end = self.end_at(place);
         self.renew(place);
-        end
+        Some(end)
     }
 
     /// The end of that I/O, which was not taken, is wanted no more.
@@ -166,13 +228,28 @@ impl<C> Rings<C> {
     }
 
     fn forget(&self, place: u16) {
-        drop(self.place(place).end.pop());
+        drop(self.end_at(place));
         self.renew(place);
     }
 
     fn renew(&self, place: u16) {
         self.place(place).state.store(WANTED, Ordering::Relaxed);
         self.give_back(place);
+    }
+
+    /// Takes the end that was told of this place, by which whoever was told has it.
+    #[expect(clippy::expect_used, reason = "an end is written before it is told")]
+    fn end_at(&self, place: u16) -> C {
+        let end = self.place(place).end.with_mut(|at| {
+            // SAFETY: an end is told once, and who was told of it has its place until that is given back.
+            unsafe { (*at).take() }
+        });
+        end.expect("an end was told that is not there")
+    }
+
+    fn ended_at(&self, n: usize) -> &AtomicU16 {
+        // Their number is a power of two.
+        &self.ended[n & (self.ended.len() - 1)]
     }
 
     fn place(&self, place: u16) -> &Place<C> {

@@ -2,7 +2,9 @@
 
 use std::task::Waker;
 
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
+pub(crate) use loom::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering, fence,
+};
 
 use crate::ring;
 
@@ -21,10 +23,6 @@ impl<T> Ring<T> {
     pub(crate) fn pop(&self) -> Option<T> {
         self.0.pop()
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// Loom's, by the names of the product's.
@@ -41,5 +39,18 @@ impl AtomicWaker {
 
     pub(crate) fn take(&self) -> Option<Waker> {
         self.0.take_waker()
+    }
+}
+
+/// Loom's, which panics where two threads touch it at a time.
+pub(crate) struct Cell<T>(loom::cell::UnsafeCell<T>);
+
+impl<T> Cell<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::cell::UnsafeCell::new(value))
+    }
+
+    pub(crate) fn with_mut<R>(&self, touch: impl FnOnce(*mut T) -> R) -> R {
+        self.0.with_mut(touch)
     }
 }

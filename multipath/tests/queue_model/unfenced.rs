@@ -4,7 +4,9 @@
 pub(crate) mod rings;
 
 mod sync {
-    pub(super) use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicWaker, Ordering, Ring};
+    pub(super) use crate::sync::{
+        AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, AtomicWaker, Cell, Ordering, Ring,
+    };
 
     pub(super) fn fence(_: Ordering) {}
 }
