@@ -1,56 +1,35 @@
 //! Latency histograms of volumes.
 
-use pollux_nvme_tcp::rpc::histogram::{EnableParams, HistogramParams};
-use pollux_reactor::rpc::{Call, MethodResult, Phase, RpcError};
+use pollux_nvme_tcp::histogram::{HistogramLayout, LatencyHistogram};
+use pollux_nvme_tcp::rpc::histogram::Histograms;
+use pollux_reactor::rpc::{Call, MethodResult, RpcError};
+use serde_json::Value;
 
-use super::{Module, State, done, forward};
+use super::{State, done, forward};
 use crate::request::HostRequest;
 
-/// The methods of this room.
-pub(super) fn methods(module: Module<'_>) -> Module<'_> {
-    module
-        .method("bdev_enable_histogram", Phase::Runtime, enable)
-        .method("bdev_get_histogram", Phase::Runtime, |state, call| {
-            let params = HistogramParams::take(&mut call.params);
-            get(state, call, params)
-        })
-        .method(
-            "bdev_get_histogram_borders",
-            Phase::Runtime,
-            |state, call| {
-                let params = HistogramParams::take_with_borders(&mut call.params);
-                get(state, call, params)
-            },
-        )
-}
-
-/// `bdev_enable_histogram`: begins or ends to count; what was counted before is forgotten.
-fn enable(state: &mut State, call: &mut Call<State>) -> MethodResult {
-    let EnableParams { name, layout, .. } = EnableParams::take(&mut call.params)?;
-    forward(
-        state,
-        call,
-        |reply| HostRequest::SetHistogram {
-            volume: name,
+impl Histograms for State {
+    fn set_histogram(
+        &mut self,
+        call: &mut Call<State>,
+        volume: String,
+        layout: Option<HistogramLayout>,
+    ) -> MethodResult {
+        let request = |reply| HostRequest::SetHistogram {
+            volume,
             layout,
             reply,
-        },
-        done,
-    )
-}
+        };
+        forward(self, call, request, done)
+    }
 
-/// The counts of all reactors together, as they are asked for.
-fn get(
-    state: &State,
-    call: &mut Call<State>,
-    params: Result<HistogramParams, RpcError>,
-) -> MethodResult {
-    let params = params?;
-    let volume = params.name.clone();
-    forward(
-        state,
-        call,
-        |reply| HostRequest::Histogram { volume, reply },
-        move |counted| params.answer(counted),
-    )
+    fn show_histogram(
+        &mut self,
+        call: &mut Call<State>,
+        volume: String,
+        show: impl FnOnce(Option<LatencyHistogram>) -> Result<Value, RpcError> + Send + 'static,
+    ) -> MethodResult {
+        let request = |reply| HostRequest::Histogram { volume, reply };
+        forward(self, call, request, show)
+    }
 }

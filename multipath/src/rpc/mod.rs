@@ -88,13 +88,12 @@ impl State {
 type Module<'a> = ModuleMethods<'a, State>;
 
 /// The rooms that have methods.
-const ROOMS: [fn(Module<'_>) -> Module<'_>; 12] = [
+const ROOMS: [fn(Module<'_>) -> Module<'_>; 11] = [
     admin::methods,
     attach::methods,
     controllers::methods,
     discovery::methods,
     faults::methods,
-    histogram::methods,
     iostat::methods,
     keys::methods,
     options::methods,
@@ -116,6 +115,7 @@ pub fn register<M: Send + 'static>(methods: &mut Methods, host: Host<M>) {
     let module = pollux_nvme_tcp::rpc::keyring::register(module);
     let module = pollux_nvme_tcp::rpc::sockets::register(module);
     let module = pollux_nvme_tcp::rpc::iobuf::register(module);
+    let module = pollux_nvme_tcp::rpc::histogram::register(module);
     let module = module.subsystem("bdev", config::bdev);
     ROOMS.into_iter().fold(module, |module, room| room(module));
 }

@@ -102,11 +102,10 @@ impl State {
 type Module<'a> = ModuleMethods<'a, State>;
 
 /// The rooms that have methods.
-const ROOMS: [fn(Module<'_>) -> Module<'_>; 14] = [
+const ROOMS: [fn(Module<'_>) -> Module<'_>; 13] = [
     disks::methods,
     resize::methods,
     stacked::methods,
-    histogram::methods,
     hosts::methods,
     iostat::methods,
     listeners::methods,
@@ -125,6 +124,7 @@ fn register_state(methods: &mut Methods, state: State) {
     let module = crate::rpc::keyring::register(module);
     let module = crate::rpc::sockets::register(module);
     let module = crate::rpc::iobuf::register(module);
+    let module = crate::rpc::histogram::register(module);
     let module = module
         .subsystem("bdev", config::bdev)
         .subsystem("nvmf", config::nvmf);
