@@ -1,5 +1,6 @@
 //! How a thread waits for a waker's call, asleep or by a descriptor in an event loop of its own, and how a reactor calls one.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,6 +25,57 @@ impl Wake for Unpark {
 
 thread_local! {
     static UNPARK: Waker = Waker::from(Arc::new(Unpark(thread::current())));
+    static WATCH: Cell<Watch> = const { Cell::new(Watch { futile: 0, passed: 0 }) };
+}
+
+/// How long a thread looks for what it waits for before it sleeps: longer than a turn of a busy reactor, which would have to
+/// wake it in each.
+const WATCH_TIME: Duration = Duration::from_micros(50);
+/// Looks between two at the clock.
+const LOOKS: usize = 32;
+/// A thread that has looked in vain sleeps at once the next time, then the next three times, and so on up to this.
+const PASSED_MAX: u8 = 63;
+
+/// Whether it is worth a thread's while to look.
+#[derive(Clone, Copy)]
+struct Watch {
+    /// How often it sleeps at once after it has looked in vain again.
+    futile: u8,
+    /// How often it does so from now on.
+    passed: u8,
+}
+
+/// Looks for a while for something that may be there soon, unless that was in vain lately.
+pub(crate) fn watch<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let mut watch = WATCH.get();
+    if watch.passed > 0 {
+        watch.passed -= 1;
+        WATCH.set(watch);
+        return look();
+    }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "threads that are no reactors go by the system's clock"
+    )]
+    let now = Instant::now;
+    let began = now();
+    let limit = limit.min(WATCH_TIME);
+    let found = loop {
+        let found = (0..LOOKS).find_map(|_| {
+            std::hint::spin_loop();
+            look()
+        });
+        if found.is_some() || now() - began >= limit {
+            break found;
+        }
+    };
+    watch.futile = match found {
+        Some(_) => 0,
+        None => (watch.futile * 2 + 1).min(PASSED_MAX),
+    };
+    watch.passed = watch.futile;
+    WATCH.set(watch);
+    found
 }
 
 /// The waker that ends [`thread::park`] of the calling thread.

@@ -66,7 +66,7 @@ impl<A: Application> Service for IoService<A> {
     fn on_message(&mut self, message: Self::Message, cx: &mut Context<'_>) {
         self.poll_group.turn(cx.now());
         match message.0 {
-            IoMessageKind::Control(message) => self.poll_group.on_control(message, cx),
+            IoMessageKind::Control(message) => self.poll_group.on_control(*message, cx),
             IoMessageKind::Application(message) => {
                 self.application
                     .on_message(message, &mut self.poll_group, cx);

@@ -118,7 +118,8 @@ pub struct IoMessage<M>(pub(crate) IoMessageKind<M>);
 
 #[derive(Debug)]
 pub(crate) enum IoMessageKind<M> {
-    Control(ToIo),
+    /// In a box, since it is large and rare: what comes for each I/O is small.
+    Control(Box<ToIo>),
     Application(M),
 }
 
@@ -137,6 +138,6 @@ impl<M> IoMessage<M> {
     }
 
     pub(crate) fn control(message: ToIo) -> Self {
-        Self(IoMessageKind::Control(message))
+        Self(IoMessageKind::Control(Box::new(message)))
     }
 }

@@ -6,7 +6,7 @@ use std::task::Waker;
 use pollux_reactor::{Progress, Time};
 
 use super::reactor::Sent;
-use super::{End, Shared};
+use super::{Carried, End, Shared};
 use crate::command::{Completion, Io};
 use crate::error::IoError;
 use crate::wait::call;
@@ -67,10 +67,10 @@ impl Ends {
         let Some(run) = self.runs.last() else {
             unreachable!("a run was just there");
         };
-        let end = End {
+        let end = Carried::Back(End {
             done,
             _queue: queue,
-        };
+        });
         // SAFETY: an I/O is sent with one `Sent`, which is gone now. Held by `tests/queue_model`.
         unsafe { run.queue.rings.write(place, end) };
     }

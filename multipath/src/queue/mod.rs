@@ -67,7 +67,7 @@ use pollux_reactor::Sender;
 
 pub use self::pending::Pending;
 pub use self::reactor::{QueueMessage, Queues};
-use self::reactor::{Sent, Submission, Told, Which};
+use self::reactor::{Submission, Told, Which};
 use self::rings::{Rings, Ticket};
 use crate::command::{Completion, Io};
 use crate::error::{HostError, SubmitError};
@@ -114,7 +114,22 @@ pub struct Completions {
     event: Option<Event>,
 }
 
-/// An I/O that has ended, at its place.
+/// What lies at the place of an I/O: the one that is to go to the reactor, or the one that has ended.
+enum Carried {
+    There(There),
+    Back(End),
+}
+
+/// An I/O on its way to the reactor.
+struct There {
+    io: Io,
+    volume: VolumeId,
+    limit: Option<Duration>,
+    /// Its end is waited for by itself, and not taken in turn.
+    is_awaited: bool,
+}
+
+/// An I/O that has ended.
 struct End {
     done: Completion,
     /// What the I/O has kept the queue by. Whoever takes the end drops it, and not the reactor: the thread that counts it
@@ -122,9 +137,25 @@ struct End {
     _queue: Option<Arc<Shared>>,
 }
 
+impl Carried {
+    fn done(self) -> Completion {
+        match self {
+            Self::Back(end) => end.done,
+            Self::There(_) => unreachable!("the end of an I/O that has not ended was told"),
+        }
+    }
+
+    fn there(self) -> There {
+        match self {
+            Self::There(there) => there,
+            Self::Back(_) => unreachable!("an I/O that has ended was sent"),
+        }
+    }
+}
+
 /// A queue, as its ends and its I/Os know it.
 struct Shared {
-    rings: Rings<End>,
+    rings: Rings<Carried>,
     reactor: Sender<IoMessage<QueueMessage>>,
     depth: usize,
     /// What the queues of the reactor have together.
@@ -232,6 +263,10 @@ impl Queue {
         self.0.depth
     }
 
+    #[expect(
+        unsafe_code,
+        reason = "an I/O is written to the place that was taken for it"
+    )]
     fn send(
         &self,
         volume: VolumeId,
@@ -245,20 +280,21 @@ impl Queue {
         let Some(ticket) = self.0.rings.take_place() else {
             return Err((io, SubmitError::Full));
         };
-        let sent = Sent {
-            queue: Arc::clone(&self.0),
-            ticket,
-            is_awaited,
+        let place = ticket.place;
+        let there = There {
+            io,
             volume,
-            user: io.user,
+            limit,
+            is_awaited,
         };
-        let submission = Submission::new(sent, io, limit);
-        match self.tell(Told::Submit(submission)) {
+        // SAFETY: the place was just taken, for this I/O alone. Held by `tests/queue_model`.
+        unsafe { self.0.rings.write(place, Carried::There(there)) };
+        match self.tell(Told::Submit(Submission::new(Arc::clone(&self.0), place))) {
             Ok(()) => Ok(ticket),
             Err((Told::Submit(submission), error)) => {
-                self.0.rings.give_back(ticket.place);
-                let (_, io, _) = submission.take();
-                Err((io, error))
+                let (_, there) = submission.take();
+                self.0.rings.give_back(place);
+                Err((there.io, error))
             }
             Err((Told::Abort { .. }, _)) => unreachable!("a submission was sent"),
         }
@@ -291,23 +327,29 @@ impl Completions {
     /// The next I/O that has ended, if one has.
     pub fn next_completion(&mut self) -> Option<Completion> {
         let Some(event) = &self.event else {
-            return self.queue.rings.take().map(|end| end.done);
+            return self.queue.rings.take().map(Carried::done);
         };
         let end = self.queue.rings.take().or_else(|| {
             event.clear();
             self.queue.rings.take_or_wait(event.waker())
         });
-        end.map(|end| end.done)
+        end.map(Carried::done)
     }
 
     /// Blocks until an I/O has ended, at most for so long. Not to be called on a reactor.
+    ///
+    /// The thread looks for it for up to 50 us before it sleeps, if that was not in vain lately: to wake it would take the
+    /// reactor's time.
     pub fn wait(&mut self, limit: Duration) -> Option<Completion> {
         if let Some(end) = self.queue.rings.take() {
-            return Some(end.done);
+            return Some(end.done());
+        }
+        if let Some(end) = wait::watch(limit, || self.queue.rings.take()) {
+            return Some(end.done());
         }
         wait::wait_for(limit, |waker| {
             let end = self.queue.rings.take_or_wait(waker);
-            end.map_or(Poll::Pending, |end| Poll::Ready(end.done))
+            end.map_or(Poll::Pending, |end| Poll::Ready(end.done()))
         })
     }
 
@@ -320,7 +362,7 @@ impl Completions {
     /// ```
     pub fn poll_completion(&mut self, cx: &mut Context<'_>) -> Poll<Completion> {
         match self.queue.rings.take_or_wait(cx.waker()) {
-            Some(end) => Poll::Ready(end.done),
+            Some(end) => Poll::Ready(end.done()),
             None => Poll::Pending,
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::Queue;
 use super::reactor::Which;
@@ -35,7 +36,12 @@ impl Pending {
     }
 
     /// Blocks until it has ended. Not to be called on a reactor. It ends in any case, when its reactor ends at the latest.
+    ///
+    /// The thread looks for its end for a while before it sleeps, as of [`Completions::wait`](crate::Completions::wait).
     pub fn wait(self) -> Completion {
+        let rings = &self.queue.0.rings;
+        let has_ended = |ticket: Ticket| rings.has_ended(ticket.place).then_some(());
+        let _ = wait::watch(Duration::MAX, || self.ticket.and_then(has_ended));
         wait::block_on(self)
     }
 
@@ -64,7 +70,7 @@ impl Future for Pending {
             None => Poll::Pending,
             Some(end) => {
                 self.ticket = None;
-                Poll::Ready(end.done)
+                Poll::Ready(end.done())
             }
         }
     }

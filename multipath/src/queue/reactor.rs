@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pollux_reactor::{Context, Progress, Time};
 
-use super::Shared;
 use super::ends::Ends;
 use super::rings::Ticket;
+use super::{Shared, There};
 use crate::command::{Completion, Io, Op};
 use crate::error::IoError;
 use crate::ids::VolumeId;
@@ -58,26 +57,43 @@ pub(super) struct Sent {
     pub user: u64,
 }
 
-/// An I/O on its way to the reactor. Where that ends meanwhile the message is dropped, and so the I/O ends.
-pub(super) struct Submission(Option<(Sent, Io, Option<Duration>)>);
+/// An I/O on its way to the reactor, which lies at its place. Where the reactor ends meanwhile the message is dropped, and so
+/// the I/O ends.
+pub(super) struct Submission(Option<Arc<Shared>>, u16);
 
 impl Submission {
-    pub fn new(sent: Sent, io: Io, limit: Option<Duration>) -> Self {
-        Self(Some((sent, io, limit)))
+    pub fn new(queue: Arc<Shared>, place: u16) -> Self {
+        Self(Some(queue), place)
     }
 
     #[expect(clippy::expect_used, reason = "nobody has it after that")]
-    pub fn take(mut self) -> (Sent, Io, Option<Duration>) {
-        self.0.take().expect("a submission was taken twice")
+    pub fn take(mut self) -> (Sent, There) {
+        self.take_it().expect("a submission was taken twice")
+    }
+
+    #[expect(unsafe_code, reason = "whoever has it has the place")]
+    fn take_it(&mut self) -> Option<(Sent, There)> {
+        let (queue, place) = (self.0.take()?, self.1);
+        // SAFETY: what lies there was written for this message, and is taken with it. Held by `tests/queue_model`.
+        let there = unsafe { queue.rings.take_at(place) }.there();
+        let turn = queue.rings.turn(place);
+        let sent = Sent {
+            queue,
+            ticket: Ticket { place, turn },
+            is_awaited: there.is_awaited,
+            volume: there.volume,
+            user: there.io.user,
+        };
+        Some((sent, there))
     }
 }
 
 impl Drop for Submission {
     fn drop(&mut self) {
-        if let Some((sent, io, _)) = self.0.take() {
+        if let Some((sent, there)) = self.take_it() {
             let mut ends = Ends::default();
             let error = IoError::Stopped;
-            ends.put(sent, io, Err(error), Time::ZERO);
+            ends.put(sent, there.io, Err(error), Time::ZERO);
             let _ = ends.wake();
         }
     }
@@ -94,8 +110,13 @@ impl Queues {
     }
 
     fn submit(&mut self, submission: Submission, group: &mut PollGroup, now: Time) {
-        let (sent, mut io, limit) = submission.take();
-        let volume = sent.volume;
+        let (sent, there) = submission.take();
+        let There {
+            mut io,
+            volume,
+            limit,
+            ..
+        } = there;
         let place = self.free.pop().unwrap_or_else(|| {
             self.sent.push(None);
             self.sent.len() - 1

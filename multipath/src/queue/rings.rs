@@ -26,7 +26,7 @@ pub(crate) struct Ticket {
     pub turn: u32,
 }
 
-/// Places for as many I/Os as the queue is deep, and the ends of those, each a `C`.
+/// Places for as many I/Os as the queue is deep, and what lies there: an I/O or its end, a `C`.
 pub(crate) struct Rings<C> {
     free: Ring<u16>,
     places: Box<[Place<C>]>,
@@ -53,14 +53,15 @@ struct Apart<T>(T);
 
 #[repr(C, align(128))]
 struct Place<C> {
-    /// Belongs to whoever has the place: from `put` or `end` on to whoever takes the end.
-    end: Cell<Option<C>>,
+    /// Belongs to whoever has the place: who has taken it, then whoever is told of it, from `put` or `end` on whoever takes
+    /// the end.
+    value: Cell<Option<C>>,
     turn: AtomicU32,
     state: AtomicU8,
     waker: AtomicWaker,
 }
 
-// SAFETY: an end is touched by whoever has its place alone, and goes from one thread to another with that. Held by
+// SAFETY: a value is touched by whoever has its place alone, and goes from one thread to another with that. Held by
 // `tests/queue_model`, whose cells know who touches them.
 unsafe impl<C: Send> Sync for Place<C> {}
 
@@ -72,7 +73,7 @@ impl<C> Rings<C> {
             assert!(is_put, "there is room for every place");
         }
         let place = |_| Place {
-            end: Cell::new(None),
+            value: Cell::new(None),
             turn: AtomicU32::new(0),
             state: AtomicU8::new(WANTED),
             waker: AtomicWaker::new(),
@@ -96,7 +97,7 @@ impl<C> Rings<C> {
     pub fn take_place(&self) -> Option<Ticket> {
         let place = self.free.pop()?;
         // Written by whoever had the place before, and handed over with it.
-        let turn = self.place(place).turn.load(Ordering::Relaxed);
+        let turn = self.turn(place);
         Some(Ticket { place, turn })
     }
 
@@ -111,16 +112,35 @@ impl<C> Rings<C> {
         assert!(is_put, "a place was given back twice");
     }
 
-    /// Writes the end of an I/O to its place. [`put`](Self::put) or [`end`](Self::end) follows.
+    /// Writes an I/O to its place, for whoever is told of the place; or its end, of which [`put`](Self::put) or
+    /// [`end`](Self::end) tells.
     ///
     /// # Safety
-    /// The I/O has not ended before.
-    pub unsafe fn write(&self, place: u16, end: C) {
-        self.place(place).end.with_mut(|at| {
-            // SAFETY: the place belongs to the I/O, and nobody looks there before its end is told. What was there was taken,
-            // and to look would mean to wait for it.
-            unsafe { at.write(Some(end)) }
+    /// The place was taken for the I/O, and what was written for it before was taken with [`take_at`](Self::take_at).
+    pub unsafe fn write(&self, place: u16, value: C) {
+        self.place(place).value.with_mut(|at| {
+            // SAFETY: the place belongs to the I/O, and nobody looks there before it is told. What was there was taken, and
+            // to look would mean to wait for it.
+            unsafe { at.write(Some(value)) }
         });
+    }
+
+    /// Takes what was written to a place.
+    ///
+    /// # Safety
+    /// It was told of, by which whoever was told has the place.
+    #[expect(clippy::expect_used, reason = "it is written before it is told")]
+    pub unsafe fn take_at(&self, place: u16) -> C {
+        let value = self.place(place).value.with_mut(|at| {
+            // SAFETY: as this function's.
+            unsafe { (*at).take() }
+        });
+        value.expect("a place was told of that is empty")
+    }
+
+    /// How many I/Os had the place before the one that has it.
+    pub fn turn(&self, place: u16) -> u32 {
+        self.place(place).turn.load(Ordering::Relaxed)
     }
 
     /// Tells of ends that were written, of I/Os that are taken in turn: whom to wake for them. Once nobody takes them any more
@@ -208,16 +228,20 @@ impl<C> Rings<C> {
 
     /// Takes the end of that I/O, and gives its place back; if there is none yet, `waker` is woken when there is.
     pub fn take_end(&self, place: u16, waker: &Waker) -> Option<C> {
-        let at = self.place(place);
-        if at.state.load(Ordering::Acquire) != ENDED {
-            at.waker.register(waker);
-            if at.state.load(Ordering::Acquire) != ENDED {
+        if !self.has_ended(place) {
+            self.place(place).waker.register(waker);
+            if !self.has_ended(place) {
                 return None;
             }
         }
         let end = self.end_at(place);
         self.renew(place);
         Some(end)
+    }
+
+    /// Whether the end of that I/O is there.
+    pub fn has_ended(&self, place: u16) -> bool {
+        self.place(place).state.load(Ordering::Acquire) == ENDED
     }
 
     /// The end of that I/O, which was not taken, is wanted no more.
@@ -237,14 +261,9 @@ impl<C> Rings<C> {
         self.give_back(place);
     }
 
-    /// Takes the end that was told of this place, by which whoever was told has it.
-    #[expect(clippy::expect_used, reason = "an end is written before it is told")]
     fn end_at(&self, place: u16) -> C {
-        let end = self.place(place).end.with_mut(|at| {
-            // SAFETY: an end is told once, and who was told of it has its place until that is given back.
-            unsafe { (*at).take() }
-        });
-        end.expect("an end was told that is not there")
+        // SAFETY: an end is told once, and who was told of it has its place until that is given back.
+        unsafe { self.take_at(place) }
     }
 
     fn ended_at(&self, n: usize) -> &AtomicU16 {
