@@ -25,7 +25,7 @@ impl Wake for Unpark {
 
 thread_local! {
     static UNPARK: Waker = Waker::from(Arc::new(Unpark(thread::current())));
-    static WATCH: Cell<Watch> = const { Cell::new(Watch { futile: 0, passed: 0 }) };
+    static WATCH: Cell<Watch> = const { Cell::new(Watch::NEW) };
 }
 
 /// How long a thread looks for what it waits for before it sleeps: longer than a turn of a busy reactor, which would have to
@@ -37,43 +37,65 @@ const LOOKS: usize = 32;
 const PASSED_MAX: u8 = 63;
 
 /// Whether it is worth a thread's while to look.
-#[derive(Clone, Copy)]
-struct Watch {
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Watch {
+    /// Until when it looks, while it does.
+    until: Option<Instant>,
     /// How often it sleeps at once after it has looked in vain again.
     futile: u8,
     /// How often it does so from now on.
     passed: u8,
 }
 
+impl Watch {
+    const NEW: Self = Self {
+        until: None,
+        futile: 0,
+        passed: 0,
+    };
+
+    /// What was looked for is there.
+    pub fn has_found(&mut self) {
+        if self.until.take().is_some() {
+            (self.futile, self.passed) = (0, 0);
+        }
+    }
+
+    /// It is not there: whether to look again, and not to sleep, for which there would be so long.
+    pub fn goes_on(&mut self, limit: Duration) -> bool {
+        if self.passed > 0 {
+            self.passed -= 1;
+            return false;
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "threads that are no reactors go by the system's clock"
+        )]
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + limit.min(WATCH_TIME));
+        if now < until {
+            return true;
+        }
+        self.until = None;
+        self.futile = (self.futile * 2 + 1).min(PASSED_MAX);
+        self.passed = self.futile;
+        false
+    }
+}
+
 /// Looks for a while for something that may be there soon, unless that was in vain lately.
 pub(crate) fn watch<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let mut watch = WATCH.get();
-    if watch.passed > 0 {
-        watch.passed -= 1;
-        WATCH.set(watch);
-        return look();
-    }
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "threads that are no reactors go by the system's clock"
-    )]
-    let now = Instant::now;
-    let began = now();
-    let limit = limit.min(WATCH_TIME);
-    let found = loop {
-        let found = (0..LOOKS).find_map(|_| {
+    let mut found = look();
+    while found.is_none() && watch.goes_on(limit) {
+        found = (0..LOOKS).find_map(|_| {
             std::hint::spin_loop();
             look()
         });
-        if found.is_some() || now() - began >= limit {
-            break found;
-        }
-    };
-    watch.futile = match found {
-        Some(_) => 0,
-        None => (watch.futile * 2 + 1).min(PASSED_MAX),
-    };
-    watch.passed = watch.futile;
+    }
+    if found.is_some() {
+        watch.has_found();
+    }
     WATCH.set(watch);
     found
 }

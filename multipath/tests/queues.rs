@@ -221,6 +221,45 @@ fn what_the_reactor_does_not_accept_ends_with_the_reason() {
     assert_eq!(done.result, Err(IoError::Refused(SubmitError::NoVolume)));
 }
 
+/// Tasks await I/Os that another task hands over to them; and when that has gone, the reactor does.
+#[test]
+fn awaited_ends_are_handed_over_on_their_executor() {
+    const TASKS: u64 = 16;
+    let world = World::parking();
+    let (queue, completions) = world.queue(16);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.unwrap();
+    let volume = world.volume;
+    let write_all = async |round: u8| {
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|lba| {
+                let queue = queue.clone();
+                tokio::spawn(async move {
+                    for _ in 0..20 {
+                        let pending = start(&queue, volume, write(lba, round));
+                        let done = pending.await;
+                        assert_eq!((done.result, done.io.lba), (Ok(()), lba));
+                        assert_eq!(done.io.buffer[0], round);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    };
+    runtime.block_on(async {
+        let delivery = tokio::spawn(completions.deliver());
+        write_all(1).await;
+        assert!(!delivery.is_finished());
+        let last = start(&queue, volume, read(0));
+        delivery.abort();
+        assert!(delivery.await.unwrap_err().is_cancelled());
+        assert_eq!(last.await.io.buffer[0], 1);
+        write_all(2).await;
+    });
+}
+
 #[test]
 fn a_future_that_is_dropped_leaves_its_buffer_to_the_reactor() {
     let world = World::parking();

@@ -234,10 +234,11 @@ fn tokio(host: &Host<QueueMessage>, volume: VolumeId, depth: usize) -> Result<f6
         }
         Ok(done)
     }
-    let (queue, _) = host.queue(0, depth)?;
+    let (queue, completions) = host.queue(0, depth)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let began = Instant::now();
     let done: Result<u64, Failed> = runtime.block_on(async {
+        let delivery = tokio::spawn(completions.deliver());
         let tasks: Vec<_> = (0..depth as u64)
             .map(|n| tokio::spawn(task(queue.clone(), volume, n, began)))
             .collect();
@@ -245,6 +246,7 @@ fn tokio(host: &Host<QueueMessage>, volume: VolumeId, depth: usize) -> Result<f6
         for task in tasks {
             done += task.await??;
         }
+        delivery.abort();
         Ok(done)
     });
     Ok(done? as f64 / began.elapsed().as_secs_f64())

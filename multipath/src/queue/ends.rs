@@ -86,10 +86,13 @@ impl Ends {
             places = others;
             let rings = &run.queue.rings;
             match run.is_awaited {
-                true => self
-                    .wakers
-                    .extend(of_it.iter().filter_map(|&p| rings.end(p))),
-                false => self.wakers.extend(rings.put(of_it)),
+                true => {
+                    if !rings.put_awaited(of_it, &mut |w| self.wakers.push(w)) {
+                        self.wakers
+                            .extend(of_it.iter().filter_map(|&p| rings.end(p)));
+                    }
+                }
+                false => rings.put(of_it, &mut |w| self.wakers.push(w)),
             }
         }
         self.places.clear();

@@ -56,11 +56,12 @@ mod reactor;
 mod rings;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pollux_reactor::Sender;
@@ -327,11 +328,13 @@ impl Completions {
     /// The next I/O that has ended, if one has.
     pub fn next_completion(&mut self) -> Option<Completion> {
         let Some(event) = &self.event else {
-            return self.queue.rings.take().map(Carried::done);
+            return self.queue.rings.take(&mut Waker::wake).map(Carried::done);
         };
-        let end = self.queue.rings.take().or_else(|| {
+        let end = self.queue.rings.take(&mut Waker::wake).or_else(|| {
             event.clear();
-            self.queue.rings.take_or_wait(event.waker())
+            self.queue
+                .rings
+                .take_or_wait(event.waker(), &mut Waker::wake)
         });
         end.map(Carried::done)
     }
@@ -341,14 +344,14 @@ impl Completions {
     /// The thread looks for it for up to 50 us before it sleeps, if that was not in vain lately: to wake it would take the
     /// reactor's time.
     pub fn wait(&mut self, limit: Duration) -> Option<Completion> {
-        if let Some(end) = self.queue.rings.take() {
+        if let Some(end) = self.queue.rings.take(&mut Waker::wake) {
             return Some(end.done());
         }
-        if let Some(end) = wait::watch(limit, || self.queue.rings.take()) {
+        if let Some(end) = wait::watch(limit, || self.queue.rings.take(&mut Waker::wake)) {
             return Some(end.done());
         }
         wait::wait_for(limit, |waker| {
-            let end = self.queue.rings.take_or_wait(waker);
+            let end = self.queue.rings.take_or_wait(waker, &mut Waker::wake);
             end.map_or(Poll::Pending, |end| Poll::Ready(end.done()))
         })
     }
@@ -361,10 +364,45 @@ impl Completions {
     /// # }
     /// ```
     pub fn poll_completion(&mut self, cx: &mut Context<'_>) -> Poll<Completion> {
-        match self.queue.rings.take_or_wait(cx.waker()) {
+        match self.queue.rings.take_or_wait(cx.waker(), &mut Waker::wake) {
             Some(end) => Poll::Ready(end.done()),
             None => Poll::Pending,
         }
+    }
+
+    /// Hands over the ends of I/Os that have a [`Pending`], for as long as it is polled; what is taken in turn is dropped.
+    ///
+    /// Spawned on the executor on which those are awaited, it has the reactor wake one task for all that has ended in a turn,
+    /// and wakes the others there, which is cheaper. While I/Os end, it keeps the executor from sleeping, as
+    /// [`wait`](Self::wait) does the thread. I/Os that are awaited elsewhere wait for that executor then.
+    ///
+    /// ```no_run
+    /// # async fn example(completions: pollux_multipath::Completions) {
+    /// tokio::spawn(completions.deliver());
+    /// # }
+    /// ```
+    pub async fn deliver(self) {
+        self.queue.rings.deliver();
+        let mut watch = wait::Watch::default();
+        poll_fn(|cx| {
+            let wake = &mut |waker: Waker| {
+                watch.has_found();
+                waker.wake();
+            };
+            while self.queue.rings.take(wake).is_some() {}
+            if watch.goes_on(Duration::MAX) {
+                cx.waker().wake_by_ref();
+            } else {
+                while self
+                    .queue
+                    .rings
+                    .take_or_wait(cx.waker(), &mut Waker::wake)
+                    .is_some()
+                {}
+            }
+            Poll::<()>::Pending
+        })
+        .await;
     }
 
     /// A descriptor (eventfd) for an event loop: it is readable when there may be something to take, and stays so until
@@ -380,7 +418,8 @@ impl Completions {
 
 impl Drop for Completions {
     fn drop(&mut self) {
-        self.queue.rings.taker_goes();
+        let wake = &mut |waker: Waker| wait::call(|| waker.wake());
+        self.queue.rings.taker_goes(wake);
     }
 }
 

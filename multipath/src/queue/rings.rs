@@ -12,6 +12,9 @@ use std::task::Waker;
 use super::sync::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, AtomicWaker, Cell};
 use super::sync::{Ordering, Ring, fence};
 
+/// Beside the number of a place whose end is told: its I/O is waited for by itself.
+const AWAITED: u16 = 1 << 15;
+
 /// Somebody waits for the end of the place's I/O, or will.
 const WANTED: u8 = 0;
 /// The end is there.
@@ -35,6 +38,8 @@ pub(crate) struct Rings<C> {
     /// How many stand there, or stood; of those who end I/Os.
     put: Apart<AtomicUsize>,
     taker: Apart<Taker>,
+    /// Whoever takes ends in turn is told of the others too, and hands them over.
+    delivers: AtomicBool,
 }
 
 /// Whoever takes ends in turn.
@@ -90,6 +95,7 @@ impl<C> Rings<C> {
                 gone: AtomicBool::new(false),
                 is_drained: AtomicBool::new(false),
             }),
+            delivers: AtomicBool::new(false),
         }
     }
 
@@ -145,27 +151,57 @@ impl<C> Rings<C> {
 
     /// Tells of ends that were written, of I/Os that are taken in turn: whom to wake for them. Once nobody takes them any more
     /// they are dropped here.
-    pub fn put(&self, places: &[u16]) -> Option<Waker> {
+    pub fn put(&self, places: &[u16], wake: &mut impl FnMut(Waker)) {
+        self.tell(places, 0, wake);
+    }
+
+    /// Tells the taker of ends that were written, of I/Os that are waited for each by itself, if it hands those over. False: it
+    /// does not, and [`end`](Self::end) tells of them.
+    pub fn put_awaited(&self, places: &[u16], wake: &mut impl FnMut(Waker)) -> bool {
+        let delivers = self.delivers.load(Ordering::Relaxed);
+        if delivers {
+            self.tell(places, AWAITED, wake);
+        }
+        delivers
+    }
+
+    fn tell(&self, places: &[u16], mark: u16, wake: &mut impl FnMut(Waker)) {
         // Each has seen what was taken before the one before it put something.
         let at = self.put.0.fetch_add(places.len(), Ordering::AcqRel);
         for (n, place) in places.iter().enumerate() {
             let at = self.ended_at(at.wrapping_add(n));
             let there = at.load(Ordering::Relaxed);
             assert!(there == 0, "more has ended than there are places");
-            at.store(place + 1, Ordering::Release);
+            at.store((place + 1) | mark, Ordering::Release);
         }
         // Pairs with the fences in `taker_goes` and `drop_ends`: either this sees that the taker has gone, or the taker sees
         // the end.
         fence(Ordering::SeqCst);
         if self.taker.0.gone.load(Ordering::Acquire) {
-            self.drop_ends();
-            return None;
+            self.drop_ends(wake);
+        } else if let Some(waker) = self.taker.0.waker.take() {
+            wake(waker);
         }
-        self.taker.0.waker.take()
     }
 
-    /// The next end of those that are taken in turn; one thread at a time takes them.
-    pub fn take(&self) -> Option<C> {
+    /// The next end of those that are taken in turn; one thread at a time takes them. Whoever awaits others that it comes by is
+    /// woken by `wake`.
+    pub fn take(&self, wake: &mut impl FnMut(Waker)) -> Option<C> {
+        loop {
+            let told = self.next_told()?;
+            if told & AWAITED == 0 {
+                let end = self.end_at(told);
+                self.give_back(told);
+                return Some(end);
+            }
+            if let Some(waker) = self.end(told & !AWAITED) {
+                wake(waker);
+            }
+        }
+    }
+
+    /// The next place that was told of, and whether it is marked.
+    fn next_told(&self) -> Option<u16> {
         let taken = &self.taker.0.taken;
         let n = taken.load(Ordering::Relaxed);
         let at = self.ended_at(n);
@@ -174,33 +210,37 @@ impl<C> Rings<C> {
             return None;
         }
         // Swapped, so that no two could ever have the same place.
-        let place = at.swap(0, Ordering::Acquire).checked_sub(1)?;
+        let told = at.swap(0, Ordering::Acquire).checked_sub(1)?;
         taken.store(n.wrapping_add(1), Ordering::Relaxed);
-        let end = self.end_at(place);
-        self.give_back(place);
-        Some(end)
+        Some(told)
     }
 
     /// As [`take`](Self::take); if there is none, `waker` is woken when there may be.
-    pub fn take_or_wait(&self, waker: &Waker) -> Option<C> {
-        self.take().or_else(|| {
+    pub fn take_or_wait(&self, waker: &Waker, wake: &mut impl FnMut(Waker)) -> Option<C> {
+        self.take(wake).or_else(|| {
             self.taker.0.waker.register(waker);
-            self.take()
+            self.take(wake)
         })
     }
 
-    /// Nobody takes ends any more.
-    pub fn taker_goes(&self) {
-        self.taker.0.gone.store(true, Ordering::Release);
-        fence(Ordering::SeqCst);
-        self.drop_ends();
+    /// The taker hands over what ends of I/Os that are waited for each by itself, from about now on.
+    pub fn deliver(&self) {
+        self.delivers.store(true, Ordering::Relaxed);
     }
 
-    /// Drops what has ended, for a taker that has gone; one at a time, and whoever is at it sees what others put meanwhile.
-    fn drop_ends(&self) {
+    /// Nobody takes ends any more.
+    pub fn taker_goes(&self, wake: &mut impl FnMut(Waker)) {
+        self.delivers.store(false, Ordering::Relaxed);
+        self.taker.0.gone.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.drop_ends(wake);
+    }
+
+    /// Drops what has ended, and hands over what is waited for, for a taker that has gone; one at a time, and whoever is at it sees what others put meanwhile.
+    fn drop_ends(&self, wake: &mut impl FnMut(Waker)) {
         let taker = &self.taker.0;
         while !taker.is_drained.swap(true, Ordering::Acquire) {
-            while let Some(end) = self.take() {
+            while let Some(end) = self.take(wake) {
                 drop(end);
             }
             taker.is_drained.swap(false, Ordering::AcqRel);

@@ -19,7 +19,7 @@ mod unfenced;
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use loom::future::block_on;
 use loom::model::Builder;
@@ -46,9 +46,7 @@ macro_rules! cases {
         fn end_in_turn(rings: &Rings<End>, place: u16, end: End) {
             // SAFETY: each I/O of these cases ends once.
             unsafe { rings.write(place, end) };
-            if let Some(waker) = rings.put(&[place]) {
-                waker.wake();
-            }
+            rings.put(&[place], &mut Waker::wake);
         }
 
         /// The taker of ends sleeps, and is woken for each.
@@ -64,9 +62,11 @@ macro_rules! cases {
                 })
             };
             for n in 1..=2 {
-                let end = block_on(poll_fn(|cx| match rings.take_or_wait(cx.waker()) {
-                    Some(end) => Poll::Ready(end),
-                    None => Poll::Pending,
+                let end = block_on(poll_fn(|cx| {
+                    match rings.take_or_wait(cx.waker(), &mut Waker::wake) {
+                        Some(end) => Poll::Ready(end),
+                        None => Poll::Pending,
+                    }
                 }));
                 assert_eq!(*end, n);
             }
@@ -85,15 +85,15 @@ macro_rules! cases {
                         // SAFETY: each I/O of these cases ends once.
                         unsafe { rings.write(place, Arc::new(n)) };
                     }
-                    if let Some(waker) = rings.put(&places) {
-                        waker.wake();
-                    }
+                    rings.put(&places, &mut Waker::wake);
                 })
             };
             for n in 1..=2 {
-                let end = block_on(poll_fn(|cx| match rings.take_or_wait(cx.waker()) {
-                    Some(end) => Poll::Ready(end),
-                    None => Poll::Pending,
+                let end = block_on(poll_fn(|cx| {
+                    match rings.take_or_wait(cx.waker(), &mut Waker::wake) {
+                        Some(end) => Poll::Ready(end),
+                        None => Poll::Pending,
+                    }
                 }));
                 assert_eq!(*end, n);
             }
@@ -109,7 +109,7 @@ macro_rules! cases {
                 let (rings, end) = (Arc::clone(&rings), Arc::clone(&end));
                 thread::spawn(move || end_in_turn(&rings, place, end))
             };
-            rings.taker_goes();
+            rings.taker_goes(&mut Waker::wake);
             reactor.join().unwrap();
             assert_eq!(Arc::strong_count(&end), 1);
             assert!(rings.take_place().is_some() && rings.take_place().is_some());
@@ -148,6 +148,52 @@ macro_rules! cases {
                 assert_eq!(*end, n);
             }
             reactor.join().unwrap();
+        }
+
+        /// Ends an I/O that is awaited by itself, as a reactor does at the end of a turn.
+        fn end_awaited(rings: &Rings<End>, place: u16, end: End) {
+            // SAFETY: each I/O of these cases ends once.
+            unsafe { rings.write(place, end) };
+            if !rings.put_awaited(&[place], &mut Waker::wake)
+                && let Some(waker) = rings.end(place)
+            {
+                waker.wake();
+            }
+        }
+
+        /// One task hands over what another awaits; here they are one, which is woken as the first.
+        pub(super) fn an_awaited_end_is_handed_over() {
+            let rings = Arc::new(Rings::<End>::new(2));
+            rings.deliver();
+            let place = rings.take_place().unwrap().place;
+            let reactor = {
+                let rings = Arc::clone(&rings);
+                thread::spawn(move || end_awaited(&rings, place, Arc::new(7)))
+            };
+            let end = block_on(poll_fn(|cx| {
+                let in_turn = rings.take_or_wait(cx.waker(), &mut Waker::wake);
+                assert!(in_turn.is_none());
+                match rings.take_end(place, cx.waker()) {
+                    Some(end) => Poll::Ready(end),
+                    None => Poll::Pending,
+                }
+            }));
+            assert_eq!(*end, 7);
+            reactor.join().unwrap();
+        }
+
+        /// Whoever hands over goes while an I/O ends that is awaited: it is handed over all the same.
+        pub(super) fn an_awaited_end_is_not_lost_with_who_hands_over() {
+            let rings = Arc::new(Rings::<End>::new(2));
+            rings.deliver();
+            let place = rings.take_place().unwrap().place;
+            let reactor = {
+                let rings = Arc::clone(&rings);
+                thread::spawn(move || end_awaited(&rings, place, Arc::new(7)))
+            };
+            rings.taker_goes(&mut Waker::wake);
+            reactor.join().unwrap();
+            assert!(rings.has_ended(place));
         }
 
         /// A future that is dropped while its I/O ends: the end is dropped once, and its place is free once.
@@ -198,6 +244,24 @@ fn a_future_is_woken_when_its_io_has_ended() {
 }
 
 #[test]
+fn an_awaited_end_is_handed_over_as_long_as_somebody_does_that() {
+    every_order(3, with_fences::an_awaited_end_is_handed_over);
+    every_order(
+        3,
+        with_fences::an_awaited_end_is_not_lost_with_who_hands_over,
+    );
+}
+
+#[test]
+#[should_panic(expected = "has_ended")]
+fn without_fences_an_awaited_end_is_lost_with_who_hands_over() {
+    every_order(
+        3,
+        without_fences::an_awaited_end_is_not_lost_with_who_hands_over,
+    );
+}
+
+#[test]
 fn a_future_that_is_dropped_leaves_its_place_free_once() {
     every_order(3, with_fences::a_future_is_dropped);
 }
@@ -213,6 +277,7 @@ fn without_fences_an_end_is_kept_for_a_taker_that_has_gone() {
 fn without_fences_wakers_are_called() {
     every_order(3, without_fences::the_taker_is_woken);
     every_order(3, without_fences::the_taker_is_told_of_all);
+    every_order(3, without_fences::an_awaited_end_is_handed_over);
     every_order(3, without_fences::a_future_is_woken);
     every_order(3, without_fences::a_future_is_dropped);
 }
