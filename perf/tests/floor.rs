@@ -88,3 +88,14 @@ fn messages_larger_than_the_buffers_pass() {
     );
     assert!(json["reads"].as_u64() > Some(0), "{json}");
 }
+
+#[test]
+fn connections_share_the_requests() {
+    let (json, table) = measured(
+        "floor-connections.json",
+        &["-P", "3", "-q", "8", "-t", "0.3"],
+    );
+    assert!(json["reads"].as_u64() > Some(0), "{json}");
+    assert_eq!(json["options"]["qpairs"], 3);
+    assert!(table.contains("3 connections"), "{table}");
+}

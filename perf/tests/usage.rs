@@ -26,6 +26,7 @@ fn usage_errors_are_one_line_and_exit_code_2() {
         ),
         (&["floor", "-m", "4000"], &["core 4000", "may use"]),
         (&["floor", "-m", "0-2"], &["0, 1, 2"]),
+        (&["floor", "-P", "4", "-q", "3"], &["-q 3", "-P 4"]),
         (
             &["floor", "--json", "/nowhere/at/all.json", "-t", "1"],
             &["/nowhere/at/all.json"],

@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   pollux-perf floor -q 32 -o 4k -w read -t 2
   pollux-perf floor -q 16 -o 128k -w write -t 2 --json floor.json
+  pollux-perf floor -P 2 -q 32 -t 2            # beside a volume of two paths
 
 Exit code: 0 measured; 1 it could not be, or a file cannot be written; 2 usage;
 130 interrupted by Ctrl-C, 143 by SIGTERM.";
@@ -21,9 +22,13 @@ Exit code: 0 measured; 1 it could not be, or a file cannot be written; 2 usage;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct FloorArgs {
-    /// Requests kept in flight
+    /// Requests kept in flight, over all connections
     #[arg(short = 'q', long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
     pub depth: u32,
+
+    /// Connections, each with its share of the requests
+    #[arg(short = 'P', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub qpairs: u32,
 
     /// Payload bytes of a request
     #[arg(short = 'o', long = "io-size", value_name = "SIZE", default_value = "4k", value_parser = parse_one_size)]

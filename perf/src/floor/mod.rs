@@ -1,6 +1,6 @@
 //! The limit to measure against: the bytes of NVMe/TCP over bare TCP, and nothing else.
 //!
-//! Two pinned threads, one connection on loopback, non-blocking sockets. Each side takes all that has arrived with one
+//! Two pinned threads, connections on loopback, non-blocking sockets. Each side takes all that has arrived with one
 //! `recv`, counts whole messages, and answers them all with one `send`. No byte is looked at, no buffer is managed, no
 //! command is looked up: what is left is the price of moving the bytes.
 //!
@@ -31,6 +31,13 @@ use crate::stats::{PathIos, RunStats};
 pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
     let available = pollux_reactor::available_cores();
     let placement = Placement::pair(args.cores.as_ref(), &available).map_err(Usage)?;
+    if args.depth < args.qpairs {
+        return Err(Usage(format!(
+            "-q {} with -P {} leaves connections without requests: allowed are at least as many requests as connections",
+            args.depth, args.qpairs
+        ))
+        .into());
+    }
     let exchange = Exchange::new(args.workload, args.io_size as usize, args.capsule_resp);
     let idle = if placement.shared {
         Idle::Yield
@@ -41,6 +48,7 @@ pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
     let wire = Wire {
         exchange,
         depth: args.depth as usize,
+        connections: args.qpairs as usize,
         server_core: placement.target,
         client_core: placement.host[0],
         idle,
@@ -70,9 +78,14 @@ pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
     };
     Ok(Report {
         title: format!(
-            "floor: {direction} {}, depth {}, {} B requests, {} B answers, bare TCP, {} buffers",
+            "floor: {direction} {}, depth {}, {}{} B requests, {} B answers, bare TCP, {} buffers",
             human_bytes(bytes),
             args.depth,
+            if args.qpairs > 1 {
+                format!("{} connections, ", args.qpairs)
+            } else {
+                String::new()
+            },
             exchange.request,
             exchange.response,
             human_bytes(buffer as u64)
@@ -81,6 +94,7 @@ pub fn run(args: &FloorArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
         options: json!({
             "workload": direction,
             "depth": args.depth,
+            "qpairs": args.qpairs,
             "io_size": args.io_size,
             "request_bytes": exchange.request,
             "response_bytes": exchange.response,

@@ -1,4 +1,4 @@
-//! The two sides of the connection, and the threads they run on.
+//! The two sides of the connections, and the threads they run on.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -27,13 +27,18 @@ const TRY_TIME: Duration = Duration::from_millis(60);
 /// Without data the clock is read every so many turns.
 const IDLE_TURNS: u32 = 1024;
 
-/// One side of the connection.
+/// One side of the connections. No byte is looked at, so they share its buffers.
 struct Side {
-    stream: TcpStream,
+    connections: Vec<Connection>,
     received: Vec<u8>,
     to_send: Vec<u8>,
     message_in: usize,
     message_out: usize,
+}
+
+/// One side of one connection.
+struct Connection {
+    stream: TcpStream,
     /// Bytes of a message that has not arrived completely.
     partial: usize,
     /// Bytes that are due and not sent yet.
@@ -43,31 +48,40 @@ struct Side {
 impl Side {
     /// A side whose buffers have `buffer` bytes each.
     fn new(
-        stream: TcpStream,
+        streams: Vec<TcpStream>,
         message_in: usize,
         message_out: usize,
         buffer: usize,
     ) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
+        let connection = |stream: TcpStream| {
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            Ok(Connection {
+                stream,
+                partial: 0,
+                due: 0,
+            })
+        };
         Ok(Self {
-            stream,
+            connections: streams
+                .into_iter()
+                .map(connection)
+                .collect::<io::Result<_>>()?,
             received: vec![0; buffer],
             to_send: vec![0; buffer],
             message_in,
             message_out,
-            partial: 0,
-            due: 0,
         })
     }
 
-    /// One receive; the number of messages that it completed, `None` at the end of the stream.
-    fn receive(&mut self) -> io::Result<Option<usize>> {
-        match self.stream.read(&mut self.received) {
+    /// One receive from a connection; the number of messages that it completed, `None` at the end of the stream.
+    fn receive(&mut self, at: usize) -> io::Result<Option<usize>> {
+        let connection = &mut self.connections[at];
+        match connection.stream.read(&mut self.received) {
             Ok(0) => Ok(None),
             Ok(bytes) => {
-                let bytes = self.partial + bytes;
-                self.partial = bytes % self.message_in;
+                let bytes = connection.partial + bytes;
+                connection.partial = bytes % self.message_in;
                 Ok(Some(bytes / self.message_in))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(0)),
@@ -75,15 +89,16 @@ impl Side {
         }
     }
 
-    /// Sends what is due and `messages` more, as much as one send takes.
-    fn send(&mut self, messages: usize) -> io::Result<()> {
-        self.due += messages * self.message_out;
-        if self.due == 0 {
+    /// Sends what is due on a connection and `messages` more, as much as one send takes.
+    fn send(&mut self, at: usize, messages: usize) -> io::Result<()> {
+        let connection = &mut self.connections[at];
+        connection.due += messages * self.message_out;
+        if connection.due == 0 {
             return Ok(());
         }
-        let now = self.due.min(self.to_send.len());
-        match self.stream.write(&self.to_send[..now]) {
-            Ok(bytes) => self.due -= bytes,
+        let now = connection.due.min(self.to_send.len());
+        match connection.stream.write(&self.to_send[..now]) {
+            Ok(bytes) => connection.due -= bytes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
@@ -107,10 +122,12 @@ impl Idle {
     }
 }
 
-/// Two threads and the connection between them.
+/// Two threads and the connections between them.
 pub struct Wire<'a> {
     pub exchange: Exchange,
+    /// Requests in flight, over all connections.
     pub depth: usize,
+    pub connections: usize,
     pub server_core: usize,
     pub client_core: usize,
     pub idle: Idle,
@@ -135,13 +152,16 @@ impl Wire<'_> {
         Ok(fastest.map_or(BUFFERS[0], |(buffer, _)| buffer))
     }
 
-    /// Exchanges messages for `time` over a connection of its own. Also returns the server's address.
+    /// Exchanges messages for `time` over connections of its own. Also returns the server's address.
     pub fn run(&self, buffer: usize, time: Duration) -> anyhow::Result<(Counted, SocketAddr)> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on loopback")?;
         let address = listener.local_addr()?;
-        let client = TcpStream::connect(address).context("connecting on loopback")?;
-        let (server, _) = listener.accept()?;
+        let (mut client, mut server) = (Vec::new(), Vec::new());
+        for _ in 0..self.connections {
+            client.push(TcpStream::connect(address).context("connecting on loopback")?);
+            server.push(listener.accept()?.0);
+        }
         let Exchange { request, response } = self.exchange;
         let mut server = Side::new(server, request, response, buffer)?;
         let mut client = Side::new(client, response, request, buffer)?;
@@ -154,7 +174,9 @@ impl Wire<'_> {
                 pin(self.client_core)?;
                 let outcome = load(&mut client, self.depth, time, self.idle, self.stop);
                 // The server ends with the stream, also when this side failed.
-                let _ = client.stream.shutdown(std::net::Shutdown::Both);
+                for connection in &client.connections {
+                    let _ = connection.stream.shutdown(std::net::Shutdown::Both);
+                }
                 outcome
             });
             let outcome = join(loading);
@@ -186,24 +208,28 @@ fn pin(core: usize) -> anyhow::Result<()> {
 
 fn serve(side: &mut Side, idle: Idle) -> anyhow::Result<()> {
     loop {
-        let requests = match side.receive() {
-            Ok(Some(requests)) => requests,
-            Ok(None) => return Ok(()),
-            // The client closes with requests in flight.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
-            Err(error) => return Err(error).context("server: receiving"),
-        };
-        match side.send(requests) {
-            Ok(()) => {}
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-                ) =>
-            {
-                return Ok(());
+        let mut requests = 0;
+        for at in 0..side.connections.len() {
+            let arrived = match side.receive(at) {
+                Ok(Some(arrived)) => arrived,
+                Ok(None) => return Ok(()),
+                // The client closes with requests in flight.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                Err(error) => return Err(error).context("server: receiving"),
+            };
+            match side.send(at, arrived) {
+                Ok(()) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+                    ) =>
+                {
+                    return Ok(());
+                }
+                Err(error) => return Err(error).context("server: sending"),
             }
-            Err(error) => return Err(error).context("server: sending"),
+            requests += arrived;
         }
         if requests == 0 {
             idle.rest();
@@ -230,18 +256,23 @@ fn load(
     let (start, began) = (now(), wall());
     let since_start = || u64::try_from(now().duration_since(start).as_nanos()).unwrap_or(u64::MAX);
     let end_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    // Answers come in the order of the requests.
-    let mut sent_ns: VecDeque<u64> = VecDeque::with_capacity(depth);
-    sent_ns.extend(std::iter::repeat_n(0, depth));
+    let connections = side.connections.len();
+    // When each request was sent, by connection: answers come in the order of the requests.
+    let mut sent_ns: Vec<VecDeque<u64>> = Vec::with_capacity(connections);
+    for at in 0..connections {
+        let share = depth / connections + usize::from(at < depth % connections);
+        sent_ns.push(std::iter::repeat_n(0, share).collect());
+        side.send(at, share).context("client: sending")?;
+    }
     let mut last_ns = 0;
     let mut idle_turns = 0;
-    side.send(depth).context("client: sending")?;
+    let mut at = 0;
     loop {
-        let Some(answers) = side.receive().context("client: receiving")? else {
+        let Some(answers) = side.receive(at).context("client: receiving")? else {
             bail!("the server closed the connection");
         };
         if answers == 0 {
-            side.send(0).context("client: sending")?;
+            side.send(at, 0).context("client: sending")?;
             idle.rest();
             idle_turns += 1;
             if idle_turns == IDLE_TURNS {
@@ -250,28 +281,29 @@ fn load(
                     break;
                 }
             }
-            continue;
-        }
-        idle_turns = 0;
-        let now_ns = since_start();
-        for _ in 0..answers {
-            if let Some(at_ns) = sent_ns.pop_front() {
-                stats.latency.saturating_record(now_ns - at_ns);
-                sent_ns.push_back(now_ns);
+        } else {
+            idle_turns = 0;
+            let now_ns = since_start();
+            for _ in 0..answers {
+                if let Some(at_ns) = sent_ns[at].pop_front() {
+                    stats.latency.saturating_record(now_ns - at_ns);
+                    sent_ns[at].push_back(now_ns);
+                }
             }
+            stats.reads += answers as u64;
+            stats.note_gap(Gap {
+                job: 0,
+                start_ns: last_ns,
+                end_ns: now_ns,
+                open: false,
+            });
+            last_ns = now_ns;
+            if now_ns >= end_ns || stop.load(Ordering::Relaxed) {
+                break;
+            }
+            side.send(at, answers).context("client: sending")?;
         }
-        stats.reads += answers as u64;
-        stats.note_gap(Gap {
-            job: 0,
-            start_ns: last_ns,
-            end_ns: now_ns,
-            open: false,
-        });
-        last_ns = now_ns;
-        if now_ns >= end_ns || stop.load(Ordering::Relaxed) {
-            break;
-        }
-        side.send(answers).context("client: sending")?;
+        at = (at + 1) % connections;
     }
     Ok(Counted {
         stats,
@@ -289,14 +321,15 @@ mod tests {
     fn messages_are_counted_across_receives() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut side = Side::new(listener.accept().unwrap().0, 100, 10, 4096).unwrap();
+        let stream = listener.accept().unwrap().0;
+        let mut side = Side::new(vec![stream], 100, 10, 4096).unwrap();
         let mut receive_bytes = |bytes: usize| {
             peer.write_all(&vec![0; bytes]).unwrap();
-            let before = side.partial;
+            let before = side.connections[0].partial;
             let mut messages = 0;
             let wanted = before + bytes;
-            while messages * 100 + side.partial < wanted {
-                messages += side.receive().unwrap().unwrap();
+            while messages * 100 + side.connections[0].partial < wanted {
+                messages += side.receive(0).unwrap().unwrap();
             }
             messages
         };
@@ -305,6 +338,6 @@ mod tests {
         assert_eq!(receive_bytes(1), 1);
         assert_eq!(receive_bytes(100), 1);
         drop(peer);
-        assert_eq!(side.receive().unwrap(), None);
+        assert_eq!(side.receive(0).unwrap(), None);
     }
 }
