@@ -97,7 +97,8 @@ pub struct Io {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Completion {
-    /// The I/O, with its buffer.
+    /// The I/O, with its buffer. What the buffer of a read holds that has not succeeded is of no meaning: it may be data of
+    /// other reads.
     pub io: Io,
     /// How it ended.
     pub result: Result<(), IoError>,

@@ -182,7 +182,8 @@ impl fmt::Display for Lost {
     }
 }
 
-/// A request that ended, with its buffer.
+/// A request that ended, with its buffer. What the buffer of one holds that reads and has not succeeded is of no meaning: it
+/// may be data of other requests.
 #[derive(Debug)]
 pub struct Completed<T = ()> {
     /// The request as it was submitted.

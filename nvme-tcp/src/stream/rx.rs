@@ -142,6 +142,13 @@ impl RxBuffer {
         Ok(n)
     }
 
+    /// Puts bytes behind those that are there, as if they had been received. The caller knows that there is room.
+    pub fn put(&mut self, bytes: &[u8]) {
+        let until = self.end + bytes.len();
+        self.buffer[self.end..until].copy_from_slice(bytes);
+        self.end = until;
+    }
+
     /// One receive straight into `direct`, and up to `behind` bytes into this buffer, which must be empty: a payload
     /// larger than what has arrived is not copied twice. Returns the bytes that went to each.
     ///

@@ -11,6 +11,7 @@ mod authentication_to_target;
 mod broken;
 mod client;
 mod host;
+mod many_reads;
 mod nonsense;
 mod openssl;
 mod target;

@@ -20,6 +20,7 @@
 mod authentication;
 mod connect;
 mod error;
+mod expected;
 mod handshake;
 mod receive;
 mod table;
@@ -32,6 +33,7 @@ use pollux_reactor::{Context, Heat, Net, Progress, Stream, Time};
 
 use self::authentication::Authenticating;
 pub use self::error::QueueError;
+use self::expected::Expected;
 pub use self::handshake::{ConnectOptions, Digests, HostIdentity};
 use self::receive::Receiving;
 pub use self::table::Overdue;
@@ -123,6 +125,7 @@ pub struct QueuePair<T = ()> {
     framing: RxFraming,
     before: Before,
     receiving: Receiving,
+    expected: Expected,
     table: CommandTable<T>,
     transmitter: Transmitter,
     options: Box<ConnectOptions>,
@@ -180,6 +183,7 @@ impl<T> QueuePair<T> {
             },
             before: Before::default(),
             receiving: Receiving::Header,
+            expected: Expected::new(),
             table: CommandTable::new(commands),
             transmitter: Transmitter::new(commands, &options),
             deadline: now + options.timeout,

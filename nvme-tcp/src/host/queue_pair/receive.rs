@@ -26,11 +26,11 @@ pub(super) enum Receiving {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Incoming {
-    slot: u16,
+    pub slot: u16,
     /// Range of the command's data that this PDU carries, and how far it has come.
     start: usize,
-    at: usize,
-    end: usize,
+    pub at: usize,
+    pub end: usize,
     digest: bool,
     flags: u8,
 }
@@ -65,7 +65,9 @@ impl<T> QueuePair<T> {
         &mut self,
         sink: &mut impl FnMut(Completed<T>),
     ) -> Result<Progress, QueueError> {
+        let expects = self.expects();
         let received = match self.receiving {
+            _ if expects => self.receive_expected(sink)?,
             Receiving::Data(ref mut incoming) if self.rx.data().is_empty() => {
                 let rest = incoming.end - incoming.at;
                 let direct = self
@@ -186,7 +188,7 @@ impl<T> QueuePair<T> {
     }
 
     #[inline]
-    fn on_c2h_data(
+    pub(super) fn on_c2h_data(
         &mut self,
         frame: &Frame,
         cid: u16,
@@ -278,7 +280,7 @@ impl<T> QueuePair<T> {
     }
 
     #[inline]
-    fn end_of_data(
+    pub(super) fn end_of_data(
         &mut self,
         incoming: Incoming,
         sink: &mut impl FnMut(Completed<T>),

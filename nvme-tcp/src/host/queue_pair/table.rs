@@ -1,6 +1,11 @@
 //! The fixed table of a queue pair's outstanding commands.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::expected::Offer;
 use crate::host::request::{Command, Outcome, Request, Transfer};
+use crate::spec::pdu::C2hData;
 use crate::stream::Payloads;
 
 /// Low bits of a command identifier: the slot. The rest is the slot's generation, so that a completion
@@ -8,6 +13,9 @@ use crate::stream::Payloads;
 const SLOT_BITS: u32 = 10;
 const SLOT_MASK: u16 = (1 << SLOT_BITS) - 1;
 const GENERATION_MASK: u16 = u16::MAX >> SLOT_BITS;
+
+/// Bytes of a command's data that are little: worth being received into their buffer together with those of others.
+const LITTLE: Range<usize> = 4096..32 * 1024;
 
 /// Most commands outstanding on one queue pair. One less than the slot field holds, so that FFFFh, which
 /// is no valid command identifier (NVMe Base 2.1, 4.1.1), is never made.
@@ -165,6 +173,9 @@ pub struct Overdue<'a, T> {
 pub(super) struct CommandTable<T> {
     slots: Box<[Slot<T>]>,
     free: Vec<u16>,
+    /// Identifiers of commands that read a little, in the order in which they were issued: those that are outstanding, and
+    /// some that are not any more.
+    awaited: VecDeque<u16>,
     /// Counts the calls of `age`: the unit in which the age of commands is told.
     tick: u32,
 }
@@ -175,6 +186,7 @@ impl<T> CommandTable<T> {
         Self {
             slots: (0..commands).map(|_| Slot::free()).collect(),
             free: (0..commands).rev().collect(),
+            awaited: VecDeque::with_capacity(usize::from(commands)),
             tick: 0,
         }
     }
@@ -253,6 +265,71 @@ impl<T> CommandTable<T> {
     /// The identifier of the slot's current command.
     pub fn current_cid(&mut self, index: u16) -> u16 {
         self.slot(index).generation << SLOT_BITS | index
+    }
+
+    /// The command of this slot is issued: if it reads a little, its data is awaited behind that of those before it.
+    #[inline]
+    pub fn await_data(&mut self, index: u16, cid: u16) {
+        let slot = self.slot(index);
+        if slot.transfer != Transfer::FromController || !LITTLE.contains(&slot.length) {
+            return;
+        }
+        if self.awaited.len() == self.awaited.capacity() {
+            self.awaited.pop_front();
+        }
+        self.awaited.push_back(cid);
+    }
+
+    /// Fills `offers` with up to `count` reads, in the order in which their data is awaited, which have together no more
+    /// than `room` bytes with their headers. `except`: not of this slot.
+    pub fn offer(
+        &mut self,
+        offers: &mut Vec<Offer>,
+        count: usize,
+        mut room: usize,
+        except: Option<u16>,
+    ) {
+        offers.clear();
+        let mut at = 0;
+        while offers.len() < count
+            && let Some(&cid) = self.awaited.get(at)
+        {
+            let Some((index, slot)) = self.find(cid) else {
+                // It may be any of them that has ended; those at the front are forgotten.
+                if at == 0 {
+                    self.awaited.pop_front();
+                } else {
+                    at += 1;
+                }
+                continue;
+            };
+            at += 1;
+            let (from, len) = (slot.offset, slot.length);
+            let begun = slot.received > 0 || slot.last || except == Some(index);
+            // After 64 generations an identifier comes again, and may be here twice: the second time without a buffer.
+            if begun || slot.buffer.len() < from + len {
+                continue;
+            }
+            let bytes = size_of::<C2hData>() + len;
+            if bytes > room {
+                return;
+            }
+            room -= bytes;
+            let buffer = std::mem::take(&mut slot.buffer);
+            offers.push(Offer {
+                index,
+                cid,
+                buffer,
+                from,
+                len,
+            });
+        }
+    }
+
+    /// Takes back the buffer of an [`offer`](Self::offer).
+    #[inline]
+    pub fn give_back(&mut self, index: u16, buffer: Vec<u8>) {
+        self.slot(index).buffer = buffer;
     }
 
     /// The slot that an outstanding command identifier belongs to. The peer has named it, and may be wrong.

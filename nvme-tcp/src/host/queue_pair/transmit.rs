@@ -205,6 +205,7 @@ impl Transmitter {
             slot.granted = data;
             self.put_payload(slot, index, 0, data);
         }
+        table.await_data(index, cid);
     }
 
     /// Queues one H2CData PDU; returns how far the data has come.
