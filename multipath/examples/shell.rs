@@ -77,14 +77,16 @@ fn list(group: &PollGroup) -> String {
 fn ended(done: Completion) -> String {
     match (done.result, done.io.op) {
         (Err(error), _) => format!("failed: {error}"),
-        (Ok(()), Op::Read) => done
-            .io
-            .buffer
-            .iter()
-            .fold("ok ".to_owned(), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            }),
+        (Ok(()), Op::Read) => {
+            done.io
+                .buffer
+                .into_vec()
+                .iter()
+                .fold("ok ".to_owned(), |mut text, byte| {
+                    let _ = write!(text, "{byte:02x}");
+                    text
+                })
+        }
         (Ok(()), _) => "ok".to_owned(),
     }
 }

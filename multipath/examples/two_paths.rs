@@ -40,7 +40,7 @@ impl Application for WriteThenRead {
                     Err((_, error)) => Err(error.to_string()),
                 }
             }
-            (Ok(()), _) => Ok(format!("read {:?}", &buffer[..4])),
+            (Ok(()), _) => Ok(format!("read {:?}", &buffer.into_vec()[..4])),
         };
         let _ = self.0.send(outcome);
         Progress::Busy

@@ -1,5 +1,6 @@
 //! An I/O on a volume, as its submitter sees it.
 
+use pollux_nvme_tcp::host::Buffer;
 use pollux_nvme_tcp::spec::opcode::{DataDirection, nvm};
 use pollux_reactor::Time;
 
@@ -18,7 +19,8 @@ pub enum Op {
     Flush,
     /// Set blocks to zero; no buffer.
     WriteZeroes,
-    /// Tell that the contents of blocks are no longer needed. Uses the first 16 bytes of the buffer.
+    /// Tell that the contents of blocks are no longer needed. Uses the first 16 bytes of the buffer; a `Vec`
+    /// that is shorter is made as long.
     Deallocate,
     /// Compare blocks with the buffer.
     Compare,
@@ -88,7 +90,7 @@ pub struct Io {
     /// Number of blocks; 0 for a flush.
     pub blocks: u32,
     /// At least `blocks` blocks long where data moves.
-    pub buffer: Vec<u8>,
+    pub buffer: Buffer,
     /// Whatever the submitter wants to find again in the completion.
     pub user: u64,
 }
@@ -113,12 +115,12 @@ pub struct Completion {
 impl Io {
     /// An I/O on `blocks` blocks from `lba` on.
     #[inline]
-    pub fn new(op: Op, lba: u64, blocks: u32, buffer: Vec<u8>) -> Self {
+    pub fn new(op: Op, lba: u64, blocks: u32, buffer: impl Into<Buffer>) -> Self {
         Self {
             op,
             lba,
             blocks,
-            buffer,
+            buffer: buffer.into(),
             user: 0,
         }
     }

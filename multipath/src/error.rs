@@ -25,6 +25,10 @@ pub enum IoError {
     /// writes may have been written or not, where it had been sent.
     #[error("deadline passed")]
     Deadline,
+    /// The owner of its buffer had fewer bytes than when the buffer was made, or has panicked: see
+    /// [`Buffer::owned`](crate::Buffer::owned). What it writes was not written.
+    #[error("the owner of the buffer does not have its bytes any more")]
+    Buffer,
     /// It was not accepted: what a [`Queue`](crate::Queue) learns of it when the reactor has looked at it.
     #[error("not accepted: {0}")]
     Refused(SubmitError),
@@ -99,8 +103,8 @@ pub enum SubmitError {
     /// No blocks, or blocks beyond the end of the volume.
     #[error("blocks outside the volume")]
     OutOfRange,
-    /// The buffer is shorter than the blocks.
-    #[error("buffer shorter than the blocks")]
+    /// The buffer is shorter than the blocks, or than the 16 bytes that a deallocate uses.
+    #[error("buffer shorter than the blocks, or than the 16 bytes that a deallocate uses")]
     BufferTooShort,
     /// The [`Queue`](crate::Queue) has no room; there is some when an end of one of its I/Os was taken.
     #[error("the queue is full")]

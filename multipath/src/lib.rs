@@ -36,7 +36,7 @@
 //!             let read = Io::new(Op::Read, 7, 1, done.io.buffer);
 //!             group.submit(done.volume, read).expect("the same block");
 //!         } else {
-//!             let _ = self.0.send(done.io.buffer);
+//!             let _ = self.0.send(done.io.buffer.into_vec());
 //!         }
 //!         Progress::Busy
 //!     }
@@ -127,7 +127,7 @@ pub use options::{AttachOptions, Fencing, FencingMode, Mode, Recovery};
 pub use path_events::PathEvents;
 pub use policy::{Policy, Selector};
 pub use pollux_nvme_tcp::histogram::{HistogramLayout, LatencyHistogram};
-pub use pollux_nvme_tcp::host::{Digests, FaultChange, HostIdentity, InjectedFault};
+pub use pollux_nvme_tcp::host::{Buffer, Digests, FaultChange, HostIdentity, InjectedFault};
 pub use pollux_nvme_tcp::spec::log::AnaState;
 pub use pollux_nvme_tcp::spec::nqn::Nqn;
 pub use pollux_nvme_tcp::spec::status::Status;

@@ -190,9 +190,12 @@ fn what_does_not_fit_comes_back_with_its_buffer() {
     }
     let pending = queue.start(world.volume, write(3, 1)).unwrap();
     let fifth = write(4, 1);
-    let bytes = fifth.buffer.as_ptr();
+    let bytes = fifth.buffer.as_slice().map(<[u8]>::as_ptr);
     let (fifth, error) = queue.submit(world.volume, fifth).unwrap_err();
-    assert_eq!((error, fifth.buffer.as_ptr()), (SubmitError::Full, bytes));
+    assert_eq!(
+        (error, fifth.buffer.as_slice().map(<[u8]>::as_ptr)),
+        (SubmitError::Full, bytes)
+    );
     assert_eq!(error.to_string(), "the queue is full");
     world.open_path();
     // There is room when an end was taken, and not before.
@@ -215,7 +218,10 @@ fn what_the_reactor_does_not_accept_ends_with_the_reason() {
     assert_eq!((done.io.user, done.io.buffer.len()), (2048, BLOCK));
     let done = refused(Io::new(Op::Write, 0, 2, vec![0; BLOCK]));
     let why = done.result.unwrap_err().to_string();
-    assert_eq!(why, "not accepted: buffer shorter than the blocks");
+    assert_eq!(
+        why,
+        "not accepted: buffer shorter than the blocks, or than the 16 bytes that a deallocate uses"
+    );
     world.host.detach("disk0", None).unwrap();
     let done = refused(read(0));
     assert_eq!(done.result, Err(IoError::Refused(SubmitError::NoVolume)));
@@ -239,7 +245,7 @@ fn awaited_ends_are_handed_over_on_their_executor() {
                         let pending = start(&queue, volume, write(lba, round));
                         let done = pending.await;
                         assert_eq!((done.result, done.io.lba), (Ok(()), lba));
-                        assert_eq!(done.io.buffer[0], round);
+                        assert_eq!(done.io.buffer.into_vec()[0], round);
                     }
                 })
             })
@@ -255,7 +261,7 @@ fn awaited_ends_are_handed_over_on_their_executor() {
         let last = start(&queue, volume, read(0));
         delivery.abort();
         assert!(delivery.await.unwrap_err().is_cancelled());
-        assert_eq!(last.await.io.buffer[0], 1);
+        assert_eq!(last.await.io.buffer.into_vec()[0], 1);
         write_all(2).await;
     });
 }
@@ -359,13 +365,22 @@ fn a_reactor_that_stops_ends_what_is_under_way() {
     world.running.stop();
     let done = waiting.join().unwrap();
     assert!(done.result.is_err());
-    assert_eq!((done.io.user, done.io.buffer), (0, vec![1; BLOCK]));
+    assert_eq!(
+        (done.io.user, done.io.buffer.into_vec()),
+        (0, vec![1; BLOCK])
+    );
     let done = completions.wait(PATIENCE).unwrap();
     assert!(done.result.is_err());
-    assert_eq!((done.io.user, done.io.buffer), (1, vec![2; BLOCK]));
+    assert_eq!(
+        (done.io.user, done.io.buffer.into_vec()),
+        (1, vec![2; BLOCK])
+    );
     world.running.join();
     let (io, error) = queue.submit(world.volume, write(2, 3)).unwrap_err();
-    assert_eq!((error, io.buffer), (SubmitError::Stopped, vec![3; BLOCK]));
+    assert_eq!(
+        (error, io.buffer.into_vec()),
+        (SubmitError::Stopped, vec![3; BLOCK])
+    );
     assert_eq!(queue.abort(world.volume, 2), Err(SubmitError::Stopped));
     assert!(completions.wait(Duration::from_millis(1)).is_none());
     let stopped = HostError::Cancelled("the host has stopped");
@@ -385,12 +400,12 @@ fn what_a_reactor_never_took_comes_back_with_its_buffer() {
     drop(group);
     let done = pending.wait();
     assert_eq!(
-        (done.result, done.io.buffer),
+        (done.result, done.io.buffer.into_vec()),
         (Err(IoError::Stopped), vec![1; BLOCK])
     );
     let done = completions.next_completion().unwrap();
     assert_eq!(
-        (done.result, done.io.buffer),
+        (done.result, done.io.buffer.into_vec()),
         (Err(IoError::Stopped), vec![2; BLOCK])
     );
 }

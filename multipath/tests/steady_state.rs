@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
+use pollux_multipath::Buffer;
 use pollux_multipath::{
     Application, AttachRequest, Host, Io, Op, Policy, PollGroup, QueueMessage, Queues, Selector,
     TransportId,
@@ -67,7 +68,7 @@ struct Load {
 }
 
 impl Load {
-    fn next(&self, user: u64, buffer: Vec<u8>) -> Io {
+    fn next(&self, user: u64, buffer: impl Into<Buffer>) -> Io {
         if !self.mixed {
             return Io::new(Op::Read, user * 64, 8, buffer).with_user(user);
         }
@@ -207,11 +208,11 @@ fn by_queue() -> u64 {
                 }
             }
             for pending in pending {
-                buffers.push(pending.wait().io.buffer);
+                buffers.push(pending.wait().io.buffer.into_vec());
             }
             for _ in 0..submitted {
                 let done = completions.wait(Duration::from_secs(60)).unwrap();
-                buffers.push(done.io.buffer);
+                buffers.push(done.io.buffer.into_vec());
             }
         }
     };

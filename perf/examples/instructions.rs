@@ -11,8 +11,8 @@ use std::sync::mpsc::{Sender, channel};
 use pollux_multipath::reactor::{Receiver, Service};
 use pollux_multipath::target::{self, Backend, NamespaceConfig, SubsystemConfig};
 use pollux_multipath::{
-    Application, AttachOptions, AttachRequest, Context, Executor, Group, Host, Idle, Io, Nqn, Op,
-    PollGroup, Progress, Time, TransportId,
+    Application, AttachOptions, AttachRequest, Buffer, Context, Executor, Group, Host, Idle, Io,
+    Nqn, Op, PollGroup, Progress, Time, TransportId,
 };
 
 const NQN: &str = "nqn.2026-01.io.pollux:instructions";
@@ -151,7 +151,7 @@ struct Load {
     step: usize,
     submitted: u64,
     completed: u64,
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Buffer>,
     done: Option<Sender<Result<(), String>>>,
 }
 
@@ -159,7 +159,7 @@ impl Application for Load {
     type Message = Sender<Result<(), String>>;
 
     fn on_message(&mut self, done: Self::Message, _: &mut PollGroup, _: &mut Context<'_>) {
-        self.spare = (0..DEPTH).map(|_| vec![1; BLOCK as usize]).collect();
+        self.spare = (0..DEPTH).map(|_| vec![1; BLOCK as usize].into()).collect();
         self.done = Some(done);
     }
 

@@ -182,7 +182,7 @@ impl Application for Hand {
             return Progress::Idle;
         };
         let told = self.0.take().unwrap();
-        told.send((done.result.is_ok(), done.io.buffer, cx.now()))
+        told.send((done.result.is_ok(), done.io.buffer.into_vec(), cx.now()))
             .unwrap();
         Progress::Busy
     }

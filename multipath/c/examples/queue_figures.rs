@@ -8,6 +8,7 @@ use std::error::Error;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use pollux_multipath::Buffer;
 use pollux_multipath::target::{self, Backend, NamespaceConfig, SubsystemConfig, TargetHandle};
 use pollux_multipath::{
     Application, AttachRequest, Context, Group, Host, Idle, Io, Nqn, Op, PollGroup, Progress,
@@ -34,7 +35,7 @@ impl Offsets {
         (self.0 >> 33) % (BYTES / 4096) * 8
     }
 
-    fn read(&mut self, buffer: Vec<u8>) -> Io {
+    fn read(&mut self, buffer: impl Into<Buffer>) -> Io {
         Io::new(Op::Read, self.next(), BLOCKS, buffer)
     }
 }
@@ -225,7 +226,7 @@ fn in_turn(
 /// A task for each I/O of the depth, on a runtime of one thread.
 fn tokio(host: &Host<QueueMessage>, volume: VolumeId, depth: usize) -> Result<f64, Failed> {
     async fn task(queue: Queue, volume: VolumeId, n: u64, began: Instant) -> Result<u64, Failed> {
-        let (mut offsets, mut buffer, mut done) = (Offsets(n), vec![0; 4096], 0);
+        let (mut offsets, mut buffer, mut done) = (Offsets(n), Buffer::from(vec![0; 4096]), 0);
         while began.elapsed() < RUN {
             let io = offsets.read(buffer);
             let end = queue.start(volume, io).map_err(|(_, error)| error)?.await;

@@ -348,7 +348,7 @@ impl Disk {
             let mut sent = self.sent();
             sent.places[place] = None;
             sent.free.push(place);
-            sent.spare.push(what.buffer);
+            sent.spare.push(what.buffer.into_vec());
             Failure::from(error)
         })
     }
@@ -398,7 +398,7 @@ impl Disk {
         let place = place.expect("an I/O has ended that this disk has not submitted");
         sent.free.extend(number);
         let (errno, status) = ended(done.result);
-        let bytes = done.io.buffer;
+        let bytes = done.io.buffer.into_vec();
         let buffer = std::ptr::with_exposed_provenance_mut::<u8>(place.buffer);
         if place.is_read && errno == 0 {
             let length = place.length.min(bytes.len());

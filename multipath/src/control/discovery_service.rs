@@ -205,7 +205,7 @@ impl DiscoveryService {
                 return self.lost(format!("discovery log: {status}"), request, now);
             }
         }
-        match reader.answered(&completed.request.buffer) {
+        match reader.answered(completed.request.buffer.as_slice().unwrap_or_default()) {
             Ok(None) => self.ask(request, now),
             Ok(Some(log)) => {
                 self.reader = None;

@@ -175,7 +175,8 @@ impl Resets {
             return Some(completed);
         }
         let Completed { request, outcome } = completed;
-        self.answers.push_back((number, outcome, request.buffer));
+        self.answers
+            .push_back((number, outcome, request.buffer.into_vec()));
         None
     }
 

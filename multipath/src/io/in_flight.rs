@@ -1,6 +1,6 @@
 //! An I/O in flight: from its submission to its completion, wherever it waits or is.
 
-use pollux_nvme_tcp::host::{Command, Request, Transfer};
+use pollux_nvme_tcp::host::{Buffer, Command, Request, Transfer};
 use pollux_reactor::Time;
 
 use super::select::PathSet;
@@ -44,6 +44,7 @@ impl InFlight {
             IoError::NoPath(why) => EndedEarly::NoPath(why),
             IoError::Status(_)
             | IoError::Data
+            | IoError::Buffer
             | IoError::Refused(_)
             | IoError::Stopped
             | IoError::InDoubt(_) => EndedEarly::Aborted,
@@ -53,7 +54,7 @@ impl InFlight {
 
     /// The I/O as it was submitted, with its buffer.
     #[inline]
-    pub fn io(&self, buffer: Vec<u8>) -> Io {
+    pub fn io(&self, buffer: Buffer) -> Io {
         Io {
             op: self.op,
             lba: self.lba,
@@ -63,6 +64,9 @@ impl InFlight {
         }
     }
 }
+
+/// Bytes of a range of blocks that are to be deallocated (NVM Command Set 1.1, 3.3.3).
+const RANGE_LEN: usize = 16;
 
 /// An I/O with its command and its buffer.
 pub(crate) type IoRequest = Request<InFlight>;
@@ -109,6 +113,15 @@ pub(super) fn request_of(
     command_of(io, volume.nsid, volume.block_shift).with(in_flight)
 }
 
+/// Whether the buffer has room for the data of its command.
+#[inline]
+pub(super) fn has_room(io: &Io, block_shift: u8) -> bool {
+    if io.op.moves_blocks() {
+        return io.buffer.len() >= (io.blocks as usize) << block_shift;
+    }
+    io.op != Op::Deallocate || io.buffer.is_vec() || io.buffer.len() >= RANGE_LEN
+}
+
 /// The command of an I/O on a namespace of `1 << block_shift` byte blocks (NVM Command Set 1.1, 3.3).
 #[inline]
 fn command_of(io: Io, nsid: u32, block_shift: u8) -> Request {
@@ -130,16 +143,20 @@ fn flush(io: Io, nsid: u32) -> Request {
 
 /// Dataset Management with one range (NVM Command Set 1.1, 3.3.3), attribute Deallocate.
 fn deallocate(io: Io, nsid: u32) -> Request {
-    const RANGE_LEN: usize = 16;
     let mut buffer = io.buffer;
-    if buffer.len() < RANGE_LEN {
-        buffer.resize(RANGE_LEN, 0);
+    if let Some(vec) = buffer.as_mut_vec()
+        && vec.len() < RANGE_LEN
+    {
+        vec.resize(RANGE_LEN, 0);
     }
     let mut range = [0; RANGE_LEN];
     let (blocks, lba) = range.split_at_mut(8);
     blocks[4..].copy_from_slice(&io.blocks.to_le_bytes());
     lba.copy_from_slice(&io.lba.to_le_bytes());
-    buffer[..RANGE_LEN].copy_from_slice(&range);
+    // An owner that has failed is found out when the command is submitted.
+    if let Some(start) = buffer.as_mut_slice().and_then(|b| b.first_chunk_mut()) {
+        *start = range;
+    }
     let command = Command {
         opcode: io.op.opcode(),
         nsid,
@@ -177,7 +194,7 @@ mod tests {
                 op,
                 lba,
                 blocks,
-                buffer: vec![7; 4096],
+                buffer: vec![7; 4096].into(),
                 user: 42,
             };
             let request = request_of(io, &volume, 1, Time::ZERO, Time::MAX);

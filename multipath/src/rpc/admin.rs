@@ -85,7 +85,7 @@ fn send_cmd(state: &mut State, call: &mut Call<State>) -> MethodResult {
             let mut members = Map::new();
             members.insert("cpl".into(), URL_SAFE.encode(cqe.as_bytes()).into());
             if direction == Transfer::FromController {
-                let data = URL_SAFE.encode(&completed.request.buffer);
+                let data = URL_SAFE.encode(completed.request.buffer.into_vec());
                 members.insert("data".into(), data.into());
             }
             Ok(members.into())
@@ -148,7 +148,9 @@ fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
 fn data(answer: Result<Completed, HostError>) -> Result<Vec<u8>, RpcError> {
     let completed = answer.map_err(|e| error(&e))?;
     match completed.outcome {
-        Outcome::Completed { status, .. } if status.is_success() => Ok(completed.request.buffer),
+        Outcome::Completed { status, .. } if status.is_success() => {
+            Ok(completed.request.buffer.into_vec())
+        }
         Outcome::Completed { status, .. } => Err(RpcError::errno_of(EIO, status)),
         Outcome::Lost(lost) => Err(RpcError::errno_of(EIO, lost)),
     }

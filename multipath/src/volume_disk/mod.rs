@@ -231,7 +231,7 @@ impl VolumeChannel {
                 None
             }
             Err((io, SubmitError::Full)) => {
-                self.keep(io.buffer);
+                self.keep(io.buffer.into_vec());
                 self.waiting.push_back(place);
                 self.retry_at = Some(now + RETRY);
                 None
@@ -246,13 +246,14 @@ impl VolumeChannel {
     /// A command has ended.
     fn ended(&mut self, done: Completion, now: Time) -> Option<Done> {
         let place = usize::try_from(done.io.user).ok()?;
+        let buffer = done.io.buffer.into_vec();
         if let Some(Some(open)) = self.open.get_mut(place)
             && done.io.op == Op::Read
             && done.result.is_ok()
         {
-            open.io.data.copy_from_slice(&done.io.buffer);
+            open.io.data.copy_from_slice(&buffer);
         }
-        self.keep(done.io.buffer);
+        self.keep(buffer);
         match done.result {
             Ok(()) => self.go_on(place, now),
             Err(IoError::Refused(SubmitError::NoVolume)) if self.has_come_back(done.volume) => {
@@ -291,6 +292,7 @@ impl VolumeChannel {
             IoError::NoPath(_)
             | IoError::Removed
             | IoError::Stopped
+            | IoError::Buffer
             | IoError::Refused(_)
             | IoError::InDoubt(_) => Status::INTERNAL_PATH_ERROR,
         }

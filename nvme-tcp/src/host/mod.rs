@@ -10,6 +10,7 @@
 
 mod admin;
 mod ana_log;
+mod buffer;
 mod controller;
 mod fault_injection;
 mod namespaces;
@@ -21,6 +22,7 @@ pub const LOG_FLAG: &str = "nvme";
 
 pub use admin::AdminCommand;
 pub use ana_log::{AnaGroup, AnaLog};
+pub use buffer::Buffer;
 pub use controller::{
     CommandTimeout, Controller, ControllerError, ControllerEvent, ControllerOptions, Stage,
     TimeoutAction,

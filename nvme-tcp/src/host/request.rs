@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::buffer::Buffer;
 use crate::spec::opcode::DataDirection;
 use crate::spec::status::Status;
 
@@ -47,7 +48,7 @@ pub struct Request<T = ()> {
     /// controller takes at once; 0 for all others, which are refused then.
     pub block_shift: u8,
     /// The data.
-    pub buffer: Vec<u8>,
+    pub buffer: Buffer,
     /// The submitter's own.
     pub user: T,
 }
@@ -62,7 +63,7 @@ impl Request {
         lba: u64,
         blocks: u32,
         block_shift: u8,
-        buffer: Vec<u8>,
+        buffer: impl Into<Buffer>,
     ) -> Self {
         let transfer = match DataDirection::of(opcode) {
             DataDirection::ControllerToHost => Transfer::FromController,
@@ -84,13 +85,18 @@ impl Request {
 
     /// Any other command.
     #[inline]
-    pub fn plain(command: Command, transfer: Transfer, length: usize, buffer: Vec<u8>) -> Self {
+    pub fn plain(
+        command: Command,
+        transfer: Transfer,
+        length: usize,
+        buffer: impl Into<Buffer>,
+    ) -> Self {
         Self {
             command,
             transfer,
             length,
             block_shift: 0,
-            buffer,
+            buffer: buffer.into(),
             user: (),
         }
     }

@@ -269,16 +269,17 @@ impl TxQueue {
         Ok(true)
     }
 
+    #[inline]
     fn bytes_of<'a>(&'a self, segment: &Segment, payloads: &'a impl Payloads) -> &'a [u8] {
         match segment.source {
             Source::Inline(position) => {
                 let at = usize::try_from(position - self.inline_base).unwrap_or(usize::MAX);
-                self.inline.get(at..).unwrap_or_default().get(..segment.len)
+                let rest = self.inline.get(at..).unwrap_or_default();
+                rest.get(..segment.len).unwrap_or_default()
             }
-            Source::Zeroes => ZEROES.get(..segment.len),
-            Source::Payload { slot, offset } => Some(payloads.bytes(slot, offset, segment.len)),
+            Source::Zeroes => ZEROES.get(..segment.len).unwrap_or_default(),
+            Source::Payload { slot, offset } => payloads.bytes(slot, offset, segment.len),
         }
-        .unwrap_or_default()
     }
 
     fn advance(&mut self, mut sent: usize, payloads: &mut impl Payloads) {

@@ -259,7 +259,7 @@ impl Running {
         };
         let ok = result.is_ok();
         self.load
-            .complete(slot_of(io.user), io.buffer, result, path, now_ns);
+            .complete(slot_of(io.user), io.buffer.into_vec(), result, path, now_ns);
         let bad = (self.stop_on_error && !ok) || self.load.stats_mut().miscompares > 0;
         if bad && !std::mem::replace(&mut self.failed, true) {
             self.tell(News::Failed);
@@ -288,7 +288,7 @@ impl Running {
             if let Err((io, error)) = submitted {
                 // The volume is gone or has shrunk; the next would be refused as well.
                 self.load
-                    .complete(slot, io.buffer, Err(error), None, now_ns);
+                    .complete(slot, io.buffer.into_vec(), Err(error), None, now_ns);
                 self.gone |= error == SubmitError::NoVolume;
                 if self.stop_on_error && !std::mem::replace(&mut self.failed, true) {
                     self.tell(News::Failed);

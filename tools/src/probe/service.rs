@@ -132,7 +132,7 @@ impl ProbeService {
     fn on_completed(&mut self, completed: Completed) {
         let result = match completed.outcome {
             Outcome::Completed { status, .. } if status.is_success() => {
-                Ok(completed.request.buffer)
+                Ok(completed.request.buffer.into_vec())
             }
             Outcome::Completed { status, .. } => Err(ReadError::Refused(status)),
             // The event that says why the connection ended follows.

@@ -175,9 +175,12 @@ impl Load {
         match (flying.op, result) {
             (Op::Read | Op::Compare, Ok(())) => {
                 let len = flying.blocks as usize * BLOCK;
-                let judged = book
-                    .oracle
-                    .judge(nsid, lba, &io.buffer[..len], flying.start);
+                let judged = book.oracle.judge(
+                    nsid,
+                    lba,
+                    &io.buffer.as_slice().unwrap_or_default()[..len],
+                    flying.start,
+                );
                 if let Err(what) = judged {
                     book.violate(
                         "what is read was written last",

@@ -11,13 +11,13 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use pollux_nvme_tcp::host::{Lost, Outcome, RejectedReason};
+use pollux_nvme_tcp::host::{Buffer, Lost, Outcome, Rejected, RejectedReason};
 use pollux_reactor::{Outbox, Progress, Sender, Time};
 
 use self::fencing::LeftBehind;
 pub use self::overdue::Aborting;
 use self::retry::Delayed;
-use super::in_flight::{InFlight, IoRequest, request_of};
+use super::in_flight::{InFlight, IoRequest, has_room, request_of};
 use super::link::{Inbox, Link, News};
 use super::volume::{STALL_TOLD_AFTER, Stalled, Volume};
 use crate::command::{Completion, Io, Op};
@@ -290,17 +290,32 @@ impl PollGroup {
         }
         self.counters.submitted += 1;
         if let Err(rejected) = link.submit(request) {
-            assert!(
-                rejected.reason == RejectedReason::QueueFull,
-                "{:?} on a path that was picked: {:?}",
-                rejected.reason,
-                rejected.request
-            );
-            volume.wait(rejected.request);
-            self.waiting = true;
-            self.counters.submitted -= 1;
-            self.counters.queued += 1;
+            self.turned_away(rejected);
         }
+    }
+
+    /// An I/O that the queue pair that was picked does not take: it is full, or the owner of the buffer has failed.
+    #[cold]
+    #[inline(never)]
+    #[expect(clippy::expect_used, reason = "it has just been found")]
+    fn turned_away(&mut self, rejected: Rejected<InFlight>) {
+        self.counters.submitted -= 1;
+        if rejected.reason == RejectedReason::BufferTooShort {
+            return self.end(rejected.request, IoError::Buffer);
+        }
+        assert!(
+            rejected.reason == RejectedReason::QueueFull,
+            "{:?} on a path that was picked: {:?}",
+            rejected.reason,
+            rejected.request
+        );
+        let request = rejected.request;
+        let volume = volume_mut(&mut self.volumes, request.user.volume);
+        volume
+            .expect("an I/O of no volume was submitted")
+            .wait(request);
+        self.waiting = true;
+        self.counters.queued += 1;
     }
 
     /// Hands an I/O back to its submitter, without a success.
@@ -318,7 +333,7 @@ impl PollGroup {
     fn complete(
         &mut self,
         in_flight: &InFlight,
-        buffer: Vec<u8>,
+        buffer: Buffer,
         path: Option<ControllerId>,
         result: Result<(), IoError>,
     ) {
@@ -605,7 +620,7 @@ fn check(io: &Io, info: &VolumeInfo) -> Result<(), SubmitError> {
     if io.blocks == 0 || end.is_none_or(|end| end > info.blocks) {
         return Err(SubmitError::OutOfRange);
     }
-    if io.op.moves_blocks() && io.buffer.len() < (io.blocks as usize) << info.block_shift {
+    if !has_room(io, info.block_shift) {
         return Err(SubmitError::BufferTooShort);
     }
     Ok(())

@@ -97,7 +97,7 @@ impl Pump {
                 result: completion.result,
                 path: completion.path,
                 at,
-                buffer: completion.io.buffer,
+                buffer: completion.io.buffer.into_vec(),
             });
         }
         let mut seen = self.seen.borrow_mut();
@@ -118,7 +118,7 @@ impl Pump {
             volume: Some(completion.volume),
             lba,
             generation,
-            buffer: completion.io.buffer,
+            buffer: completion.io.buffer.into_vec(),
             reading: !reading,
         });
     }

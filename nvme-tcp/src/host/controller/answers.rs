@@ -56,7 +56,7 @@ impl<U> Controller<U> {
                 }
             }
             Asked::Step(number) if number == self.step_number => {
-                self.on_step_answer(&request.buffer, outcome, now)?;
+                self.on_step_answer(&request.buffer.into_vec(), outcome, now)?;
             }
             // A shutdown has taken the place of the step.
             Asked::Step(_) => {}

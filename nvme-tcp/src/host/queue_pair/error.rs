@@ -50,6 +50,10 @@ pub enum QueueError {
     /// A command was not answered within the command timeout.
     #[error("a command was not answered within the command timeout")]
     CommandTimeout,
+    /// The owner of a buffer had fewer bytes than when the buffer was made, or has panicked: see
+    /// [`Buffer::owned`](crate::host::Buffer::owned).
+    #[error("the owner of a buffer does not have its bytes any more")]
+    Buffer,
     /// A command that was aborted, or whose deadline has passed, was not given back.
     #[error("an unwanted command was not given back, although its abort was asked for")]
     NotGivenBack,
@@ -79,6 +83,14 @@ impl QueueError {
     /// Why the stream of a connection that stood failed.
     pub(super) fn of_stream(error: &io::Error) -> Self {
         TlsError::of(error).map_or(Self::Socket(error.kind()), Self::Tls)
+    }
+
+    /// Why [`TxQueue::flush`](crate::stream::TxQueue::flush) failed on such a stream.
+    pub(super) fn of_flush(error: &io::Error) -> Self {
+        match Self::of_stream(error) {
+            Self::Socket(io::ErrorKind::InvalidData) => Self::Buffer,
+            error => error,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use zerocopy::FromBytes;
 
 use super::receive::Receiving;
 use super::{QueueError, QueuePair, State};
+use crate::host::buffer::Buffer;
 use crate::host::request::Completed;
 use crate::pdu::Frame;
 use crate::spec::pdu::{C2hData, PduType};
@@ -40,8 +41,8 @@ pub(super) struct Offer {
     /// Its slot.
     pub index: u16,
     pub cid: u16,
-    /// Taken out of the slot for the time of the receive.
-    pub buffer: Vec<u8>,
+    /// Taken out of the slot for the time of the receive. A `Vec`: an owner is asked for its bytes when they have come.
+    pub buffer: Buffer,
     /// The part of the buffer that is read.
     pub from: usize,
     pub len: usize,
@@ -93,8 +94,10 @@ impl<T> QueuePair<T> {
         }
         let being_filled = match self.receiving {
             Receiving::Header => None,
-            Receiving::Data(incoming) => Some(incoming.slot),
-            Receiving::Digest(_) => return false,
+            Receiving::Data(incoming) if self.table.slot(incoming.slot).is_vec() => {
+                Some(incoming.slot)
+            }
+            Receiving::Data(_) | Receiving::Digest(_) => return false,
         };
         let expected = &mut self.expected;
         let count = (2 * expected.came).clamp(READS_MIN, READS_MAX);
@@ -130,17 +133,13 @@ impl<T> QueuePair<T> {
             };
             if let Some(incoming) = &rest {
                 let left = incoming.end - incoming.at;
-                put(self
-                    .table
-                    .slot(incoming.slot)
-                    .destination(incoming.at, left));
+                let slot = self.table.slot(incoming.slot);
+                put(slot.destination(incoming.at, left).unwrap_or_default());
             }
             for (offer, header) in expected.offers.iter_mut().zip(&mut *expected.headers) {
                 put(header);
-                put(offer
-                    .buffer
-                    .get_mut(offer.from..offer.from + offer.len)
-                    .unwrap_or_default());
+                let bytes = offer.buffer.range_mut(offer.from, offer.len);
+                put(bytes.unwrap_or_default());
             }
             let slices = slices.get_mut(..used).unwrap_or_default();
             self.stream.read_vectored(slices)
@@ -218,8 +217,7 @@ impl<T> QueuePair<T> {
             self.rx.put(&header[..of_header]);
             left -= of_header;
             let of_data = left.min(offer.len);
-            self.rx
-                .put(self.table.slot(offer.index).destination(0, of_data));
+            self.rx.put(self.table.slot(offer.index).source(0, of_data));
             left -= of_data;
         }
         assert_eq!(left, 0, "more was received than there was room for");

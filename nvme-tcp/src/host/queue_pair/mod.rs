@@ -64,7 +64,7 @@ pub enum RejectedReason {
     QueueFull,
     /// The queue pair is not connected.
     NotConnected,
-    /// The buffer is shorter than the length.
+    /// The buffer is shorter than the length, or its owner does not have its bytes any more.
     BufferTooShort,
     /// More data than one command may carry, and not a block command that could be split.
     TooLarge,
@@ -352,7 +352,7 @@ impl<T> QueuePair<T> {
     pub fn submit(&mut self, request: Request<T>) -> Result<(), Rejected<T>> {
         let reason = if self.state != State::Ready {
             RejectedReason::NotConnected
-        } else if request.transfer != Transfer::None && request.buffer.len() < request.length {
+        } else if request.transfer != Transfer::None && !request.buffer.has(request.length) {
             RejectedReason::BufferTooShort
         } else if request.block_shift == 0 && request.length > self.transmitter.transfer_max() {
             RejectedReason::TooLarge

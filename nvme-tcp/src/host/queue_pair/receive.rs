@@ -73,7 +73,7 @@ impl<T> QueuePair<T> {
                 let direct = self
                     .table
                     .slot(incoming.slot)
-                    .destination(incoming.at, rest);
+                    .destination(incoming.at, rest)?;
                 self.rx
                     .fill_direct(&mut self.stream, direct, usize::MAX)
                     .map(|(direct, _)| incoming.at += direct)
@@ -245,7 +245,7 @@ impl<T> QueuePair<T> {
         if n > 0 {
             self.table
                 .slot(incoming.slot)
-                .destination(incoming.at, n)
+                .destination(incoming.at, n)?
                 .copy_from_slice(&bytes[..n]);
             self.rx.consume(n);
             incoming.at += n;
@@ -273,7 +273,11 @@ impl<T> QueuePair<T> {
         self.rx.consume(4);
         let slot = self.table.slot(incoming.slot);
         let mut digest = DataDigest::new();
-        digest.update(slot.destination(incoming.start, incoming.end - incoming.start));
+        let length = incoming.end - incoming.start;
+        let bytes = slot.source(incoming.start, length);
+        digest.update(bytes);
+        // An owner that has failed since has nothing to be checked.
+        slot.digest_failed |= bytes.len() != length;
         slot.digest_failed |= digest.finish() != received;
         self.end_of_data(incoming, sink)?;
         Ok(true)

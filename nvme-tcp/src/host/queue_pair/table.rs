@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::QueueError;
 use super::expected::Offer;
+use crate::host::buffer::Buffer;
 use crate::host::request::{Command, Outcome, Request, Transfer};
 use crate::spec::pdu::C2hData;
 use crate::stream::Payloads;
@@ -42,7 +44,7 @@ pub(super) struct Slot<T> {
     pub block_shift: u8,
     /// Bytes of the whole request, of which the current command covers a part.
     pub total: usize,
-    buffer: Vec<u8>,
+    buffer: Buffer,
     /// The part of the request that the current command covers, in bytes of its range.
     pub offset: usize,
     pub length: usize,
@@ -78,7 +80,7 @@ impl<T> Slot<T> {
             transfer: Transfer::None,
             block_shift: 0,
             total: 0,
-            buffer: Vec::new(),
+            buffer: Buffer::default(),
             offset: 0,
             length: 0,
             received: 0,
@@ -132,26 +134,28 @@ impl<T> Slot<T> {
         self.issued && (self.offset > 0 || self.begins_at < handed)
     }
 
+    /// Its buffer is no owner's, who would have to be asked for the bytes and might fail.
+    #[inline]
+    pub fn is_vec(&self) -> bool {
+        self.buffer.is_vec()
+    }
+
     /// Where received data of the current command goes, from `at` on. The caller has checked the range against
     /// the command's length.
+    ///
+    /// # Errors
+    /// The buffer does not have it any more.
     #[inline]
-    #[expect(clippy::expect_used, reason = "the buffer covers what was accepted")]
-    pub fn destination(&mut self, at: usize, len: usize) -> &mut [u8] {
-        let from = self.offset + at;
-        self.buffer
-            .get_mut(from..from + len)
-            .expect("data beyond the buffer of its request")
+    pub fn destination(&mut self, at: usize, len: usize) -> Result<&mut [u8], QueueError> {
+        let range = self.buffer.range_mut(self.offset + at, len);
+        range.ok_or(QueueError::Buffer)
     }
 
     /// The bytes to send of the current command, from `at` on; the range as for
-    /// [`destination`](Self::destination).
+    /// [`destination`](Self::destination). None of them if the buffer does not have them any more.
     #[inline]
-    #[expect(clippy::expect_used, reason = "the buffer covers what was accepted")]
     pub fn source(&self, at: usize, len: usize) -> &[u8] {
-        let from = self.offset + at;
-        self.buffer
-            .get(from..from + len)
-            .expect("data beyond the buffer of its request")
+        self.buffer.range(self.offset + at, len)
     }
 }
 
@@ -207,21 +211,24 @@ impl<T> CommandTable<T> {
         let Some(index) = self.free.pop() else {
             return Err(request);
         };
-        let user = self.fill(index, request);
-        self.slot(index).occupant = Occupant::User(user);
+        self.fill(index, request, Occupant::User);
         Ok(index)
     }
 
     /// Takes a slot for a request of the queue pair's own, if one is free.
     pub fn insert_own(&mut self, request: Request) -> Option<u16> {
         let index = self.free.pop()?;
-        self.fill(index, request);
-        self.slot(index).occupant = Occupant::Queue;
+        self.fill(index, request, |()| Occupant::Queue);
         Some(index)
     }
 
     #[inline(always)]
-    fn fill<U>(&mut self, index: u16, request: Request<U>) -> U {
+    fn fill<U>(
+        &mut self,
+        index: u16,
+        request: Request<U>,
+        occupant: impl FnOnce(U) -> Occupant<T>,
+    ) {
         let tick = self.tick;
         let slot = self.slot(index);
         slot.command = request.command;
@@ -235,7 +242,7 @@ impl<T> CommandTable<T> {
         slot.digest_failed = false;
         slot.tick = tick;
         slot.overdue = false;
-        request.user
+        slot.occupant = occupant(request.user);
     }
 
     /// A slot by its number.
@@ -307,7 +314,7 @@ impl<T> CommandTable<T> {
             let (from, len) = (slot.offset, slot.length);
             let begun = slot.received > 0 || slot.last || except == Some(index);
             // After 64 generations an identifier comes again, and may be here twice: the second time without a buffer.
-            if begun || slot.buffer.len() < from + len {
+            if begun || !slot.is_vec() || slot.buffer.len() < from + len {
                 continue;
             }
             let bytes = size_of::<C2hData>() + len;
@@ -328,7 +335,7 @@ impl<T> CommandTable<T> {
 
     /// Takes back the buffer of an [`offer`](Self::offer).
     #[inline]
-    pub fn give_back(&mut self, index: u16, buffer: Vec<u8>) {
+    pub fn give_back(&mut self, index: u16, buffer: Buffer) {
         self.slot(index).buffer = buffer;
     }
 
@@ -369,7 +376,7 @@ impl<T> CommandTable<T> {
 
     /// The buffer of a request of the queue pair's own that has just been taken.
     pub fn own_buffer(&mut self, index: u16) -> Vec<u8> {
-        std::mem::take(&mut self.slot(index).buffer)
+        std::mem::take(&mut self.slot(index).buffer).into_vec()
     }
 
     /// The slot of the outstanding request that `wanted` picks, and whether it was issued.
@@ -452,12 +459,8 @@ impl<T> CommandTable<T> {
 
 impl<T> Payloads for CommandTable<T> {
     #[inline]
-    #[expect(clippy::expect_used, reason = "what is queued lies in its buffer")]
     fn bytes(&self, slot: u16, offset: usize, len: usize) -> &[u8] {
-        self.slots[usize::from(slot)]
-            .buffer
-            .get(offset..offset + len)
-            .expect("queued data beyond the buffer of its request")
+        self.slots[usize::from(slot)].buffer.range(offset, len)
     }
 
     #[inline]

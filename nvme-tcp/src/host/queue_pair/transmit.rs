@@ -169,7 +169,7 @@ impl Transmitter {
             let all_sent = self
                 .tx
                 .flush(stream, table)
-                .map_err(|e| QueueError::of_stream(&e))?;
+                .map_err(|e| QueueError::of_flush(&e))?;
             self.blocked = !all_sent;
             if !all_sent || self.to_send.is_empty() {
                 return Ok(());
@@ -241,6 +241,7 @@ impl Transmitter {
         self.tx.put_payload(index, slot.offset + at, length);
         if self.framing.ddgst {
             let mut digest = DataDigest::new();
+            // What is not there ends the connection when it is to be sent.
             digest.update(slot.source(at, length));
             self.tx.put(|out| out.extend_from_slice(&digest.finish()));
         }
