@@ -65,6 +65,10 @@ fn entry(value: &RawValue) -> Entry {
         Some(id) if id.starts_with(['{', '[', 't', 'f']) => {
             return invalid(None, "'id' is a string, a number or null");
         }
+        // What the first look did not see, as below: whoever reads the answer could not read it either.
+        Some(id) if serde_json::from_str::<Value>(id).is_err() => {
+            return invalid(None, "'id' is no text or number that can be read");
+        }
         id => id.map(Box::from),
     };
     if members.remove("jsonrpc").map(RawValue::get) != Some("\"2.0\"") {
@@ -134,6 +138,8 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":4,"method":"m","params":"p"}"#, "4"),
             (r#"{"jsonrpc":"2.0","id":{},"method":"m"}"#, "null"),
             (r#"{"jsonrpc":"2.0","id":true,"method":"m"}"#, "null"),
+            (r#"{"jsonrpc":"2.0","id":"\ude00","method":"m"}"#, "null"),
+            (r#"{"jsonrpc":"2.0","id":1e999,"method":"m"}"#, "null"),
             ("[]", "null"),
         ] {
             let (found, error) = one(text).unwrap_err();
