@@ -1,4 +1,5 @@
-//! I/O from tasks under tokio: each I/O is a future, and the reactor's thread wakes the task. Each argument is a path:
+//! I/O from tasks under tokio: each I/O is a future, and a task of tokio's wakes those whose I/Os have ended. Each argument
+//! is a path:
 //! `cargo run --example tokio_future 'traddr:127.0.0.1 trsvcid:4420 subnqn:NQN' 'traddr:… subnqn:NQN'`
 use std::error::Error;
 use std::time::Duration;
@@ -33,7 +34,9 @@ fn run(paths: &[String]) -> Result<u64, Failed> {
 
 async fn tasks(host: &Host<QueueMessage>) -> Result<u64, Failed> {
     let volume = host.volume("disk0n1").info()?;
-    let (queue, _) = host.queue(0, 128)?;
+    let (queue, completions) = host.queue(0, 128)?;
+    // Without it the reactor wakes each task by itself.
+    tokio::spawn(completions.deliver());
     let tasks: Vec<_> = (0..40)
         .map(|lba| tokio::spawn(write_and_read(queue.clone(), volume.clone(), lba)))
         .collect();
