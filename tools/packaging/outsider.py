@@ -37,12 +37,6 @@ path = "outsider.rs"
 
 [patch.crates-io]
 {patches}
-
-# As that of the workspace, so that what others have published is built once for both; ours is built fast.
-[profile.dev]
-opt-level = 1
-
-{profiles}
 """
 
 
@@ -55,7 +49,7 @@ def main():
     packages = {package["name"]: package for package in metadata["packages"]}
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        dependencies, patches, profiles = [], [], []
+        dependencies, patches = [], []
         for name in LIBRARIES:
             package = packages[name]
             version = package["version"]
@@ -68,15 +62,16 @@ def main():
                 sys.exit(f"outsider.py: {name} says no rust-version")
             dependencies.append(f'{name} = "{version}"')
             patches.append(f'{name} = {{ path = "{unpacked.name}" }}')
-            profiles.append(f"[profile.dev.package.{name}]\nopt-level = 0\n")
         (folder / "Cargo.toml").write_text(MANIFEST.format(
             rust_version=packages["pollux-multipath"]["rust_version"],
-            dependencies="\n".join(dependencies), patches="\n".join(patches), profiles="\n".join(profiles)))
+            dependencies="\n".join(dependencies), patches="\n".join(patches)))
         shutil.copy(HERE / "outsider.rs", folder)
         # The versions that the workspace has; cargo leaves out what is not needed.
         shutil.copy(ROOT / "Cargo.lock", folder)
+        # In a place of its own: libpollux.rlib has one name, whichever sources it is of, and would stand in that of the
+        # workspace.
         run = subprocess.run(
-            ["cargo", "run", "--offline", "--target-dir", str(target)],
+            ["cargo", "run", "--offline", "--target-dir", str(target / "outsider")],
             cwd=folder, stdout=subprocess.PIPE, text=True)
         tree = subprocess.run(
             ["cargo", "tree", "--offline", "--prefix", "none", "--edges", "normal"],
